@@ -1,0 +1,190 @@
+r"""Randomness: one stream of numbers per particle, as a function and not as a state.
+
+A particle's noise must not depend on which particles happen to share its batch, its shard or its process. So a stream is
+*computed*, not drawn: word j of particle i under a 64-bit seed is
+
+    w_ij = mix( mix(seed' + i * phi) + (j + 1) * phi ),      phi = 2^64 / golden ratio,
+
+with `mix` the finaliser of SplitMix64 (Steele, Lea & Flood 2014, variant 13 of Stafford). Each 64-bit word gives two normals by Box and
+Muller, z = sqrt(-2 ln u) (cos a, sin a), where ln, sin and cos are short polynomials in float64 (error below 1e-9): sums, products,
+quotients and roots are rounded alike on every machine, whereas library logarithms differ in the last bit with the position in a
+vector register. The same seed therefore gives the same bits in any batch and on any device.
+
+Shapes: n particles of event shape `shape` -> (n, *shape).
+"""
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+_PHI, _M1, _M2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_MASK = (1 << 64) - 1
+_BLOCK = 1 << 14  # words
+
+
+def _signed(k: int) -> int:
+    """The 64-bit word k as torch's signed int64."""
+    k &= _MASK
+    return k - (1 << 64) if k >> 63 else k
+
+
+def _mix_int(z: int) -> int:
+    z &= _MASK
+    z = ((z ^ (z >> 30)) * _M1) & _MASK
+    z = ((z ^ (z >> 27)) * _M2) & _MASK
+    return z ^ (z >> 31)
+
+
+def _mix(z: Tensor) -> Tensor:
+    """SplitMix64's finaliser on int64 words, in place (products wrap; the masks make the shifts logical)."""
+    z ^= (z >> 30) & ((1 << 34) - 1)
+    z *= _signed(_M1)
+    z ^= (z >> 27) & ((1 << 37) - 1)
+    z *= _signed(_M2)
+    z ^= (z >> 31) & ((1 << 33) - 1)
+    return z
+
+
+@lru_cache(maxsize=4096)
+def _word(key: int | str) -> int:
+    """A label as a 64-bit word; integers and strings never meet."""
+    text = f"{type(key).__name__}:{key}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+def _poly(x: Tensor, coefficients: list[float]) -> Tensor:
+    """Horner's rule: c0 + c1 x + c2 x^2 + ..."""
+    out = torch.full_like(x, coefficients[-1])
+    for c in reversed(coefficients[:-1]):
+        out.mul_(x).add_(c)
+    return out
+
+
+_ATANH = [1 / (2 * k + 1) for k in range(6)]
+_SIN = [(-1) ** k / math.factorial(2 * k + 1) for k in range(8)]
+_COS = [(-1) ** k / math.factorial(2 * k) for k in range(9)]
+
+
+def _box_muller(w: Tensor) -> tuple[Tensor, Tensor]:
+    """Two independent standard normals, float64, from each 64-bit word: 32 bits for the radius, 1 for the side, 31 for the angle."""
+    u = ((w >> 32) & 0xFFFFFFFF).to(torch.float64).add_(0.5).mul_(2.0**-32)
+    mantissa, exponent = torch.frexp(u)
+    # ln m about c = sqrt(1/2): m = c (1 + s)/(1 - s), |s| <= 0.172
+    c = math.sqrt(0.5)
+    s = (mantissa - c) / (mantissa + c)
+    log_m = _poly(s * s, _ATANH).mul_(s).mul_(2.0).add_(math.log(c))
+    radius = exponent.to(torch.float64).mul_(math.log(2.0)).add_(log_m).mul_(-2.0).sqrt_()
+    radius.mul_(((w >> 31) & 1).to(torch.float64).mul_(-2.0).add_(1.0))  # the side: left or right half of the circle
+    angle = (w & 0x7FFFFFFF).to(torch.float64).add_(0.5).mul_(2.0**-31).sub_(0.5).mul_(math.pi)  # (-pi/2, pi/2)
+    a2 = angle * angle
+    return _poly(a2, _COS).mul_(radius), _poly(a2, _SIN).mul_(angle).mul_(radius)
+
+
+class Increments(Protocol):
+    """What `sample` asks of its noise: the Brownian increment W(t1) - W(t0) ~ N(0, (t1 - t0) I) of step k, shaped like x."""
+
+    def increment(self, k: int, t0: float, t1: float, x: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Streams of random numbers; stream i belongs to particle `first + i`.
+
+    Noise(7).normal(5)[3] and Noise(7, first=3).normal(1)[0] are the same bits. A Noise holds no state: asking twice gives the same
+    numbers, and `fork` names independent families ("start", ("step", k), ...).
+    """
+
+    seed: int
+    first: int = 0
+
+    def __post_init__(self) -> None:
+        if self.first < 0:
+            raise ValueError(f"first={self.first}: particles are counted from 0")
+
+    def fork(self, *keys: int | str) -> Noise:
+        """An independent family of streams for the same particles, named by integers or strings."""
+        seed = self.seed
+        for key in keys:
+            seed = _mix_int(_mix_int(seed) ^ _word(key))
+        return replace(self, seed=seed)
+
+    def shift(self, k: int) -> Noise:
+        """The streams of the particles from `first + k` on."""
+        return replace(self, first=self.first + k)
+
+    def bits(self, n: int, m: int, device: torch.device | str = "cpu") -> Tensor:
+        """(n, m) random int64 words, m for each of n particles."""
+        phi = _signed(_PHI)
+        key = torch.arange(self.first, self.first + n, device=device, dtype=torch.int64).mul_(phi).add_(_signed(_mix_int(self.seed)))
+        counter = torch.arange(1, m + 1, device=device, dtype=torch.int64).mul_(phi)
+        return _mix(_mix(key)[:, None] + counter[None, :])
+
+    def normal(self, n: int, shape: tuple[int, ...] = (), *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
+        """(n, *shape) standard normals."""
+        m = math.prod(shape)
+        words = (m + 1) // 2
+        out = torch.empty(n, 2 * words, dtype=dtype, device=device)
+        # blocks of particles that stay in a core's cache (on an accelerator one block is best)
+        rows = max(1, _BLOCK // max(words, 1)) if out.device.type == "cpu" else max(n, 1)
+        for i in range(0, n, rows):
+            block = out[i : i + rows]
+            a, b = _box_muller(self.shift(i).bits(len(block), words, device))
+            block[:, :words], block[:, words:] = a, b
+        return out[:, :m].reshape(n, *shape)
+
+    def uniform(self, n: int, shape: tuple[int, ...] = (), *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
+        """(n, *shape) numbers uniform in the open interval (0, 1)."""
+        k = 52 if dtype == torch.float64 else 23  # midpoints of 2^k cells are exact in the type, so 0 and 1 never occur
+        w = (self.bits(n, math.prod(shape), device) >> (64 - k)) & ((1 << k) - 1)
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        return w.to(wide).add_(0.5).mul_(2.0**-k).to(dtype).reshape(n, *shape)
+
+    def randint(self, n: int, high: int, shape: tuple[int, ...] = (), *, device: torch.device | str = "cpu") -> Tensor:
+        """(n, *shape) integers uniform in {0, ..., high - 1}, int64."""
+        return ((self.bits(n, math.prod(shape), device) >> 1) & ((1 << 63) - 1)).remainder_(high).reshape(n, *shape)
+
+    def increment(self, k: int, t0: float, t1: float, x: Tensor) -> Tensor:
+        """Independent increments: step k owns its own numbers, whatever the times."""
+        return self.fork("step", k).normal(x.shape[0], tuple(x.shape[1:]), dtype=x.dtype, device=x.device) * math.sqrt(t1 - t0)
+
+
+@dataclass(frozen=True)
+class BrownianPath:
+    """One Brownian path per particle on [0, horizon], the same however it is cut: W(t2) - W(t0) = (W(t1) - W(t0)) + (W(t2) - W(t1)).
+
+    Levy's construction: each bisection adds an independent N(0, h/4) at the midpoint of an interval of length h. Below
+    horizon / 2^depth the path is interpolated linearly. For measuring strong orders, where coarse and fine solves share a path.
+    """
+
+    noise: Noise
+    horizon: float
+    depth: int = 24
+
+    def __call__(self, t: float, x: Tensor) -> Tensor:
+        """W(t), shaped like x (n, *shape)."""
+        if not 0.0 <= t <= self.horizon:
+            raise ValueError(f"t={t} is outside [0, {self.horizon}], where this path lives")
+
+        def draw(node: int) -> Tensor:
+            return self.noise.fork("bridge", node).normal(x.shape[0], tuple(x.shape[1:]), dtype=x.dtype, device=x.device)
+
+        left, right, lo, hi, node = torch.zeros_like(x), draw(0) * math.sqrt(self.horizon), 0.0, self.horizon, 1
+        for _ in range(self.depth):
+            if t in (lo, hi):
+                break
+            mid = 0.5 * (lo + hi)
+            value = 0.5 * (left + right) + draw(node) * math.sqrt(hi - lo) / 2
+            if t < mid:
+                right, hi, node = value, mid, 2 * node
+            else:
+                left, lo, node = value, mid, 2 * node + 1
+        return left + (right - left) * ((t - lo) / (hi - lo))
+
+    def increment(self, k: int, t0: float, t1: float, x: Tensor) -> Tensor:
+        return self(t1, x) - self(t0, x)

@@ -1,0 +1,240 @@
+r"""Solvers: one step of the equation from t0 to t1. Each states its order: `order` for ODEs (global), `weak_order` for SDEs, between positive sigmas.
+
+On a schedule, in y = x/scale and with the composite denoiser D* (sde.denoised), the equation is linear but for D*:
+
+    dy = -(1+z) (D* - y) dlog sigma + noise,      z = churn,      Lambda = -log sigma
+    y1 = r^(1+z) y0 + int (1+z) e^{-(1+z)(Lambda1 - L)} D*(L) dL + sigma1 sqrt(1 - r^(2z)) xi,      r = sigma1/sigma0
+
+`Exponential` replaces D* by the polynomial through its last values and integrates exactly (order 1 freezes D*: the classical DDIM and ancestral steps).
+A step onto sigma = 0 is a denoising, x = D*, for every solver. Without a schedule (Langevin, particle flows) use Euler or Heun.
+
+Contract: init(sde, x, t0) -> state; step(sde, x, t0, t1, dw, state) -> (x, state). Pure; dw ~ N(0, (t1 - t0) I), or None where the noise is zero.
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from .fields import LawScore
+from .sde import DiffFlow
+
+
+class Solver(Protocol):
+    order: int
+    weak_order: int
+
+    def init(self, sde: DiffFlow, x: Tensor, t0: float) -> Any: ...
+    def step(self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: Any) -> tuple[Tensor, Any]: ...
+
+
+def lands_clean(sde: DiffFlow, t1: float) -> bool:
+    """True when t1 is the time of sigma = 0."""
+    return sde.schedule is not None and sde.schedule.sigma(t1).item() == 0
+
+
+def _stable(sde: DiffFlow, t0: float, t1: float) -> None:
+    """Refuse an Euler step of Langevin dynamics that its narrowest component cannot bear.
+
+    On a component of variance v a step h of speed beta has the stationary variance v / (1 - h beta / (2 v)): doubled at h beta = v, infinite at 2 v.
+    """
+    if not isinstance(sde.score, LawScore) or callable(sde.beta):
+        return
+    v = sde.score.law.narrowest ** 2
+    stiff = float(sde.beta) * (t1 - t0) / v
+    if stiff > 1:
+        steps = math.ceil(sde.horizon * float(sde.beta) / (0.1 * v))
+        raise ValueError(
+            f"a step of {t1 - t0:.3g} is too large for components of std {math.sqrt(v):.3g}: step * beta / variance = {stiff:.3g}, and above 1 the samples are spread wrongly. "
+            f"Use steps={steps} (5 % error of the variance), or a noise schedule, which does not have this problem"
+        )
+
+
+@dataclass(frozen=True)
+class Euler:
+    """Euler-Maruyama on the drift: x1 = x0 + drift h + noise dw. One evaluation a step."""
+
+    order: int = 1
+    weak_order: int = 1
+
+    def init(self, sde: DiffFlow, x: Tensor, t0: float) -> None:
+        return None
+
+    def step(self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: None) -> tuple[Tensor, None]:
+        sde = sde.observe(x, t0)
+        if lands_clean(sde, t1):
+            return sde.denoised(x, t0), None
+        _stable(sde, t0, t1)
+        x = x + sde.drift(x, t0) * (t1 - t0)
+        return (x if dw is None else x + sde.noise(t0).item() * dw), None
+
+
+@dataclass(frozen=True)
+class Heun:
+    """Predictor and trapezoid with the same increment: order 2, weak order 2 for the additive noise of this equation. Two evaluations a step.
+
+    The increment is scaled by the root mean square of the noise at both ends, whose square is the trapezoid rule for its variance.
+    """
+
+    order: int = 2
+    weak_order: int = 2
+
+    def init(self, sde: DiffFlow, x: Tensor, t0: float) -> None:
+        return None
+
+    def step(self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: None) -> tuple[Tensor, None]:
+        here = sde.observe(x, t0)
+        if lands_clean(sde, t1):
+            return here.denoised(x, t0), None
+        _stable(sde, t0, t1)
+        h, a = t1 - t0, here.drift(x, t0)
+        if dw is None:
+            ahead = x + a * h
+            return x + (a + sde.observe(ahead, t1).drift(ahead, t1)) * (h / 2), None
+        shock = math.sqrt((sde.noise(t0).item() ** 2 + sde.noise(t1).item() ** 2) / 2) * dw
+        ahead = x + a * h + shock
+        return x + (a + sde.observe(ahead, t1).drift(ahead, t1)) * (h / 2) + shock, None
+
+
+@lru_cache(maxsize=1)
+def _gauss(n: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    return np.polynomial.legendre.leggauss(n)
+
+
+def multistep_weights(nodes: list[float], lam0: float, lam1: float, a: float) -> list[float]:
+    """int_{lam0}^{lam1} a e^{-a (lam1 - L)} l_j(L) dL for the Lagrange polynomials l_j of `nodes`; their sum is 1 - e^{-a (lam1 - lam0)}.
+
+    Nodes and bounds in Lambda = -log sigma. Gauss-Legendre where the kernel is smooth; else the polynomial's moments by their recursion,
+    which is stable exactly there.
+    """
+    h, k = lam1 - lam0, len(nodes)
+    u = np.array(nodes) - lam0
+    if a * h <= 4:
+        z, w = _gauss()
+        x, w = 0.5 * h * (z + 1), 0.5 * h * w
+        kernel = w * a * np.exp(-a * (h - x))
+        return [float((kernel * np.prod([(x - u[i]) / (u[j] - u[i]) for i in range(k) if i != j], axis=0)).sum()) for j in range(k)]
+    moments = [-math.expm1(-a * h)]
+    for i in range(1, k):
+        moments.append(h**i - i / a * moments[-1])
+    out = []
+    for j in range(k):
+        p = np.poly1d([1.0])
+        for i in range(k):
+            if i != j:
+                p = p * np.poly1d([1.0, -u[i]]) / (u[j] - u[i])
+        out.append(float(np.dot(np.atleast_1d(p.coeffs)[::-1], moments[: len(p.coeffs)])))
+    return out
+
+
+History = tuple[tuple[float, Tensor], ...]  # (Lambda, D*) of the last evaluations, newest first
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """Exponential Adams-Bashforth in log sigma: exact for a D* that is a polynomial of degree order - 1 along the path. One evaluation a step.
+
+    On the probability flow orders 1 to 4; with noise the polynomial has degree at most 1 (weak order 2), and z is taken at the step's middle.
+
+    The first steps have no past. By default their orders rise 1, 2, ...: free, and right where D* is still constant, as it is at sigma_max; from
+    anywhere else that start limits the order to 2. `selfstart` finds the past inside the first step by Picard sweeps, (order - 1)^2 evaluations
+    more, for the full order from any point.
+    """
+
+    order: int = 3
+    selfstart: bool = False
+
+    def __post_init__(self) -> None:
+        if self.order not in (1, 2, 3, 4):
+            raise ValueError(f"order={self.order}: this family has orders 1, 2, 3 and 4")
+
+    @property
+    def weak_order(self) -> int:
+        return min(self.order, 2)
+
+    def init(self, sde: DiffFlow, x: Tensor, t0: float) -> History:
+        if not sde.on_schedule:
+            raise ValueError("Exponential steps need an equation on a noise schedule (f and lam2 the schedule's own); use Euler() or Heun()")
+        return ()
+
+    def step(self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: History) -> tuple[Tensor, History]:
+        s = sde.schedule
+        assert s is not None
+        d = sde.observe(x, t0).denoised(x, t0)
+        if lands_clean(sde, t1):
+            return d, state
+        sigma0, sigma1 = s.sigma(t0).item(), s.sigma(t1).item()
+        lam0, lam1 = -math.log(sigma0), -math.log(sigma1)
+        y = x / s.scale(t0).item()
+        if dw is None:
+            state = ((lam0, d), *state)[: self.order]
+            if self.selfstart and len(state) == 1 and self.order > 2:
+                within = self._past_within(sde, y, lam1, state[0])
+                return _advance(y, lam0, lam1, within) * s.scale(t1).item(), within[1:]  # the next step evaluates at lam1 itself
+            return _advance(y, lam0, lam1, state) * s.scale(t1).item(), state
+        state = ((lam0, d), *state)[: self.weak_order]
+        mid = s.time(math.sqrt(sigma0 * sigma1)).item()
+        z = sde.noise(mid).item() ** 2 / s.lam2(mid).item()
+        y = _advance(y, lam0, lam1, state, 1 + z) + sigma1 * math.sqrt(-math.expm1(-2 * z * (lam1 - lam0)) / (t1 - t0)) * dw
+        return y * s.scale(t1).item(), state
+
+    def _past_within(self, sde: DiffFlow, y: Tensor, lam1: float, first: tuple[float, Tensor]) -> History:
+        """D* at `order` equal nodes of the first step: each sweep integrates the last sweep's polynomial and gains an order."""
+        s, lam0 = sde.schedule, first[0]
+        assert s is not None
+        nodes = [lam0 + (lam1 - lam0) * j / (self.order - 1) for j in range(self.order)]
+        past: History = tuple((lam, first[1]) for lam in nodes)
+        for _ in range(self.order - 1):
+            swept = [first]
+            for lam in nodes[1:]:
+                t = s.time(math.exp(-lam)).item()
+                x = _advance(y, lam0, lam, past) * s.scale(t).item()
+                swept.append((lam, sde.observe(x, t).denoised(x, t)))
+            past = tuple(swept)
+        return past[::-1]
+
+
+def _advance(y: Tensor, lam0: float, lam1: float, past: History, a: float = 1.0) -> Tensor:
+    """e^{-a (lam1 - lam0)} y + the integral of the polynomial through `past`."""
+    out = math.exp(-a * (lam1 - lam0)) * y
+    for w, (_, d) in zip(multistep_weights([lam for lam, _ in past], lam0, lam1, a), past, strict=True):
+        out = out + w * d
+    return out
+
+
+@dataclass(frozen=True)
+class NoiseRaising:
+    """EDM's stochastic step: raise the noise from sigma0 to sigma_hat, sigma_hat^2 = sigma0^2 + (g2 - lam2) h / scale^2, then Heun on the ODE down to sigma1.
+
+    Karras et al. 2022, Algorithm 2. Weak order 1 in general (a splitting); from the exact start raising keeps the law exactly and only Heun's error remains.
+    """
+
+    order: int = 2
+    weak_order: int = 1
+
+    def init(self, sde: DiffFlow, x: Tensor, t0: float) -> None:
+        if not sde.on_schedule:
+            raise ValueError("the noise-raising step needs an equation on a noise schedule; use Euler() or Heun()")
+
+    def step(self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: None) -> tuple[Tensor, None]:
+        s = sde.schedule
+        assert s is not None
+        y, sigma, sigma1 = x / s.scale(t0).item(), s.sigma(t0).item(), s.sigma(t1).item()
+        if dw is not None and sigma1 > 0:
+            c = sde.noise(t0).item() / s.scale(t0).item()
+            y, sigma = y + c * dw, math.sqrt(sigma**2 + c**2 * (t1 - t0))
+        t = s.time(sigma).item()
+
+        def slope(y: Tensor, t: float) -> Tensor:
+            x = y * s.scale(t).item()
+            return (y - sde.observe(x, t).denoised(x, t)) / s.sigma(t).item()
+
+        d0 = slope(y, t)
+        ahead = y + (sigma1 - sigma) * d0
+        if sigma1 > 0:
+            ahead = y + (sigma1 - sigma) * 0.5 * (d0 + slope(ahead, t1))
+        return ahead * s.scale(t1).item(), None
