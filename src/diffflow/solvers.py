@@ -6,15 +6,15 @@ On a schedule, in y = x/scale and with the composite denoiser D* (sde.denoised),
     y1 = r^(1+z) y0 + int (1+z) e^{-(1+z)(Lambda1 - L)} D*(L) dL + sigma1 sqrt(1 - r^(2z)) xi,      r = sigma1/sigma0
 
 `Exponential` replaces D* by the polynomial through its last values and integrates exactly (order 1 freezes D*: the classical DDIM and ancestral steps).
-A step onto sigma = 0 is a denoising, x = D*, for every solver. Without a schedule (Langevin, particle flows) use Euler or Heun.
+A step onto sigma = 0 is a denoising, x = D*, for every solver (a multistep one extrapolates D* to sigma = 0). Without a schedule (Langevin, particle flows) use Euler or Heun.
 
 Contract: init(sde, x, t0) -> state; step(sde, x, t0, t1, dw, state) -> (x, state). Pure; dw ~ N(0, (t1 - t0) I), or None where the noise is zero.
 """
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -100,45 +100,53 @@ class Heun:
         return x + (a + sde.observe(ahead, t1).drift(ahead, t1)) * (h / 2) + shock, None
 
 
-@lru_cache(maxsize=1)
-def _gauss(n: int = 24) -> tuple[np.ndarray, np.ndarray]:
-    return np.polynomial.legendre.leggauss(n)
+_NODES, _MASS = np.polynomial.legendre.leggauss(24)
 
 
-def multistep_weights(nodes: list[float], lam0: float, lam1: float, a: float) -> list[float]:
-    """int_{lam0}^{lam1} a e^{-a (lam1 - L)} l_j(L) dL for the Lagrange polynomials l_j of `nodes`; their sum is 1 - e^{-a (lam1 - lam0)}.
+def _variable(lam: np.ndarray, spread: float) -> np.ndarray:
+    """w - 1 for w = (1 + sigma^2/spread^2)^(-1/2), Lambda = -log sigma; written so that small sigma cancels nothing."""
+    r = np.exp(-2 * lam) / spread**2
+    root = np.sqrt(1 + r)
+    return -r / (root * (1 + root))
 
-    Nodes and bounds in Lambda = -log sigma. Gauss-Legendre where the kernel is smooth; else the polynomial's moments by their recursion,
-    which is stable exactly there.
+
+def multistep_weights(nodes: list[float], lam0: float, lam1: float, a: float = 1.0, spread: float = 1.0) -> list[float]:
+    """Weights of the evaluations at `nodes`: int_{lam0}^{lam1} a e^{-a (lam1 - L)} l_j(w(L)) dL; their sum is 1 - e^{-a (lam1 - lam0)}.
+
+    l_j are the Lagrange polynomials of the nodes in w = 1/sqrt(1 + sigma^2/spread^2), the signal's share of the amplitude: D* of Gaussian data is linear
+    along a path in w, and w = 1 is the clean end. Nodes and bounds in Lambda = -log sigma; lam1 = inf extrapolates to sigma = 0. Gauss-Legendre on panels.
     """
-    h, k = lam1 - lam0, len(nodes)
-    u = np.array(nodes) - lam0
-    if a * h <= 4:
-        z, w = _gauss()
-        x, w = 0.5 * h * (z + 1), 0.5 * h * w
-        kernel = w * a * np.exp(-a * (h - x))
-        return [float((kernel * np.prod([(x - u[i]) / (u[j] - u[i]) for i in range(k) if i != j], axis=0)).sum()) for j in range(k)]
-    moments = [-math.expm1(-a * h)]
-    for i in range(1, k):
-        moments.append(h**i - i / a * moments[-1])
-    out = []
-    for j in range(k):
-        p = np.poly1d([1.0])
-        for i in range(k):
-            if i != j:
-                p = p * np.poly1d([1.0, -u[i]]) / (u[j] - u[i])
-        out.append(float(np.dot(np.atleast_1d(p.coeffs)[::-1], moments[: len(p.coeffs)])))
-    return out
+    u = _variable(np.array(nodes), spread)
+    if math.isinf(lam1):
+        w, mass = np.zeros(1), np.ones(1)
+    else:
+        lo = max(lam0, lam1 - 40 / a)  # the kernel is below e^-40 before
+        edges = np.linspace(lo, lam1, 1 + math.ceil(a * (lam1 - lo)))
+        half, mid = 0.5 * np.diff(edges)[:, None], 0.5 * (edges[1:] + edges[:-1])[:, None]
+        lam = (mid + half * _NODES).ravel()
+        w, mass = _variable(lam, spread), (half * _MASS).ravel() * a * np.exp(-a * (lam1 - lam))
+    basis = [np.prod([(w - u[i]) / (u[j] - u[i]) for i in range(len(u)) if i != j], axis=0) for j in range(len(u))]
+    return [float((mass * b).sum()) for b in basis]
 
 
-History = tuple[tuple[float, Tensor], ...]  # (Lambda, D*) of the last evaluations, newest first
+Evaluation = tuple[float, Tensor]  # (Lambda, D*)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What an exponential step remembers: the evaluations, newest first, and where the last step began, (Lambda, y), to redo it."""
+
+    evaluations: tuple[Evaluation, ...] = ()
+    begin: Evaluation | None = None
 
 
 @dataclass(frozen=True)
 class Exponential:
-    """Exponential Adams-Bashforth in log sigma: exact for a D* that is a polynomial of degree order - 1 along the path. One evaluation a step.
+    """Exponential multistep in log sigma: exact for a D* that is a polynomial of degree order - 1 along the path. One evaluation a step.
 
-    On the probability flow orders 1 to 4; with noise the polynomial has degree at most 1 (weak order 2), and z is taken at the step's middle.
+    On the probability flow orders 1 to 4. With `correct`, the evaluation at the end of a step is also used to redo that step by interpolation
+    before the next one (predict, evaluate, correct; as in UniPC, Zhao et al. 2023): no further evaluation, a smaller error. With noise the polynomial
+    has degree at most 1 (weak order 2), nothing is redone, and z is taken at the step's middle.
 
     The first steps have no past. By default their orders rise 1, 2, ...: free, and right where D* is still constant, as it is at sigma_max; from
     anywhere else that start limits the order to 2. `selfstart` finds the past inside the first step by Picard sweeps, (order - 1)^2 evaluations
@@ -146,6 +154,7 @@ class Exponential:
     """
 
     order: int = 3
+    correct: bool = True
     selfstart: bool = False
 
     def __post_init__(self) -> None:
@@ -156,52 +165,55 @@ class Exponential:
     def weak_order(self) -> int:
         return min(self.order, 2)
 
-    def init(self, sde: DiffFlow, x: Tensor, t0: float) -> History:
+    def init(self, sde: DiffFlow, x: Tensor, t0: float) -> Past:
         if not sde.on_schedule:
             raise ValueError("Exponential steps need an equation on a noise schedule (f and lam2 the schedule's own); use Euler() or Heun()")
-        return ()
+        return Past()
 
-    def step(self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: History) -> tuple[Tensor, History]:
+    def step(self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: Past) -> tuple[Tensor, Past]:
         s = sde.schedule
         assert s is not None
-        d = sde.observe(x, t0).denoised(x, t0)
-        if lands_clean(sde, t1):
-            return d, state
+        spread = getattr(sde.score, "spread", None) or 1.0
         sigma0, sigma1 = s.sigma(t0).item(), s.sigma(t1).item()
-        lam0, lam1 = -math.log(sigma0), -math.log(sigma1)
+        lam0, lam1 = -math.log(sigma0), -math.log(sigma1) if sigma1 > 0 else math.inf
+        seen = ((lam0, sde.observe(x, t0).denoised(x, t0)), *state.evaluations)
+        if dw is not None:
+            mid = s.time(math.sqrt(sigma0 * sigma1)).item()
+            z = sde.noise(mid).item() ** 2 / s.lam2(mid).item()
+            y = _advance(x / s.scale(t0).item(), lam0, lam1, seen[: self.weak_order], 1 + z, spread)
+            y = y + sigma1 * math.sqrt(-math.expm1(-2 * z * (lam1 - lam0)) / (t1 - t0)) * dw
+            return y * s.scale(t1).item(), Past(seen[: self.order - 1])
         y = x / s.scale(t0).item()
-        if dw is None:
-            state = ((lam0, d), *state)[: self.order]
-            if self.selfstart and len(state) == 1 and self.order > 2:
-                within = self._past_within(sde, y, lam1, state[0])
-                return _advance(y, lam0, lam1, within) * s.scale(t1).item(), within[1:]  # the next step evaluates at lam1 itself
-            return _advance(y, lam0, lam1, state) * s.scale(t1).item(), state
-        state = ((lam0, d), *state)[: self.weak_order]
-        mid = s.time(math.sqrt(sigma0 * sigma1)).item()
-        z = sde.noise(mid).item() ** 2 / s.lam2(mid).item()
-        y = _advance(y, lam0, lam1, state, 1 + z) + sigma1 * math.sqrt(-math.expm1(-2 * z * (lam1 - lam0)) / (t1 - t0)) * dw
-        return y * s.scale(t1).item(), state
+        if self.correct and self.order > 1 and state.begin is not None:
+            y = _advance(state.begin[1], state.begin[0], lam0, seen[: self.order], 1.0, spread)
+        if self.selfstart and len(seen) == 1 and self.order > 2 and sigma1 > 0:
+            seen = self._past_within(sde, y, lam1, seen[0], spread)
+            new = _advance(y, lam0, lam1, seen, 1.0, spread)
+            seen = seen[1:]  # the next step evaluates at lam1 itself
+        else:
+            new = _advance(y, lam0, lam1, seen[: self.order], 1.0, spread)
+        return new * s.scale(t1).item(), Past(seen[: self.order - 1], (lam0, y))
 
-    def _past_within(self, sde: DiffFlow, y: Tensor, lam1: float, first: tuple[float, Tensor]) -> History:
-        """D* at `order` equal nodes of the first step: each sweep integrates the last sweep's polynomial and gains an order."""
+    def _past_within(self, sde: DiffFlow, y: Tensor, lam1: float, first: Evaluation, spread: float) -> tuple[Evaluation, ...]:
+        """D* at `order` equal nodes of the first step, newest first: each sweep integrates the last sweep's polynomial and gains an order."""
         s, lam0 = sde.schedule, first[0]
         assert s is not None
         nodes = [lam0 + (lam1 - lam0) * j / (self.order - 1) for j in range(self.order)]
-        past: History = tuple((lam, first[1]) for lam in nodes)
+        past = [(lam, first[1]) for lam in nodes]
         for _ in range(self.order - 1):
             swept = [first]
             for lam in nodes[1:]:
                 t = s.time(math.exp(-lam)).item()
-                x = _advance(y, lam0, lam, past) * s.scale(t).item()
+                x = _advance(y, lam0, lam, past, 1.0, spread) * s.scale(t).item()
                 swept.append((lam, sde.observe(x, t).denoised(x, t)))
-            past = tuple(swept)
-        return past[::-1]
+            past = swept
+        return tuple(reversed(past))
 
 
-def _advance(y: Tensor, lam0: float, lam1: float, past: History, a: float = 1.0) -> Tensor:
+def _advance(y: Tensor, lam0: float, lam1: float, past: Sequence[Evaluation], a: float, spread: float) -> Tensor:
     """e^{-a (lam1 - lam0)} y + the integral of the polynomial through `past`."""
     out = math.exp(-a * (lam1 - lam0)) * y
-    for w, (_, d) in zip(multistep_weights([lam for lam, _ in past], lam0, lam1, a), past, strict=True):
+    for w, (_, d) in zip(multistep_weights([lam for lam, _ in past], lam0, lam1, a, spread), past, strict=True):
         out = out + w * d
     return out
 

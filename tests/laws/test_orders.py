@@ -3,11 +3,13 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import diffflow as df
 
 F64 = torch.float64
-EXPONENTIAL = [df.Exponential(k, selfstart=True) for k in (1, 2, 3, 4)]
+EXPONENTIAL = [df.Exponential(k, selfstart=True) for k in (1, 2, 3, 4)] + [df.Exponential(k, correct=False, selfstart=True) for k in (2, 3, 4)]
 SOLVERS = [df.Euler(), df.Heun(), df.NoiseRaising(), *EXPONENTIAL]
 
 
@@ -149,13 +151,36 @@ def test_stiff_langevin_is_refused_with_a_step_count_that_would_do():
 
 
 def test_multistep_weights_integrate_polynomials():
-    """Both ways of integrating agree with each other and with closed forms: sum = 1 - e^{-ah}, and the first moment."""
+    """Exact for polynomials in w = 1/sqrt(1 + sigma^2/spread^2) up to degree k - 1, against a fine midpoint rule; sum = 1 - e^{-ah}; the clean end is w = 1."""
     from diffflow.solvers import multistep_weights
 
     for a in (1.0, 1.5, 3.0):
-        for h in (1e-3, 0.1, 1.0, 3.9 / a, 4.1 / a, 20.0 / a):
-            nodes = [0.0, -0.7 * h, -1.9 * h, -2.5 * h]
-            w = torch.tensor(multistep_weights([5.0 + v for v in nodes], 5.0, 5.0 + h, a), dtype=F64)
-            u = torch.tensor(nodes, dtype=F64)
-            assert abs(w.sum().item() + math.expm1(-a * h)) < 1e-10
-            assert abs((w * u).sum().item() - (h + math.expm1(-a * h) / a)) < 1e-9 * max(1, h)
+        for h in (1e-3, 0.1, 1.0, 5.0):
+            for spread in (0.3, 1.0, 4.0):
+                lam0 = 0.4
+                nodes = [lam0, lam0 - 0.7 * h, lam0 - 1.9 * h, lam0 - 2.5 * h]
+                w = torch.tensor(multistep_weights(nodes, lam0, lam0 + h, a, spread), dtype=F64)
+                assert abs(w.sum().item() + math.expm1(-a * h)) < 1e-7
+                signal = lambda lam: 1 / (1 + (-2 * lam).exp() / spread**2).sqrt()  # noqa: E731
+                lam = lam0 + h * (torch.arange(20000, dtype=F64) + 0.5) / 20000
+                for k in (1, 2, 3):
+                    want = (a * (-a * (lam0 + h - lam)).exp() * signal(lam) ** k).mean().item() * h
+                    assert abs((w * signal(torch.tensor(nodes, dtype=F64)) ** k).sum().item() - want) < 1e-6
+    clean = torch.tensor(multistep_weights([1.0, 0.5, 0.1], 1.0, math.inf), dtype=F64)
+    x = 1 / (1 + (-2 * torch.tensor([1.0, 0.5, 0.1], dtype=F64)).exp()).sqrt()
+    for k in (0, 1, 2):
+        assert abs((clean * x**k).sum().item() - 1) < 1e-10
+
+
+@given(mean=st.floats(-3, 3), std=st.floats(0.05, 5), steps=st.integers(3, 12))
+def test_two_nodes_are_exact_on_a_gaussian(mean, std, steps):
+    """With spread = the data's std, D* of a Gaussian is linear in w along a path: order 2 makes no error, however coarse the grid, once it has two evaluations."""
+    q, s = df.Gaussian(torch.tensor([mean], dtype=F64), std), df.EDM()
+    sde = df.probability_flow(s, s.score(q))
+    x0 = torch.linspace(-2, 2, 5, dtype=F64)[:, None] * math.hypot(3.0, std) + mean
+    # a first step of relative length 1e-4 gives the second evaluation, with an error of that size in the slope
+    sigma = torch.cat([torch.tensor([3.0], dtype=F64), torch.linspace(math.log(3.0 * (1 - 1e-4)), math.log(0.1), steps + 1, dtype=F64).exp()])
+    grid = s.time(sigma)
+    exact = mean + (x0 - mean) * math.hypot(0.1, std) / math.hypot(3.0, std)
+    got = df.sample(sde, x0, grid=grid, solver=df.Exponential(2)).last
+    assert torch.allclose(got, exact, atol=1e-3 * math.hypot(3.0, std))
