@@ -367,16 +367,15 @@ def _times(schedule: Schedule, sigma: Tensor) -> Tensor:
 
 
 def jump(schedule: Schedule, steps: int, spread: float = 1.0) -> Tensor:
-    """The default grid, (steps + 1,): one jump, then equal ratios, then 0.
+    """The default grid, (steps + 1,): uniform in log(1 + (b/sigma)^2), b = 8 spread, then 0.
 
-    While sigma is far above `spread` (the largest principal standard deviation of the data) the denoiser is the constant data mean, and
-    one exact step crosses it; below the smallest scale that `steps` evaluations can resolve the denoiser is the identity, and the last
-    evaluation ends it.
+    `spread` is the largest principal standard deviation of the data. Far above it the denoiser is the constant data mean, and long steps are
+    exact: equal steps in b/sigma squared. Below, the ratios are equal. The last level, 0.1/steps, is as small as `steps` evaluations can resolve; from
+    there one denoising ends the way.
     """
-    top, low = schedule._top, schedule.sigma_min
-    first = min(max(8 * spread, 4 * low), 0.75 * top)
-    last = max(low, min(0.4 / steps, 0.5 * first))
-    if steps < 3:
-        return _times(schedule, torch.tensor([top, first][:steps], dtype=torch.float64))
-    inner = torch.linspace(math.log(first), math.log(last), steps - 1, dtype=torch.float64).exp()
-    return _times(schedule, torch.cat([torch.tensor([top], dtype=torch.float64), inner]))
+    b, top = 8 * spread, schedule._top
+    last = min(max(schedule.sigma_min, 0.1 / steps), 0.5 * top)
+    if steps == 1:
+        return _times(schedule, torch.tensor([top], dtype=torch.float64))
+    u = torch.linspace(math.log1p((b / top) ** 2), math.log1p((b / last) ** 2), steps, dtype=torch.float64)
+    return _times(schedule, b / torch.expm1(u).sqrt())

@@ -153,7 +153,7 @@ class Exponential:
     more, for the full order from any point.
     """
 
-    order: int = 3
+    order: int = 4
     correct: bool = True
     selfstart: bool = False
 
@@ -176,17 +176,20 @@ class Exponential:
         spread = getattr(sde.score, "spread", None) or 1.0
         sigma0, sigma1 = s.sigma(t0).item(), s.sigma(t1).item()
         lam0, lam1 = -math.log(sigma0), -math.log(sigma1) if sigma1 > 0 else math.inf
-        seen = ((lam0, sde.observe(x, t0).denoised(x, t0)), *state.evaluations)
+        d = sde.observe(x, t0).denoised(x, t0)
+        seen = ((lam0, d), *state.evaluations)
         if dw is not None:
             mid = s.time(math.sqrt(sigma0 * sigma1)).item()
             z = sde.noise(mid).item() ** 2 / s.lam2(mid).item()
             y = _advance(x / s.scale(t0).item(), lam0, lam1, seen[: self.weak_order], 1 + z, spread)
             y = y + sigma1 * math.sqrt(-math.expm1(-2 * z * (lam1 - lam0)) / (t1 - t0)) * dw
             return y * s.scale(t1).item(), Past(seen[: self.order - 1])
-        y = x / s.scale(t0).item()
+        y = predicted = x / s.scale(t0).item()
         if self.correct and self.order > 1 and state.begin is not None:
             y = _advance(state.begin[1], state.begin[0], lam0, seen[: self.order], 1.0, spread)
-        if self.selfstart and len(seen) == 1 and self.order > 2 and sigma1 > 0:
+        if sigma1 == 0:  # the corrected point less the noise found at the predicted one; its trend in sigma^2 continued to 0
+            return _advance(y, lam0, lam1, seen[: min(self.order, 2)], 1.0, spread) + (y - predicted), Past()
+        if self.selfstart and len(seen) == 1 and self.order > 2:
             seen = self._past_within(sde, y, lam1, seen[0], spread)
             new = _advance(y, lam0, lam1, seen, 1.0, spread)
             seen = seen[1:]  # the next step evaluates at lam1 itself
@@ -212,7 +215,7 @@ class Exponential:
 
 def _advance(y: Tensor, lam0: float, lam1: float, past: Sequence[Evaluation], a: float, spread: float) -> Tensor:
     """e^{-a (lam1 - lam0)} y + the integral of the polynomial through `past`."""
-    out = math.exp(-a * (lam1 - lam0)) * y
+    out = math.exp(-a * (lam1 - lam0)) * y  # 0 at the clean end
     for w, (_, d) in zip(multistep_weights([lam for lam, _ in past], lam0, lam1, a, spread), past, strict=True):
         out = out + w * d
     return out
