@@ -1,4 +1,6 @@
-"""Laws answer exactly: densities integrate to one, scores are their gradients, sampling agrees with both, noising is convolution."""
+"""Laws answer exactly: densities integrate to one, scores are their gradients, sampling agrees with both, noising is
+convolution."""
+
 import math
 
 import pytest
@@ -23,7 +25,13 @@ def random_mixture(seed: int, d: int, k: int, form: str) -> df.GaussianMixture:
     return df.GaussianMixture(means, torch.rand(k, generator=g, dtype=F64) + 0.1, weights)
 
 
-MIXTURES = st.builds(random_mixture, st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 4), st.sampled_from(["isotropic", "full", "factors"]))
+MIXTURES = st.builds(
+    random_mixture,
+    st.integers(0, 10**6),
+    st.integers(1, 5),
+    st.integers(1, 4),
+    st.sampled_from(["isotropic", "full", "factors"]),
+)
 
 
 @given(q=MIXTURES, sigma=st.floats(0.01, 10), scale=st.floats(0.05, 3))
@@ -32,7 +40,9 @@ def test_against_dense_gaussians(q, sigma, scale):
     """The low-rank algebra equals torch's dense multivariate normals, noised and scaled."""
     d = q.means.shape[1]
     covariance = scale**2 * (q.covariances() + sigma**2 * torch.eye(d, dtype=F64))
-    dense = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(q.weights), torch.distributions.MultivariateNormal(scale * q.means, covariance))
+    dense = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(q.weights), torch.distributions.MultivariateNormal(scale * q.means, covariance)
+    )
     r = q.noised(scale, sigma)
     x = r.sample(8, df.Noise(1)) * 1.3
     assert torch.allclose(r.log_prob(x), dense.log_prob(x), atol=1e-8)
@@ -48,7 +58,9 @@ def test_tweedie(q, sigma):
     d = q.denoise(y, sigma)
     assert torch.allclose(d, y + sigma**2 * q.score(y, sigma), atol=1e-9 * sigma**2 + 1e-9)
     assert torch.allclose(d, q.denoise(y, torch.full((6,), sigma, dtype=F64)), atol=1e-12)
-    assert torch.allclose(q.noised(2.0, 0.3).noised(0.5, 0.2).log_prob(y), q.noised(1.0, math.hypot(0.3, 0.1)).log_prob(y), atol=1e-9)
+    assert torch.allclose(
+        q.noised(2.0, 0.3).noised(0.5, 0.2).log_prob(y), q.noised(1.0, math.hypot(0.3, 0.1)).log_prob(y), atol=1e-9
+    )
 
 
 @given(q=MIXTURES)
@@ -117,12 +129,15 @@ def test_event_shapes_are_kept():
 
 
 @pytest.mark.parametrize(
-    "make, message",
+    ("make", "message"),
     [
         (lambda: df.GaussianMixture(torch.zeros(3)), "shape"),
         (lambda: df.GaussianMixture(torch.zeros(2, 2), -0.1), "negative"),
         (lambda: df.GaussianMixture(torch.zeros(2, 2), 0.1, [1.0, -1.0]), "weights"),
-        (lambda: df.GaussianMixture(torch.zeros(1, 2), covariances=torch.tensor([[[1.0, 2.0], [2.0, 1.0]]])), "positive definite"),
+        (
+            lambda: df.GaussianMixture(torch.zeros(1, 2), covariances=torch.tensor([[[1.0, 2.0], [2.0, 1.0]]])),
+            "positive definite",
+        ),
         (lambda: df.GaussianMixture(torch.zeros(1, 2), factors=torch.zeros(1, 3, 1)), "factors"),
     ],
 )

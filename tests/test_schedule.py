@@ -1,4 +1,5 @@
 """Schedules: consistent derivatives, exact ends, inverses, textbook identities."""
+
 import math
 
 import pytest
@@ -24,12 +25,15 @@ MAKERS = {
 @given(ends=sigmas, u=st.floats(0.01, 0.99))
 @settings(max_examples=30, deadline=None)
 def test_consistency(name, ends, u):
-    """rate and lam2 are the derivatives theory.md eq. (4) says, sigma falls, time inverts sigma, the ends are the arguments."""
+    """rate and lam2 are the derivatives theory.md eq. (4) says, sigma falls, time inverts sigma, the ends are the
+    arguments."""
     lo, hi = ends
     s = MAKERS[name](lo, hi)
     assert s.sigma(0.0).item() == pytest.approx(hi, rel=1e-9)
     assert s.sigma(s.horizon).item() == pytest.approx(lo, rel=1e-9)
-    assert s.sigma(s.clean).item() == 0 and s.scale(s.clean).item() == 1 and s.clean > s.horizon
+    assert s.sigma(s.clean).item() == 0
+    assert s.scale(s.clean).item() == 1
+    assert s.clean > s.horizon
     level = hi ** (1 - u) * lo**u
     t = s.time(level)
     assert s.sigma(t).item() == pytest.approx(level, rel=1e-7)
@@ -38,19 +42,24 @@ def test_consistency(name, ends, u):
     slope = (sigma(t + h) - sigma(t - h)) / (2 * h)
     assert slope < 0
     assert s.lam2(t).item() == pytest.approx(-2 * scale(t) ** 2 * sigma(t) * slope, rel=1e-4)
-    assert s.rate(t).item() == pytest.approx((math.log(scale(t + h)) - math.log(scale(t - h))) / (2 * h), rel=1e-4, abs=1e-6 / h)
+    assert s.rate(t).item() == pytest.approx(
+        (math.log(scale(t + h)) - math.log(scale(t - h))) / (2 * h), rel=1e-4, abs=1e-6 / h
+    )
     assert s.log_sigma_rate(t).item() == pytest.approx(slope / sigma(t), rel=1e-4)
     assert s.logsnr(t).item() == pytest.approx(-2 * math.log(sigma(t)))
 
 
 @given(u=st.floats(0.0, 1.0))
 def test_textbook_identities(u):
-    """VP and Cosine preserve variance; sub-VP has std 1 - scale^2; a rectified flow interpolates; EDM and VE only add noise; VP's lam2 is b(s)."""
+    """VP and Cosine preserve variance; sub-VP has std 1 - scale^2; a rectified flow interpolates; EDM and VE only add
+    noise; VP's lam2 is b(s)."""
     for s in (df.VP(), df.Cosine()):
         t = u * s.horizon
         assert (s.scale(t) ** 2 * (1 + s.sigma(t) ** 2)).item() == pytest.approx(1, rel=1e-9)
     s = df.SubVP()
-    assert (s.scale(u * s.horizon) * s.sigma(u * s.horizon)).item() == pytest.approx(1 - s.scale(u * s.horizon).item() ** 2, rel=1e-8, abs=1e-12)
+    assert (s.scale(u * s.horizon) * s.sigma(u * s.horizon)).item() == pytest.approx(
+        1 - s.scale(u * s.horizon).item() ** 2, rel=1e-8, abs=1e-12
+    )
     s = df.RectifiedFlow()
     assert (s.scale(u * s.horizon) * (1 + s.sigma(u * s.horizon))).item() == pytest.approx(1, rel=1e-9)
     for s in (df.EDM(), df.VE()):
@@ -66,18 +75,26 @@ def test_one_time_or_one_per_particle(name):
     t = torch.linspace(0.1, 0.9, 5, dtype=F64) * s.horizon
     for f in (s.sigma, s.scale, s.rate, s.lam2, s.logsnr):
         many = f(t)
-        assert many.dtype == F64 and many.shape == (5,)
+        assert many.dtype == F64
+        assert many.shape == (5,)
         assert torch.equal(many, torch.stack([f(v) for v in t]))
         assert f(t[0].item()).shape == ()
 
 
-@given(n=st.integers(1, 300), ends=sigmas, rule=st.sampled_from([df.karras, df.log_uniform, df.jump]), name=st.sampled_from(list(MAKERS)))
+@given(
+    n=st.integers(1, 300),
+    ends=sigmas,
+    rule=st.sampled_from([df.karras, df.log_uniform, df.jump]),
+    name=st.sampled_from(list(MAKERS)),
+)
 @settings(max_examples=60, deadline=None)
 def test_grids_fall_from_sigma_max_to_zero(n, ends, rule, name):
     s = MAKERS[name](*ends)
     t = rule(s, n)
-    assert len(t) == n + 1 and t.dtype == F64
-    assert t[0] == 0 and t[-1] == s.clean
+    assert len(t) == n + 1
+    assert t.dtype == F64
+    assert t[0] == 0
+    assert t[-1] == s.clean
     assert (t.diff() > 0).all()
 
 
@@ -92,14 +109,25 @@ def test_prior_is_the_noised_gaussian():
 
 def test_levels_are_a_staircase():
     s = df.Levels((3.0, 1.0, 0.1), steps=4)
-    assert s.horizon == 12 and [s.sigma(t).item() for t in (0, 3.9, 4, 7.9, 8, 12)] == [3, 3, 1, 1, pytest.approx(0.1), pytest.approx(0.1)]
-    assert s.lam2(5.0).item() == 0 and s.sigma(s.clean).item() == 0
+    assert s.horizon == 12
+    assert [s.sigma(t).item() for t in (0, 3.9, 4, 7.9, 8, 12)] == [
+        3,
+        3,
+        1,
+        1,
+        pytest.approx(0.1),
+        pytest.approx(0.1),
+    ]
+    assert s.lam2(5.0).item() == 0
+    assert s.sigma(s.clean).item() == 0
     g = df.Levels.geometric(10.0, 0.1, 5)
-    assert g.sigmas[0] == 10 and g.sigmas[-1] == pytest.approx(0.1) and len(g.sigmas) == 5
+    assert g.sigmas[0] == 10
+    assert g.sigmas[-1] == pytest.approx(0.1)
+    assert len(g.sigmas) == 5
 
 
 @pytest.mark.parametrize(
-    "make, message",
+    ("make", "message"),
     [
         (lambda: df.EDM(0.1, 0.05), "sigma_min"),
         (lambda: df.VP(sigma_min=-1.0), "sigma_min"),

@@ -4,8 +4,10 @@ r"""diffflow: GANs, Langevin dynamics, score-based diffusion and everything betw
 
     import diffflow as df
 
-The equation's own rooms load at once (they cost little more than torch itself); likelihoods, networks, data, metrics and runs load when first used.
+The equation's own rooms load at once (they cost little more than torch itself); likelihoods, networks, data, metrics
+and runs load when first used.
 """
+
 from __future__ import annotations
 
 import importlib
@@ -30,14 +32,22 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "EDM", "TOYS", "VE", "VP", "BrownianPath", "Cosine", "Denoiser", "DiffFlow", "Empirical", "Euler", "Exact", "Exponential", "Field", "Gaussian",
-    "GaussianMixture", "Heun", "Hutchinson", "KernelRatio", "KernelScore", "Law", "LawRatio", "LawScore", "Levels", "Noise", "NoiseRaising", "Piecewise",
-    "Ratio", "RectifiedFlow", "Run", "Schedule", "ScoreField", "Speed", "SubVP", "Trajectory", "annealed_langevin", "at", "continued", "data",
-    "edm_churn", "guide", "jump", "karras", "langevin", "laws", "load", "log_prob", "log_uniform", "metrics", "probability_flow", "recipes",
-    "reverse_sde", "sample", "slcd", "solvers", "static",
+    "EDM", "TOYS", "VE", "VP", "BrownianPath", "Cosine", "Denoiser", "DiffFlow", "Empirical", "Euler", "Exact",
+    "Exponential", "Field", "Gaussian", "GaussianMixture", "Heun", "Hutchinson", "KernelRatio", "KernelScore",
+    "Law", "LawRatio", "LawScore", "Levels", "Noise", "NoiseRaising", "Piecewise", "Ratio", "RectifiedFlow", "Run",
+    "Schedule", "ScoreField", "Speed", "SubVP", "Trajectory", "annealed_langevin", "at", "continued", "data",
+    "edm_churn", "guide", "jump", "karras", "langevin", "laws", "load", "log_prob", "log_uniform", "metrics",
+    "probability_flow", "recipes", "reverse_sde", "sample", "slcd", "solvers", "static",
 ]  # fmt: skip
 
-_LATER = {"Denoiser": "denoiser", "Exact": "likelihood", "Hutchinson": "likelihood", "log_prob": "likelihood", "Run": "run", "load": "run"}
+_LATER = {
+    "Denoiser": "denoiser",
+    "Exact": "likelihood",
+    "Hutchinson": "likelihood",
+    "log_prob": "likelihood",
+    "Run": "run",
+    "load": "run",
+}
 
 
 def __getattr__(name: str) -> Any:

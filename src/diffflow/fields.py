@@ -1,17 +1,22 @@
-r"""Fields: what pushes particles. A field maps particles x (n, *shape) at time t (float64, 0-d or (n,)) to tangents (n, *shape).
+r"""Fields: what pushes particles. A field maps particles x (n, *shape) at time t (float64, 0-d or (n,)) to tangents
+(n, *shape).
 
-Two fields can enter the equation: the data score  grad log r_t  (`ScoreField`, from a Law, a Denoiser or any D(y, sigma)) and the gradient
-of the log-ratio  log r_t/p_t  (a `Ratio`, which may also offer the log-ratio itself, the logit). With y = x / scale and the denoiser
-D(y, sigma) = E[Y | Y + sigma eps = y],
+Two fields can enter the equation: the data score  grad log r_t  (`ScoreField`, from a Law, a Denoiser or any D(y,
+sigma)) and the gradient of the log-ratio  log r_t/p_t  (a `Ratio`, which may also offer the log-ratio itself, the
+logit). With y = x / scale and the denoiser D(y, sigma) = E[Y | Y + sigma eps = y],
 
-    grad_x log r_t(x) = (D(y, sigma) - y) / (scale sigma^2)                                     (Tweedie and the chain rule, theory.md section 0)
+    grad_x log r_t(x) = (D(y, sigma) - y) / (scale sigma^2)                                     (Tweedie and the chain
+    rule, theory.md section 0)
 
-`observe(x, t)` is the one door through which the cloud enters: fields made of particles (kernels.py) answer with a copy that has seen x.
-`cost` counts network evaluations per particle and call (an input gradient counts 2, guidance counts 2).
+`observe(x, t)` is the one door through which the cloud enters: fields made of particles (kernels.py) answer with a
+copy that has seen x. `cost` counts network evaluations per particle and call (an input gradient counts 2, guidance
+counts 2).
 """
+
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -161,7 +166,8 @@ class _Guided:
 
 
 def guide(field: ScoreField, weight: float) -> ScoreField:
-    """Classifier-free guidance: score of null + weight (conditional - null) (Ho & Salimans 2022). 1 is the plain conditional score."""
+    """Classifier-free guidance: score of null + weight (conditional - null) (Ho & Salimans 2022). 1 is the plain
+    conditional score."""
     if not math.isfinite(weight):
         raise ValueError(f"guidance weight {weight} is not a number to steer with")
     if weight == 1.0:
@@ -173,7 +179,7 @@ class Piecewise(Field):
     """One field per time interval: fields[i] on [edges[i], edges[i+1])."""
 
     def __init__(self, edges: Sequence[float], fields: Sequence[Field]) -> None:
-        if len(edges) != len(fields) + 1 or any(a >= b for a, b in zip(edges, edges[1:], strict=False)):
+        if len(edges) != len(fields) + 1 or any(a >= b for a, b in itertools.pairwise(edges)):
             raise ValueError(f"{len(fields)} fields need {len(fields) + 1} rising edges, got {list(edges)}")
         self.edges, self.fields = list(edges), list(fields)
         self.cost, self.cloud = max(f.cost for f in fields), any(f.cloud for f in fields)

@@ -5,15 +5,17 @@ Every law here is a Gaussian mixture
     q = sum_k w_k N(mu_k, U_k diag(a_k) U_k^T + s_k^2 I),        U_k (d, r) orthonormal,
 
 isotropic (r = 0), full (r = d) or low-rank (r << d): one representation, since scaling and noising keep it: the law of
-scale * (Y + sigma eps) has means scale mu_k, a_k -> scale^2 a_k and s_k^2 -> scale^2 (s_k^2 + sigma^2). With v_k = s_k^2 + sigma^2 and
-responsibilities rho_k(y),
+scale * (Y + sigma eps) has means scale mu_k, a_k -> scale^2 a_k and s_k^2 -> scale^2 (s_k^2 + sigma^2). With v_k =
+s_k^2 + sigma^2 and responsibilities rho_k(y),
 
     score(y)      = sum_k rho_k [ -(y - mu_k)/v_k + U_k diag(a_k / (v_k (a_k + v_k))) U_k^T (y - mu_k) ]
-    denoise(y)    = E[Y | Y + sigma eps = y] = y + sigma^2 score(y)                                                  (Tweedie)
+    denoise(y)    = E[Y | Y + sigma eps = y] = y + sigma^2 score(y)
+    (Tweedie)
 
-Shapes: means (k, *shape), x (n, *shape) -> log_prob (n,), score (n, *shape). The 2-D toys are mixtures too (curves as fine mixtures), so that
-"a model learned the two moons" has an exact meaning.
+Shapes: means (k, *shape), x (n, *shape) -> log_prob (n,), score (n, *shape). The 2-D toys are mixtures too (curves as
+fine mixtures), so that "a model learned the two moons" has an exact meaning.
 """
+
 from __future__ import annotations
 
 import copy
@@ -72,7 +74,9 @@ class GaussianMixture:
     ) -> None:
         means = _tensor(means)
         if means.ndim < 2:
-            raise ValueError(f"means must have shape (k, *shape), got {tuple(means.shape)}; one component of dimension d is (1, d)")
+            raise ValueError(
+                f"means must have shape (k, *shape), got {tuple(means.shape)}; one component of dimension d is (1, d)"
+            )
         self.shape = tuple(means.shape[1:])
         self.means = means.reshape(len(means), -1)
         k, d = self.means.shape
@@ -89,7 +93,9 @@ class GaussianMixture:
             values, self.axes = torch.linalg.eigh(c)
             floor = values[:, :1]
             if not bool((floor > 0).all()):
-                raise ValueError(f"covariances must be positive definite; the smallest eigenvalue is {floor.min().item():.3g}")
+                raise ValueError(
+                    f"covariances must be positive definite; the smallest eigenvalue is {floor.min().item():.3g}"
+                )
             self.floor, self.extra = floor[:, 0], values - floor
             return
         s = torch.as_tensor(stds, dtype=means.dtype, device=means.device).expand(k)
@@ -105,7 +111,8 @@ class GaussianMixture:
             self.axes, singular, _ = torch.linalg.svd(f, full_matrices=False)
             self.extra = singular**2
 
-    # -- the mixture as a thing ------------------------------------------------------------------------------------------------
+    # -- the mixture as a thing
+    # ------------------------------------------------------------------------------------------------
     @property
     def weights(self) -> Tensor:
         return self.log_weights.exp()
@@ -139,14 +146,20 @@ class GaussianMixture:
     def spread(self) -> float:
         """Largest principal standard deviation of the whole mixture, data units."""
         w, centred = self.weights, self.means - self.weights @ self.means
-        rows = [w.sqrt()[:, None] * centred, ((w[:, None] * self.extra).sqrt()[:, :, None] * self.axes.mT).flatten(0, 1)]
-        a = torch.cat(rows).double()  # covariance = a^T a + sum w floor I; the smaller Gram matrix has the same largest eigenvalue
+        rows = [
+            w.sqrt()[:, None] * centred,
+            ((w[:, None] * self.extra).sqrt()[:, :, None] * self.axes.mT).flatten(0, 1),
+        ]
+        a = torch.cat(
+            rows
+        ).double()  # covariance = a^T a + sum w floor I; the smaller Gram matrix has the same largest eigenvalue
         gram = a @ a.T if a.shape[0] < a.shape[1] else a.T @ a
         return math.sqrt(torch.linalg.eigvalsh(gram)[-1].clamp_min(0).item() + (w * self.floor).sum().item())
 
     @property
     def narrowest(self) -> float:
-        """Smallest standard deviation of any component in any direction: what decides how small a Langevin step must be."""
+        """Smallest standard deviation of any component in any direction: what decides how small a Langevin step must
+        be."""
         full = self.axes.shape[2] == self.axes.shape[1]
         v = self.floor + (self.extra.min(dim=1).values if full else 0.0)
         return v.min().sqrt().item()
@@ -165,9 +178,11 @@ class GaussianMixture:
                 y[mine] += z[mine] @ self.axes[j].T
         return y.reshape(n, *self.shape)
 
-    # -- density and score -----------------------------------------------------------------------------------------------------
+    # -- density and score
+    # -----------------------------------------------------------------------------------------------------
     def _components(self, y: Tensor, sigma: Time) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """log(w_k N_k(y)) (n, k), v (n or 1, k), a / (a + v) (n or 1, k, r), U^T (y - mu) (n, k, r), for flat y (n, d) and noise sigma."""
+        """log(w_k N_k(y)) (n, k), v (n or 1, k), a / (a + v) (n or 1, k, r), U^T (y - mu) (n, k, r), for flat y (n,
+        d) and noise sigma."""
         noise2 = torch.as_tensor(sigma, dtype=torch.float64).to(y).reshape(-1, 1) ** 2
         v = self.floor + noise2
         if not bool((v > 0).all()):
@@ -196,7 +211,8 @@ class GaussianMixture:
         return (r @ self.means - r.sum(1, keepdim=True) * y + pull).reshape(x.shape)
 
     def denoise(self, y: Tensor, sigma: Time) -> Tensor:
-        """Posterior mean E[Y | Y + sigma eps = y], sigma 0-d or (n,): (n, *shape) -> (n, *shape). Written so that large sigma cancels nothing."""
+        """Posterior mean E[Y | Y + sigma eps = y], sigma 0-d or (n,): (n, *shape) -> (n, *shape). Written so that
+        large sigma cancels nothing."""
         flat = y.reshape(len(y), -1)
         logits, v, share, along = self._components(flat, sigma)
         rho, noise2 = logits.softmax(1), v - self.floor
@@ -215,13 +231,15 @@ class Gaussian(GaussianMixture):
 
 
 class Empirical(GaussianMixture):
-    """The law that puts equal mass on each of the given points (k, *shape): a data set as a distribution. It has a density only once noised."""
+    """The law that puts equal mass on each of the given points (k, *shape): a data set as a distribution. It has a
+    density only once noised."""
 
     def __init__(self, points: Tensor | Sequence) -> None:
         super().__init__(points, 0.0)
 
 
-# -- toys: plane laws that everybody draws, each with an exact density ---------------------------------------------------------------
+# -- toys: plane laws that everybody draws, each with an exact density
+# ---------------------------------------------------------------
 def _grid(n: int, lo: float, hi: float) -> Tensor:
     """n midpoints of equal cells of [lo, hi]."""
     return lo + (hi - lo) * (torch.arange(n) + 0.5) / n
@@ -287,7 +305,8 @@ def spirals() -> GaussianMixture:
 
 
 def checkerboard() -> GaussianMixture:
-    """The eight dark squares of a 4 x 4 board on [-2, 2]^2, each a fine lattice of components: uniform to 0.5 % inside, edges of width 0.06."""
+    """The eight dark squares of a 4 x 4 board on [-2, 2]^2, each a fine lattice of components: uniform to 0.5 %
+    inside, edges of width 0.06."""
     p = _grid(10, 0, 1)
     cell = torch.cartesian_prod(p, p)
     corners = [(i, j) for i in range(-2, 2) for j in range(-2, 2) if (i + j) % 2 == 0]

@@ -1,11 +1,13 @@
 r"""Exact likelihood: the density of the particles by the change of variables along their own velocity.
 
-    dX/dt = v(X, t),      log p_T(x) = log p_0(X_0) - int_0^T div v(X_t, t) dt,      X_T = x                      (theory.md eq. 13)
+    dX/dt = v(X, t),      log p_T(x) = log p_0(X_0) - int_0^T div v(X_t, t) dt,      X_T = x
+    (theory.md eq. 13)
 
-v is free of g2, so every point of a spectrum line has the same likelihood. The value is the density at t = horizon: of the target noised at sigma_min.
-div v is the trace of the Jacobian: exactly (d reverse products), or as E[e^T J e] over random signs e (Hutchinson).
-Shapes: x (n, *shape) -> nats (n,).
+v is free of g2, so every point of a spectrum line has the same likelihood. The value is the density at t = horizon:
+of the target noised at sigma_min. div v is the trace of the Jacobian: exactly (d reverse products), or as E[e^T J e]
+over random signs e (Hutchinson). Shapes: x (n, *shape) -> nats (n,).
 """
+
 from __future__ import annotations
 
 import math
@@ -43,7 +45,8 @@ class Exact:
 
 @dataclass(frozen=True)
 class Hutchinson:
-    """tr J = E[e^T J e], e random signs fixed along the solve; `count` probes give a value and its standard error (Grathwohl et al. 2019)."""
+    """tr J = E[e^T J e], e random signs fixed along the solve; `count` probes give a value and its standard error
+    (Grathwohl et al. 2019)."""
 
     count: int = 4
     noise: Noise = Noise(0)
@@ -68,19 +71,29 @@ class LogProb:
     nfe: int  # velocity evaluations per particle, not counting the products for the trace
 
 
-def log_prob(sde: DiffFlow, x: Tensor, *, trace: Trace = Exact(), cond: Cond = None, tol: float | None = None) -> LogProb:
-    """log p_T(x) at the horizon: (n, *shape) -> LogProb. Adaptive Runge-Kutta (Dormand-Prince), on a schedule in log sigma.
+def log_prob(
+    sde: DiffFlow, x: Tensor, *, trace: Trace = Exact(), cond: Cond = None, tol: float | None = None
+) -> LogProb:
+    """log p_T(x) at the horizon: (n, *shape) -> LogProb. Adaptive Runge-Kutta (Dormand-Prince), on a schedule in log
+    sigma.
 
-    `tol` is the solver's relative and absolute tolerance; by default 1e-8 in float64 (1e-4 nats or better), 1e-5 in float32.
+    `tol` is the solver's relative and absolute tolerance; by default 1e-8 in float64 (1e-4 nats or better), 1e-5 in
+    float32.
 
     Raises:
-        ValueError: no start law, no velocity (no ratio where one is needed), or a field made of the cloud (its particles depend on each other).
+        ValueError: no start law, no velocity (no ratio where one is needed), or a field made of the cloud (its
+        particles depend on each other).
     """
     if sde.start is None:
-        raise ValueError("a likelihood starts from a density: set start=, e.g. schedule.prior(shape, data_mean, data_std)")
+        raise ValueError(
+            "a likelihood starts from a density: set start=, e.g. schedule.prior(shape, data_mean, data_std)"
+        )
     if sde.cloud:
-        raise ValueError("a field made of the particles themselves has no velocity at a lone point x: log_prob needs a law or a trained field")
-    tally = Tally()
+        raise ValueError(
+            "a field made of the particles themselves has no velocity at a lone point x: "
+            "log_prob needs a law or a trained field"
+        )
+    start, tally = sde.start, Tally()
     sde = replace(sde if cond is None else sde.given(cond), tally=tally)
     probes = trace.probes(x)
     k = len(probes)
@@ -88,6 +101,7 @@ def log_prob(sde: DiffFlow, x: Tensor, *, trace: Trace = Exact(), cond: Cond = N
     s = sde.schedule if sde.on_schedule else None
 
     # the solver's clock tau rises from 0 at the data to 1 at the prior: log sigma on a schedule, time itself elsewhere
+    lo = hi = 0.0
     if s is not None:
         lo, hi = math.log(s.sigma(sde.horizon).item()), math.log(s.sigma(0.0).item())
 
@@ -103,7 +117,10 @@ def log_prob(sde: DiffFlow, x: Tensor, *, trace: Trace = Exact(), cond: Cond = N
         with torch.enable_grad():
             y = state[0].detach().requires_grad_(True)
             v = sde.velocity(y, t)
-            div = [(torch.autograd.grad(v, y, e, retain_graph=j + 1 < k)[0] * e).flatten(1).sum(1) for j, e in enumerate(probes)]
+            div = [
+                (torch.autograd.grad(v, y, e, retain_graph=j + 1 < k)[0] * e).flatten(1).sum(1)
+                for j, e in enumerate(probes)
+            ]
         return v.detach() * speed, torch.stack(div) * speed
 
     state = (x.detach(), x.new_zeros(k, len(x)))
@@ -111,7 +128,7 @@ def log_prob(sde: DiffFlow, x: Tensor, *, trace: Trace = Exact(), cond: Cond = N
     solve: Callable = odeint
     xs, traces = solve(rhs, state, span, rtol=tol, atol=tol, method="dopri5")
     each = traces[-1]  # int from data to prior of div v dt = -int_0^T div v
-    prior = sde.start.log_prob(xs[-1])
+    prior = start.log_prob(xs[-1])
     if trace.averages:
         err = each.std(0) / math.sqrt(k) if k > 1 else torch.full_like(prior, math.nan)
         return LogProb(prior + each.mean(0), err, tally.nfe)

@@ -1,17 +1,19 @@
 r"""Randomness: one stream of numbers per particle, as a function and not as a state.
 
-A particle's noise must not depend on which particles happen to share its batch, its shard or its process. So a stream is
-*computed*, not drawn: word j of particle i under a 64-bit seed is
+A particle's noise must not depend on which particles happen to share its batch, its shard or its process. So a stream
+is *computed*, not drawn: word j of particle i under a 64-bit seed is
 
     w_ij = mix( mix(seed' + i * phi) + (j + 1) * phi ),      phi = 2^64 / golden ratio,
 
-with `mix` the finaliser of SplitMix64 (Steele, Lea & Flood 2014, variant 13 of Stafford). Each 64-bit word gives two normals by Box and
-Muller, z = sqrt(-2 ln u) (cos a, sin a), where ln, sin and cos are short polynomials in float64 (error below 1e-9): sums, products,
-quotients and roots are rounded alike on every machine, whereas library logarithms differ in the last bit with the position in a
-vector register. The same seed therefore gives the same bits in any batch and on any device.
+with `mix` the finaliser of SplitMix64 (Steele, Lea & Flood 2014, variant 13 of Stafford). Each 64-bit word gives two
+normals by Box and Muller, z = sqrt(-2 ln u) (cos a, sin a), where ln, sin and cos are short polynomials in float64
+(error below 1e-9): sums, products, quotients and roots are rounded alike on every machine, whereas library logarithms
+differ in the last bit with the position in a vector register. The same seed therefore gives the same bits in any
+batch and on any device.
 
 Shapes: n particles of event shape `shape` -> (n, *shape).
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -72,7 +74,8 @@ _COS = [(-1) ** k / math.factorial(2 * k) for k in range(9)]
 
 
 def _box_muller(w: Tensor) -> tuple[Tensor, Tensor]:
-    """Two independent standard normals, float64, from each 64-bit word: 32 bits for the radius, 1 for the side, 31 for the angle."""
+    """Two independent standard normals, float64, from each 64-bit word: 32 bits for the radius, 1 for the side, 31
+    for the angle."""
     u = ((w >> 32) & 0xFFFFFFFF).to(torch.float64).add_(0.5).mul_(2.0**-32)
     mantissa, exponent = torch.frexp(u)
     # ln m about c = sqrt(1/2): m = c (1 + s)/(1 - s), |s| <= 0.172
@@ -87,7 +90,8 @@ def _box_muller(w: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Increments(Protocol):
-    """What `sample` asks of its noise: the Brownian increment W(t1) - W(t0) ~ N(0, (t1 - t0) I) of step k, shaped like x."""
+    """What `sample` asks of its noise: the Brownian increment W(t1) - W(t0) ~ N(0, (t1 - t0) I) of step k, shaped
+    like x."""
 
     def increment(self, k: int, t0: float, t1: float, x: Tensor) -> Tensor: ...
 
@@ -96,8 +100,8 @@ class Increments(Protocol):
 class Noise:
     """Streams of random numbers; stream i belongs to particle `first + i`.
 
-    Noise(7).normal(5)[3] and Noise(7, first=3).normal(1)[0] are the same bits. A Noise holds no state: asking twice gives the same
-    numbers, and `fork` names independent families ("start", ("step", k), ...).
+    Noise(7).normal(5)[3] and Noise(7, first=3).normal(1)[0] are the same bits. A Noise holds no state: asking twice
+    gives the same numbers, and `fork` names independent families ("start", ("step", k), ...).
     """
 
     seed: int
@@ -121,11 +125,22 @@ class Noise:
     def bits(self, n: int, m: int, device: torch.device | str = "cpu") -> Tensor:
         """(n, m) random int64 words, m for each of n particles."""
         phi = _signed(_PHI)
-        key = torch.arange(self.first, self.first + n, device=device, dtype=torch.int64).mul_(phi).add_(_signed(_mix_int(self.seed)))
+        key = (
+            torch.arange(self.first, self.first + n, device=device, dtype=torch.int64)
+            .mul_(phi)
+            .add_(_signed(_mix_int(self.seed)))
+        )
         counter = torch.arange(1, m + 1, device=device, dtype=torch.int64).mul_(phi)
         return _mix(_mix(key)[:, None] + counter[None, :])
 
-    def normal(self, n: int, shape: tuple[int, ...] = (), *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
+    def normal(
+        self,
+        n: int,
+        shape: tuple[int, ...] = (),
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
         """(n, *shape) standard normals."""
         m = math.prod(shape)
         words = (m + 1) // 2
@@ -138,7 +153,14 @@ class Noise:
             block[:, :words], block[:, words:] = a, b
         return out[:, :m].reshape(n, *shape)
 
-    def uniform(self, n: int, shape: tuple[int, ...] = (), *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
+    def uniform(
+        self,
+        n: int,
+        shape: tuple[int, ...] = (),
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
         """(n, *shape) numbers uniform in the open interval (0, 1)."""
         k = 52 if dtype == torch.float64 else 23  # midpoints of 2^k cells are exact in the type, so 0 and 1 never occur
         w = (self.bits(n, math.prod(shape), device) >> (64 - k)) & ((1 << k) - 1)
@@ -151,15 +173,19 @@ class Noise:
 
     def increment(self, k: int, t0: float, t1: float, x: Tensor) -> Tensor:
         """Independent increments: step k owns its own numbers, whatever the times."""
-        return self.fork("step", k).normal(x.shape[0], tuple(x.shape[1:]), dtype=x.dtype, device=x.device) * math.sqrt(t1 - t0)
+        return self.fork("step", k).normal(x.shape[0], tuple(x.shape[1:]), dtype=x.dtype, device=x.device) * math.sqrt(
+            t1 - t0
+        )
 
 
 @dataclass(frozen=True)
 class BrownianPath:
-    """One Brownian path per particle on [0, horizon], the same however it is cut: W(t2) - W(t0) = (W(t1) - W(t0)) + (W(t2) - W(t1)).
+    """One Brownian path per particle on [0, horizon], the same however it is cut: W(t2) - W(t0) = (W(t1) - W(t0)) +
+    (W(t2) - W(t1)).
 
     Levy's construction: each bisection adds an independent N(0, h/4) at the midpoint of an interval of length h. Below
-    horizon / 2^depth the path is interpolated linearly. For measuring strong orders, where coarse and fine solves share a path.
+    horizon / 2^depth the path is interpolated linearly. For measuring strong orders, where coarse and fine solves
+    share a path.
     """
 
     noise: Noise
@@ -172,7 +198,9 @@ class BrownianPath:
             raise ValueError(f"t={t} is outside [0, {self.horizon}], where this path lives")
 
         def draw(node: int) -> Tensor:
-            return self.noise.fork("bridge", node).normal(x.shape[0], tuple(x.shape[1:]), dtype=x.dtype, device=x.device)
+            return self.noise.fork("bridge", node).normal(
+                x.shape[0], tuple(x.shape[1:]), dtype=x.dtype, device=x.device
+            )
 
         left, right, lo, hi, node = torch.zeros_like(x), draw(0) * math.sqrt(self.horizon), 0.0, self.horizon, 1
         for _ in range(self.depth):

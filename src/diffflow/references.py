@@ -1,4 +1,5 @@
 """The papers behind the rows of the model table, as BibTeX, for `sde.cite()` and `diffflow cite`."""
+
 from __future__ import annotations
 
 BIBTEX: dict[str, str] = {

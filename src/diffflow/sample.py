@@ -2,11 +2,13 @@ r"""`sample`: the only loop that moves particles.
 
     x_0 ~ start;    for k = 0, 1, ...:   x_{k+1} = solver.step(x_k, t_k -> t_{k+1}, dw_k)
 
-The default solver on a schedule is the exponential multistep and its grid ends on the clean data (sigma = 0) after exactly `steps` evaluations;
-elsewhere it is Euler on equal steps to the horizon. Shapes: x (n, *shape).
+The default solver on a schedule is the exponential multistep and its grid ends on the clean data (sigma = 0) after
+exactly `steps` evaluations; elsewhere it is Euler on equal steps to the horizon. Shapes: x (n, *shape).
 """
+
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -42,6 +44,11 @@ class Step:
     x: Tensor
 
 
+def default_solver(sde: DiffFlow) -> Solver:
+    """The solver when none is given."""
+    return Exponential() if sde.on_schedule else Euler()
+
+
 def default_grid(sde: DiffFlow, steps: int) -> Tensor:
     """The times a solve of `steps` steps visits when none are given: (steps + 1,), or the equation's own."""
     if sde.grid is not None:
@@ -67,7 +74,10 @@ def _times(sde: DiffFlow, steps: int, grid: Grid | None) -> Tensor:
         raise ValueError(f"a grid is a rising row of at least two times, got {times.tolist()}")
     last = max(sde.horizon, sde.schedule.clean) if sde.schedule is not None else sde.horizon
     if times[0] < 0 or times[-1] > last * (1 + 1e-12):
-        raise ValueError(f"the grid runs from {times[0].item():.6g} to {times[-1].item():.6g}, outside [0, {last:.6g}] where this equation lives")
+        raise ValueError(
+            f"the grid runs from {times[0].item():.6g} to {times[-1].item():.6g}, "
+            f"outside [0, {last:.6g}] where this equation lives"
+        )
     return times
 
 
@@ -88,21 +98,25 @@ def sample(
     Args:
         sde: the equation.
         x0: particles (n, *shape) at the grid's first time, or how many to draw from sde.start.
-        steps: number of steps; on a schedule with the default solver also the number of evaluations. Ignored where a grid of times is given.
-        solver: default Exponential(4) on a schedule (weak order 2 with noise), else Euler.
-        grid: times, or a rule such as `karras`; a last time of schedule.clean denoises to sigma = 0, a last time of horizon stops at sigma_min.
-        noise: streams, one per particle; or a BrownianPath.
+        steps: number of steps; on a schedule with the default solver also the number of evaluations. Ignored where a
+        grid of times is given. solver: default Exponential(4) on a schedule (weak order 2 with noise), else Euler.
+        grid: times, or a rule such as `karras`; a last time of schedule.clean denoises to sigma = 0, a last time of
+        horizon stops at sigma_min. noise: streams, one per particle; or a BrownianPath.
         cond: condition for the fields, e.g. labels (n,).
         keep: keep every k-th state (and the first and last).
         on_step: called after each step.
 
     Raises:
-        ValueError: steps below 1, a grid that does not rise, no start for a number of particles, a step too large for a stiff target.
+        ValueError: steps below 1, a grid that does not rise, no start for a number of particles, a step too large for
+        a stiff target.
     """
     times = _times(sde, steps, grid)
     if isinstance(x0, int):
         if sde.start is None:
-            raise ValueError(f"x0={x0} asks for particles from sde.start, which is not set: pass particles, or start=schedule.prior(shape, ...)")
+            raise ValueError(
+                f"x0={x0} asks for particles from sde.start, which is not set: "
+                "pass particles, or start=schedule.prior(shape, ...)"
+            )
         if x0 < 1:
             raise ValueError(f"x0={x0}: how many particles? at least 1")
         if not isinstance(noise, Noise):
@@ -114,16 +128,15 @@ def sample(
         raise ValueError(f"keep={keep}: keep every k-th state, k >= 1")
     tally = Tally()
     sde = replace(sde if cond is None else sde.given(cond), tally=tally)
-    if solver is None:
-        solver = Exponential() if sde.on_schedule else Euler()
+    method = default_solver(sde) if solver is None else solver
     clock = times.tolist()
     kept = [(clock[0], x)] if keep else []
-    state = solver.init(sde, x, clock[0])
+    state = method.init(sde, x, clock[0])
     total = len(clock) - 1
-    for k, (t0, t1) in enumerate(zip(clock, clock[1:], strict=False)):
+    for k, (t0, t1) in enumerate(itertools.pairwise(clock)):
         quiet = lands_clean(sde, t1) or not any(sde.noise(t).item() for t in (t0, 0.5 * (t0 + t1), t1))
         dw = None if quiet else noise.increment(k, t0, t1, x)
-        x, state = solver.step(sde, x, t0, t1, dw, state)
+        x, state = method.step(sde, x, t0, t1, dw, state)
         if keep and ((k + 1) % keep == 0 or k + 1 == total):
             kept.append((t1, x))
         if on_step is not None:

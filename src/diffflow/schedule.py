@@ -1,16 +1,20 @@
 r"""Noise schedules: how the target law is blurred and scaled on its way from noise (t = 0) to data (t = horizon).
 
-    r_t = law of  scale(t) * (Y + sigma(t) * eps),      Y ~ data,  eps ~ N(0, I)                                   (EDM's two functions)
+    r_t = law of  scale(t) * (Y + sigma(t) * eps),      Y ~ data,  eps ~ N(0, I)
+    (EDM's two functions)
 
-sigma falls from sigma_max at t = 0 to sigma_min at t = horizon. Everything a stochastic differential equation needs follows:
+sigma falls from sigma_max at t = 0 to sigma_min at t = horizon. Everything a stochastic differential equation needs
+follows:
 
     rate(t) = scale'/scale          f(x, t) = rate x                the drift that the scaling dictates
-    lam2(t) = -2 scale^2 sigma sigma'                               squared diffusion of the forward noising process  (theory.md eq. 4)
-    logsnr(t) = -2 log sigma
+    lam2(t) = -2 scale^2 sigma sigma'                               squared diffusion of the forward noising process
+    (theory.md eq. 4) logsnr(t) = -2 log sigma
 
-Each schedule is written once, in noising time s = s_max - t where the textbooks have their formulas; `clean` is the time at which sigma = 0
-(beyond the horizon; a step onto it is a denoising). Clock and coefficients are float64: t a float, 0-d or (n,); results 0-d or (n,).
+Each schedule is written once, in noising time s = s_max - t where the textbooks have their formulas; `clean` is the
+time at which sigma = 0 (beyond the horizon; a step onto it is a denoising). Clock and coefficients are float64: t a
+float, 0-d or (n,); results 0-d or (n,).
 """
+
 from __future__ import annotations
 
 import math
@@ -46,7 +50,8 @@ class Schedule:
     sigma_min: float
     sigma_max: float | None
 
-    # -- in noising time -------------------------------------------------------------------------------------------------------
+    # -- in noising time
+    # -------------------------------------------------------------------------------------------------------
     def _sigma(self, s: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} must define _sigma")
 
@@ -69,7 +74,9 @@ class Schedule:
         if self.sigma_max is None:
             object.__setattr__(self, "sigma_max", self._sigma(torch.tensor(1.0, dtype=torch.float64)).item())
         if not 0 < self.sigma_min < self._top < math.inf:
-            raise ValueError(f"need 0 < sigma_min < sigma_max < inf, got sigma_min={self.sigma_min}, sigma_max={self.sigma_max}")
+            raise ValueError(
+                f"need 0 < sigma_min < sigma_max < inf, got sigma_min={self.sigma_min}, sigma_max={self.sigma_max}"
+            )
 
     @property
     def _top(self) -> float:
@@ -81,7 +88,8 @@ class Schedule:
         """Noising time at t = 0."""
         return self._inverse(clock(self._top)).item()
 
-    # -- in generation time ----------------------------------------------------------------------------------------------------
+    # -- in generation time
+    # ----------------------------------------------------------------------------------------------------
     @property
     def horizon(self) -> float:
         """Generation time at which sigma = sigma_min."""
@@ -134,19 +142,22 @@ class Schedule:
         """f(x, t) = rate(t) x."""
         return per_particle(self.rate(t), x) * x
 
-    # -- meeting laws and networks ---------------------------------------------------------------------------------------------
+    # -- meeting laws and networks
+    # ---------------------------------------------------------------------------------------------
     def law(self, data: Law, t: Time) -> Law:
         """r_t: the law of scale(t) * (Y + sigma(t) eps)."""
         return data.noised(self.scale(t).item(), self.sigma(t).item())
 
     def score(self, source: Law | Callable[[Tensor, Tensor], Tensor]) -> ScoreField:
-        """grad log r_t as a Field. `source`: a Law, a Denoiser, or any callable D(y, sigma) ~ E[Y | Y + sigma eps = y]."""
+        """grad log r_t as a Field. `source`: a Law, a Denoiser, or any callable D(y, sigma) ~ E[Y | Y + sigma eps =
+        y]."""
         from .fields import ScoreField
 
         return ScoreField(self, source)
 
     def prior(self, shape: Sequence[int], data_mean: float = 0.0, data_std: float = 1.0) -> Gaussian:
-        """Gaussian start N(scale data_mean, scale^2 (data_std^2 + sigma_max^2)) at t = 0, for models whose data law is not known."""
+        """Gaussian start N(scale data_mean, scale^2 (data_std^2 + sigma_max^2)) at t = 0, for models whose data law
+        is not known."""
         from .laws import Gaussian
 
         a = self.scale(0.0).item()
@@ -172,7 +183,8 @@ class EDM(Schedule):
 
 @dataclass(frozen=True)
 class VE(Schedule):
-    """sigma geometric on s in [0, 1], scale = 1 (Song et al. 2021). It never reaches 0: its clock jumps there just past the horizon."""
+    """sigma geometric on s in [0, 1], scale = 1 (Song et al. 2021). It never reaches 0: its clock jumps there just
+    past the horizon."""
 
     sigma_min: float = 0.002
     sigma_max: float = 80.0
@@ -200,7 +212,8 @@ class VE(Schedule):
 
 @dataclass(frozen=True)
 class VP(Schedule):
-    """Variance preserving with rate b(s) = beta_min + s (beta_max - beta_min): scale = e^(-B/2), sigma^2 = e^B - 1, B = int b (Song et al. 2021)."""
+    """Variance preserving with rate b(s) = beta_min + s (beta_max - beta_min): scale = e^(-B/2), sigma^2 = e^B - 1, B
+    = int b (Song et al. 2021)."""
 
     beta_min: float = 0.1
     beta_max: float = 20.0
@@ -253,7 +266,8 @@ class SubVP(VP):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """sigma = tan(pi s / 2), scale = cos(pi s / 2): variance preserving on the circle (Nichol & Dhariwal 2021, without offset)."""
+    """sigma = tan(pi s / 2), scale = cos(pi s / 2): variance preserving on the circle (Nichol & Dhariwal 2021,
+    without offset)."""
 
     sigma_min: float = 0.002
     sigma_max: float = 500.0
@@ -299,14 +313,19 @@ class RectifiedFlow(Schedule):
 
 @dataclass(frozen=True)
 class Levels(Schedule):
-    """NCSN's staircase: sigma(t) = sigmas[k] for t in [k steps, (k+1) steps), scale = 1 (Song & Ermon 2019). Constant between jumps, so lam2 = 0."""
+    """NCSN's staircase: sigma(t) = sigmas[k] for t in [k steps, (k+1) steps), scale = 1 (Song & Ermon 2019). Constant
+    between jumps, so lam2 = 0."""
 
     sigmas: tuple[float, ...]
     steps: int = 5  # unit-time steps per level
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigmas", tuple(float(v) for v in self.sigmas))
-        if len(self.sigmas) == 0 or min(self.sigmas) <= 0 or any(a <= b for a, b in zip(self.sigmas, self.sigmas[1:], strict=False)):
+        if (
+            len(self.sigmas) == 0
+            or min(self.sigmas) <= 0
+            or any(a <= b for a, b in zip(self.sigmas, self.sigmas[1:], strict=False))
+        ):
             raise ValueError(f"sigmas must be positive and falling, got {self.sigmas}")
         if self.steps < 1:
             raise ValueError(f"steps={self.steps}: need at least one step per level")
@@ -345,9 +364,11 @@ class Levels(Schedule):
         raise ValueError("a staircase of levels has no inverse: many times share one sigma")
 
 
-# -- grids: noise levels to visit, ending on the clean 0 -----------------------------------------------------------------------------
+# -- grids: noise levels to visit, ending on the clean 0
+# -----------------------------------------------------------------------------
 def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> Tensor:
-    """Times of sigma = (sigma_max^(1/rho) + i/(n-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho and of 0: (steps + 1,) (Karras et al. 2022, eq. 5)."""
+    """Times of sigma = (sigma_max^(1/rho) + i/(n-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho and of 0: (steps +
+    1,) (Karras et al. 2022, eq. 5)."""
     a, b = schedule._top ** (1 / rho), schedule.sigma_min ** (1 / rho)
     sigma = (a + torch.linspace(0, 1, steps, dtype=torch.float64) * (b - a)) ** rho
     return _times(schedule, sigma)
@@ -369,9 +390,9 @@ def _times(schedule: Schedule, sigma: Tensor) -> Tensor:
 def jump(schedule: Schedule, steps: int, spread: float = 1.0) -> Tensor:
     """The default grid, (steps + 1,): uniform in log(1 + (b/sigma)^2), b = 8 spread, then 0.
 
-    `spread` is the largest principal standard deviation of the data. Far above it the denoiser is the constant data mean, and long steps are
-    exact: equal steps in b/sigma squared. Below, the ratios are equal. The last level, 0.1/steps, is as small as `steps` evaluations can resolve; from
-    there one denoising ends the way.
+    `spread` is the largest principal standard deviation of the data. Far above it the denoiser is the constant data
+    mean, and long steps are exact: equal steps in b/sigma squared. Below, the ratios are equal. The last level,
+    0.1/steps, is as small as `steps` evaluations can resolve; from there one denoising ends the way.
     """
     b, top = 8 * spread, schedule._top
     last = min(max(schedule.sigma_min, 0.1 / steps), 0.5 * top)

@@ -1,19 +1,22 @@
 r"""The equation. Every model of this library is a value of it:
 
-    dX = [ f + (beta - g2/2) grad log(r/p) + (g2/2) grad log r ] dt + sqrt(g2 - lam2) dW                      (theory.md eq. 2)
+    dX = [ f + (beta - g2/2) grad log(r/p) + (g2/2) grad log r ] dt + sqrt(g2 - lam2) dW
+    (theory.md eq. 2)
 
-r_t is the target law at time t, p_t the law of the particles; t runs from 0 (prior) to `horizon` (data). Two fields can enter, the data score
-grad log r_t and the gradient of the log-ratio grad log r_t/p_t. What each coefficient does:
+r_t is the target law at time t, p_t the law of the particles; t runs from 0 (prior) to `horizon` (data). Two fields
+can enter, the data score grad log r_t and the gradient of the log-ratio grad log r_t/p_t. What each coefficient does:
 
-    f, beta, lam2   decide the law p_t:   d/dt p = -div(p [f + beta grad log(r/p)]) - (lam2/2) Laplace p              (eq. 3)
-    g2              is a gauge: it decides how noisy each path is, not where the cloud goes          (Proposition 2)
-    lam2            is signed; negative is the analytic continuation, extra entropy
+    f, beta, lam2   decide the law p_t:   d/dt p = -div(p [f + beta grad log(r/p)]) - (lam2/2) Laplace p
+    (eq. 3) g2              is a gauge: it decides how noisy each path is, not where the cloud goes
+    (Proposition 2) lam2            is signed; negative is the analytic continuation, extra entropy
 
-p_t is needed only where g2 != 2 beta, the data score only where g2 != 0: a field whose weight is zero is never evaluated. The cloud's own
-velocity, free of g2, gives likelihoods:  v = f + (beta - lam2/2) grad log(r/p) + (lam2/2) grad log r                 (eq. 13).
+p_t is needed only where g2 != 2 beta, the data score only where g2 != 0: a field whose weight is zero is never
+evaluated. The cloud's own velocity, free of g2, gives likelihoods:  v = f + (beta - lam2/2) grad log(r/p) + (lam2/2)
+grad log r                 (eq. 13).
 
 Shapes: x (n, *shape), t float64 0-d (or (n,)), drift and velocity (n, *shape), noise 0-d.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -33,7 +36,8 @@ NEGLIGIBLE = 1e-12  # relative size below which a weight is zero; decided in flo
 
 @dataclass(frozen=True)
 class Speed:
-    """A speed beta that depends on the logit d = log r/p: a GAN with generator loss l moves its particles at beta = -l'(d) (theory.md 3.1)."""
+    """A speed beta that depends on the logit d = log r/p: a GAN with generator loss l moves its particles at beta =
+    -l'(d) (theory.md 3.1)."""
 
     of_logit: Callable[[Tensor], Tensor]
 
@@ -92,14 +96,18 @@ class DiffFlow:
     papers: tuple[str, ...] = ()
     tally: Tally | None = field(default=None, repr=False, compare=False)
 
-    # -- coefficients ----------------------------------------------------------------------------------------------------------
+    # -- coefficients
+    # ----------------------------------------------------------------------------------------------------------
     def noise(self, t: Time) -> Tensor:
         """sqrt(g2 - lam2), what multiplies dW ~ N(0, dt I). Raises where g2 < lam2: no real process has that noise."""
         g2, lam2 = _value(self.g2, t), _value(self.lam2, t)
         c2 = g2 - lam2
         zero = c2.abs() <= NEGLIGIBLE * (g2.abs() + lam2.abs())
         if bool(((c2 < 0) & ~zero).any()):
-            raise ValueError(f"g2 - lam2 = {c2.min().item():.6g} < 0 at t={float(clock(t).max()):.6g} (g2={g2.max().item():.6g}, lam2={lam2.max().item():.6g}): raise g2 to at least lam2")
+            raise ValueError(
+                f"g2 - lam2 = {c2.min().item():.6g} < 0 at t={float(clock(t).max()):.6g} "
+                f"(g2={g2.max().item():.6g}, lam2={lam2.max().item():.6g}): raise g2 to at least lam2"
+            )
         return torch.where(zero, 0.0, c2).sqrt()
 
     def _weights(self, t: Time) -> tuple[Tensor | None, Tensor]:
@@ -118,7 +126,8 @@ class DiffFlow:
 
     @property
     def on_schedule(self) -> bool:
-        """True when f and lam2 are the schedule's own, so that p_t = r_t for every beta and g2 (theory.md eq. 4) and solvers may step in y = x/scale."""
+        """True when f and lam2 are the schedule's own, so that p_t = r_t for every beta and g2 (theory.md eq. 4) and
+        solvers may step in y = x/scale."""
         s = self.schedule
         return s is not None and not isinstance(s, Levels) and self.f == s.drift and self.lam2 == s.lam2
 
@@ -127,20 +136,26 @@ class DiffFlow:
         """True when a field is made of the particles themselves."""
         return any(f is not None and f.cloud for f in (self.score, self.ratio))
 
-    # -- fields ----------------------------------------------------------------------------------------------------------------
+    # -- fields
+    # ----------------------------------------------------------------------------------------------------------------
     def _count(self, f: Field) -> None:
         if self.tally is not None:
             self.tally.nfe += f.cost
 
     def _score_at(self, x: Tensor, t: Time) -> Tensor:
         if self.score is None:
-            raise ValueError("this equation weighs the data score but has none: pass score=schedule.score(law or denoiser)")
+            raise ValueError(
+                "this equation weighs the data score but has none: pass score=schedule.score(law or denoiser)"
+            )
         self._count(self.score)
         return self.score(x, t)
 
     def _ratio_at(self, x: Tensor, t: Time) -> Tensor:
         if self.ratio is None:
-            raise ValueError("this equation weighs grad log r/p (g2 != 2 beta) but has no ratio: pass ratio=, or set g2 = 2 beta (gan=0)")
+            raise ValueError(
+                "this equation weighs grad log r/p (g2 != 2 beta) but has no ratio: "
+                "pass ratio=, or set g2 = 2 beta (gan=0)"
+            )
         self._count(self.ratio)
         return self.ratio(x, t)
 
@@ -150,7 +165,9 @@ class DiffFlow:
         if ratio_weight is None:
             assert isinstance(self.beta, Speed)
             if not isinstance(self.ratio, Ratio):
-                raise ValueError("a speed that depends on the logit needs a Ratio, which gives the logit beside its gradient")
+                raise ValueError(
+                    "a speed that depends on the logit needs a Ratio, which gives the logit beside its gradient"
+                )
             self._count(self.ratio)
             logit, grad = self.ratio.value_and_grad(x, t)
             speed = self.beta(logit) - minus.to(logit)
@@ -167,9 +184,11 @@ class DiffFlow:
         return self._combine(x, t, ratio, score, minus=score)
 
     def velocity(self, x: Tensor, t: Time) -> Tensor:
-        """f + (beta - lam2/2) grad log(r/p) + (lam2/2) grad log r: the cloud's own velocity, free of g2 (theory.md eq. 13).
+        """f + (beta - lam2/2) grad log(r/p) + (lam2/2) grad log r: the cloud's own velocity, free of g2 (theory.md
+        eq. 13).
 
-        On a schedule without a ratio p = r, so that term is zero. Without schedule and ratio there is no velocity to be had: ValueError.
+        On a schedule without a ratio p = r, so that term is zero. Without schedule and ratio there is no velocity to
+        be had: ValueError.
         """
         half = 0.5 * _value(self.lam2, t)
         if isinstance(self.beta, Speed):
@@ -178,13 +197,17 @@ class DiffFlow:
             ratio = torch.zeros_like(half)
         else:
             beta = _value(self.beta, t)
-            ratio = torch.where((beta - half).abs() <= NEGLIGIBLE * torch.maximum(beta.abs(), half.abs()), 0.0, beta - half)
+            ratio = torch.where(
+                (beta - half).abs() <= NEGLIGIBLE * torch.maximum(beta.abs(), half.abs()), 0.0, beta - half
+            )
         return self._combine(x, t, ratio, half, minus=half)
 
     def denoised(self, x: Tensor, t: Time) -> Tensor:
-        """The composite denoiser D* = D + sigma^2 scale (beta - g2/2)/(g2/2) grad_x log(r/p), in y = x/scale units: (n, *shape) (architecture, fact 7).
+        """The composite denoiser D* = D + sigma^2 scale (beta - g2/2)/(g2/2) grad_x log(r/p), in y = x/scale units:
+        (n, *shape) (architecture, fact 7).
 
-        With it the drift on a schedule is  f + (g2/2) (D* - y) / (scale sigma^2): solvers extrapolate D*, and the ratio comes along.
+        With it the drift on a schedule is  f + (g2/2) (D* - y) / (scale sigma^2): solvers extrapolate D*, and the
+        ratio comes along.
         """
         assert self.schedule is not None
         ratio, score = self._weights(t)
@@ -202,9 +225,11 @@ class DiffFlow:
             d = d + per_particle(scale * sigma**2 * ratio / score, x) * self._ratio_at(x, t)
         return d
 
-    # -- new equations from this one -------------------------------------------------------------------------------------------
+    # -- new equations from this one
+    # -------------------------------------------------------------------------------------------
     def gauge(self, g2: Coefficient) -> DiffFlow:
-        """The same law of particles with another stochasticity g2 (Proposition 2). Where g2 != 2 beta this needs a ratio."""
+        """The same law of particles with another stochasticity g2 (Proposition 2). Where g2 != 2 beta this needs a
+        ratio."""
         return replace(self, g2=g2)
 
     def given(self, cond: Cond) -> DiffFlow:
@@ -215,7 +240,9 @@ class DiffFlow:
         """Both fields having seen the cloud x."""
         if not self.cloud:
             return self
-        return replace(self, score=self.score and self.score.observe(x, t), ratio=self.ratio and self.ratio.observe(x, t))
+        return replace(
+            self, score=self.score and self.score.observe(x, t), ratio=self.ratio and self.ratio.observe(x, t)
+        )
 
     def cite(self) -> str:
         """BibTeX of the papers behind this setting, the equation's own first."""

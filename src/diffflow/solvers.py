@@ -1,15 +1,19 @@
-r"""Solvers: one step of the equation from t0 to t1. Each states its order: `order` for ODEs (global), `weak_order` for SDEs, between positive sigmas.
+r"""Solvers: one step of the equation from t0 to t1. Each states its order: `order` for ODEs (global), `weak_order`
+for SDEs, between positive sigmas.
 
 On a schedule, in y = x/scale and with the composite denoiser D* (sde.denoised), the equation is linear but for D*:
 
     dy = -(1+z) (D* - y) dlog sigma + noise,      z = churn,      Lambda = -log sigma
     y1 = r^(1+z) y0 + int (1+z) e^{-(1+z)(Lambda1 - L)} D*(L) dL + sigma1 sqrt(1 - r^(2z)) xi,      r = sigma1/sigma0
 
-`Exponential` replaces D* by the polynomial through its last values and integrates exactly (order 1 freezes D*: the classical DDIM and ancestral steps).
-A step onto sigma = 0 is a denoising, x = D*, for every solver (a multistep one extrapolates D* to sigma = 0). Without a schedule (Langevin, particle flows) use Euler or Heun.
+`Exponential` replaces D* by the polynomial through its last values and integrates exactly (order 1 freezes D*: the
+classical DDIM and ancestral steps). A step onto sigma = 0 is a denoising, x = D*, for every solver (a multistep one
+extrapolates D* to sigma = 0). Without a schedule (Langevin, particle flows) use Euler or Heun.
 
-Contract: init(sde, x, t0) -> state; step(sde, x, t0, t1, dw, state) -> (x, state). Pure; dw ~ N(0, (t1 - t0) I), or None where the noise is zero.
+Contract: init(sde, x, t0) -> state; step(sde, x, t0, t1, dw, state) -> (x, state). Pure; dw ~ N(0, (t1 - t0) I), or
+None where the noise is zero.
 """
+
 from __future__ import annotations
 
 import math
@@ -25,11 +29,14 @@ from .sde import DiffFlow
 
 
 class Solver(Protocol):
-    order: int
-    weak_order: int
-
+    @property
+    def order(self) -> int: ...
+    @property
+    def weak_order(self) -> int: ...
     def init(self, sde: DiffFlow, x: Tensor, t0: float) -> Any: ...
-    def step(self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: Any) -> tuple[Tensor, Any]: ...
+    def step(
+        self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: Any
+    ) -> tuple[Tensor, Any]: ...
 
 
 def lands_clean(sde: DiffFlow, t1: float) -> bool:
@@ -40,16 +47,18 @@ def lands_clean(sde: DiffFlow, t1: float) -> bool:
 def _stable(sde: DiffFlow, t0: float, t1: float) -> None:
     """Refuse an Euler step of Langevin dynamics that its narrowest component cannot bear.
 
-    On a component of variance v a step h of speed beta has the stationary variance v / (1 - h beta / (2 v)): doubled at h beta = v, infinite at 2 v.
+    On a component of variance v a step h of speed beta has the stationary variance v / (1 - h beta / (2 v)): doubled
+    at h beta = v, infinite at 2 v.
     """
     if not isinstance(sde.score, LawScore) or callable(sde.beta):
         return
-    v = sde.score.law.narrowest ** 2
+    v = sde.score.law.narrowest**2
     stiff = float(sde.beta) * (t1 - t0) / v
     if stiff > 1:
         steps = math.ceil(sde.horizon * float(sde.beta) / (0.1 * v))
         raise ValueError(
-            f"a step of {t1 - t0:.3g} is too large for components of std {math.sqrt(v):.3g}: step * beta / variance = {stiff:.3g}, and above 1 the samples are spread wrongly. "
+            f"a step of {t1 - t0:.3g} is too large for components of std {math.sqrt(v):.3g}: "
+            f"step * beta / variance = {stiff:.3g}, and above 1 the samples are spread wrongly. "
             f"Use steps={steps} (5 % error of the variance), or a noise schedule, which does not have this problem"
         )
 
@@ -64,7 +73,9 @@ class Euler:
     def init(self, sde: DiffFlow, x: Tensor, t0: float) -> None:
         return None
 
-    def step(self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: None) -> tuple[Tensor, None]:
+    def step(
+        self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: None
+    ) -> tuple[Tensor, None]:
         sde = sde.observe(x, t0)
         if lands_clean(sde, t1):
             return sde.denoised(x, t0), None
@@ -75,9 +86,11 @@ class Euler:
 
 @dataclass(frozen=True)
 class Heun:
-    """Predictor and trapezoid with the same increment: order 2, weak order 2 for the additive noise of this equation. Two evaluations a step.
+    """Predictor and trapezoid with the same increment: order 2, weak order 2 for the additive noise of this equation.
+    Two evaluations a step.
 
-    The increment is scaled by the root mean square of the noise at both ends, whose square is the trapezoid rule for its variance.
+    The increment is scaled by the root mean square of the noise at both ends, whose square is the trapezoid rule for
+    its variance.
     """
 
     order: int = 2
@@ -86,7 +99,9 @@ class Heun:
     def init(self, sde: DiffFlow, x: Tensor, t0: float) -> None:
         return None
 
-    def step(self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: None) -> tuple[Tensor, None]:
+    def step(
+        self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: None
+    ) -> tuple[Tensor, None]:
         here = sde.observe(x, t0)
         if lands_clean(sde, t1):
             return here.denoised(x, t0), None
@@ -111,10 +126,12 @@ def _variable(lam: np.ndarray, spread: float) -> np.ndarray:
 
 
 def multistep_weights(nodes: list[float], lam0: float, lam1: float, a: float = 1.0, spread: float = 1.0) -> list[float]:
-    """Weights of the evaluations at `nodes`: int_{lam0}^{lam1} a e^{-a (lam1 - L)} l_j(w(L)) dL; their sum is 1 - e^{-a (lam1 - lam0)}.
+    """Weights of the evaluations at `nodes`: int_{lam0}^{lam1} a e^{-a (lam1 - L)} l_j(w(L)) dL; their sum is 1 -
+    e^{-a (lam1 - lam0)}.
 
-    l_j are the Lagrange polynomials of the nodes in w = 1/sqrt(1 + sigma^2/spread^2), the signal's share of the amplitude: D* of Gaussian data is linear
-    along a path in w, and w = 1 is the clean end. Nodes and bounds in Lambda = -log sigma; lam1 = inf extrapolates to sigma = 0. Gauss-Legendre on panels.
+    l_j are the Lagrange polynomials of the nodes in w = 1/sqrt(1 + sigma^2/spread^2), the signal's share of the
+    amplitude: D* of Gaussian data is linear along a path in w, and w = 1 is the clean end. Nodes and bounds in Lambda
+    = -log sigma; lam1 = inf extrapolates to sigma = 0. Gauss-Legendre on panels.
     """
     u = _variable(np.array(nodes), spread)
     if math.isinf(lam1):
@@ -134,7 +151,8 @@ Evaluation = tuple[float, Tensor]  # (Lambda, D*)
 
 @dataclass(frozen=True)
 class Past:
-    """What an exponential step remembers: the evaluations, newest first, and where the last step began, (Lambda, y), to redo it."""
+    """What an exponential step remembers: the evaluations, newest first, and where the last step began, (Lambda, y),
+    to redo it."""
 
     evaluations: tuple[Evaluation, ...] = ()
     begin: Evaluation | None = None
@@ -142,15 +160,17 @@ class Past:
 
 @dataclass(frozen=True)
 class Exponential:
-    """Exponential multistep in log sigma: exact for a D* that is a polynomial of degree order - 1 along the path. One evaluation a step.
+    """Exponential multistep in log sigma: exact for a D* that is a polynomial of degree order - 1 along the path. One
+    evaluation a step.
 
-    On the probability flow orders 1 to 4. With `correct`, the evaluation at the end of a step is also used to redo that step by interpolation
-    before the next one (predict, evaluate, correct; as in UniPC, Zhao et al. 2023): no further evaluation, a smaller error. With noise the polynomial
-    has degree at most 1 (weak order 2), nothing is redone, and z is taken at the step's middle.
+    On the probability flow orders 1 to 4. With `correct`, the evaluation at the end of a step is also used to redo
+    that step by interpolation before the next one (predict, evaluate, correct; as in UniPC, Zhao et al. 2023): no
+    further evaluation, a smaller error. With noise the polynomial has degree at most 1 (weak order 2), nothing is
+    redone, and z is taken at the step's middle.
 
-    The first steps have no past. By default their orders rise 1, 2, ...: free, and right where D* is still constant, as it is at sigma_max; from
-    anywhere else that start limits the order to 2. `selfstart` finds the past inside the first step by Picard sweeps, (order - 1)^2 evaluations
-    more, for the full order from any point.
+    The first steps have no past. By default their orders rise 1, 2, ...: free, and right where D* is still constant,
+    as it is at sigma_max; from anywhere else that start limits the order to 2. `selfstart` finds the past inside the
+    first step by Picard sweeps, (order - 1)^2 evaluations more, for the full order from any point.
     """
 
     order: int = 4
@@ -167,10 +187,15 @@ class Exponential:
 
     def init(self, sde: DiffFlow, x: Tensor, t0: float) -> Past:
         if not sde.on_schedule:
-            raise ValueError("Exponential steps need an equation on a noise schedule (f and lam2 the schedule's own); use Euler() or Heun()")
+            raise ValueError(
+                "Exponential steps need an equation on a noise schedule (f and lam2 the schedule's own); "
+                "use Euler() or Heun()"
+            )
         return Past()
 
-    def step(self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: Past) -> tuple[Tensor, Past]:
+    def step(
+        self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: Past
+    ) -> tuple[Tensor, Past]:
         s = sde.schedule
         assert s is not None
         spread = getattr(sde.score, "spread", None) or 1.0
@@ -187,7 +212,9 @@ class Exponential:
         y = predicted = x / s.scale(t0).item()
         if self.correct and self.order > 1 and state.begin is not None:
             y = _advance(state.begin[1], state.begin[0], lam0, seen[: self.order], 1.0, spread)
-        if sigma1 == 0:  # the corrected point less the noise found at the predicted one; its trend in sigma^2 continued to 0
+        if (
+            sigma1 == 0
+        ):  # the corrected point less the noise found at the predicted one; its trend in sigma^2 continued to 0
             return _advance(y, lam0, lam1, seen[: min(self.order, 2)], 1.0, spread) + (y - predicted), Past()
         if self.selfstart and len(seen) == 1 and self.order > 2:
             seen = self._past_within(sde, y, lam1, seen[0], spread)
@@ -197,8 +224,11 @@ class Exponential:
             new = _advance(y, lam0, lam1, seen[: self.order], 1.0, spread)
         return new * s.scale(t1).item(), Past(seen[: self.order - 1], (lam0, y))
 
-    def _past_within(self, sde: DiffFlow, y: Tensor, lam1: float, first: Evaluation, spread: float) -> tuple[Evaluation, ...]:
-        """D* at `order` equal nodes of the first step, newest first: each sweep integrates the last sweep's polynomial and gains an order."""
+    def _past_within(
+        self, sde: DiffFlow, y: Tensor, lam1: float, first: Evaluation, spread: float
+    ) -> tuple[Evaluation, ...]:
+        """D* at `order` equal nodes of the first step, newest first: each sweep integrates the last sweep's
+        polynomial and gains an order."""
         s, lam0 = sde.schedule, first[0]
         assert s is not None
         nodes = [lam0 + (lam1 - lam0) * j / (self.order - 1) for j in range(self.order)]
@@ -223,9 +253,11 @@ def _advance(y: Tensor, lam0: float, lam1: float, past: Sequence[Evaluation], a:
 
 @dataclass(frozen=True)
 class NoiseRaising:
-    """EDM's stochastic step: raise the noise from sigma0 to sigma_hat, sigma_hat^2 = sigma0^2 + (g2 - lam2) h / scale^2, then Heun on the ODE down to sigma1.
+    """EDM's stochastic step: raise the noise from sigma0 to sigma_hat, sigma_hat^2 = sigma0^2 + (g2 - lam2) h /
+    scale^2, then Heun on the ODE down to sigma1.
 
-    Karras et al. 2022, Algorithm 2. Weak order 1 in general (a splitting); from the exact start raising keeps the law exactly and only Heun's error remains.
+    Karras et al. 2022, Algorithm 2. Weak order 1 in general (a splitting); from the exact start raising keeps the law
+    exactly and only Heun's error remains.
     """
 
     order: int = 2
@@ -235,7 +267,9 @@ class NoiseRaising:
         if not sde.on_schedule:
             raise ValueError("the noise-raising step needs an equation on a noise schedule; use Euler() or Heun()")
 
-    def step(self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: None) -> tuple[Tensor, None]:
+    def step(
+        self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: None
+    ) -> tuple[Tensor, None]:
         s = sde.schedule
         assert s is not None
         y, sigma, sigma1 = x / s.scale(t0).item(), s.sigma(t0).item(), s.sigma(t1).item()

@@ -1,11 +1,13 @@
 r"""The spectrum: every named model as one line of coefficients.
 
-On a noise schedule (f = rate x, lam2 = -2 scale^2 sigma sigma') two dials choose the model; with exact fields the law p_t = r_t is the same for all:
+On a noise schedule (f = rate x, lam2 = -2 scale^2 sigma sigma') two dials choose the model; with exact fields the law
+p_t = r_t is the same for all:
 
     churn z:  g2 = (1 + z) lam2            0 the probability-flow ODE, 1 the reverse SDE, more is over-damped
     gan k:    beta = g2/2 + k lam2/2       weight of the log-ratio; 0 needs no discriminator
 
-On a fixed target (f = lam2 = 0) one dial leads from the DiffODE of a GAN (churn 0: grad log r/p alone) to Langevin dynamics (churn 1: score and noise).
+On a fixed target (f = lam2 = 0) one dial leads from the DiffODE of a GAN (churn 0: grad log r/p alone) to Langevin
+dynamics (churn 1: score and noise).
 
 | model                | f      | beta                  | g2             | lam2  | needs        |
 |----------------------|--------|-----------------------|----------------|-------|--------------|
@@ -19,6 +21,7 @@ On a fixed target (f = lam2 = 0) one dial leads from the DiffODE of a GAN (churn
 | static(churn=z)      | 0      | beta                  | 2 z beta       | 0     | score, ratio |
 | continued(lam2 < 0)  | as its parent |                |                | < 0   | as its parent |
 """
+
 from __future__ import annotations
 
 import math
@@ -49,8 +52,17 @@ def _exact_start(s: Schedule, score: Field | None) -> Law | None:
     return s.law(score.law, 0.0) if isinstance(score, ScoreField) and score.law is not None else None
 
 
-def at(s: Schedule, score: Field, ratio: Field | None = None, *, gan: Dial = 0.0, churn: Dial = 0.0, start: Law | None = None) -> DiffFlow:
-    """The point (gan, churn) of the noise-schedule spectrum. Dials are floats >= 0 or functions of t. `start` defaults to the exact r_0 when known."""
+def at(
+    s: Schedule,
+    score: Field,
+    ratio: Field | None = None,
+    *,
+    gan: Dial = 0.0,
+    churn: Dial = 0.0,
+    start: Law | None = None,
+) -> DiffFlow:
+    """The point (gan, churn) of the noise-schedule spectrum. Dials are floats >= 0 or functions of t. `start`
+    defaults to the exact r_0 when known."""
     z, k = _dial("churn", churn), _dial("gan", gan)
     if ratio is None and (callable(gan) or gan != 0):
         raise ValueError(f"gan={gan} weighs grad log r/p, which needs a ratio field: pass ratio=, or gan=0")
@@ -62,7 +74,9 @@ def at(s: Schedule, score: Field, ratio: Field | None = None, *, gan: Dial = 0.0
         return 0.5 * g2(t) + 0.5 * k(t) * s.lam2(t)
 
     papers = ("song2021", *(("kim2023",) if ratio is not None else ()))
-    return DiffFlow(score, ratio, s.drift, beta, g2, s.lam2, s, start or _exact_start(s, score), s.horizon, papers=papers)
+    return DiffFlow(
+        score, ratio, s.drift, beta, g2, s.lam2, s, start or _exact_start(s, score), s.horizon, papers=papers
+    )
 
 
 def probability_flow(s: Schedule, score: Field) -> DiffFlow:
@@ -71,25 +85,42 @@ def probability_flow(s: Schedule, score: Field) -> DiffFlow:
 
 
 def reverse_sde(s: Schedule, score: Field, churn: Dial = 1.0) -> DiffFlow:
-    """The time reversal of the noising process (churn 1), or any other stochasticity with the same marginals (Anderson 1982; Song et al. 2021)."""
+    """The time reversal of the noising process (churn 1), or any other stochasticity with the same marginals
+    (Anderson 1982; Song et al. 2021)."""
     return at(s, score, churn=churn)
 
 
 def edm_churn(s: Schedule, score: Field, *, rate: Dial) -> DiffFlow:
-    """EDM's sampler in continuous time: Langevin churn of rate chi(t) beside the ODE, noise sqrt(2 chi) sigma scale (Karras et al. 2022; theory.md section 2)."""
+    """EDM's sampler in continuous time: Langevin churn of rate chi(t) beside the ODE, noise sqrt(2 chi) sigma scale
+    (Karras et al. 2022; theory.md section 2)."""
     chi = _dial("rate", rate)
     return replace(at(s, score, churn=lambda t: chi(t) / -s.log_sigma_rate(t)), papers=("song2021", "karras2022"))
 
 
 def slcd(s: Schedule, score: Field, *, g2: Coefficient, lam2: Coefficient | None = None) -> DiffFlow:
-    """Score-based Langevin-churned dynamics: g2 = 2 beta free, lam2 in [0, g2]; lam2=None is the schedule's own, for which p_t = r_t."""
+    """Score-based Langevin-churned dynamics: g2 = 2 beta free, lam2 in [0, g2]; lam2=None is the schedule's own, for
+    which p_t = r_t."""
     beta: Coefficient = (lambda t: 0.5 * g2(t)) if callable(g2) else 0.5 * g2
     start = _exact_start(s, score)
-    return DiffFlow(score, None, s.drift, beta, g2, s.lam2 if lam2 is None else lam2, s, start, s.horizon, papers=("song2021", "karras2022"))
+    return DiffFlow(
+        score,
+        None,
+        s.drift,
+        beta,
+        g2,
+        s.lam2 if lam2 is None else lam2,
+        s,
+        start,
+        s.horizon,
+        papers=("song2021", "karras2022"),
+    )
 
 
-def static(score: Any, ratio: Field | None, *, churn: float, beta: float = 1.0, horizon: float, start: Law | None) -> DiffFlow:
-    """A fixed target: g2 = 2 churn beta, lam2 = 0, churn in [0, 1]; 0 is the DiffODE (GAN), 1 is Langevin. `score`: a Field or a Law."""
+def static(
+    score: Any, ratio: Field | None, *, churn: float, beta: float = 1.0, horizon: float, start: Law | None
+) -> DiffFlow:
+    """A fixed target: g2 = 2 churn beta, lam2 = 0, churn in [0, 1]; 0 is the DiffODE (GAN), 1 is Langevin. `score`: a
+    Field or a Law."""
     if not 0 <= churn <= 1:
         raise ValueError(f"churn={churn}: on a fixed target the dial runs from 0 (DiffODE) to 1 (Langevin)")
     if not (beta > 0 and horizon > 0):
@@ -105,24 +136,30 @@ def langevin(q: Any, beta: float = 1.0, horizon: float = 20.0, start: Law | None
 
 
 def annealed_langevin(levels: Levels, score: ScoreField, *, rate: float = 0.2) -> DiffFlow:
-    """Langevin dynamics at falling noise levels, unit-time steps with beta = rate sigma_k^2 (Song & Ermon 2019; theory.md section 2).
+    """Langevin dynamics at falling noise levels, unit-time steps with beta = rate sigma_k^2 (Song & Ermon 2019;
+    theory.md section 2).
 
     A step moves x the fraction `rate` of the way to its denoised value; in NCSN's symbols epsilon = 2 rate sigma_min^2.
     Steps of unit time end each level; a last denoising step ends the run.
     """
     if not 0 < rate < 2:
-        raise ValueError(f"rate={rate}: a step moves x by rate (D - x), which is stable for 0 < rate < 2 only (0.05 to 0.4 is usual)")
+        raise ValueError(
+            f"rate={rate}: a step moves x by rate (D - x), which is stable for 0 < rate < 2 only (0.05 to 0.4 is usual)"
+        )
 
     def beta(t: Time) -> Tensor:
         return rate * levels.sigma(t) ** 2
 
     grid = [float(k) for k in range(int(levels.horizon) + 1)] + [levels.clean]
     start = _exact_start(levels, score)
-    return DiffFlow(score, None, None, beta, lambda t: 2 * beta(t), 0.0, levels, start, levels.horizon, grid, papers=("song2019",))
+    return DiffFlow(
+        score, None, None, beta, lambda t: 2 * beta(t), 0.0, levels, start, levels.horizon, grid, papers=("song2019",)
+    )
 
 
 def continued(sde: DiffFlow, lam2: Coefficient) -> DiffFlow:
-    """The analytic continuation: lam2 < 0 adds noise sqrt(g2 - lam2) without drift to balance it, so the law changes: it is flattened (theory.md section 1)."""
+    """The analytic continuation: lam2 < 0 adds noise sqrt(g2 - lam2) without drift to balance it, so the law changes:
+    it is flattened (theory.md section 1)."""
     if not callable(lam2) and not float(lam2) < 0:
         raise ValueError(f"lam2={lam2}: the continuation needs lam2 < 0")
     return replace(sde, lam2=lam2)

@@ -1,4 +1,5 @@
 """What every Field, Solver and Law of the house promises: shapes, types, purity, conditions, differentiability."""
+
 import pytest
 import torch
 
@@ -38,8 +39,20 @@ FIELDS = {
     "kernel": df.KernelScore(0.4),
     "kernel ratio": df.KernelRatio(Q, 0.4),
 }
-LAWS = {"mixture": Q, "gaussian": df.Gaussian(torch.zeros(3)), "image": df.Gaussian(torch.zeros(1, 2, 2), 0.5), "points": df.Empirical(torch.rand(5, 2)).noised(1.0, 0.1), **{k: f() for k, f in df.TOYS.items()}}
-SOLVERS = [df.Euler(), df.Heun(), df.NoiseRaising(), *(df.Exponential(k) for k in (1, 2, 3, 4)), df.Exponential(4, selfstart=True)]
+LAWS = {
+    "mixture": Q,
+    "gaussian": df.Gaussian(torch.zeros(3)),
+    "image": df.Gaussian(torch.zeros(1, 2, 2), 0.5),
+    "points": df.Empirical(torch.rand(5, 2)).noised(1.0, 0.1),
+    **{k: f() for k, f in df.TOYS.items()},
+}
+SOLVERS = [
+    df.Euler(),
+    df.Heun(),
+    df.NoiseRaising(),
+    *(df.Exponential(k) for k in (1, 2, 3, 4)),
+    df.Exponential(4, selfstart=True),
+]
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -49,12 +62,16 @@ def test_field(name):
     before = x.clone()
     seen = f.observe(x, 0.5)
     v = seen(x, 0.5)
-    assert v.shape == x.shape and v.dtype == x.dtype and torch.isfinite(v).all()
-    assert torch.equal(v, seen(x, 0.5)) and torch.equal(x, before)  # pure
+    assert v.shape == x.shape
+    assert v.dtype == x.dtype
+    assert torch.isfinite(v).all()
+    assert torch.equal(v, seen(x, 0.5))
+    assert torch.equal(x, before)
     assert torch.equal(v, seen(x, torch.tensor(0.5, dtype=F64)))
     y = x.clone().requires_grad_(True)
     assert torch.autograd.grad(f.observe(x, 0.5)(y, 0.5).sum(), y)[0].shape == x.shape  # differentiable in x
-    assert isinstance(f.given(None), df.Field) and isinstance(f.cost, int)
+    assert isinstance(f.given(None), df.Field)
+    assert isinstance(f.cost, int)
     if not f.cloud:
         assert torch.allclose(v[2:5], seen(x[2:5], 0.5))  # particles do not see each other
 
@@ -72,7 +89,9 @@ def test_conditions_reach_the_denoiser_and_guidance_extrapolates():
     assert torch.allclose(df.guide(S.score(Toy()), 0.0).given(labels)(x, 0.5), free)
     assert torch.allclose(df.guide(S.score(Toy()), 3.0).given(labels)(x, 0.5), free + 3 * (cond - free))
     assert df.guide(S.score(Toy()), 3.0).cost == 2
-    assert (df.sample(df.at(S, S.score(Toy())), x, 5, cond=labels).last != df.sample(df.at(S, S.score(Toy())), x, 5).last).any()
+    assert (
+        df.sample(df.at(S, S.score(Toy())), x, 5, cond=labels).last != df.sample(df.at(S, S.score(Toy())), x, 5).last
+    ).any()
 
 
 def test_the_same_sampler_for_a_law_and_its_denoiser():
@@ -92,10 +111,15 @@ def test_solver(solver, dtype):
         sde = df.at(S, S.score(q), churn=churn)
         a = df.sample(sde, x, 9, solver=solver, noise=df.Noise(3), keep=3)
         b = df.sample(sde, x, 9, solver=solver, noise=df.Noise(3))
-        assert torch.equal(a.last, b.last) and torch.equal(x, before)  # pure
-        assert a.last.shape == x.shape and a.last.dtype == dtype and torch.isfinite(a.last).all()
-        assert a.times.dtype == F64 and [t for t, _ in a.kept] == a.times[[0, 3, 6, 9]].tolist()
-    assert solver.order >= 1 and solver.weak_order >= 1
+        assert torch.equal(a.last, b.last)
+        assert torch.equal(x, before)
+        assert a.last.shape == x.shape
+        assert a.last.dtype == dtype
+        assert torch.isfinite(a.last).all()
+        assert a.times.dtype == F64
+        assert [t for t, _ in a.kept] == a.times[[0, 3, 6, 9]].tolist()
+    assert solver.order >= 1
+    assert solver.weak_order >= 1
 
 
 @pytest.mark.parametrize("name", LAWS)
@@ -104,13 +128,16 @@ def test_law(name):
     x = q.sample(6, df.Noise(0))
     assert x.shape == (6, *q.shape)
     assert torch.equal(x[2:4], q.sample(2, df.Noise(0, first=2)))
-    assert q.log_prob(x).shape == (6,) and q.score(x).shape == x.shape and q.denoise(x, 0.3).shape == x.shape
+    assert q.log_prob(x).shape == (6,)
+    assert q.score(x).shape == x.shape
+    assert q.denoise(x, 0.3).shape == x.shape
     assert q.noised(0.5, 0.2).sample(2).shape == (2, *q.shape)
-    assert q.spread > 0 and q.narrowest > 0
+    assert q.spread > 0
+    assert q.narrowest > 0
 
 
 @pytest.mark.parametrize(
-    "call, message",
+    ("call", "message"),
     [
         (lambda sde: df.sample(sde, 4, 0), "steps=0"),
         (lambda sde: df.sample(sde, 4, 2.5), "steps=2.5"),
@@ -132,12 +159,15 @@ def test_bad_calls_name_the_value(call, message):
 
 
 def test_annealed_langevin_reaches_the_target():
-    """Every level's stationary law is inflated by 1/(1 - rate/2) at most; the last denoising step removes the last level's noise."""
+    """Every level's stationary law is inflated by 1/(1 - rate/2) at most; the last denoising step removes the last
+    level's noise."""
     levels = df.Levels.geometric(3.0, 0.02, 24, steps=40)
     sde = df.annealed_langevin(levels, levels.score(Q), rate=0.15)
     tr = df.sample(sde, 3000, noise=df.Noise(2))
     assert tr.nfe == 24 * 40 + 1
     r = tr.last - Q.means[torch.cdist(tr.last, Q.means).argmin(1)]
-    assert abs(r.std().item() / 0.3 - 1) < 0.05  # (1 - rate/2)^(-1/2) = 1.04 on components narrower than the level; less here
+    assert (
+        abs(r.std().item() / 0.3 - 1) < 0.05
+    )  # (1 - rate/2)^(-1/2) = 1.04 on components narrower than the level; less here
     share = (torch.cdist(tr.last, Q.means).argmin(1) == 0).double().mean().item()
     assert abs(share - 0.5) < 0.08  # finite mixing between the two components

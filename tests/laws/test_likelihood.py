@@ -1,4 +1,6 @@
-"""log_prob = closed form of the target noised at sigma_min; free of g2; Hutchinson unbiased within its own error bar."""
+"""log_prob = closed form of the target noised at sigma_min; free of g2; Hutchinson unbiased within its own error
+bar."""
+
 import math
 
 import pytest
@@ -27,7 +29,8 @@ def test_is_free_of_g2():
     p = Q.noised(0.9, 0.1)
     sde = df.at(s, s.score(Q), df.LawRatio(lambda t: s.law(Q, t), lambda t: s.law(p, t)), gan=0.5, churn=0.2)
     values = [df.log_prob(sde.gauge(lambda t, k=k: k * s.lam2(t)), x).value for k in (1.0, 2.0, 3.7)]
-    assert torch.equal(values[0], values[1]) and torch.equal(values[0], values[2])
+    assert torch.equal(values[0], values[1])
+    assert torch.equal(values[0], values[2])
 
 
 def test_mismatched_start_with_the_exact_ratio():
@@ -52,7 +55,9 @@ def test_hutchinson_is_unbiased_within_its_error_bar():
     z = (got.value - exact) / got.stderr
     assert (got.stderr > 0).all()
     assert abs(z.mean().item()) < 4.5 * z.std().item() / math.sqrt(64)  # unbiased
-    assert 0.6 < z.square().mean().sqrt().item() < 1.9  # and honest about its error (t-distribution with 15 degrees of freedom, 64 draws)
+    assert (
+        0.6 < z.square().mean().sqrt().item() < 1.9
+    )  # and honest about its error (t-distribution with 15 degrees of freedom, 64 draws)
 
 
 def test_an_event_shape_is_only_a_shape():

@@ -1,4 +1,7 @@
-"""p_t = r_t on every schedule, for every churn, in 1, 2 and 64 dimensions, component by component; and the invariance in g2 behind it."""
+"""p_t = r_t on every schedule, for every churn, in 1, 2 and 64 dimensions, component by component; and the invariance
+in g2 behind it."""
+
+import itertools
 import math
 
 import numpy as np
@@ -14,18 +17,23 @@ IDS = [type(s).__name__ for s in SCHEDULES]
 
 
 def target(d: int) -> df.GaussianMixture:
-    """Three components over eight standard deviations apart, of unequal weight and width, none centred at 0; full covariances in 2-D."""
+    """Three components over eight standard deviations apart, of unequal weight and width, none centred at 0; full
+    covariances in 2-D."""
     direction = torch.ones(d, dtype=F64) / math.sqrt(d)
     means = torch.tensor([-1.2, 0.1, 1.3], dtype=F64)[:, None] * direction + 0.1
     weights = [0.2, 0.3, 0.5]
     if d == 2:
-        c = torch.tensor([[[0.02, 0.005], [0.005, 0.008]], [[0.01, 0.0], [0.0, 0.004]], [[0.008, -0.004], [-0.004, 0.015]]], dtype=F64)
+        c = torch.tensor(
+            [[[0.02, 0.005], [0.005, 0.008]], [[0.01, 0.0], [0.0, 0.004]], [[0.008, -0.004], [-0.004, 0.015]]],
+            dtype=F64,
+        )
         return df.GaussianMixture(means, weights=weights, covariances=c)
     return df.GaussianMixture(means, [0.08, 0.12, 0.1], weights)
 
 
 def assert_component_by_component(x: torch.Tensor, law: df.GaussianMixture) -> None:
-    """Weights and means within 4.5 standard errors, std ratios along and across the line of means within 3 % plus their own 4.5 standard errors."""
+    """Weights and means within 4.5 standard errors, std ratios along and across the line of means within 3 % plus
+    their own 4.5 standard errors."""
     n, d = x.shape
     k = law._components(x, 0.0)[0].argmax(1)
     covariance = law.covariances()
@@ -35,14 +43,18 @@ def assert_component_by_component(x: torch.Tensor, law: df.GaussianMixture) -> N
         assert abs(m / n - w) < 4.5 * math.sqrt(w * (1 - w) / n), f"weight of component {j}: {m / n} instead of {w}"
         directions = [torch.ones(d, dtype=F64) / math.sqrt(d)]
         if d > 1:
-            directions.append(torch.nn.functional.normalize(torch.tensor([1.0, -1.0] + [0.0] * (d - 2), dtype=F64), dim=0))
+            directions.append(
+                torch.nn.functional.normalize(torch.tensor([1.0, -1.0] + [0.0] * (d - 2), dtype=F64), dim=0)
+            )
         for e in directions:
             std = math.sqrt(e @ covariance[j] @ e)
             gap = ((own @ e).mean() - law.means[j] @ e).item()
             assert abs(gap) < 4.5 * std / math.sqrt(m), f"mean of component {j} is off by {gap}"
             ratio = (own @ e).std().item() / std
             assert abs(ratio - 1) < 0.03 + 4.5 / math.sqrt(2 * m), f"std of component {j} is {ratio} times the law's"
-        total = (own - own.mean(0)).square().sum().item() / (m - 1) / covariance[j].trace().item()  # d times the information: a sharper bound in 64-D
+        total = (
+            (own - own.mean(0)).square().sum().item() / (m - 1) / covariance[j].trace().item()
+        )  # d times the information: a sharper bound in 64-D
         assert abs(math.sqrt(total) - 1) < 0.03 + 4.5 / math.sqrt(2 * m * (d if d == 64 else 1))
 
 
@@ -73,27 +85,48 @@ def test_marginals_on_the_way(s, churn):
         r = s.law(q, t)
 
         def cdf(v, r=r):
-            return sum(w * stats.norm.cdf(v, m, sd) for w, m, sd in zip(r.weights.tolist(), r.means[:, 0].tolist(), r.floor.sqrt().tolist(), strict=True))
+            return sum(
+                w * stats.norm.cdf(v, m, sd)
+                for w, m, sd in zip(r.weights.tolist(), r.means[:, 0].tolist(), r.floor.sqrt().tolist(), strict=True)
+            )
 
         assert stats.kstest(x[:, 0].numpy(), cdf).pvalue > 1e-5, f"t={t}"
 
 
-@pytest.mark.parametrize("make", [lambda s, f: df.edm_churn(s, f, rate=0.5 / s.horizon), lambda s, f: df.slcd(s, f, g2=lambda t: 1.5 * s.lam2(t))])
+@pytest.mark.parametrize(
+    "make",
+    [lambda s, f: df.edm_churn(s, f, rate=0.5 / s.horizon), lambda s, f: df.slcd(s, f, g2=lambda t: 1.5 * s.lam2(t))],
+)
 @pytest.mark.parametrize("s", [df.EDM(), df.VP()], ids=["EDM", "VP"])
 def test_the_named_churns_keep_the_law(s, make):
     q = target(2)
-    assert_component_by_component(df.sample(make(s, s.score(q)), 4000, grid=end_at_horizon(161), noise=df.Noise(5)).last, s.law(q, s.horizon))
+    assert_component_by_component(
+        df.sample(make(s, s.score(q)), 4000, grid=end_at_horizon(161), noise=df.Noise(5)).last, s.law(q, s.horizon)
+    )
 
 
 @pytest.mark.parametrize("solver", [df.Heun(), df.NoiseRaising(), df.Exponential(2)])
 def test_every_solver_samples_the_sde(solver):
     q, s = target(2), df.EDM()
-    tr = df.sample(df.reverse_sde(s, s.score(q)), 4000, grid=lambda s, _: df.karras(s, 160)[:-1], solver=solver, noise=df.Noise(6))
+    tr = df.sample(
+        df.reverse_sde(s, s.score(q)), 4000, grid=lambda s, _: df.karras(s, 160)[:-1], solver=solver, noise=df.Noise(6)
+    )
     assert_component_by_component(tr.last, s.law(q, s.horizon))
 
 
 @pytest.mark.parametrize("s", [df.EDM(), df.VP(), df.RectifiedFlow()], ids=["EDM", "VP", "RectifiedFlow"])
-@pytest.mark.parametrize("solver", [df.Euler(), df.Heun(), df.NoiseRaising(), df.Exponential(1), df.Exponential(2), df.Exponential(3), df.Exponential(4)])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        df.Euler(),
+        df.Heun(),
+        df.NoiseRaising(),
+        df.Exponential(1),
+        df.Exponential(2),
+        df.Exponential(3),
+        df.Exponential(4),
+    ],
+)
 def test_the_last_step_lands_on_the_data(s, solver):
     """A step onto sigma = 0 is the denoising x = D(y, sigma): exact whatever the solver."""
     q = target(2)
@@ -106,14 +139,19 @@ def test_the_last_step_lands_on_the_data(s, solver):
 
 
 def gaussian_flow(sde: df.DiffFlow, m: float, c: float, mu, S, times) -> list[tuple[float, float]]:
-    """Mean and variance of p_t for a Gaussian target with mean mu(t), variance S(t) (theory.md eq. 9), by Runge-Kutta 4."""
+    """Mean and variance of p_t for a Gaussian target with mean mu(t), variance S(t) (theory.md eq. 9), by Runge-Kutta
+    4."""
 
     def rate(t, m, c):
-        b, lam2, a = float(sde.beta(t)), float(sde.lam2(t)) if callable(sde.lam2) else sde.lam2, float(sde.schedule.rate(t)) if sde.schedule else 0.0
+        b, lam2, a = (
+            float(sde.beta(t)),
+            float(sde.lam2(t)) if callable(sde.lam2) else sde.lam2,
+            float(sde.schedule.rate(t)) if sde.schedule else 0.0,
+        )
         return np.array([a * m - b * (m - mu(t)) / S(t), 2 * a * c - 2 * b * c / S(t) + 2 * b - lam2])
 
     out, y = [(m, c)], np.array([m, c])
-    for t0, t1 in zip(times, times[1:], strict=False):
+    for t0, t1 in itertools.pairwise(times):
         h = (t1 - t0) / 8
         for i in range(8):
             t = t0 + i * h
@@ -138,7 +176,8 @@ class Line:
 
 
 def run_gaussian(lam2_factor: float, g2_factor: float) -> tuple[float, float, float, float]:
-    """From a wrong start toward N(0.5, 0.6^2) at rate beta = 1 with lam2 = lam2_factor, g2 = g2_factor: measured and predicted mean and variance."""
+    """From a wrong start toward N(0.5, 0.6^2) at rate beta = 1 with lam2 = lam2_factor, g2 = g2_factor: measured and
+    predicted mean and variance."""
     q = df.Gaussian(torch.tensor([0.5], dtype=F64), 0.6)
     start = df.Gaussian(torch.tensor([-1.0], dtype=F64), 1.5)
     times = torch.linspace(0, 0.5, 81, dtype=F64).tolist()
@@ -156,7 +195,8 @@ N = 20000
 
 @pytest.mark.parametrize("lam2", [0.0, 0.7, -0.8])
 def test_invariant_in_g2_at_fixed_f_beta_lam2(lam2):
-    """Proposition 2: the law equals eq. (9), which has no g2 in it, from the ODE to past 2 beta (where the ratio's weight is negative)."""
+    """Proposition 2: the law equals eq. (9), which has no g2 in it, from the ODE to past 2 beta (where the ratio's
+    weight is negative)."""
     for g2 in {max(0.0, lam2), 1.0, 2.0, 3.0}:
         mean, var, m, c = run_gaussian(lam2, g2)
         assert abs(mean - m) < 4.5 * math.sqrt(c / N) + 1e-4
@@ -164,7 +204,8 @@ def test_invariant_in_g2_at_fixed_f_beta_lam2(lam2):
 
 
 def test_not_invariant_in_lam2():
-    """lam2 enters as -(lam2/2) Laplace p: the variances for lam2 = 0 and 0.7 differ by what eq. (9) says, many standard errors apart."""
+    """lam2 enters as -(lam2/2) Laplace p: the variances for lam2 = 0 and 0.7 differ by what eq. (9) says, many
+    standard errors apart."""
     (_, v0, _, c0), (_, v1, _, c1) = run_gaussian(0.0, 2.0), run_gaussian(0.7, 2.0)
     error = 4.5 * math.sqrt(2 / N) * (c0 + c1)
     assert c0 - c1 > 2 * error
@@ -173,10 +214,18 @@ def test_not_invariant_in_lam2():
 
 @pytest.mark.parametrize("lam2", [-2.0, -0.5, 0.0, 1.0])
 def test_tempered_stationary_law(lam2):
-    """Constant coefficients, f = 0: p_inf ~ q^(beta / (beta - lam2/2)): flattened for lam2 < 0, q^2 at lam2 = beta (theory.md section 1)."""
+    """Constant coefficients, f = 0: p_inf ~ q^(beta / (beta - lam2/2)): flattened for lam2 < 0, q^2 at lam2 = beta
+    (theory.md section 1)."""
     q = df.GaussianMixture(torch.tensor([[-1.0], [1.0]], dtype=F64), [0.6, 0.8], [0.35, 0.65])
     beta, h, steps, n = 1.0, 0.01, 1200, 8000
-    sde = df.DiffFlow(score=df.LawScore(q), beta=beta, g2=2 * beta, lam2=lam2, horizon=h * steps, start=df.Gaussian(torch.zeros(1, dtype=F64), 1.5))
+    sde = df.DiffFlow(
+        score=df.LawScore(q),
+        beta=beta,
+        g2=2 * beta,
+        lam2=lam2,
+        horizon=h * steps,
+        start=df.Gaussian(torch.zeros(1, dtype=F64), 1.5),
+    )
     x = df.sample(sde, n, steps, solver=df.Heun(), noise=df.Noise(4)).last[:, 0]
     grid = torch.linspace(-12, 12, 24001, dtype=F64)
     p = (q.log_prob(grid[:, None]) * (beta / (beta - lam2 / 2))).exp()
@@ -184,4 +233,6 @@ def test_tempered_stationary_law(lam2):
     for f in (lambda v: v, lambda v: v**2, lambda v: (v > 0).double(), lambda v: (v.abs() < 1).double()):
         mean = (p * f(grid)).sum()
         error = math.sqrt((p * (f(grid) - mean) ** 2).sum() / n)
-        assert abs(f(x).mean() - mean) < 4.5 * error + 2e-3  # the second term: Heun's O(h^2) and the O(h) of an indicator's edge
+        assert (
+            abs(f(x).mean() - mean) < 4.5 * error + 2e-3
+        )  # the second term: Heun's O(h^2) and the O(h) of an indicator's edge

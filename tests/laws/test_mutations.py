@@ -1,7 +1,10 @@
-"""Would a slip be noticed? Every coefficient and every step is run with its clock reversed, its levels inverted or its ends swapped; some law must break.
+"""Would a slip be noticed? Every coefficient and every step is run with its clock reversed, its levels inverted or
+its ends swapped; some law must break.
 
-A mutation that changes nothing (1/scale where scale = 1, an autonomous coefficient reversed in time) is recognised by comparing values and left out.
+A mutation that changes nothing (1/scale where scale = 1, an autonomous coefficient reversed in time) is recognised by
+comparing values and left out.
 """
+
 import math
 from collections.abc import Callable
 
@@ -16,10 +19,12 @@ CLASSES = [df.EDM, df.VE, df.VP, df.SubVP, df.Cosine, df.RectifiedFlow]
 Q = df.GaussianMixture(torch.tensor([[-0.6, 0.1], [0.7, 0.4]], dtype=F64), [0.3, 0.2], [0.4, 0.6])
 
 
-# -- the laws, small ------------------------------------------------------------------------------------------------------------------
+# -- the laws, small
+# ------------------------------------------------------------------------------------------------------------------
 def consistency(s: df.Schedule) -> None:
     """Ends, derivatives and inverse of the schedule; its textbook identity."""
-    assert math.isclose(s.sigma(0.0).item(), s.sigma_max, rel_tol=1e-6) and math.isclose(s.sigma(s.horizon).item(), s.sigma_min, rel_tol=1e-6)
+    assert math.isclose(s.sigma(0.0).item(), s.sigma_max, rel_tol=1e-6)
+    assert math.isclose(s.sigma(s.horizon).item(), s.sigma_min, rel_tol=1e-6)
     for u in (0.2, 0.45, 0.9):
         t, h = u * s.horizon, 1e-6 * s.horizon
         assert math.isclose(s.time(s.sigma(t)).item(), t, rel_tol=1e-6)
@@ -73,7 +78,7 @@ def churns(s: df.Schedule) -> None:
     """edm_churn adds 2 chi sigma^2 scale^2; slcd and annealed_langevin keep g2 = 2 beta."""
     t = 0.7 * s.horizon
     a, b = s.scale(t).item(), s.sigma(t).item()
-    chi = lambda t: 0.3 + 0.1 * float(t) / s.horizon  # noqa: E731
+    chi = lambda t: 0.3 + 0.1 * float(t) / s.horizon
     sde = df.edm_churn(s, s.score(Q), rate=chi)
     assert math.isclose(sde.noise(t).item() ** 2, 2 * chi(t) * a**2 * b**2, rel_tol=1e-9)
     sde = df.slcd(s, s.score(Q), g2=lambda t: 2 * s.lam2(t), lam2=lambda t: 0.5 * s.lam2(t))
@@ -83,11 +88,15 @@ def churns(s: df.Schedule) -> None:
     sde = df.annealed_langevin(levels, levels.score(Q), rate=0.25)
     for t, sigma in ((0.0, 3.0), (1.0, 3.0), (2.0, 1.0), (5.0, 0.2)):
         assert math.isclose(sde.noise(t).item() ** 2, 2 * 0.25 * sigma**2, rel_tol=1e-9)
-        assert torch.allclose(sde.drift(torch.ones(1, 2, dtype=F64), t), 0.25 * sigma**2 * Q.noised(1.0, sigma).score(torch.ones(1, 2, dtype=F64)))
+        assert torch.allclose(
+            sde.drift(torch.ones(1, 2, dtype=F64), t),
+            0.25 * sigma**2 * Q.noised(1.0, sigma).score(torch.ones(1, 2, dtype=F64)),
+        )
 
 
 def transport(s: df.Schedule) -> None:
-    """Every solver carries r_0 to r_T along the flow: against a fine solve of the plain velocity by Runge-Kutta 4 in log sigma."""
+    """Every solver carries r_0 to r_T along the flow: against a fine solve of the plain velocity by Runge-Kutta 4 in
+    log sigma."""
     lo, hi, n = math.log(0.4), math.log(2.5), 120
     start = s.time(math.exp(hi)).item()
     x0 = s.law(Q, start).sample(6, df.Noise(0))
@@ -106,18 +115,30 @@ def transport(s: df.Schedule) -> None:
         k4 = exact(y + h * k3, t + h)
         y = y + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
     want = y * Q_scale(s, math.exp(lo))
-    for solver, steps, tol in ((df.Exponential(1), 60, 0.1), (df.Exponential(3), 24, 0.02), (df.Heun(), 48, 0.01), (df.NoiseRaising(), 48, 0.01), (df.Euler(), 60, 0.15)):
+    for solver, steps, tol in (
+        (df.Exponential(1), 60, 0.1),
+        (df.Exponential(3), 24, 0.02),
+        (df.Heun(), 48, 0.01),
+        (df.NoiseRaising(), 48, 0.01),
+        (df.Euler(), 60, 0.15),
+    ):
         grid = s.time(torch.linspace(hi, lo, steps + 1, dtype=F64).exp())
         assert (df.sample(sde, x0, grid=grid, solver=solver).last - want).abs().max() < tol * want.abs().max(), solver
 
 
 def Q_scale(s: df.Schedule, sigma: float) -> float:
     """scale at a noise level from the textbook identity, not from the schedule."""
-    return {df.EDM: 1.0, df.VE: 1.0, df.RectifiedFlow: 1 / (1 + sigma), df.SubVP: 0.5 * (math.sqrt(sigma**2 + 4) - sigma)}.get(type(s), 1 / math.hypot(1, sigma))
+    return {
+        df.EDM: 1.0,
+        df.VE: 1.0,
+        df.RectifiedFlow: 1 / (1 + sigma),
+        df.SubVP: 0.5 * (math.sqrt(sigma**2 + 4) - sigma),
+    }.get(type(s), 1 / math.hypot(1, sigma))
 
 
 def diffusion(s: df.Schedule) -> None:
-    """The noise of each solver: one step of an equation whose score is that of a very narrow law at 0 has a known variance (D* = 0)."""
+    """The noise of each solver: one step of an equation whose score is that of a very narrow law at 0 has a known
+    variance (D* = 0)."""
     point = df.Gaussian(torch.zeros(1, dtype=F64), 1e-9)
     sde = df.reverse_sde(s, s.score(point), churn=0.7)
     t0, t1 = s.time(1.0).item(), s.time(0.97).item()
@@ -131,7 +152,10 @@ def diffusion(s: df.Schedule) -> None:
 
 def density(s: df.Schedule) -> None:
     x = Q.sample(3, df.Noise(0))
-    assert (df.log_prob(df.probability_flow(s, s.score(Q)), x).value - Q.noised(Q_scale(s, s.sigma_min), s.sigma_min).log_prob(x)).abs().max() < 1e-4
+    assert (
+        df.log_prob(df.probability_flow(s, s.score(Q)), x).value
+        - Q.noised(Q_scale(s, s.sigma_min), s.sigma_min).log_prob(x)
+    ).abs().max() < 1e-4
 
 
 LAWS = [consistency, identity, equation, churns, transport, diffusion, density]
@@ -147,7 +171,8 @@ def broken(s: df.Schedule) -> str | None:
     return None
 
 
-# -- the mutations --------------------------------------------------------------------------------------------------------------------
+# -- the mutations
+# --------------------------------------------------------------------------------------------------------------------
 def reverse(f: Callable) -> Callable:
     return lambda self, t: f(self, self.horizon - schedules.clock(t))
 
@@ -165,7 +190,12 @@ def late(step: Callable) -> Callable:
 
 
 def reverse_x(f: Callable) -> Callable:
-    return lambda self, x, t: f(self, x, (self.schedule.horizon if hasattr(self, "schedule") and self.schedule is not None else self.horizon) - schedules.clock(t))
+    return lambda self, x, t: f(
+        self,
+        x,
+        (self.schedule.horizon if hasattr(self, "schedule") and self.schedule is not None else self.horizon)
+        - schedules.clock(t),
+    )
 
 
 def reverse_sde(f: Callable) -> Callable:
@@ -199,7 +229,18 @@ def test_a_slip_in_a_coefficient_is_noticed(monkeypatch, cls, name, mutate):
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
-@pytest.mark.parametrize("owner, name", [(df.DiffFlow, "noise"), (df.DiffFlow, "drift"), (df.DiffFlow, "velocity"), (df.DiffFlow, "denoised"), (df.ScoreField, "denoise"), (df.ScoreField, "__call__"), (df.Schedule, "drift")])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (df.DiffFlow, "noise"),
+        (df.DiffFlow, "drift"),
+        (df.DiffFlow, "velocity"),
+        (df.DiffFlow, "denoised"),
+        (df.ScoreField, "denoise"),
+        (df.ScoreField, "__call__"),
+        (df.Schedule, "drift"),
+    ],
+)
 def test_a_slip_in_the_equation_is_noticed(monkeypatch, cls, owner, name):
     s, old = cls(), getattr(owner, name)
     if owner is df.Schedule:
@@ -212,7 +253,11 @@ def test_a_slip_in_the_equation_is_noticed(monkeypatch, cls, owner, name):
 
 
 @pytest.mark.parametrize("cls", [df.EDM, df.VP], ids=["EDM", "VP"])
-@pytest.mark.parametrize("solver, mutate", [(c, swap) for c in (df.Euler, df.Heun, df.Exponential, df.NoiseRaising)] + [(c, late) for c in (df.Heun, df.Exponential, df.NoiseRaising)])
+@pytest.mark.parametrize(
+    ("solver", "mutate"),
+    [(c, swap) for c in (df.Euler, df.Heun, df.Exponential, df.NoiseRaising)]
+    + [(c, late) for c in (df.Heun, df.Exponential, df.NoiseRaising)],
+)
 def test_a_slip_in_a_step_is_noticed(monkeypatch, cls, solver, mutate):
     """t0 and t1 exchanged; and a step evaluated one step late, which only a scheme of first order could afford."""
     monkeypatch.setattr(solver, "step", mutate(solver.step))
@@ -236,5 +281,7 @@ def test_a_slip_in_a_dial_is_noticed(monkeypatch, cls, which):
     if which == "gan":
         monkeypatch.setattr(df, "at", lambda s, f, r=None, *, gan=0.0, churn=0.0: plain(s, f, r, gan=churn, churn=gan))
     else:
-        monkeypatch.setattr(df, "at", lambda s, f, r=None, *, gan=0.0, churn=0.0: plain(s, f, r, gan=gan, churn=2 * churn))
+        monkeypatch.setattr(
+            df, "at", lambda s, f, r=None, *, gan=0.0, churn=0.0: plain(s, f, r, gan=gan, churn=2 * churn)
+        )
     assert broken(cls()) is not None

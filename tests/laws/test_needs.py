@@ -1,4 +1,5 @@
 """What is not weighed is not evaluated; what cannot be is refused."""
+
 import pytest
 import torch
 from hypothesis import given
@@ -56,7 +57,7 @@ def test_negative_noise_is_an_error_not_a_clamp():
 
 def test_missing_fields_are_named():
     s = df.EDM()
-    with pytest.raises(ValueError, match="gan=0.5.*needs a ratio"):
+    with pytest.raises(ValueError, match=r"gan=0\.5.*needs a ratio"):
         df.at(s, s.score(Q), gan=0.5)
     with pytest.raises(ValueError, match="no ratio"):
         df.probability_flow(s, s.score(Q)).gauge(lambda t: 3 * s.lam2(t)).drift(torch.zeros(1, 2, dtype=F64), 1.0)
@@ -68,7 +69,8 @@ def test_missing_fields_are_named():
 
 @given(k=st.floats(0, 3), z=st.floats(0, 3), u=st.floats(0.05, 0.95), i=st.integers(0, 5))
 def test_drift_is_the_papers_equation(k, z, u, i):
-    """The mixed form equals eq. (1), f + beta grad log(r/p) + (g2/2) grad log p, and velocity = drift - (g2 - lam2)/2 grad log p, for unequal r and p."""
+    """The mixed form equals eq. (1), f + beta grad log(r/p) + (g2/2) grad log p, and velocity = drift - (g2 - lam2)/2
+    grad log p, for unequal r and p."""
     s = SCHEDULES[i]
     t = u * s.horizon
     p = df.GaussianMixture(Q.means * 0.7 + 0.2, 0.5)
@@ -109,7 +111,10 @@ def test_nfe_counts_what_is_evaluated():
     assert df.sample(df.probability_flow(s, s.score(Q)), 4, 12, solver=df.Heun()).nfe == 23
     ratio = df.LawRatio(lambda t: s.law(Q, t), lambda t: s.law(Q, t))  # an input gradient counts 2
     assert df.sample(df.at(s, s.score(Q), ratio, gan=1.0), 4, 12).nfe == 36
-    assert df.sample(df.static(None, df.LawRatio(lambda t: Q, lambda t: Q), churn=0.0, horizon=1.0, start=Q), 4, 7).nfe == 14
+    assert (
+        df.sample(df.static(None, df.LawRatio(lambda t: Q, lambda t: Q), churn=0.0, horizon=1.0, start=Q), 4, 7).nfe
+        == 14
+    )
 
 
 def test_cite_names_the_equation_and_the_row():

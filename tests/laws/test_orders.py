@@ -1,4 +1,5 @@
 """Measured order of convergence = stated order, for every solver: globally on the ODE, weakly on the SDE."""
+
 import math
 
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 import diffflow as df
 
 F64 = torch.float64
-EXPONENTIAL = [df.Exponential(k, selfstart=True) for k in (1, 2, 3, 4)] + [df.Exponential(k, correct=False, selfstart=True) for k in (2, 3, 4)]
+EXPONENTIAL = [df.Exponential(k, selfstart=True) for k in (1, 2, 3, 4)] + [
+    df.Exponential(k, correct=False, selfstart=True) for k in (2, 3, 4)
+]
 SOLVERS = [df.Euler(), df.Heun(), df.NoiseRaising(), *EXPONENTIAL]
 
 
@@ -40,7 +43,9 @@ def test_order_on_the_probability_flow(solver, s):
     assert abs(slope(ns, errors) - solver.order) < 0.25, errors
 
 
-@pytest.mark.parametrize("solver", [df.Euler(), df.Heun(), df.Exponential(1), df.Exponential(3, selfstart=True)], ids=str)
+@pytest.mark.parametrize(
+    "solver", [df.Euler(), df.Heun(), df.Exponential(1), df.Exponential(3, selfstart=True)], ids=str
+)
 def test_the_ratio_comes_along_at_the_same_order(solver):
     """With a ratio field (gan = 0.7) the composite denoiser keeps every order (architecture, fact 7)."""
     q, s = mixture(), df.EDM()
@@ -54,7 +59,8 @@ def test_the_ratio_comes_along_at_the_same_order(solver):
 
 
 class Impulse:
-    """An increment for one particle at a time: particle 2 + k is hit at step k by one unit. A solver of a linear equation answers with its response."""
+    """An increment for one particle at a time: particle 2 + k is hit at step k by one unit. A solver of a linear
+    equation answers with its response."""
 
     def increment(self, k, t0, t1, x):
         dw = torch.zeros_like(x)
@@ -70,12 +76,16 @@ def test_rising_orders_cost_nothing_from_the_top():
     grid = df.log_uniform(s, 121)[:-1]
     exact = df.sample(sde, x0, grid=df.log_uniform(s, 961)[:-1], solver=df.Exponential(4)).last
     for order in (3, 4):
-        free, paid = ((df.sample(sde, x0, grid=grid, solver=df.Exponential(order, selfstart=b)).last - exact).norm().item() for b in (False, True))
+        free, paid = (
+            (df.sample(sde, x0, grid=grid, solver=df.Exponential(order, selfstart=b)).last - exact).norm().item()
+            for b in (False, True)
+        )
         assert free < 1.5 * paid, (order, free, paid)
 
 
 def linear_response(sde: df.DiffFlow, grid: torch.Tensor, solver, mean0: float, var0: float) -> tuple[float, float]:
-    """Exact mean and variance of the scheme's output on a Gaussian target, where each scheme is an affine map of start and increments: no sampling error."""
+    """Exact mean and variance of the scheme's output on a Gaussian target, where each scheme is an affine map of
+    start and increments: no sampling error."""
     n = len(grid) - 1
     x0 = torch.zeros(n + 2, 1, dtype=F64)
     x0[1] = 1.0
@@ -88,7 +98,8 @@ def linear_response(sde: df.DiffFlow, grid: torch.Tensor, solver, mean0: float, 
 @pytest.mark.parametrize("s", [df.EDM(), df.VP()], ids=["EDM", "VP"])
 @pytest.mark.parametrize("solver", SOLVERS, ids=str)
 def test_weak_order_on_the_sde(solver, s, churn):
-    """Gaussian target N(0.7, 0.8^2), wrong start. In y = x/scale: mean and variance gaps to r shrink by Phi and Phi^2, Phi = (v1/v0)^((1+z)/2), v = 0.64 + sigma^2."""
+    """Gaussian target N(0.7, 0.8^2), wrong start. In y = x/scale: mean and variance gaps to r shrink by Phi and
+    Phi^2, Phi = (v1/v0)^((1+z)/2), v = 0.64 + sigma^2."""
     q = df.Gaussian(torch.tensor([0.7], dtype=F64), 0.8)
     sde = df.at(s, s.score(q), churn=churn)
     hi, lo = 3.0, 0.3
@@ -102,7 +113,9 @@ def test_weak_order_on_the_sde(solver, s, churn):
         errors.append(math.hypot(m - mean, c - var))
     measured = slope(ns, errors)
     assert solver.weak_order - 0.3 < measured, (measured, errors)
-    if not isinstance(solver, df.Exponential):  # a scheme may be better than its word on a linear equation; the plain ones are not
+    if not isinstance(
+        solver, df.Exponential
+    ):  # a scheme may be better than its word on a linear equation; the plain ones are not
         assert measured < solver.weak_order + 0.6, (measured, errors)
 
 
@@ -151,7 +164,8 @@ def test_stiff_langevin_is_refused_with_a_step_count_that_would_do():
 
 
 def test_multistep_weights_integrate_polynomials():
-    """Exact for polynomials in w = 1/sqrt(1 + sigma^2/spread^2) up to degree k - 1, against a fine midpoint rule; sum = 1 - e^{-ah}; the clean end is w = 1."""
+    """Exact for polynomials in w = 1/sqrt(1 + sigma^2/spread^2) up to degree k - 1, against a fine midpoint rule; sum
+    = 1 - e^{-ah}; the clean end is w = 1."""
     from diffflow.solvers import multistep_weights
 
     for a in (1.0, 1.5, 3.0):
@@ -161,7 +175,7 @@ def test_multistep_weights_integrate_polynomials():
                 nodes = [lam0, lam0 - 0.7 * h, lam0 - 1.9 * h, lam0 - 2.5 * h]
                 w = torch.tensor(multistep_weights(nodes, lam0, lam0 + h, a, spread), dtype=F64)
                 assert abs(w.sum().item() + math.expm1(-a * h)) < 1e-7
-                signal = lambda lam: 1 / (1 + (-2 * lam).exp() / spread**2).sqrt()  # noqa: E731
+                signal = lambda lam, spread=spread: 1 / (1 + (-2 * lam).exp() / spread**2).sqrt()
                 lam = lam0 + h * (torch.arange(20000, dtype=F64) + 0.5) / 20000
                 for k in (1, 2, 3):
                     want = (a * (-a * (lam0 + h - lam)).exp() * signal(lam) ** k).mean().item() * h
@@ -174,12 +188,18 @@ def test_multistep_weights_integrate_polynomials():
 
 @given(mean=st.floats(-3, 3), std=st.floats(0.05, 5), steps=st.integers(3, 12))
 def test_two_nodes_are_exact_on_a_gaussian(mean, std, steps):
-    """With spread = the data's std, D* of a Gaussian is linear in w along a path: order 2 makes no error, however coarse the grid, once it has two evaluations."""
+    """With spread = the data's std, D* of a Gaussian is linear in w along a path: order 2 makes no error, however
+    coarse the grid, once it has two evaluations."""
     q, s = df.Gaussian(torch.tensor([mean], dtype=F64), std), df.EDM()
     sde = df.probability_flow(s, s.score(q))
     x0 = torch.linspace(-2, 2, 5, dtype=F64)[:, None] * math.hypot(3.0, std) + mean
     # a first step of relative length 1e-4 gives the second evaluation, with an error of that size in the slope
-    sigma = torch.cat([torch.tensor([3.0], dtype=F64), torch.linspace(math.log(3.0 * (1 - 1e-4)), math.log(0.1), steps + 1, dtype=F64).exp()])
+    sigma = torch.cat(
+        [
+            torch.tensor([3.0], dtype=F64),
+            torch.linspace(math.log(3.0 * (1 - 1e-4)), math.log(0.1), steps + 1, dtype=F64).exp(),
+        ]
+    )
     grid = s.time(sigma)
     exact = mean + (x0 - mean) * math.hypot(0.1, std) / math.hypot(3.0, std)
     got = df.sample(sde, x0, grid=grid, solver=df.Exponential(2)).last

@@ -1,0 +1,127 @@
+"""The command line: `diffflow train | sample | evaluate | cite | demo`.
+
+Question answered: how do I use this without writing Python? One file a command; each is a frozen dataclass whose
+fields are the flags (read by tyro) and whose `main()` does what five lines of Python could do. This file finds the
+command and turns every error that a user can mend into one paragraph and exit status 2.
+
+Exit status: 0 done · 2 the request cannot be met (nothing half-written) · 130 interrupted (a running training saved a
+checkpoint first).
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+import tyro
+
+from diffflow import __version__
+
+COMMANDS = {
+    "train": "train a model on your data",
+    "sample": "draw samples from a run",
+    "evaluate": "measure a run against data it has not seen",
+    "cite": "BibTeX for the equation, or for what a run uses",
+    "demo": "digits in minutes: train, sample along the dial, write a report",
+}
+
+HELP = """\
+diffflow: GANs, Langevin dynamics and diffusion models as settings of one equation
+
+  usage: diffflow COMMAND ...          diffflow COMMAND --help explains every flag
+
+{commands}
+
+  examples
+    diffflow demo                                           a report in minutes, no GPU: runs/demo/report.html
+    diffflow train 8gaussians --minutes 1                   a 2-D toy with exact answers
+    diffflow train path/to/images --flip --minutes 30       a folder or zip of images (subfolder = class)
+    diffflow train path/to/mnist --preset mnist --dry-run   scan the data and build the model, train nothing
+    diffflow train --resume auto --out runs/mnist           go on after a crash, ctrl-C or a kill
+    diffflow sample runs/mnist -n 100 --class 3 --out threes.png
+    diffflow sample runs/mnist -n 5000 --churn 1 --out samples.zip
+    diffflow evaluate runs/mnist
+
+  from Python
+    import diffflow as df
+    run = df.load("runs/mnist"); x = run.sample(100, steps=20, churn=0.5).last
+"""
+
+
+Command = TypeVar("Command")
+
+
+class UsageError(ValueError):
+    """A request the command line cannot meet; the message names the value and the remedy."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; `argv` defaults to the process's arguments."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return dispatch(args)
+    except SystemExit as stop:  # tyro has printed help (0) or what it could not parse (2)
+        return stop.code if isinstance(stop.code, int) else 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `diffflow ... | head`: whoever reads has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        code = status(error)
+        if code is None or os.environ.get("DIFFFLOW_TRACEBACK") == "1":
+            raise
+        print(explain(error), file=sys.stderr)
+        return code
+
+
+def dispatch(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(HELP.format(commands="\n".join(f"    {name:<10}{what}" for name, what in COMMANDS.items())))
+        return 0 if args else 2
+    if args[0] in ("-V", "--version"):
+        print(f"diffflow {__version__}")
+        return 0
+    if args[0] not in COMMANDS:
+        near = get_close_matches(args[0], COMMANDS, n=1)
+        raise UsageError(
+            f"unknown command {args[0]!r}."
+            + (f" Did you mean {near[0]!r}?" if near else "")
+            + f" Commands: {', '.join(COMMANDS)}."
+        )
+    return importlib.import_module(f"diffflow.cli.{args[0]}").main(args[1:])
+
+
+def parse(command: type[Command], args: Sequence[str], default: Command | None = None, more: str = "") -> Command:
+    """The command's dataclass filled in from its flags; its docstring and `more` are the help, as written."""
+    about, name = inspect.cleandoc(command.__doc__ or "") + more, f"diffflow {command.__name__.lower()}"
+    # A union takes the alternative of the preset's type instead of turning into subcommands.
+    options = (tyro.conf.AvoidSubcommands,)
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    return tyro.cli(command, prog=name, description=about, args=args, config=options, **given)
+
+
+def status(error: Exception) -> int | None:
+    """The exit status of an error that the user can mend; None for a fault of ours, which deserves its traceback."""
+    code = getattr(error, "code", None)
+    if isinstance(code, int):
+        return code
+    ours = type(error).__module__.partition(".")[0] == "diffflow"
+    return 2 if ours or isinstance(error, (ValueError, OSError, NotImplementedError)) else None
+
+
+def explain(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    if isinstance(error, FileNotFoundError) and error.filename is not None and error.strerror:
+        text = f"no such file or directory: {error.filename}"
+    paragraphs = [
+        textwrap.fill(line, 110, break_long_words=False, break_on_hyphens=False) for line in text.splitlines()
+    ]
+    return "diffflow: " + "\n".join(paragraphs)

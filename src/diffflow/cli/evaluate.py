@@ -1,0 +1,107 @@
+"""`diffflow evaluate`: how good is a run, with errors, against data it has not seen?
+
+Samples are compared with the training data; the held-out split of the same source is the floor of every number.
+Nothing is downloaded. The numbers and the protocol card that they belong to go to `evaluation.json` in the run
+directory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import diffflow as df
+from diffflow import figures, report
+from diffflow.cli import UsageError, parse
+from diffflow.cli.sample import Sample, SolverName, check, draw, labels_of
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a run: every metric with its standard error, and the floor that real data scores.
+
+    Examples:
+        diffflow evaluate runs/demo
+        diffflow evaluate runs/mnist -n 2000 --churn 1 --classifier path/to/lenet.pth
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run directory."""
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1000
+    """Samples to draw; values of different n are not comparable."""
+    steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Steps of the solver; default: the run's own."""
+    churn: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
+    """The dial; default: the run's own."""
+    guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
+    """Classifier-free guidance; default: the run's own."""
+    solver: SolverName = "default"
+    """How the path is solved."""
+    seed: int = 0
+    """Random seed of the samples and of the metrics."""
+    batch: int = 256
+    """Samples moved together."""
+    classifier: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """LeNet-5 weights (a torch state dict) that judge whether a sample shows the digit asked for, instead of a small
+    classifier trained here on the training data."""
+    data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
+    """Where the data is now, if it has moved since training."""
+    device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """cpu, cuda, cuda:1, mps; default: the best there is."""
+
+    def main(self) -> int:
+        ask = Sample(self.run, self.n, (), self.steps, self.churn, self.guidance, self.solver, self.seed, 0, self.batch)
+        check(ask)
+        judge = df.metrics.load_lenet(self.classifier) if self.classifier else None
+        run = df.load(self.run, device=self.device)
+        source = self.data or run.config.data.source
+        train, test = (df.data.load(source, split=split) for split in (run.data["split"], "test"))
+        if train.fingerprint != run.data["fingerprint"]:
+            raise UsageError(
+                f"{source} is not the data that {self.run} was trained on (its content has another fingerprint). "
+                "Say where that data is with --data."
+            )
+        labels = labels_of((), run.classes, self.n)
+        console = Console(stderr=True)
+        x, nfe = draw(run, ask, labels, console)
+        settings = run.config.sampling
+        card = {
+            "sampler": {
+                "solver": self.solver,
+                "steps": self.steps or settings.steps,
+                "churn": settings.churn if self.churn is None else self.churn,
+                "guidance": settings.guidance if self.guidance is None else self.guidance,
+                "evaluations": nfe,
+            },
+            "run": {"path": str(run.path), "step": run.step},
+        }
+        with console.status("measuring"):
+            known = None if labels is None else torch.from_numpy(labels)
+            found = df.metrics.evaluate(torch.from_numpy(x), train, test, known, judge, seed=self.seed, card=card)
+        where = figures.save(run.path / "evaluation.json", json.dumps(found.to_dict(), indent=1).encode())
+        show(found.to_dict()["metrics"])
+        page = report.write(run.path)
+        console.print(f"protocol {where}\nreport   {page}", highlight=False)
+        return 0
+
+
+def show(metrics: Sequence[dict[str, Any]]) -> None:
+    """The metrics as a table on standard output."""
+    table = Table(
+        "metric", "value", "floor (real data)", "better", "n", box=None, header_style="bold", padding=(0, 2, 0, 0)
+    )
+    for m in metrics:
+        value = report.plus_minus(m["value"], m["stderr"])
+        table.add_row(m["name"], value, report.plus_minus(m["floor"]), m["better"], str(m["n"]))
+    Console().print(table)
+
+
+def main(args: Sequence[str]) -> int:
+    return parse(Evaluate, args).main()

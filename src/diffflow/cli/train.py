@@ -1,0 +1,205 @@
+"""`diffflow train`: from data to a run directory.
+
+Settings are the fields of `diffflow.training.config.TrainConfig`; a preset gives their values, a YAML file overrides
+the preset, and flags override the file. The resolved values are saved with the run, so going on needs no flags:
+`diffflow train --out RUN --resume auto`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from rich.console import Console
+
+import diffflow as df
+from diffflow import report
+from diffflow.cli import UsageError, parse
+from diffflow.recipes import RECIPES, recipe
+from diffflow.training.config import TrainConfig, load_yaml, replace, to_yaml
+from diffflow.training.fit import train
+from diffflow.training.place import find_place
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model.
+
+    SOURCE is the name of a toy (8gaussians, moons, ...), `digits`, or a path: a folder or zip of images (subfolder =
+    class), an idx folder (MNIST), the CIFAR-10 form, .npy/.npz, .csv. Without --preset a fitting one is taken.
+
+    Examples:
+        diffflow train 8gaussians --minutes 1
+        diffflow train path/to/images --flip --minutes 60 --out runs/flowers
+        diffflow train path/to/mnist --preset mnist --denoiser.lr 5e-4 --model.net.widths 48 96 96
+        diffflow train --resume auto --out runs/flowers --minutes 90        (half an hour more)
+        diffflow train path/to/table.csv --dry-run
+    """
+
+    source: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = None
+    """What to learn; optional where the preset, the file or the run to resume says it."""
+    preset: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Named settings to start from; an unknown name lists them."""
+    config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """YAML file over the preset; keys that it does not mention keep the preset's value."""
+    out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Run directory; default runs/NAME, after the source."""
+    minutes: Annotated[float | None, tyro.conf.arg(metavar="M")] = None
+    """Train for this long, resumed parts included (short for --fit.minutes, and replaces a preset's --fit.steps)."""
+    steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Train until this step (short for --fit.steps, and replaces a preset's --fit.minutes)."""
+    resume: Annotated[str | None, tyro.conf.arg(metavar="auto|CHECKPOINT")] = None
+    """`auto` (the newest checkpoint that verifies) or the path of a checkpoint."""
+    init_from: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
+    """Start from the weights of this run instead of random ones."""
+    flip: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Mirror images at random (short for --data.flip); right for natural images, wrong for letters and digits."""
+    seed: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Random seed (short for --fit.seed)."""
+    device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """cpu, cuda, cuda:1, mps; default: the best there is."""
+    precision: Annotated[Literal["fp32", "bf16"] | None, tyro.conf.arg(metavar="fp32|bf16")] = None
+    """Arithmetic of the network (short for --fit.precision)."""
+    compile: tyro.conf.FlagCreatePairsOff[bool] = False
+    """torch.compile the network (short for --fit.compile)."""
+    print_config: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print the resolved settings as YAML (good for --config) and stop."""
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Scan the data, build the model, estimate the time, train nothing."""
+    settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=lambda: recipe("toy").config
+    )
+
+    def resolved(self) -> TrainConfig:
+        """The settings with the short flags put in their places."""
+        short: dict[str, Any] = {
+            "data.source": self.source,
+            "data.flip": self.flip or None,
+            "fit.minutes": self.minutes,
+            "fit.steps": self.steps,
+            "fit.seed": self.seed,
+            "fit.precision": self.precision,
+            "fit.compile": self.compile or None,
+        }
+        given = {key: value for key, value in short.items() if value is not None}
+        if len(budget := given.keys() & {"fit.minutes", "fit.steps"}) == 1:
+            # "for 10 minutes" means 10 minutes, whatever number of steps the preset has in mind
+            given |= {"fit.steps": None} if "fit.minutes" in budget else {"fit.minutes": None}
+        return replace(self.settings, given)
+
+    def main(self, preset: str) -> int:
+        config = self.resolved()
+        if self.print_config:
+            print(to_yaml(config), end="")
+            return 0
+        if not config.data.source:
+            raise UsageError("say what to learn: diffflow train SOURCE (a toy's name, `digits`, or a path).")
+        if self.dry_run:
+            return dry_run(config, self.device)
+        out = Path(self.out or Path("runs") / default_name(preset, config.data.source))
+        console = Console(stderr=True)
+        run_dir = train(config, out, resume=self.resume, init_from=self.init_from, device=self.device, console=console)
+        if find_place(self.device).rank > 0:
+            return 0
+        page = report.write(run_dir)
+        console.print(
+            f"report   {page}\nsample   diffflow sample {run_dir} -n 100\nmeasure  diffflow evaluate {run_dir}",
+            highlight=False,
+        )
+        return 0
+
+
+def main(args: Sequence[str]) -> int:
+    # The preset, the file and the run to resume decide the defaults, and so which flags exist: look at those first.
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("--preset", "--config", "--out", "--resume"):
+        early.add_argument(flag)
+    known, _ = early.parse_known_args(args)
+    source = args[0] if args and not args[0].startswith("-") else None
+    helping = "-h" in args or "--help" in args
+    preset, base = starting_point(known, source, helping)
+    if known.preset is None and known.config is None and not helping:
+        print(f"settings of {preset!r}; --preset and --print-config say more", file=sys.stderr)
+    presets = "\n\nPresets:\n" + "\n".join(f"    {name:<10}{make().about}" for name, make in RECIPES.items())
+    options = parse(Train, args, default=Train(settings=base), more=presets)
+    return options.main(preset)
+
+
+def starting_point(known: argparse.Namespace, source: str | None, helping: bool) -> tuple[str, TrainConfig]:
+    """The name that a run directory may be called after, and the settings that flags start from."""
+    saved = Path(known.out) / "config.yaml" if known.out and known.resume else None
+    if known.preset is None and known.config is None and saved is not None and saved.is_file():
+        return Path(known.out).name, load_yaml(saved)
+    if known.preset is not None:
+        preset = known.preset
+    elif source is not None:
+        preset = fitting(source)
+    elif known.config is not None or helping:
+        preset = "toy"
+    else:
+        raise UsageError(
+            f"name what to learn, `diffflow train SOURCE`, or choose --preset (one of {', '.join(RECIPES)}); "
+            "`diffflow train --help` explains."
+        )
+    base = recipe(preset).config
+    return preset, base if known.config is None else load_yaml(known.config, base=base)
+
+
+def fitting(source: str) -> str:
+    """The preset for a source that came without one: by its name, else by the kind of file and the machine."""
+    if source in df.TOYS:
+        return "toy"
+    if source == "digits":
+        return "digits"
+    path = Path(source).expanduser()
+    if not path.exists():
+        df.data.load(source)  # says what is wrong with the name
+    table = path.name.lower().endswith((".csv", ".csv.gz"))
+    if table or (path.suffix in (".npy", ".npz") and df.data.load(path).kind == "vector"):
+        return "table"
+    return "cifar10" if torch.accelerator.is_available() else "mnist"
+
+
+def default_name(preset: str, source: str) -> str:
+    """A run is called after its source; the demo after itself."""
+    name = Path(source).resolve().name.split(".")[0]
+    return preset if preset == "demo" or not name else name
+
+
+def dry_run(config: TrainConfig, device: str | None) -> int:
+    """Everything that training would do before its first step, then the time of three steps without keeping them."""
+    ask = config.data
+    data = df.data.load(ask.source, split=ask.split, flip=ask.flip, size=ask.size)
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    denoiser = config.model.build(data.meta()).to(where)
+    batch = min(config.fit.batch // config.fit.accumulate, len(data))
+    x, y = data.batch(torch.arange(batch))
+    clean, source = x.to(where), denoiser if y is None else denoiser.given(y.to(where))
+    seconds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        guess = source(clean + 0.5 * torch.randn_like(clean), torch.full((batch,), 0.5, device=where))
+        seconds.append((guess - clean).square().mean().backward() or time.perf_counter() - begun)
+    step, size = min(seconds) * config.fit.batch / batch, sum(p.numel() for p in denoiser.parameters())
+    kinds = f"{len(data.classes)} classes" if data.classes else "no classes"
+    print(f"data     {data.name}: {len(data):,} of shape {data.shape}, {kinds}, sha256 {data.fingerprint[:16]}...")
+    for note in data.notes:
+        print(f"         {note}")
+    print(f"model    {size:,} parameters, {type(config.model.net).__name__}, predicts {config.model.form!r}")
+    print(f"speed    {config.fit.batch / step:,.0f} examples/s on {where}: {step:.3g} s a step of {config.fit.batch}")
+    if config.fit.minutes is not None:
+        steps = config.fit.minutes * 60 / step
+        passes = steps * config.fit.batch / len(data)
+        print(f"plan     {config.fit.minutes:g} minutes: about {steps:,.0f} steps, {passes:,.1f} passes over the data")
+    if config.fit.steps is not None:
+        print(f"plan     {config.fit.steps:,} steps: about {config.fit.steps * step / 60:,.1f} minutes")
+    print("nothing was trained or written; leave --dry-run out to start")
+    return 0

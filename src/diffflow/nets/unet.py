@@ -1,0 +1,113 @@
+"""A UNet for images: diffusers' `UNet2DModel` behind a thin adapter, so that every tool of the field reads the weights.
+
+The adapter does three things and adds no parameter of its own:
+  time    `UNet2DModel` embeds time t as [cos(w t), sin(w t)], w_i = 10000^(-i/(half - freq_shift)): made for t in
+          0..1000 and nearly blind to 0.25 ln sigma in [-1.6, 1.1]. A freq_shift beyond `half` turns the exponent's
+          sign: w runs from 1 up to about 64, which resolves it, and the net remains a plain `UNet2DModel` that takes
+          0.25 ln sigma itself (what diffusers' EDM samplers pass).
+  size    with L resolution levels an image must be divisible by 2^(L-1); other sizes are padded by reflection.
+  class   one extra row of the class table means "no class" (cond None or -1), for label dropout and guidance.
+
+Shapes: x (n, c, h, w), time (n,), cond (n,) int64 or None.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .mlp import rows
+
+
+def unet2d() -> type[nn.Module]:
+    """diffusers' UNet2DModel, imported when first needed. Nothing here needs torchvision, but diffusers imports it
+    when it is installed: one built for another torch (any package may bring it) would stop us, so it is hidden from
+    diffusers when it does not load.
+    """
+    from diffusers.utils import import_utils
+
+    if import_utils.is_torchvision_available():
+        try:
+            import torchvision  # noqa: F401
+        except (ImportError, OSError, RuntimeError):
+            import_utils._torchvision_available = False
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    return UNet2DModel
+
+
+class UNet(nn.Module):
+    """UNet over images of `shape` (c, h, w); `classes` > 0 makes it class-conditional.
+
+    widths     channels per resolution level, each a multiple of `groups`; each level halves the image
+    layers     residual blocks per level
+    attention  self-attention at the lowest level (and in the middle block)
+    head       channels per attention head
+
+    Raises ValueError for widths that do not fit, or images of another shape.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        classes: int = 0,
+        widths: tuple[int, ...] = (32, 64, 64),
+        layers: int = 1,
+        attention: bool = True,
+        head: int = 32,
+        groups: int = 8,
+    ):
+        super().__init__()
+        if not widths or any(w < groups or w % groups or w % 2 for w in widths):
+            raise ValueError(f"widths = {tuple(widths)} must be even multiples of groups = {groups}")
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"shape = {tuple(shape)} must be (channels, height, width)")
+        if attention and widths[-1] % head:
+            raise ValueError(f"the last width, {widths[-1]}, must be a multiple of head = {head}")
+        self.shape, self.classes = tuple(shape), classes
+        self.multiple = 2 ** (len(widths) - 1)
+        last = len(widths) - 1
+        self.unet: Any = unet2d()(
+            sample_size=(shape[1], shape[2]) if shape[1] != shape[2] else shape[1],
+            in_channels=shape[0],
+            out_channels=shape[0],
+            freq_shift=frequency_shift(widths[0]),
+            down_block_types=tuple(
+                "AttnDownBlock2D" if attention and i == last else "DownBlock2D" for i in range(last + 1)
+            ),
+            up_block_types=tuple("AttnUpBlock2D" if attention and i == 0 else "UpBlock2D" for i in range(last + 1)),
+            block_out_channels=tuple(widths),
+            layers_per_block=layers,
+            attention_head_dim=head,
+            norm_num_groups=groups,
+            norm_eps=1e-5,
+            dropout=0.0,
+            add_attention=attention,
+            num_class_embeds=classes + 1 if classes else None,
+        )
+        nn.init.zeros_(self.unet.conv_out.weight)  # starts at D = c_skip y, the best guess that ignores the picture
+        nn.init.zeros_(self.unet.conv_out.bias)
+
+    def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None) -> Tensor:
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"x has shape {tuple(x.shape)}, this net takes (n, {', '.join(map(str, self.shape))})")
+        height, width = x.shape[2:]
+        down, right = -height % self.multiple, -width % self.multiple
+        if down or right:
+            x = F.pad(x, (0, right, 0, down), mode="reflect")
+        labels = rows(cond, len(x), self.classes, x.device) if self.classes else None
+        out = self.unet(x, time, class_labels=labels).sample
+        return out[..., :height, :width] if down or right else out
+
+
+def frequency_shift(width: int, fastest: float = 64.0) -> int:
+    """The `freq_shift` for which the time frequencies of a `width`-channel embedding run from 1 to about `fastest`.
+
+    w_i = 10000^(-i/(half - shift)) with half = width/2; w_(half-1) = fastest gives shift = half + (half-1) ln 10000 /
+    ln fastest.
+    """
+    half = width // 2
+    return round(half + (half - 1) * math.log(10000) / math.log(fastest)) if half > 1 else 0

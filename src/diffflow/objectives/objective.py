@@ -1,0 +1,61 @@
+"""What does a training loop need to know of a model to train it? Only whose turn it is, and the loss of that turn.
+
+An objective is a set of players and a generator. One training step runs the generator once; each `yield Turn(player,
+loss)` hands the loop a loss per sample, and when the generator resumes that player has moved:
+
+    for turn in objective.turns(batch, noise):     # yield = backward through this player only, reduce, step, EMA, zero
+        ...
+
+so a later turn of the same step already sees the player that moved. An objective draws all its randomness from
+`noise`, whose streams belong to the samples of the batch: the same sample gets the same numbers in any batch, process
+or resumed run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from ..noise import Noise
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples x (n, *shape) in model units, their classes cond int64 (n,) or None, and their rows (n,) in the data
+    set.
+    """
+
+    x: Tensor
+    cond: Tensor | None
+    rows: Tensor
+
+
+@dataclass(frozen=True)
+class Turn:
+    """`player` is to descend the mean of `loss` (n,), one entry per sample. `log` holds further numbers worth a
+    line.
+    """
+
+    player: str
+    loss: Tensor
+    log: Mapping[str, Tensor | float] = field(default_factory=dict)
+
+
+class Objective(Protocol):
+    """Players by name, the turns of one step, and whatever else must survive a restart (pools of particles), as named
+    tensors.
+
+    `turns` yields the same players in the same order in every step and process; `state` is the same on every process.
+    """
+
+    @property
+    def players(self) -> Mapping[str, nn.Module]: ...
+
+    def turns(self, batch: Batch, noise: Noise) -> Iterator[Turn]: ...
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None: ...

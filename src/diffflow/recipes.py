@@ -1,0 +1,129 @@
+"""Named runs: settings that are known to work, with the budget they were made for.
+
+A recipe is a value; its function's first line says what it is for. `config` is the starting point that files and
+flags then change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .training.config import (
+    ConfigError,
+    DataConfig,
+    FitConfig,
+    MLPConfig,
+    ModelConfig,
+    PlayerConfig,
+    TrainConfig,
+    UNetConfig,
+    suggest,
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named starting point: one line about it, and the settings."""
+
+    name: str
+    about: str
+    config: TrainConfig
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {}
+
+
+def named(make: Callable[[], TrainConfig]) -> Callable[[], Recipe]:
+    """Enter settings into RECIPES under their function's name, with the first line of its docstring."""
+
+    def build() -> Recipe:
+        return Recipe(make.__name__, build.__doc__ or "", make())
+
+    build.__name__, build.__doc__ = make.__name__, (make.__doc__ or "").split("\n")[0]
+    RECIPES[make.__name__] = build
+    return build
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of that name. Raises ConfigError with a suggestion."""
+    if name not in RECIPES:
+        raise ConfigError(f"unknown preset {name!r}{suggest(name, list(RECIPES))}")
+    return RECIPES[name]()
+
+
+@named
+def demo() -> TrainConfig:
+    """Scikit-learn's 8x8 digits by class, three minutes on two processor cores."""
+    return TrainConfig(
+        DataConfig("digits"),
+        ModelConfig(UNetConfig(widths=(32, 64), layers=1)),
+        denoiser=PlayerConfig(lr=2e-3, decay=1000),
+        fit=FitConfig(batch=128, minutes=3.0, sample_minutes=1.0, checkpoint_minutes=1.0),
+    )
+
+
+@named
+def digits() -> TrainConfig:
+    """Scikit-learn's 8x8 digits by class, ten minutes on two processor cores."""
+    return TrainConfig(
+        DataConfig("digits"),
+        ModelConfig(UNetConfig(widths=(32, 64), layers=2)),
+        denoiser=PlayerConfig(lr=2e-3, decay=1000),
+        fit=FitConfig(batch=128, minutes=10.0),
+    )
+
+
+@named
+def mnist() -> TrainConfig:
+    """MNIST (28x28, grey) by class, thirty minutes on two processor cores."""
+    return TrainConfig(
+        model=ModelConfig(UNetConfig(widths=(16, 32, 64), layers=2)),
+        denoiser=PlayerConfig(lr=2e-3, decay=2000),
+        fit=FitConfig(batch=64, minutes=30.0),
+    )
+
+
+@named
+def fashion() -> TrainConfig:
+    """Fashion-MNIST (28x28, grey) by class, thirty minutes on two processor cores."""
+    return mnist_like()
+
+
+def mnist_like() -> TrainConfig:
+    """What fits any small grey images."""
+    return RECIPES["mnist"]().config
+
+
+@named
+def cifar10() -> TrainConfig:
+    """CIFAR-10 and other small colour images, a day on one GPU."""
+    return TrainConfig(
+        data=DataConfig(flip=True),
+        model=ModelConfig(UNetConfig(widths=(128, 256, 256, 256), layers=2, head=64, groups=32)),
+        denoiser=PlayerConfig(lr=1e-3, warmup=1000, decay=20_000),
+        fit=FitConfig(
+            batch=256, minutes=1440.0, precision="bf16", checkpoint_minutes=15.0, sample_minutes=15.0, log_every=100
+        ),
+    )
+
+
+@named
+def toy() -> TrainConfig:
+    """A cloud of points in the plane (8gaussians, moons, spirals, ...), two minutes on one processor core."""
+    return TrainConfig(
+        DataConfig("8gaussians"),
+        ModelConfig(MLPConfig(width=128, depth=3)),
+        denoiser=PlayerConfig(lr=2e-3, decay=2000),
+        fit=FitConfig(batch=1024, minutes=2.0, sample_minutes=1.0),
+    )
+
+
+@named
+def table() -> TrainConfig:
+    """Rows of numbers from .csv, .npy or .npz, five minutes on two processor cores."""
+    return TrainConfig(
+        model=ModelConfig(MLPConfig(width=256, depth=4)),
+        denoiser=PlayerConfig(lr=1e-3, decay=4000),
+        fit=FitConfig(batch=512, minutes=5.0),
+    )

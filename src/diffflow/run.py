@@ -1,0 +1,197 @@
+"""A trained thing as a user holds it: how do I get samples, equations and likelihoods out of a run directory?
+
+    run = df.load("runs/demo")
+    run.sample(100, cond=labels, steps=20, churn=0.5).last    # images: float in [0, 1], (n, c, h, w)
+    run.sde(churn=1.0)                                        # the equation itself, in model units
+
+Model units are what the network sees: images in [-1, 1], vectors standardised; `encode` and `decode` lead there and
+back. A run needs only its directory, not its data. Sample i depends on the noise's stream i and its own label, not on
+the batch it is computed in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .data import Transform
+from .denoiser import Denoiser
+from .likelihood import Exact, LogProb, Trace, log_prob
+from .noise import Noise
+from .sample import Grid, Step, Trajectory, sample
+from .sde import DiffFlow
+from .solvers import Solver
+from .training.config import TrainConfig
+from .training.folder import Folder, default_profile, weights
+
+Labels = int | Sequence[int] | Tensor | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Run:
+    """A trained run. `data` is what run.json says of the data, `step` the training step of the weights, `versions`
+    what made them.
+    """
+
+    path: Path
+    config: TrainConfig
+    data: dict[str, Any]
+    denoiser: Denoiser
+    step: int
+    versions: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, step {self.step}, {self.data['name']} {self.shape})"
+
+    @property
+    def players(self) -> dict[str, nn.Module]:
+        return {"denoiser": self.denoiser}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return tuple(self.data["shape"])
+
+    @property
+    def classes(self) -> list[str] | None:
+        return self.data["classes"]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.denoiser.parameters()).device
+
+    @cached_property
+    def transform(self) -> Transform:
+        return Transform.from_meta(self.data)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Data units to model units."""
+        return self.transform.encode(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Model units to images in [0, 1], clamped, or vectors in the data's units."""
+        return self.transform.decode(z)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        return Folder(self.path).lines()
+
+    def sde(self, gan: float = 0.0, churn: float = 0.0, guidance: float = 1.0, cond: Labels = None) -> DiffFlow:
+        """The equation at (gan, churn) of the spectrum, in model units, with its start.
+
+        guidance  1 is the law of the class itself, more sharpens it
+        cond      class index, or one per particle; None: no class
+        """
+        settings = dataclasses.replace(self.config.sampling, churn=churn, guidance=guidance)
+        if gan != 0:
+            raise ValueError(f"gan = {gan} weighs the log-ratio, and this run has no discriminator: use gan=0")
+        if guidance != 1.0 and not self.denoiser.classes:
+            raise ValueError(f"guidance = {guidance} needs classes, and this run was trained without: leave it at 1")
+        labels = None if cond is None else self._labels(cond, None)
+        return settings.sde(self.denoiser, self.data, gan=gan, cond=labels)
+
+    def _labels(self, cond: int | Sequence[int] | Tensor, n: int | None) -> Tensor:
+        """Class indices on the run's device, checked: 0-d, or (n,)."""
+        if not self.denoiser.classes:
+            raise ValueError(f"cond was given, but {self.path} was trained without classes: leave it out")
+        labels = torch.as_tensor(cond, device=self.device)
+        wrong = labels.is_floating_point() or labels.dim() > 1
+        if wrong or (labels.numel() and not -1 <= int(labels.min()) <= int(labels.max()) < self.denoiser.classes):
+            known = f"0 to {self.denoiser.classes - 1} ({', '.join((self.classes or [])[:12])})"
+            raise ValueError(f"cond = {labels.tolist()}: classes are integers from {known}, or -1 for none")
+        if n is not None and labels.dim() and len(labels) != n:
+            raise ValueError(
+                f"cond holds {len(labels)} classes for {n} samples: give one per sample, or a single one for all"
+            )
+        return labels.long()
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        cond: Labels = None,
+        steps: int | None = None,
+        churn: float | None = None,
+        gan: float = 0.0,
+        guidance: float | None = None,
+        noise: Noise = Noise(0),
+        solver: Solver | None = None,
+        grid: Grid | None = None,
+        batch: int = 256,
+        keep: int | None = None,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> Trajectory:
+        """Draw n samples; the trajectory's states are decoded (images (n, c, h, w) in [0, 1]; vectors in the data's
+        units), on the CPU.
+
+        cond   None (no class), one class index for all, or n of them
+        batch  how many move together: memory, not the outcome
+        steps, churn, guidance default to the run's own `config.sampling`; the rest is as in `df.sample`.
+
+        Raises ValueError for arguments that cannot be meant.
+        """
+        if n < 1 or batch < 1:
+            raise ValueError(f"n = {n} and batch = {batch} must be at least 1")
+        defaults = self.config.sampling
+        steps = defaults.steps if steps is None else steps
+        sde = self.sde(
+            gan, defaults.churn if churn is None else churn, defaults.guidance if guidance is None else guidance
+        )
+        labels = None if cond is None else self._labels(cond, n).expand(n)
+        parts: list[Trajectory] = []
+        for first in range(0, n, batch):
+            size, here = min(batch, n - first), noise.shift(first)
+            start = defaults.start(self.data).sample(size, here.fork("start")).to(self.device)
+            own = None if labels is None else labels[first : first + size]
+            parts.append(
+                sample(sde, start, steps, solver=solver, grid=grid, noise=here, cond=own, keep=keep, on_step=on_step)
+            )
+        last = torch.cat([self.decode(p.last).cpu() for p in parts])
+        kept = [
+            (states[0][0], torch.cat([self.decode(x).cpu() for _, x in states]))
+            for states in zip(*(p.kept for p in parts), strict=True)
+        ]
+        return Trajectory(last, parts[0].nfe, parts[0].times, kept)
+
+    def log_prob(self, x: Tensor, cond: Labels = None, trace: Trace | None = None) -> LogProb:
+        """Log density of data x (n, *shape), given in data units, at noise sigma_min, in nats of model units (n,).
+        See `df.log_prob`.
+        """
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}: give (n, {', '.join(map(str, self.shape))}) in the data's units"
+            )
+        return log_prob(self.sde(cond=cond), self.encode(x).to(self.device), trace=Exact() if trace is None else trace)
+
+
+def load(
+    path: str | Path, *, raw: bool = False, sigma_rel: float | None = None, device: str | torch.device | None = None
+) -> Run:
+    """Open a run directory at its newest whole checkpoint.
+
+    raw        the raw weights instead of averaged ones
+    sigma_rel  relative width of the weight average (default: the run's own); any in (0, 0.28), rebuilt from snapshots
+               where it was not tracked
+    device     default: the best there is
+
+    Raises RunError, ConfigError or CheckpointError with what is wrong.
+    """
+    folder = Folder(Path(path))
+    about, saved = folder.about(), folder.newest()
+    config = folder.config()
+    if raw and sigma_rel is not None:
+        raise ValueError(f"raw weights are not averaged: give raw or sigma_rel = {sigma_rel}, not both")
+    denoiser = config.model.build(about["data"])
+    profile = None if raw else default_profile(config) if sigma_rel is None else sigma_rel
+    denoiser.load_state_dict(weights(folder, saved, profile)["denoiser"])
+    place = device or torch.accelerator.current_accelerator() or "cpu"
+    denoiser.to(place).eval().requires_grad_(False)
+    versions = {k: v for k, v in about.items() if k not in ("data", "finished")}
+    return Run(folder.path, config, about["data"], denoiser, saved.state["step"], versions)

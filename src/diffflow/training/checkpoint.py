@@ -1,0 +1,178 @@
+"""How does a training survive a crash at any instant? A checkpoint is either whole and verified, or it does not exist.
+
+    <run>/checkpoints/00001200/{players,ema,optimizer,objective}.safetensors, state.json, manifest.json
+
+Written into a hidden temporary folder, each file synced, the manifest (sha256 and size of every file) last, then
+renamed into place: a rename is atomic, so a reader sees all or nothing. Only then are old ones pruned. Tensors are
+safetensors and the rest JSON: nothing in a checkpoint can execute.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written, or none could be read."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was saved: named groups of tensors (all on the CPU) and the JSON state."""
+
+    path: Path
+    tensors: dict[str, Tensors]
+    state: dict[str, Any]
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write and sync one file."""
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a single file atomically: readers see the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        write(temporary, content)
+        os.replace(temporary, path)
+    except OSError as e:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(_failure(path, e)) from e
+
+
+def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as a safetensors file."""
+    return safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+
+
+def save(
+    folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int = 2
+) -> Path:
+    """Write checkpoint `step` under `folder` and prune all but the newest `keep`. Returns its path.
+
+    Raises CheckpointError when the disk refuses; what was there before is untouched and nothing half-written stays.
+    """
+    final = folder / f"{step:08d}"
+    temporary = folder / f".{final.name}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        files = {f"{name}.safetensors": to_bytes(group) for name, group in tensors.items()}
+        files["state.json"] = json.dumps(state, indent=1).encode()
+        for name, content in files.items():
+            write(temporary / name, content)
+        manifest = {
+            name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+            for name, content in files.items()
+        }
+        write(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
+        if final.exists():  # the same step again, after a resume: the newcomer is whole, so the old one may go
+            shutil.rmtree(final)
+        os.replace(temporary, final)
+        _sync(folder)
+    except OSError as e:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(_failure(final, e, listed(folder))) from e
+    for old in listed(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def _failure(path: Path, e: OSError, kept: list[Path] | None = None) -> str:
+    where = next((p for p in path.parents if p.exists()), Path("."))
+    cause = e.strerror or str(e)
+    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(where).free / 1e6
+        cause = f"the disk of {where} is full ({free:.0f} MB free): make room, or choose another run directory"
+    last = f" The last whole checkpoint, {kept[-1]}, is intact: continue from it with --resume auto." if kept else ""
+    return f"could not write {path}: {cause}.{last}"
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename durable. Systems that cannot open folders (Windows) do without."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def listed(folder: Path) -> list[Path]:
+    """Checkpoints under `folder`, oldest first, unverified."""
+    return sorted((p for p in folder.glob("[0-9]*") if p.is_dir()), key=lambda p: p.name) if folder.is_dir() else []
+
+
+def flaw(path: Path) -> str | None:
+    """What is wrong with the checkpoint at `path`, or None when every file is the one its manifest describes."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_bytes())
+    except FileNotFoundError:
+        return "it has no manifest.json: the save was not completed"
+    except (OSError, ValueError) as e:
+        return f"its manifest.json cannot be read ({e})"
+    for name, entry in manifest.items():
+        try:
+            content = (path / name).read_bytes()
+        except OSError as e:
+            return f"{name} cannot be read ({e.strerror or e})"
+        if len(content) != entry["bytes"]:
+            return f"{name} has {len(content)} bytes instead of {entry['bytes']}"
+        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            return f"{name} is corrupt: its sha256 is not the one in manifest.json"
+    return None
+
+
+def load(path: Path) -> Checkpoint:
+    """Verify and read one checkpoint. Raises CheckpointError when it is missing or not whole."""
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is not a checkpoint folder")
+    if problem := flaw(path):
+        others = ", ".join(p.name for p in listed(path.parent) if p != path) or "none"
+        raise CheckpointError(f"{path} cannot be used: {problem}. Others there: {others}; or use --resume auto")
+    try:
+        tensors = {file.stem: safetensors.torch.load(file.read_bytes()) for file in sorted(path.glob("*.safetensors"))}
+        return Checkpoint(path, tensors, json.loads((path / "state.json").read_bytes()))
+    except (OSError, ValueError, SafetensorError) as e:
+        raise CheckpointError(f"{path} cannot be read: {e}") from e
+
+
+def latest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint under `folder` that verifies (None: there is none), and a line for each newer one that
+    was skipped.
+
+    Raises CheckpointError when there are checkpoints and none of them verifies: starting afresh by accident would be
+    worse.
+    """
+    skipped = []
+    for path in reversed(listed(folder)):
+        problem = flaw(path)
+        if problem is None:
+            return path, skipped
+        skipped.append(f"skipped {path}: {problem}")
+    if skipped:
+        raise CheckpointError(
+            "no usable checkpoint:\n  " + "\n  ".join(skipped) + "\nStart again in another directory, or delete these"
+        )
+    return None, []

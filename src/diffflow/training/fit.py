@@ -1,0 +1,368 @@
+"""One loop for every objective: how do several players learn in turns, on any number of processes, and survive what
+happens to computers?
+
+    for each step:                                     samples  step*batch ... step*batch + batch - 1
+        for each turn the objective yields:            (player, loss per sample)
+            backward through this player only          the others are frozen during it
+            average                                    ONE all-reduce: gradients, loss, votes to stop
+            finite?  clip, step, EMA : skip            the same decision everywhere: it is taken on averaged numbers
+
+A sample's place in the data, its flip and its noise are functions of (seed, its number in the whole training). So
+nothing of the loader needs saving, a resumed run is bit-identical to an uninterrupted one, and W processes see what
+one process would see. With accumulation one generator per micro-batch runs in lockstep, so a turn's graph is freed
+before the next micro-batch builds its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from .. import data as datasets
+from ..data import Data
+from ..noise import Noise
+from ..objectives.objective import Batch, Turn
+from ..objectives.score import ScoreMatching
+from ..sample import sample
+from . import checkpoint
+from .config import ConfigError, FitConfig, TrainConfig, changed
+from .folder import Folder, RunError, environment, start_weights
+from .place import OutOfMemory, Place, advice, find_place, out_of_memory, signals
+from .players import Outcome, Training
+from .record import Recorder
+
+
+class NonFinite(RuntimeError):
+    """Too many steps gave infinite or undefined numbers. `batch` says which samples, for a file."""
+
+    def __init__(self, message: str, batch: dict[str, Any]):
+        super().__init__(message)
+        self.batch = batch
+
+
+class Interrupted(RuntimeError):
+    """A signal stopped the training after a checkpoint was written; `code` is the exit status that signal asks for."""
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code
+
+
+class Feed:
+    """Sample k of the whole training, as a function of (seed, k): every pass over the data is a fresh permutation."""
+
+    def __init__(self, data: Data, seed: int, device: torch.device):
+        self.data, self.noise, self.device = data, Noise(seed).fork("data"), device
+        self.order = lru_cache(maxsize=2)(self._order)
+
+    def _order(self, epoch: int) -> Tensor:
+        return self.noise.fork("order", epoch).uniform(len(self.data), dtype=torch.float64).argsort(stable=True)
+
+    def rows(self, first: int, n: int) -> Tensor:
+        """Rows of the data that samples first ... first+n-1 show, int64 (n,)."""
+        size, rows = len(self.data), []
+        while n:
+            epoch, at = divmod(first, size)
+            rows.append(self.order(epoch)[at : at + n])
+            first, n = first + len(rows[-1]), n - len(rows[-1])
+        return torch.cat(rows)
+
+    def __call__(self, first: int, n: int) -> Batch:
+        rows = self.rows(first, n)
+        flips = self.noise.shift(first).fork("flip").uniform(n) < 0.5 if self.data.flip else None
+        x, y = self.data.batch(rows, flips)
+        return Batch(x.to(self.device), None if y is None else y.to(self.device), rows)
+
+
+class Watch(Protocol):
+    """What else happens between steps: log, checkpoint, sample grids."""
+
+    def after(self, training: Training, outcomes: list[Outcome]) -> None: ...
+
+
+def fit(training: Training, feed: Callable[[int, int], Batch], config: FitConfig, place: Place, watch: Watch) -> int:
+    """Train until `config.steps` or `config.minutes` (of the whole training), or until a process gets a signal. Returns
+    the signal's number (SIGTERM where another process got it), else 0.
+
+    Raises NonFinite after 3 skipped turns in a row or more than 1 % of them (of the first 300: more than 3),
+    OutOfMemory with what to change, and ConfigError for a batch that does not divide.
+    """
+    share = config.accumulate * place.world
+    if config.batch % share:
+        raise ConfigError(
+            f"fit.batch = {config.batch} must be a multiple of accumulate x processes = "
+            f"{config.accumulate} x {place.world}"
+        )
+    micro, noise = config.batch // share, Noise(config.seed).fork("objective")
+    before, begun = training.seconds, time.monotonic()
+    limit = float("inf") if config.minutes is None else 60 * config.minutes
+    if training.seconds >= limit:
+        return 0
+    with signals() as received:
+        while config.steps is None or training.step < config.steps:
+            first = training.step * config.batch + place.rank * micro * config.accumulate
+            starts = range(first, first + micro * config.accumulate, micro)
+            votes = (time.monotonic() - begun + before >= limit, len(received) > 0)
+            outcomes: list[Outcome] = []
+            try:
+                batches = [feed(k, micro) for k in starts]
+                steps = [training.objective.turns(b, noise.shift(k)) for b, k in zip(batches, starts, strict=True)]
+                while (done := take_turn(steps, batches, training, config, place, votes)) is not None:
+                    outcome, out_of_time, interrupted = done
+                    outcomes.append(outcome)
+            except (RuntimeError, MemoryError) as e:
+                if not out_of_memory(e):
+                    raise
+                raise OutOfMemory(advice(micro, config, place)) from e
+            training.step += 1
+            training.seconds = before + time.monotonic() - begun
+            watch.after(training, outcomes)
+            if interrupted:
+                return received[0] if received else signal.SIGTERM
+            if out_of_time:
+                break
+    return 0
+
+
+def take_turn(
+    steps: list[Iterator[Turn]],
+    batches: list[Batch],
+    training: Training,
+    config: FitConfig,
+    place: Place,
+    votes: tuple[bool, bool],
+) -> tuple[Outcome, bool, bool] | None:
+    """One player's turn over all micro-batches and processes: its outcome and whether anybody voted yes, for each of
+    the two votes; None when the step is over.
+    """
+    losses: list[Tensor] = []
+    logs: list[Tensor] = []
+    for turns in steps:
+        with torch.autocast(place.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            turn = next(turns, None)
+        if turn is None:
+            return None
+        player = training.players[turn.player]
+        torch.autograd.backward(turn.loss.float().mean() / len(steps), inputs=player.parameters)
+        losses.append(turn.loss.detach().float())
+        entries = [losses[-1].mean(), *votes, *turn.log.values()]
+        logs.append(torch.stack([torch.as_tensor(v, device=place.device).detach().float() for v in entries]))
+    name, grads, numbers = turn.player, player.gradients(), torch.stack(logs).mean(0)
+    place.average([*grads, numbers])
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+    grad, loss, out_of_time, interrupted, *log = torch.cat([norm.view(1), numbers]).tolist()
+    ok = math.isfinite(loss) and math.isfinite(grad)
+    training.turns += 1
+    if ok:
+        player.step(norm)
+        training.streak = 0
+    else:
+        training.skipped += 1
+        training.streak += 1
+    player.optimizer.zero_grad(set_to_none=True)
+    if training.streak >= 3 or training.skipped > 0.01 * max(training.turns, 300):
+        raise NonFinite(*complaint(training, name, loss, grad, batches, losses))
+    lr = player.optimizer.param_groups[0]["lr"]
+    return (
+        Outcome(name, loss, grad, lr, not ok, dict(zip(turn.log, log, strict=True))),
+        out_of_time > 0,
+        interrupted > 0,
+    )
+
+
+def complaint(
+    training: Training, player: str, loss: float, grad: float, batches: list[Batch], losses: list[Tensor]
+) -> tuple[str, dict[str, Any]]:
+    """The message of NonFinite, and the batch that caused the last skip."""
+    rows, each = torch.cat([b.rows for b in batches]), torch.cat(losses).cpu()
+    batch = {
+        "step": training.step,
+        "player": player,
+        "loss": str(loss),
+        "gradient_norm": str(grad),
+        "rows": rows.tolist(),
+        "rows_with_nonfinite_loss": rows[~each.isfinite()].tolist(),
+    }
+    skips = f"{training.streak} turns in a row and {training.skipped} of {training.turns} in all were skipped"
+    message = (
+        f"step {training.step}: the loss of {player!r} is {loss}, its gradient norm {grad}; {skips}, which is past the "
+        "limit (3 in a row, or 1 %). The batch is written to nonfinite.json in the run directory. Look for broken "
+        f"values in those rows of the data; else lower {player}.lr or {player}.clip, or use fit.precision fp32"
+    )
+    return message, batch
+
+
+def train(
+    config: TrainConfig,
+    run_dir: str | Path,
+    *,
+    resume: str | Path | None = None,
+    init_from: str | Path | None = None,
+    device: str | None = None,
+    data: Data | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Train a denoiser as `config` says and write the run directory, which `diffflow.load` opens. Returns its path.
+
+    resume     None: the directory must be new. "auto": go on from the newest checkpoint that verifies (or start, if
+               there is none). A path: go on from that checkpoint
+    init_from  start from the averaged weights of another run
+    device     default: the best there is
+    data       use this instead of loading `config.data`
+    console    where progress goes (default: standard error)
+
+    Steps and minutes count the whole training, so resuming a finished run with a larger budget extends it.
+
+    Raises ConfigError, DataError, RunError, CheckpointError, NonFinite, OutOfMemory, Interrupted: each message is fit
+    for a user.
+    """
+    place = find_place(device)
+    folder, console = Folder(Path(run_dir)), console or Console(stderr=True)
+    if config.fit.steps is None and config.fit.minutes is None:
+        raise ConfigError("when to stop? set fit.steps or fit.minutes")
+    if resume is None and folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+        raise RunError(
+            f"{folder.path} exists already: go on with the run in it (resume auto), or choose another directory"
+        )
+    if resume is not None and init_from is not None:
+        raise ConfigError("resume and init_from exclude each other: a resumed run has its own weights")
+    going_on = (folder.path / "config.yaml").exists()
+    if (
+        not going_on
+        and resume is not None
+        and folder.path.is_dir()
+        and set(os.listdir(folder.path)) - {"run.json", ".run.json.tmp", ".config.yaml.tmp"}
+    ):
+        raise RunError(f"{folder.path} is not empty and holds no run to resume: choose another directory")
+    if going_on and (differing := changed(folder.config(), config)):
+        raise ConfigError(
+            f"{folder.path} was trained with other settings: {', '.join(differing)} differ. Give the same ones, or "
+            f"start a new run (init_from {folder.path})"
+        )
+    saved = chosen(folder, resume, console)
+    if data is None:
+        if not config.data.source:
+            raise ConfigError("data.source is empty: name a toy, 'digits', or a path to the data")
+        data = datasets.load(config.data.source, split=config.data.split, flip=config.data.flip, size=config.data.size)
+    meta = data.meta()
+    if going_on and (before := folder.about()["data"]["fingerprint"]) != meta["fingerprint"]:
+        raise RunError(
+            f"the data have changed since {folder.path} began (fingerprint {before[:12]}, now "
+            f"{meta['fingerprint'][:12]}): restore them, or start a new run"
+        )
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.fit.seed)
+        denoiser = config.model.build(meta).to(place.device)
+    if init_from is not None:
+        own, old = start_weights(init_from)["denoiser"], dict(denoiser.state_dict())
+        misfits = sorted(own.keys() ^ old.keys()) or [k for k, v in own.items() if v.shape != old[k].shape]
+        if misfits:
+            raise RunError(
+                f"the weights of {init_from} do not fit this network: {', '.join(misfits[:5])}. Use the same model "
+                "settings and classes"
+            )
+        denoiser.load_state_dict(own)
+    training = Training(ScoreMatching(denoiser, config.loss, config.model.label_dropout), {"denoiser": config.denoiser})
+    if saved is not None:
+        training.restore(saved)
+    if config.fit.compile:
+        for player in training.players.values():
+            player.module.compile()
+
+    about = (folder.about() if going_on else {}) | {"finished": False}
+    about |= environment() | {"data": meta, "device": str(place.device), "processes": place.world}
+    about |= {"parameters": {n: sum(p.numel() for p in player.parameters) for n, player in training.players.items()}}
+    place.wait()  # nobody may find the directory that the first process makes
+    try:
+        if place.rank == 0:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            folder.write(config, about)
+            folder.rewind(training.step)
+        return run(training, config, place, folder, data, console, about)
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise RunError(f"the disk of {folder.path} is full ({e}): make room and continue with resume auto") from e
+
+
+def run(
+    training: Training,
+    config: TrainConfig,
+    place: Place,
+    folder: Folder,
+    data: Data,
+    console: Console,
+    about: dict[str, Any],
+) -> Path:
+    """Fit, recording into `folder`, to the end of the budget."""
+    main, feed = place.rank == 0, Feed(data, config.fit.seed, place.device)
+    recorder = Recorder(folder, config.fit, painter(training, config, data, place.device), console, main, training.step)
+    try:
+        received = fit(training, feed, config.fit, place, recorder)
+        recorder.save(training)
+        place.wait()  # no process leaves, and is taken for dead, while the first one writes
+        if received:
+            raise Interrupted(
+                f"signal {received} after step {training.step}: a checkpoint is written, go on with resume auto",
+                128 + received,
+            )
+        if main:
+            recorder.finish(training)
+            folder.write(config, about | {"finished": True})
+    except NonFinite as e:
+        if main:
+            checkpoint.replace_file(folder.path / "nonfinite.json", json.dumps(e.batch, indent=1).encode())
+        raise
+    finally:
+        recorder.close()
+    place.wait()
+    return folder.path
+
+
+def chosen(folder: Folder, resume: str | Path | None, console: Console) -> checkpoint.Checkpoint | None:
+    """The checkpoint to go on from, or None to start."""
+    if resume is None:
+        return None
+    if resume != "auto":
+        path = Path(resume)
+        if path.resolve().parent != folder.checkpoints.resolve():
+            raise RunError(
+                f"resume = {resume} is no checkpoint of {folder.path}: give one under {folder.checkpoints}, or auto; "
+                "for another run's weights use init_from"
+            )
+        return checkpoint.load(path)
+    found, skipped = checkpoint.latest(folder.checkpoints)
+    for line in skipped:
+        console.print(line, highlight=False, markup=False)
+    return None if found is None else checkpoint.load(found)
+
+
+def painter(training: Training, config: TrainConfig, data: Data, device: torch.device) -> Callable[[], Tensor]:
+    """A function that draws the samples of the grid, always from the same noise: 4 per class for the first ten
+    classes, decoded.
+    """
+    classes = min(len(data.classes or ()), 10)
+    n = 512 if data.kind == "vector" else 40
+    cond = torch.arange(n, device=device) % classes if classes else None
+    noise, meta, denoiser = Noise(0).fork("grid"), data.meta(), training.players["denoiser"].module
+
+    @torch.no_grad()
+    def draw() -> Tensor:
+        sde = config.sampling.sde(denoiser, meta, cond=cond)
+        start = config.sampling.start(meta).sample(n, noise.fork("start")).to(device)
+        return data.decode(sample(sde, start, config.sampling.steps, noise=noise).last.cpu())
+
+    return draw

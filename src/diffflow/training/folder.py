@@ -1,0 +1,181 @@
+"""Where does a run keep what? One directory, readable without this library.
+
+config.yaml             the resolved settings
+run.json                versions, git revision, data, command
+metrics.jsonl           one line a log step
+samples/NNNNNN.png      raw weights left, averaged right
+checkpoints/NNNNNNNN/   everything to go on from step N
+ema/                    snapshots of the averages at geometric steps
+tensorboard/            scalars, where installed
+nonfinite.json          the batch that broke the numbers, if one did
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from . import checkpoint
+from .checkpoint import Checkpoint, Tensors
+from .config import TrainConfig, load_yaml, suggest, to_yaml
+from .ema import FORGET, Profile, exponent, mixture
+
+
+class RunError(RuntimeError):
+    """A run directory that is missing, in the way, or of another run."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The run directory `path`."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def config(self) -> TrainConfig:
+        return load_yaml(self.path / "config.yaml")
+
+    def about(self) -> dict[str, Any]:
+        """The content of run.json."""
+        try:
+            return json.loads((self.path / "run.json").read_bytes())
+        except (OSError, ValueError) as e:
+            raise RunError(f"{self.path} is not a readable run directory: run.json: {e}") from e
+
+    def write(self, config: TrainConfig, about: Mapping[str, Any]) -> None:
+        checkpoint.replace_file(self.path / "run.json", json.dumps(about, indent=1).encode())
+        checkpoint.replace_file(self.path / "config.yaml", to_yaml(config).encode())  # last: it marks the directory
+
+    def lines(self) -> list[dict[str, Any]]:
+        """metrics.jsonl; a last line that a crash cut short is left out."""
+        out = []
+        for line in self.metrics.read_text().splitlines() if self.metrics.exists() else []:
+            try:
+                out.append(json.loads(line))
+            except ValueError:
+                break
+        return out
+
+    def rewind(self, step: int) -> None:
+        """Forget what was logged after `step`: a resumed training logs it again."""
+        kept = [line for line in self.lines() if line["step"] <= step]
+        checkpoint.replace_file(self.metrics, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+    def newest(self) -> Checkpoint:
+        """The newest checkpoint that verifies. Raises RunError or CheckpointError when there is none."""
+        found, _ = checkpoint.latest(self.checkpoints)
+        if found is None:
+            near = "" if self.path.is_dir() else suggest(self.path.name, [p.name for p in self.path.parent.glob("*/")])
+            raise RunError(
+                f"{self.path} holds no checkpoint: is it a run directory, and has it trained for a moment{near}?"
+            )
+        return checkpoint.load(found)
+
+    # -- averages ------------------------------------------------------------------------------------------------------
+
+    def snapshot(self, step: int, averages: Tensors, clocks: Mapping[str, int]) -> None:
+        """Keep the averages of this step, and drop those that no longer matter."""
+        home = self.path / "ema"
+        home.mkdir(exist_ok=True)
+        content = averages | {f"{name}/clock": torch.tensor(clock) for name, clock in clocks.items()}
+        checkpoint.replace_file(home / f"{step:08d}.safetensors", checkpoint.to_bytes(content))
+        for old in home.glob("*.safetensors"):
+            if int(old.stem) < step / FORGET:
+                old.unlink()
+
+    def snapshots(self, step: int) -> list[Tensors]:
+        """Snapshots up to `step`, oldest first."""
+        files = sorted(p for p in (self.path / "ema").glob("[0-9]*.safetensors") if int(p.stem) <= step)
+        return [safetensors.torch.load(p.read_bytes()) for p in files]
+
+
+def weights(folder: Folder, saved: Checkpoint, profile: float | None) -> dict[str, Tensors]:
+    """Weights by player at a checkpoint: raw where `profile` is None, else averaged with that relative width.
+
+    A width that was tracked is read; any other one is rebuilt from the snapshots by least squares (ema.py). Buffers
+    are the raw ones.
+    """
+    players: dict[str, Tensors] = {}
+    for key, v in saved.tensors["players"].items():
+        name, k = key.split("/", 1)
+        players.setdefault(name, {})[k] = v
+    if profile is None:
+        return players
+    stored = [*folder.snapshots(saved.state["step"] - 1), saved.tensors["ema"]]
+    for name, own in players.items():
+        clock = saved.state["updates"][name]
+        sources: list[tuple[Profile, Tensors]] = []
+        for group in stored:
+            t = int(group[f"{name}/clock"]) if f"{name}/clock" in group else clock
+            widths: dict[float, Tensors] = {}
+            for key, v in group.items():
+                if key.startswith(f"{name}/") and key != f"{name}/clock":
+                    _, width, k = key.split("/", 2)
+                    widths.setdefault(float(width), {})[k] = v
+            if group is saved.tensors["ema"] and profile in widths:
+                sources = [(Profile(t, exponent(profile)), widths[profile])]
+                break
+            sources += [(Profile(t, exponent(s)), w) for s, w in widths.items()]
+        parts = mixture([p for p, _ in sources], Profile(clock, exponent(profile)))
+        for k in sources[0][1]:
+            total = sum(float(x) * w[k].double() for x, (_, w) in zip(parts, sources, strict=True))
+            own[k] = torch.as_tensor(total).to(own[k].dtype)
+    return players
+
+
+def start_weights(path: str | Path) -> dict[str, Tensors]:
+    """The default averaged weights of a finished or running run, by player, for a run that starts from it."""
+    folder = Folder(Path(path))
+    if not folder.path.is_dir():
+        raise RunError(f"init_from = {path}: there is no such run directory")
+    config = folder.config()
+    return weights(folder, folder.newest(), default_profile(config))
+
+
+def default_profile(config: TrainConfig) -> float:
+    """The relative EMA width that sampling uses when nobody says otherwise."""
+    return config.sampling.ema if config.sampling.ema is not None else config.denoiser.ema[0]
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine, command line and git revision (of the working directory), for run.json."""
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in ("diffflow", "torch", "numpy", "diffusers", "accelerate", "safetensors"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed as a package"
+    return versions | {"command": sys.argv, "git": git_revision()}
+
+
+def git_revision() -> str | None:
+    """The commit checked out in the working directory, with "+" when files differ from it; None outside a
+    repository.
+    """
+    try:
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain"], capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
+        return head + ("+" if dirty else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

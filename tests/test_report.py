@@ -1,0 +1,188 @@
+"""The report of a run is one page that stands alone; figures put every image where it belongs."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffflow import figures, report
+
+META = {
+    "name": "<b>cats & dogs</b>",
+    "split": "train",
+    "kind": "image",
+    "shape": [1, 8, 8],
+    "classes": ["cat", "dog"],
+    "count": 1234,
+    "mean": -0.1,
+    "std": 0.7,
+    "spread": 3.0,
+    "fingerprint": "ab" * 32,
+    "notes": ["3 images were grey"],
+}
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    home = tmp_path / "cats"
+    (home / "samples").mkdir(parents=True)
+    about = {
+        "data": META,
+        "parameters": {"denoiser": 5000},
+        "torch": "2.13.0",
+        "command": ["/bin/diffflow", "train", "a b"],
+    }
+    (home / "run.json").write_text(json.dumps(about))
+    (home / "config.yaml").write_text("sampling: {steps: 20, churn: 0.5, sigma_min: 0.002, sigma_max: 80.0}\n")
+    lines = [
+        {"step": k, "images": 16 * k, "seconds": 60.0 * k, "loss": {"denoiser": 1 / k}, "grad": {"denoiser": 2.0}}
+        for k in range(1, 31)
+    ]
+    (home / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    image = figures.png(figures.grid(np.random.default_rng(0).random((4, 1, 8, 8))))
+    for step in (10, 20, 30):
+        (home / "samples" / f"{step:06d}.png").write_bytes(image)
+    return home
+
+
+class Page(html.parser.HTMLParser):
+    """Collects tags, addresses and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [v for k, v in attrs if k in ("src", "href", "action", "data") and v]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_stands_alone(run_dir: Path) -> None:
+    text = report.write(run_dir).read_text()
+    page = Page(text)
+    assert "script" not in page.tags
+    assert "link" not in page.tags
+    assert len(page.addresses) == 4  # the newest grid, two earlier ones, the curves
+    assert all(a.startswith("data:image/png;base64,") for a in page.addresses)
+    assert not re.search(r"url\(|@import|https?://", text)
+
+
+def test_the_page_tells_what_a_stranger_asks(run_dir: Path) -> None:
+    page = Page(report.write(run_dir).read_text())
+    for words in ("5,000 parameters", "1,234 images", "30 steps", "480 examples", "30.0 minutes", "3 images were grey"):
+        assert words in page.text
+    for command in ("diffflow sample", "diffflow train --out", "--resume auto --minutes 60", "df.load(", "train 'a b'"):
+        assert command in page.text
+    assert "<b>cats & dogs</b>" in page.text  # shown, not obeyed
+    assert "here 0.5" in page.text
+
+
+def test_measurements_show_error_and_floor(run_dir: Path) -> None:
+    metrics = [{"name": "w2", "value": 1.2345, "stderr": 0.021, "floor": 1.1, "better": "lower", "n": 500}]
+    (run_dir / "evaluation.json").write_text(
+        json.dumps({"metrics": metrics, "card": {"seed": 7}, "summary": "All well."})
+    )
+    text = Page(report.write(run_dir).read_text()).text
+    for words in ("1.234 ± 0.021", "1.1", "exact Wasserstein-2", '"seed": 7', "All well."):
+        assert words in text
+
+
+def test_a_young_run_has_a_report_too(run_dir: Path) -> None:
+    (run_dir / "metrics.jsonl").write_text("")
+    for picture in (run_dir / "samples").iterdir():
+        picture.unlink()
+    assert "Training" not in Page(report.write(run_dir).read_text()).tags
+
+
+def test_no_run_no_report(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"run\.json"):
+        report.write(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e3))
+def test_plus_minus_keeps_two_digits_of_the_error(value: float, stderr: float) -> None:
+    shown, error = map(float, report.plus_minus(value, stderr).split(" ± "))
+    # Two significant digits, or whole numbers from ten on: off by at most half a unit of the last place.
+    assert abs(error - stderr) <= 0.051 * stderr + 1e-12
+    assert abs(shown - value) <= 0.051 * stderr + 1e-9
+
+
+@given(
+    n=st.integers(1, 13),
+    columns=st.none() | st.integers(1, 15),
+    channels=st.sampled_from([1, 3]),
+    gap=st.integers(0, 3),
+    scale=st.integers(1, 3),
+)
+def test_a_grid_holds_every_image_where_it_belongs(
+    n: int, columns: int | None, channels: int, gap: int, scale: int
+) -> None:
+    images = np.random.default_rng(n).random((n, channels, 5, 4))
+    sheet = np.asarray(figures.grid(images, columns, gap=gap, scale=scale))
+    wide = min(columns, n) if columns else int(np.ceil(np.sqrt(n)))
+    tall = -(-n // wide)
+    assert sheet.shape[:2] == (gap + tall * (5 * scale + gap), gap + wide * (4 * scale + gap))
+    i = n - 1
+    top, left = gap + i // wide * (5 * scale + gap), gap + i % wide * (4 * scale + gap)
+    tile = sheet[top : top + 5 * scale : scale, left : left + 4 * scale : scale]
+    np.testing.assert_array_equal(tile.reshape(5, 4, channels), np.rint(images[i] * 255).transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 4, 4), (0, 1, 4, 4), (4, 4), (2, 4, 4)])
+def test_a_grid_of_something_else_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="shape"):
+        figures.grid(np.zeros(shape))
+
+
+def test_scatter_needs_a_plane() -> None:
+    assert len(figures.png(figures.scatter(np.zeros((5, 3)), truth=np.ones((5, 3))))) > 1000
+    with pytest.raises(ValueError, match="d >= 2"):
+        figures.scatter(np.zeros((5, 1)))
+
+
+def test_the_dial_takes_grey_and_colour() -> None:
+    for shape in ((3, 1, 8, 8), (3, 3, 32, 32)):
+        rows = [figures.DialRow("a", "b", np.zeros(shape)), figures.DialRow("c", "d", np.ones(shape))]
+        assert figures.png(figures.dial(rows, ["x", "y", "z"])).startswith(b"\x89PNG")
+
+
+def test_curves_survive_gaps_and_zeros() -> None:
+    assert figures.curves([]) is None
+    assert figures.curves([{"loss": {}, "grad": {}, "images": 1}]) is None
+    lines = [{"images": k, "loss": {"a": 0.0, "b": 1.0 + k}, "grad": {"a": 1.0}} for k in range(3)]
+    assert figures.png(figures.curves(lines)).startswith(b"\x89PNG")
+
+
+def test_smoothing_keeps_a_line_a_line() -> None:
+    x = np.cumsum(np.random.default_rng(0).random(200))
+    mean_x, mean_y = figures.smooth(x, 3 * x + 1)
+    np.testing.assert_allclose(mean_y, 3 * mean_x + 1)
+
+
+def test_save_writes_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = figures.save(tmp_path / "new" / "x.bin", b"first")
+
+    def broken(self: Path, content: bytes) -> int:
+        with open(self, "wb") as file:
+            file.write(content[:2])
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_bytes", broken)
+    with pytest.raises(OSError, match="disk full"):
+        figures.save(target, b"second")
+    assert target.read_bytes() == b"first"
+    assert list(target.parent.iterdir()) == [target]
