@@ -388,14 +388,15 @@ def _times(schedule: Schedule, sigma: Tensor) -> Tensor:
 
 
 def jump(schedule: Schedule, steps: int, spread: float = 1.0) -> Tensor:
-    """The default grid, (steps + 1,): uniform in log(1 + (b/sigma)^2), b = 8 spread, then 0.
+    """The default grid, (steps + 1,): uniform in log(1 + (b/sigma)^2), b = 10 spread, then 0.
 
     `spread` is the largest principal standard deviation of the data. Far above it the denoiser is the constant data
-    mean, and long steps are exact: equal steps in b/sigma squared. Below, the ratios are equal. The last level,
-    0.1/steps, is as small as `steps` evaluations can resolve; from there one denoising ends the way.
+    mean, and long steps are exact: equal steps in b/sigma squared. Below, the ratios are equal. The last level is
+    sigma_min, or with less than 50 steps sigma_min 50/steps: few are better spent above it, and one denoising ends
+    the way.
     """
-    b, top = 8 * spread, schedule._top
-    last = min(max(schedule.sigma_min, 0.1 / steps), 0.5 * top)
+    b, top = 10 * spread, schedule._top
+    last = min(schedule.sigma_min * max(1.0, 50 / steps), 0.5 * top)
     if steps == 1:
         return _times(schedule, torch.tensor([top], dtype=torch.float64))
     u = torch.linspace(math.log1p((b / top) ** 2), math.log1p((b / last) ** 2), steps, dtype=torch.float64)

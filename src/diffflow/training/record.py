@@ -28,6 +28,7 @@ from .folder import Folder
 from .players import Outcome, Training
 
 Draw = Callable[[], torch.Tensor]
+PATIENCE = 15.0  # seconds between lines where there is no terminal to redraw
 
 
 class Recorder:
@@ -60,9 +61,10 @@ class Recorder:
 
     def after(self, training: Training, outcomes: list[Outcome]) -> None:
         """What is due after a step."""
-        self.recent += outcomes
         if not self.main:
             return
+        self.recent += outcomes
+        self.progress.update(self.bar, completed=training.step)
         if snapshot_due(training.step):
             self.folder.snapshot(
                 training.step, training.averages(), {n: p.updates for n, p in training.players.items()}
@@ -106,12 +108,12 @@ class Recorder:
         text = f"{losses}  {rate:,.0f} images/s" + (f"  {training.skipped} skipped" if training.skipped else "")
         left = self.left(training)
         if self.progress.disable:
-            if now - self.said >= 15:
+            if now - self.said >= PATIENCE:
                 self.said = now
                 self.say(f"step {training.step}  {text}" + ("" if left is None else f"  {left / 60:.1f} min left"))
         else:
             total = None if left is None else training.step + left * rate / self.config.batch
-            self.progress.update(self.bar, completed=training.step, total=total, description=text)
+            self.progress.update(self.bar, total=total, description=text)
 
     def left(self, training: Training) -> float | None:
         """Seconds to go, by whichever budget ends first."""
