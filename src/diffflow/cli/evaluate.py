@@ -88,7 +88,7 @@ class Evaluate:
         where = figures.save(run.path / "evaluation.json", json.dumps(found.to_dict(), indent=1).encode())
         show(found.to_dict()["metrics"])
         page = report.write(run.path)
-        console.print(f"protocol {where}\nreport   {page}", highlight=False)
+        console.print(f"protocol {where}\nreport   {page}", highlight=False, soft_wrap=True)
         return 0
 
 

@@ -113,6 +113,7 @@ class Train:
         console.print(
             f"report   {page}\nsample   diffflow sample {run_dir} -n 100\nmeasure  diffflow evaluate {run_dir}",
             highlight=False,
+            soft_wrap=True,
         )
         return 0
 

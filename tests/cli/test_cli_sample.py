@@ -1,0 +1,118 @@
+"""`diffflow sample`: four forms of file, one stream per sample, and refusals that leave nothing behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import diffflow as df
+from diffflow.cli import main
+
+
+def sample(runs: Path, name: str, *args: object) -> int:
+    return main(["sample", str(runs / name), *(str(a) for a in args)])
+
+
+def test_images_go_to_png_zip_and_npz_and_come_back(runs: Path, here: Path) -> None:
+    for suffix in ("png", "zip", "npz"):
+        assert sample(runs, "digits", "-n", 12, "--steps", 3, "--out", f"out/x.{suffix}") == 0
+    assert Image.open("out/x.png").mode == "L"
+    arrays = np.load("out/x.npz")
+    assert (arrays["arr_0"].shape, arrays["arr_0"].dtype) == ((12, 8, 8, 1), np.uint8)
+    assert arrays["labels"].tolist() == [*range(10), 0, 1]  # every class in turn
+    zipped, packed = (df.data.load(f"out/x.{s}", split="all") for s in ("zip", "npz"))
+    assert zipped.classes == packed.classes == [str(k) for k in range(10)]
+    assert sorted(map(bytes, zipped.x.flatten(1).numpy())) == sorted(map(bytes, packed.x.flatten(1).numpy()))
+    assert sorted(p.name for p in Path("out").iterdir()) == ["x.npz", "x.png", "x.zip"]
+
+
+def test_vectors_go_to_csv_npz_and_png(runs: Path, here: Path) -> None:
+    for suffix in ("csv", "npz", "png"):
+        assert sample(runs, "toy", "-n", 20, "--steps", 4, "--out", f"x.{suffix}") == 0
+    table = np.loadtxt("x.csv", delimiter=",", skiprows=1)
+    np.testing.assert_allclose(table, np.load("x.npz")["arr_0"], rtol=1e-5)
+    assert Image.open("x.png").size == (750, 750)
+
+
+def test_a_sample_depends_on_its_number_and_not_on_its_batch(runs: Path, here: Path) -> None:
+    ask = ("--steps", 4, "--churn", 1, "--class", 3, 7, 1)
+    assert sample(runs, "digits", "-n", 10, *ask, "--out", "whole.npz") == 0
+    assert sample(runs, "digits", "-n", 10, "--batch", 3, *ask, "--out", "pieces.npz") == 0
+    assert sample(runs, "digits", "-n", 4, "--first", 6, *ask, "--out", "rest.npz") == 0
+    whole, pieces, rest = (np.load(f"{name}.npz") for name in ("whole", "pieces", "rest"))
+    assert whole["labels"].tolist() == [3, 7, 1, 3, 7, 1, 3, 7, 1, 3]
+    assert rest["labels"].tolist() == whole["labels"][6:].tolist()
+    # float32 sums in another order move a sample by 1e-5, which can turn one grey level
+    for a, b in ((whole["arr_0"], pieces["arr_0"]), (whole["arr_0"][6:], rest["arr_0"])):
+        assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
+
+
+def test_the_dial_and_the_seed_change_samples(runs: Path, here: Path) -> None:
+    for name, args in {
+        "a": (),
+        "b": ("--churn", 1),
+        "c": ("--seed", 1),
+        "d": ("--solver", "heun"),
+        "e": ("--raw",),
+    }.items():
+        assert sample(runs, "toy", "-n", 5, "--steps", 6, *args, "--out", f"{name}.npz") == 0
+    first, *others = (np.load(f"{name}.npz")["arr_0"] for name in "abcde")
+    assert all(not np.allclose(first, other) for other in others)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--steps", 0), ("--steps 0", "at least 1")),
+        (("--churn", -1), ("--churn -1", "probability flow")),
+        (("--churn", "nan"), ("--churn nan",)),
+        (("-n", 0), ("-n 0",)),
+        (("--batch", 0), ("--batch 0",)),
+        (("--guidance", -2), ("--guidance -2",)),
+        (("--class", "cat"), ("--class cat", "0, 1, 2", "from 0 to 9")),
+        (("--class", "10"), ("--class 10",)),
+        (("--out", "x.jpg"), ("x.jpg", ".png, .zip, .npz, .csv")),
+        (("--out", "x.csv"), ("x.csv", "images")),
+    ],
+)
+def test_requests_that_cannot_be_met(
+    runs: Path, refused: Callable[..., str], args: tuple[object, ...], words: tuple[str, ...]
+) -> None:
+    message = refused("sample", runs / "digits", *args)
+    for word in words:
+        assert word in message
+
+
+def test_vectors_have_no_classes_and_no_pictures(runs: Path, refused: Callable[..., str]) -> None:
+    assert "trained without classes" in refused("sample", runs / "toy", "--class", "3")
+    assert "vectors" in refused("sample", runs / "toy", "--out", "x.zip")
+
+
+def test_a_run_that_is_not_there(runs: Path, refused: Callable[..., str]) -> None:
+    assert "diggits" in refused("sample", runs / "diggits")
+
+
+def test_a_flipped_byte_is_noticed(runs: Path, here: Path, refused: Callable[..., str]) -> None:
+    shutil.copytree(runs / "toy", here / "toy")
+    for path in sorted((here / "toy" / "checkpoints").glob("*/ema.safetensors")):
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    assert "ema.safetensors" in refused("sample", "toy")
+
+
+def test_a_full_disk_leaves_nothing_half_written(
+    runs: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: object, target: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    monkeypatch.setattr(os, "replace", full)
+    assert "No space left on device" in refused("sample", runs / "toy", "-n", 4, "--steps", 2)

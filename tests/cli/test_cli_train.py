@@ -1,0 +1,151 @@
+"""`diffflow train`: precedence, dry runs, resuming, and every kind of input that must be refused with a useful word."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import diffflow as df
+from diffflow.cli import main
+
+
+def test_a_run_directory_has_everything(runs: Path) -> None:
+    for name in ("toy", "digits"):
+        names = {p.name for p in (runs / name).iterdir()}
+        assert {"config.yaml", "run.json", "metrics.jsonl", "samples", "checkpoints", "report.html"} <= names
+    assert yaml.safe_load((runs / "toy" / "config.yaml").read_text())["model"]["net"]["width"] == 16
+    assert df.load(runs / "digits").step == 4
+
+
+def test_preset_then_file_then_flags(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "own.yaml").write_text("denoiser: {lr: 0.125, warmup: 7}\n")
+    assert main("train moons --preset toy --config own.yaml --denoiser.lr 0.5 --seed 3 --print-config".split()) == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["data"]["source"] == "moons"  # the positional, over the preset's 8gaussians
+    assert config["denoiser"]["lr"] == 0.5  # the flag, over the file
+    assert config["denoiser"]["warmup"] == 7  # the file, over the preset
+    assert config["fit"]["batch"] == df.recipes.recipe("toy").config.fit.batch
+    assert config["fit"]["seed"] == 3
+
+
+def test_printed_settings_are_a_config_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("train digits --denoiser.lr 0.25 --minutes 3 --print-config".split()) == 0
+    printed = capsys.readouterr().out
+    (here / "printed.yaml").write_text(printed)
+    assert main("train --preset toy --config printed.yaml --print-config".split()) == 0
+    assert capsys.readouterr().out == printed
+
+
+def test_minutes_replace_a_preset_s_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("train moons --fit.steps 10 --minutes 3 --print-config".split()) == 0
+    fit = yaml.safe_load(capsys.readouterr().out)["fit"]
+    assert (fit["steps"], fit["minutes"]) == (None, 3.0)
+
+
+def test_dry_run_tells_and_writes_nothing(digits: list[str], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*digits, "--dry-run", "--minutes", "2"]) == 0
+    told = capsys.readouterr().out
+    assert "1,297 of shape (1, 8, 8), 10 classes" in told
+    assert "parameters" in told
+    assert "2 minutes: about" in told
+    assert not list(here.iterdir())
+
+
+def test_extending_a_finished_run_needs_only_its_place(runs: Path, here: Path) -> None:
+    shutil.copytree(runs / "toy", here / "toy")
+    assert main("train --out toy --resume auto --steps 40".split()) == 0
+    run = df.load("toy")
+    assert run.step == 40
+    assert [line["step"] for line in run.metrics()] == [10, 20, 30, 40]
+
+
+def test_init_from_starts_a_new_run(runs: Path, here: Path) -> None:
+    args = "--model.net.width 16 --steps 10 --fit.batch 64 --out circles --init-from".split()
+    assert main(["train", "circles", *args, str(runs / "toy")]) == 0
+    assert df.load("circles").step == 10
+
+
+def test_ctrl_c_saves_a_checkpoint_and_exits_130(
+    toy: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    assert main([*toy, "--steps", "1000000", "--out", "stopped"]) == 130
+    assert "resume auto" in capsys.readouterr().err
+    step = df.load("stopped").step
+    assert step > 0
+    assert main(f"train --out stopped --resume auto --steps {step + 5}".split()) == 0
+    assert df.load("stopped").step == step + 5
+
+
+def test_a_directory_with_content_is_never_overwritten(toy: list[str], here: Path, refused: Callable[..., str]) -> None:
+    (here / "mine").mkdir()
+    (here / "mine" / "thesis.txt").write_text("years of work")
+    message = refused(*toy, "--out", "mine")
+    assert "mine exists already" in message
+    assert "resume auto" in message
+
+
+def test_unknown_names_are_met_with_a_suggestion(here: Path, refused: Callable[..., str]) -> None:
+    assert "did you mean 'digits'" in refused("train", "digits", "--preset", "digitss")
+    assert "did you mean 'moons'" in refused("train", "mons")
+    (here / "own.yaml").write_text("denoiser: {lrr: 0.1}\n")
+    message = refused("train", "moons", "--preset", "toy", "--config", "own.yaml")
+    assert "denoiser.lrr" in message
+    assert "did you mean 'lr'" in message
+    assert "--denoiser.lr" in refused("train", "moons", "--denoiser.lrr", "0.1")
+    assert "name what to learn" in refused("train")
+    assert "say what to learn" in refused("train", "--preset", "mnist")
+
+
+def test_values_that_cannot_be_meant(here: Path, refused: Callable[..., str]) -> None:
+    assert "fit.steps = 0" in refused("train", "moons", "--steps", "0")
+    assert "fit.minutes = -1" in refused("train", "moons", "--minutes", "-1")
+    assert "model.form = 'epsilon'" in refused("train", "moons", "--model.form", "epsilon")
+
+
+def test_resuming_with_other_settings_is_refused(runs: Path, refused: Callable[..., str]) -> None:
+    message = refused("train", "--out", runs / "toy", "--resume", "auto", "--denoiser.lr", "0.5")
+    assert "denoiser.lr" in message
+    assert "init_from" in message
+
+
+def picture(path: Path, size: tuple[int, int]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)).save(path)
+    return path
+
+
+def test_bad_images_are_all_named(here: Path, refused: Callable[..., str]) -> None:
+    (here / "empty").mkdir()
+    assert "empty" in refused("train", "empty")
+
+    whole = picture(here / "cut" / "a" / "1.png", (16, 16)).read_bytes()
+    for name in ("2.png", "3.png"):
+        (here / "cut" / "a" / name).write_bytes(whole[: len(whole) // 2])
+    message = refused("train", "cut")
+    assert "2.png" in message
+    assert "3.png" in message
+
+    picture(here / "mixed" / "small.png", (8, 8))
+    picture(here / "mixed" / "large.png", (16, 16))
+    message = refused("train", "mixed")
+    assert "8x8" in message or "(8, 8)" in message
+    assert "size" in message
+
+
+def test_nan_in_a_table_is_named_by_row_and_column(here: Path, refused: Callable[..., str]) -> None:
+    rows = ["height,weight", *(f"{k},{k * k}" for k in range(20))]
+    rows[7] = "6,nan"
+    (here / "table.csv").write_text("\n".join(rows))
+    message = refused("train", "table.csv")
+    assert "weight" in message
+    assert "8" in message  # the row as counted in the file
