@@ -45,18 +45,16 @@ def _require(ok: bool, what: str) -> None:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What to learn from.
-
-    source  a toy's name, "digits", or a path: idx folder, image folder or zip, .npy/.npz, .csv
-    split   which part of it
-    flip    also show mirror images (natural images; not digits)
-    size    image files only: side of a resize and centre crop
-    """
+    """What to learn from."""
 
     source: str = ""
+    """A toy's name, "digits", or a path: idx folder, image folder or zip, .npy/.npz, .csv."""
     split: str = "train"
+    """Which part of it: train, test or all."""
     flip: bool = False
+    """Also show mirror images: right for natural images, wrong for letters and digits."""
     size: int | None = None
+    """Image files only: side of a resize and centre crop."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +62,11 @@ class MLPConfig:
     """The net for vectors (nets/mlp.py)."""
 
     width: int = 256
+    """Units of a layer."""
     depth: int = 4
+    """Residual blocks."""
     embed: int = 64
+    """Fourier features of the noise level."""
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         from ..nets.mlp import MLP
@@ -82,10 +83,15 @@ class UNetConfig:
     """The net for images (nets/unet.py)."""
 
     widths: tuple[int, ...] = (32, 64, 64)
+    """Channels at each resolution; each level halves the image."""
     layers: int = 1
+    """Residual blocks at each resolution."""
     attention: bool = True
+    """Self-attention at the lowest resolution."""
     head: int = 32
+    """Channels of an attention head."""
     groups: int = 8
+    """Groups of the group normalisation."""
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         from ..nets.unet import UNet
@@ -101,16 +107,14 @@ class UNetConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The denoiser.
-
-    net            its network
-    form           what the network predicts: a row of denoiser.FORMS (edm, eps, v, x0, flow, score)
-    label_dropout  share of samples trained without their class, for guidance
-    """
+    """The denoiser."""
 
     net: UNetConfig | MLPConfig = UNetConfig()
+    """The network."""
     form: str = "edm"
+    """What the network predicts, a row of denoiser.FORMS: edm, eps, v, x0, flow, score."""
     label_dropout: float = 0.1
+    """Share of samples trained without their class, for guidance."""
 
     def __post_init__(self) -> None:
         _require(self.form in FORMS, f"model.form = {self.form!r} is unknown{suggest(self.form, list(FORMS))}")
@@ -124,21 +128,22 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class PlayerConfig:
-    """How one player moves (Adam).
-
-    lr      learning rate after `warmup` steps of linear increase
-    decay   step from which the rate falls as 1/sqrt(step) (None: constant); it knows no end, so runs can be extended
-    clip    largest gradient norm (None: no clipping)
-    ema     widths of the power-function averages kept (ema.py); the first is what sampling uses by default
-    """
+    """How one player moves (Adam)."""
 
     lr: float = 1e-3
+    """Learning rate after the warm-up."""
     betas: tuple[float, float] = (0.9, 0.99)
+    """Adam's memories of the gradient and of its square."""
     weight_decay: float = 0.0
+    """AdamW's weight decay."""
     clip: float | None = 1.0
+    """Largest gradient norm; none: no clipping."""
     warmup: int = 100
+    """Steps of linear increase of the learning rate."""
     decay: int | None = None
+    """Step from which the rate falls as 1/sqrt(step); none: constant. It knows no end, so runs can be extended."""
     ema: tuple[float, ...] = (0.05, 0.10)
+    """Widths of the power-function averages kept; the first is what sampling uses by default."""
 
     def __post_init__(self) -> None:
         _require(self.lr > 0 and math.isfinite(self.lr), f"lr = {self.lr} must be positive")
@@ -161,30 +166,32 @@ class PlayerConfig:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """The training loop.
-
-    batch               samples per step, over all processes and micro-batches together
-    accumulate          micro-batches per step: more of them, less memory
-    steps, minutes      when to stop (whichever comes first); both count the whole training, resumed parts included
-    precision           fp32, or bf16 autocast
-    compile             torch.compile the networks
-    log_every           steps between lines of metrics.jsonl
-    checkpoint_minutes  time between checkpoints;  keep: how many stay
-    sample_minutes      time between sample grids
-    """
+    """The training loop."""
 
     batch: int = 128
+    """Samples per step, over all processes and micro-batches together."""
     accumulate: int = 1
+    """Micro-batches per step: more of them, less memory."""
     steps: int | None = None
+    """Stop at this step, counted over the whole training, resumed parts included."""
     minutes: float | None = None
+    """Stop after this long, counted likewise; whichever comes first."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    """fp32, or bf16 autocast."""
     compile: bool = False
+    """torch.compile the networks."""
     seed: int = 0
+    """Seed of weights, data order and noise."""
     log_every: int = 50
+    """Steps between lines of metrics.jsonl."""
     checkpoint_minutes: float = 2.0
+    """Time between checkpoints."""
     sample_minutes: float = 3.0
+    """Time between sample grids."""
     keep: int = 2
+    """How many checkpoints stay."""
     tensorboard: bool = True
+    """Write TensorBoard scalars where it is installed."""
 
     def __post_init__(self) -> None:
         _require(self.batch >= 1, f"fit.batch = {self.batch} must be at least 1")
@@ -206,19 +213,20 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How samples are drawn when nobody says otherwise, on the EDM schedule from sigma_max to sigma_min.
-
-    churn     0 = deterministic probability flow, 1 = reverse SDE
-    guidance  1 = the class-conditional law itself; more sharpens it (classifier-free guidance)
-    ema       width of the weight average to use (None: the player's first profile)
-    """
+    """How samples are drawn when nobody says otherwise, on the EDM schedule from sigma_max to sigma_min."""
 
     steps: int = 20
+    """Steps of the solver."""
     churn: float = 0.0
+    """0 is the deterministic probability flow, 1 the reverse SDE."""
     guidance: float = 1.0
+    """1 is the class-conditional law itself; more sharpens it (classifier-free guidance)."""
     sigma_min: float = 0.002
+    """Lowest noise level."""
     sigma_max: float = 80.0
+    """Highest noise level."""
     ema: float | None = None
+    """Width of the weight average to use; none: the player's first."""
 
     def __post_init__(self) -> None:
         _require(self.steps >= 1, f"steps = {self.steps} must be at least 1")

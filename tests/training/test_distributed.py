@@ -1,0 +1,76 @@
+"""Two gloo processes hold equal weights, and those one process would have had with the same global batch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+import diffflow as df
+
+SCRIPT = str(Path(__file__).with_name("two.py"))
+LAUNCH = {
+    "one": [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "1",
+        "--mixed_precision",
+        "no",
+        SCRIPT,
+    ],
+    "two": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", SCRIPT],
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    out = {}
+    for name, command in LAUNCH.items():
+        out[name] = tmp_path_factory.mktemp("launch") / name
+        done = subprocess.run(
+            [*command, str(out[name])],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+    return out
+
+
+def results(folder: Path, rank: int):
+    return safetensors.torch.load_file(folder / f"{rank}.safetensors"), json.loads(
+        (folder / f"{rank}.json").read_text()
+    )
+
+
+def test_two_processes_are_one(runs):
+    one, alone = results(runs["one"], 0)
+    first, log = results(runs["two"], 0)
+    second, other = results(runs["two"], 1)
+    assert (alone["world"], log["world"], other["world"]) == (1, 2, 2)
+    assert log["reductions"] == 12  # one a turn, whatever the number of micro-batches
+    assert alone["reductions"] == 0
+    assert log["losses"] == other["losses"]
+    assert log["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+    for k in one:
+        assert torch.equal(first[k], second[k]), k
+        # gradients differ by the rounding of sums in another order, about 1e-7 of their size; Adam turns that into
+        # 1e-7 of a step of 1e-3,
+        # except where a gradient is itself rounding, where a step may differ by part of its size
+        torch.testing.assert_close(first[k], one[k], rtol=1e-4, atol=2e-5)
+
+
+def test_a_run_directory_has_one_writer(runs):
+    one, two = (df.load(runs[k] / "run", device="cpu") for k in ("one", "two"))
+    assert [line["step"] for line in two.metrics()] == [4, 8, 12]
+    assert two.versions["processes"] == 2
+    for a, b in zip(one.denoiser.parameters(), two.denoiser.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)

@@ -1,0 +1,113 @@
+"""Networks keep shapes, see their condition, resolve the noise level, and cost nothing at import."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from diffflow.denoiser import Denoiser, quarter_log
+from diffflow.nets.mlp import MLP
+from diffflow.nets.unet import UNet, frequency_shift, unet2d
+
+
+def unet(shape=(1, 8, 8), classes=3, widths=(8, 16), **settings) -> UNet:
+    torch.manual_seed(0)
+    net = UNet(shape, classes, widths, head=8, groups=4, **settings)
+    torch.nn.init.normal_(net.unet.conv_out.weight, std=0.1)
+    return net.eval()
+
+
+@pytest.mark.parametrize(
+    ("shape", "widths"),
+    [((1, 8, 8), (8, 16)), ((1, 28, 28), (8, 8, 16)), ((3, 32, 32), (8, 8, 8, 8)), ((2, 13, 9), (8, 8, 8))],
+)
+def test_images_of_any_size_keep_their_shape_and_gradients_reach_every_pixel(shape, widths):
+    net = unet(shape, widths=widths)
+    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    out = net(x, torch.zeros(2), torch.tensor([0, -1]))
+    assert out.shape == x.shape
+    (grad,) = torch.autograd.grad(out[0].square().sum(), x)
+    assert (grad[0] != 0).all()
+    assert (grad[1] == 0).all()  # samples do not see each other
+
+
+def test_a_float_time_is_cast_to_an_integer_by_the_backbone_and_ours_never_is():
+    net = unet().unet
+    x = torch.randn(1, 1, 8, 8)
+    labels = torch.tensor([0])
+    whole, float_, tensor = (net(x, t, class_labels=labels).sample for t in (0, 0.9, torch.tensor([0.9])))
+    assert torch.equal(whole, float_)  # the trap
+    assert not torch.allclose(whole, tensor)
+    D = Denoiser(unet(), 0.5)
+    near, far = D(x, torch.tensor(0.50)), D(x, torch.tensor(0.55))
+    assert not torch.allclose(near, far, rtol=1e-4)
+
+
+def test_the_backbone_is_native_and_takes_a_quarter_log_sigma():
+    net = unet()
+    x, sigma = torch.randn(2, 1, 8, 8), torch.tensor([0.01, 5.0])
+    native = net.unet(x, quarter_log(sigma), class_labels=torch.tensor([3, 1])).sample  # 3 = the row of "no class"
+    torch.testing.assert_close(net(x, quarter_log(sigma), torch.tensor([-1, 1])), native)
+    assert type(net.unet) is unet2d()
+    assert net.unet.config.dropout == 0.0
+
+
+@pytest.mark.parametrize("width", [8, 16, 32, 64, 128])
+def test_the_time_embedding_resolves_a_tenth_of_sigma_everywhere(width):
+    """|e(1.1 sigma) - e(sigma)| / |e|: frequencies up to 64 turn by 64 * 0.25 ln 1.1 = 1.5 radians; diffusers'
+    default ones, at most 1, by 0.024.
+    """
+    sigma = torch.logspace(-2.7, 1.9, 40)
+    net = unet(widths=(width, width)).unet
+    assert net.config.freq_shift == frequency_shift(width)
+
+    def change(project) -> torch.Tensor:
+        here, there = project(quarter_log(sigma)), project(quarter_log(1.1 * sigma))
+        return (there - here).norm(dim=1) / here.norm(dim=1)
+
+    assert change(net.time_proj).min() > 0.2
+    net.time_proj.downscale_freq_shift = 0
+    assert change(net.time_proj).max() <= 0.25 * math.log(1.1) * 1.001
+
+
+@pytest.mark.parametrize("build", [lambda k: unet(classes=k), lambda k: MLP(64, k, width=16, depth=2)])
+def test_no_class_is_a_class_of_its_own(build):
+    net = build(3).eval()
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    x = torch.randn(4, *getattr(net, "shape", (64,)))
+    out = [net(x, torch.zeros(4), c) for c in (None, torch.full((4,), -1), *(torch.full((4,), k) for k in range(3)))]
+    torch.testing.assert_close(out[0], out[1])
+    for i in range(1, 5):
+        for j in range(1, i):
+            assert not torch.allclose(out[i], out[j])
+    plain = build(0)
+    assert plain(x, torch.zeros(4), None).shape == x.shape
+
+
+def test_mlp_reads_its_noise_level():
+    net = MLP(2, width=32, depth=2)
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    x = torch.randn(1, 2).expand(2, 2)
+    near = net(x, quarter_log(torch.tensor([0.5, 0.55])))
+    assert (near[0] - near[1]).norm() > 0.01 * near.norm()
+
+
+def test_sizes_that_cannot_be_meant_are_refused():
+    with pytest.raises(ValueError, match=r"widths = \(9,\)"):
+        UNet((1, 8, 8), widths=(9,))
+    with pytest.raises(ValueError, match="multiple of head = 32"):
+        UNet((1, 8, 8), widths=(8, 16))
+    with pytest.raises(ValueError, match=r"takes \(n, 1, 8, 8\)"):
+        unet()(torch.zeros(1, 1, 9, 9), torch.zeros(1))
+    with pytest.raises(ValueError, match=r"takes \(n, 3\)"):
+        MLP(3)(torch.zeros(1, 2), torch.zeros(1))
+
+
+def test_importing_the_library_imports_no_backbone():
+    heavy = ("diffusers", "accelerate", "torchvision", "tensorboard")
+    code = f"import sys, diffflow.run, diffflow.nets.unet; sys.exit(any(m in sys.modules for m in {heavy}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,57 @@
+"""Trains under a launcher, for test_distributed.py: each process writes the weights it ends with.
+
+torchrun --nproc-per-node 2 two.py OUT          (or `accelerate launch`, or plain python)
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+import diffflow as df
+from diffflow.objectives.score import ScoreMatching
+from diffflow.training import checkpoint
+from diffflow.training.config import DataConfig, FitConfig, MLPConfig, ModelConfig, PlayerConfig, TrainConfig
+from diffflow.training.fit import Feed, fit, train
+from diffflow.training.place import find_place
+from diffflow.training.players import Training
+
+CONFIG = TrainConfig(
+    DataConfig("8gaussians"),
+    ModelConfig(MLPConfig(width=16, depth=1, embed=8)),
+    denoiser=PlayerConfig(lr=1e-3, warmup=5),
+    fit=FitConfig(batch=32, accumulate=2, steps=12, log_every=4, tensorboard=False),
+)
+
+
+class Log:
+    def __init__(self):
+        self.losses = []
+
+    def after(self, training, outcomes):
+        self.losses += [o.loss for o in outcomes]
+
+
+def main(out: Path) -> None:
+    torch.set_num_threads(1)
+    place, data, log = find_place("cpu"), df.data.load("8gaussians"), Log()
+    torch.manual_seed(0)
+    denoiser = CONFIG.model.build(data.meta())
+    training = Training(ScoreMatching(denoiser, CONFIG.loss, 0.1), {"denoiser": CONFIG.denoiser})
+    reductions, original = [], torch.distributed.all_reduce
+    torch.distributed.all_reduce = lambda *a, **k: (reductions.append(1), original(*a, **k))[1]
+    fit(training, Feed(data, 0, place.device), CONFIG.fit, place, log)
+    torch.distributed.all_reduce = original
+    out.mkdir(exist_ok=True)
+    tensors = training.tensors()
+    checkpoint.write(out / f"{place.rank}.safetensors", checkpoint.to_bytes(tensors["players"] | tensors["ema"]))
+    (out / f"{place.rank}.json").write_text(
+        json.dumps({"losses": log.losses, "reductions": len(reductions), "world": place.world})
+    )
+    place.wait()
+    train(CONFIG, out / "run", device="cpu", data=data)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
