@@ -1,0 +1,278 @@
+"""Accuracy of deterministic samplers at equal numbers of evaluations: ours beside diffusers' and azula's, in one run.
+
+Target laws with an exact denoiser, EDM coordinates: start y = 80 eps, noise levels from 80 to 0.002, the last
+evaluation gives the answer. Everybody gets the same denoiser (float64; peers that insist on float32 say so in their
+name), the same starts and a budget of N calls, counted. The error of a start is its distance to a very fine solution
+from the same start (1200 steps to 0.002, then a denoising), divided by sqrt(dimension); reported are the root mean
+square over starts, which a few starts that end in another mode can dominate, and the median. Peers appear with every
+combination of solver, order and grid in peers.py, and the best is picked with hindsight, per target and N, separately
+for each of the two errors. Ours is the default of `df.sample(sde, x0, steps=N)`, one rule for all; the other rows of
+ours show the family.
+
+    ring8        8 components on a circle, 2-D                lowrank3072  10 components of rank 16 in 3072-D
+    narrow256    256 narrow components in 64-D                extras       grid25, moons, full16, digits (8 x 8 images)
+
+lowrank3072 is solved in 171 coordinates, which loses nothing: means and factors span 170 dimensions, and in the 2902
+orthogonal ones every component is the same isotropic Gaussian, so there each solver only scales the start; one
+coordinate carries its norm.
+
+    python benchmarks/solvers.py --out results/solvers.json            (all: about an hour on one core)
+    python benchmarks/solvers.py --quick --targets ring8 --nfe 10      (seconds)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import peers
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from torch import Tensor
+
+import diffflow as df
+
+F64 = torch.float64
+NFE = (5, 8, 10, 15, 20, 30, 50)
+STARTS = 2026  # a seed that no target uses: the same numbers as means and as starts would be no random start
+
+
+# -- targets -----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Target:
+    """A law, unit-normal starts eps (n, d), and the dimension that errors are divided by (the root of)."""
+
+    law: df.GaussianMixture
+    start: Callable[[int, torch.Generator], Tensor]
+    dimension: int
+
+
+def mixture(means: Tensor, **shape) -> Target:
+    d = means.shape[1]
+    return Target(df.GaussianMixture(means, **shape), lambda n, g: torch.randn(n, d, generator=g, dtype=F64), d)
+
+
+def ring8() -> Target:
+    a = torch.arange(8, dtype=F64) * math.pi / 4
+    return mixture(math.sqrt(2 * (0.25 - 0.03**2)) * torch.stack([a.cos(), a.sin()], 1), stds=0.03)
+
+
+def narrow256() -> Target:
+    g = torch.Generator().manual_seed(3)
+    return mixture(0.5 * torch.randn(256, 64, generator=g, dtype=F64), stds=0.02)
+
+
+def lowrank3072() -> Target:
+    """Covariance F F^T + 0.02^2 I, eigenvalues of F F^T falling as 1/j; variance 0.25 per dimension, 0.1 from means."""
+    g = torch.Generator().manual_seed(0)
+    k, r, d = 10, 16, 3072
+    mu = torch.randn(k, d, generator=g, dtype=F64)
+    mu = mu / mu.norm(dim=1, keepdim=True) * math.sqrt(0.4 * 0.25 * d)
+    ev = 1 / torch.arange(1, r + 1, dtype=F64)
+    ev = ev / ev.sum() * 0.6 * 0.25 * d
+    u = torch.stack([torch.linalg.qr(torch.randn(d, r, generator=g, dtype=F64))[0] for _ in range(k)]) * ev.sqrt()
+    frame = torch.linalg.qr(torch.cat([mu, u.transpose(1, 2).reshape(k * r, d)]).T)[0]  # (3072, 170)
+    q = frame.shape[1]
+    pad = torch.nn.functional.pad
+    law = df.GaussianMixture(pad(mu @ frame, (0, 1)), factors=pad(frame.T @ u, (0, 0, 0, 1)), stds=0.02)
+
+    def start(n: int, g: torch.Generator) -> Tensor:
+        eps = torch.randn(n, d, generator=g, dtype=F64)
+        inside = eps @ frame
+        return torch.cat([inside, (eps.square().sum(1) - inside.square().sum(1)).sqrt()[:, None]], 1)
+
+    assert q == k * (r + 1)
+    return Target(law, start, d)
+
+
+def grid25() -> Target:
+    g = torch.arange(-2, 3, dtype=F64) * 2
+    return mixture(torch.cartesian_prod(g, g) / 2.828, stds=0.05 / 2.828)
+
+
+def moons() -> Target:
+    a = torch.linspace(0, math.pi, 64, dtype=F64)
+    upper, lower = torch.stack([a.cos(), a.sin()], 1), torch.stack([1 - a.cos(), 0.5 - a.sin()], 1)
+    means = torch.cat([upper, lower])
+    return mixture(means - means.mean(0), stds=0.05)
+
+
+def full16() -> Target:
+    """Twelve full covariances with eigenvalues log-uniform over three decades."""
+    g = torch.Generator().manual_seed(7)
+    means = torch.randn(12, 16, generator=g, dtype=F64)
+    q = torch.linalg.qr(torch.randn(12, 16, 16, generator=g, dtype=F64))[0]
+    ev = 0.5 * 10 ** (-3 * torch.rand(12, 16, generator=g, dtype=F64))
+    return mixture(means, covariances=q @ torch.diag_embed(ev) @ q.transpose(1, 2))
+
+
+def digits() -> Target:
+    """The 1797 handwritten digits of 8 x 8 pixels in [-1, 1], each blurred by 0.1."""
+    from sklearn.datasets import load_digits
+
+    return mixture(torch.from_numpy(load_digits(return_X_y=True)[0]) / 8 - 1, stds=0.1)
+
+
+TARGETS = {"ring8": ring8, "lowrank3072": lowrank3072, "narrow256": narrow256}
+EXTRAS = {"grid25": grid25, "moons": moons, "full16": full16, "digits": digits}
+
+
+class Counted:
+    """A law's denoiser that counts its calls and, like a trained one, knows the spread of its data."""
+
+    def __init__(self, law: df.GaussianMixture) -> None:
+        self.law, self.calls = law, 0
+        self.spread, self.cost = law.spread, 1
+
+    def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
+        self.calls += 1
+        return self.law.denoise(y, sigma)
+
+
+# -- ours --------------------------------------------------------------------------------------------------------------
+def solve(solver: df.solvers.Solver | None, grid, denoise: peers.Denoise, y: Tensor, n: int) -> Tensor:
+    s = df.EDM(sigma_min=peers.LOW, sigma_max=peers.TOP)
+    steps = (n + 1) // 2 if isinstance(solver, df.Heun) else n  # the last of Heun's steps costs one evaluation
+    return df.sample(df.probability_flow(s, s.score(denoise)), y, steps=steps, solver=solver, grid=grid).last
+
+
+DEFAULT = peers.Peer("diffflow", "default", "default", partial(solve, None, None))
+
+
+def ours() -> Iterator[peers.Peer]:
+    yield DEFAULT
+    grids = {"default": None, "karras 7": df.karras, "log-uniform": df.log_uniform}
+    for name, grid in grids.items():
+        for order in (1, 2, 3, 4):
+            yield peers.Peer("diffflow", f"Exponential {order}", name, partial(solve, df.Exponential(order), grid))
+    yield peers.Peer("diffflow", "Euler", "karras 7", partial(solve, df.Euler(), df.karras))
+    yield peers.Peer("diffflow", "Heun", "karras 7", partial(solve, df.Heun(), df.karras), least=3)
+
+
+# -- measuring ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Row:
+    target: str
+    nfe: int
+    library: str
+    solver: str
+    grid: str
+    calls: int
+    rms: float
+    median: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.library} {self.solver}, {self.grid}"
+
+
+def error(x: Tensor, reference: Tensor, dimension: int) -> tuple[float, float]:
+    e = (x - reference).square().sum(1).div(dimension)
+    return e.mean().sqrt().item(), e.sqrt().median().item()
+
+
+def reference(law: df.GaussianMixture, y: Tensor, levels: int) -> tuple[Tensor, float]:
+    """azula's zEAB of order 4 on `levels` noise levels, and its RMS distance to our order 4 on the same levels."""
+    fine = peers.azula_run(partial(peers.az.zEABSampler, order=4), 1, peers.log_uniform, law.denoise, y, levels)
+    check = solve(df.Exponential(4), df.log_uniform, Counted(law), y, levels)
+    return fine, (fine - check).square().sum(1).mean().sqrt().item()
+
+
+@torch.no_grad()
+def measure(name: str, target: Target, nfe: list[int], starts: int, levels: int, step: Callable) -> Iterator[Row]:
+    y = peers.TOP * target.start(starts, torch.Generator().manual_seed(STARTS))
+    fine, doubt = reference(target.law, y, levels)
+    step(name, f"{name}: two fine solutions differ by {doubt / math.sqrt(target.dimension):.1e} (RMS)")
+    for n in nfe:
+        for peer in [*ours(), *peers.peers()]:
+            if n < peer.least:
+                continue
+            denoise = Counted(target.law)
+            rms, median = error(peer.run(denoise, y, n), fine, target.dimension)
+            if denoise.calls > n:
+                raise RuntimeError(f"{peer.name} used {denoise.calls} evaluations of {n}")
+            if peer.library == "diffflow" and not math.isfinite(rms):
+                raise RuntimeError(f"{peer.name} gave {rms} on {name} at N = {n}")
+            if math.isfinite(rms):  # a peer may overflow on a grid that was not made for it
+                yield Row(name, n, peer.library, peer.solver, peer.grid, denoise.calls, rms, median)
+        step(f"{name}, N = {n}")
+
+
+def summary(rows: list[Row]) -> list[dict]:
+    """Per target and N: our default, the best peer by RMS and by median, and the ratios."""
+    out = []
+    for target, n in dict.fromkeys((r.target, r.nfe) for r in rows):
+        here = [r for r in rows if (r.target, r.nfe) == (target, n)]
+        mine = next(r for r in here if (r.library, r.solver) == ("diffflow", "default"))
+        theirs = [r for r in here if r.library != "diffflow"]
+        line = {"target": target, "nfe": n}
+        for key in ("rms", "median"):
+            best = min(theirs, key=lambda r: getattr(r, key))
+            value, level = getattr(mine, key), getattr(best, key)
+            line |= {key: value, f"peer_{key}": level, f"peer_{key}_name": best.name, f"{key}_ratio": value / level}
+        out.append(line)
+    return out
+
+
+def show(lines: list[dict], starts: int) -> None:
+    table = Table(title=f"default of df.sample against the best of all peers, {starts} starts, error / sqrt(dimension)")
+    for head in ("target", "N", "RMS", "best peer", "ratio", "by", "median", "best peer", "ratio", "by"):
+        table.add_column(head, justify="left" if head in ("target", "by") else "right", overflow="fold")
+    for r in lines:
+        cells = [r["target"], str(r["nfe"])]
+        for key in ("rms", "median"):
+            ratio = r[f"{key}_ratio"]
+            colour = "green" if ratio <= 1 else "red"
+            cells += [f"{r[key]:.2g}", f"{r[f'peer_{key}']:.2g}", f"[{colour}]{ratio:.2f}", r[f"peer_{key}_name"]]
+        table.add_row(*cells)
+    Console(width=None if sys.stdout.isatty() else 180).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = TARGETS | EXTRAS
+    parser.add_argument("--targets", nargs="+", choices=list(known), default=list(TARGETS))
+    parser.add_argument("--nfe", nargs="+", type=int, default=list(NFE), help="numbers of evaluations, at least 3")
+    parser.add_argument("--starts", type=int, default=2048)
+    parser.add_argument("--quick", action="store_true", help="256 starts, N = 5 10 20, a coarser reference")
+    parser.add_argument("--out", type=Path, default=None, help="where to write every row as JSON")
+    args = parser.parse_args()
+    if args.quick:
+        args.starts = min(args.starts, 256)
+        args.nfe = [n for n in args.nfe if n in (5, 10, 20)] or args.nfe
+    if min(args.nfe) < 3:
+        parser.error(f"--nfe {min(args.nfe)}: peers' multistep methods need at least 3 evaluations")
+
+    rows: list[Row] = []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=len(args.targets) * (1 + len(args.nfe)))
+
+        def step(text: str, note: str = "") -> None:
+            progress.update(task, advance=1, description=text)
+            if note:
+                progress.console.print(note)
+
+        for name in args.targets:
+            rows += measure(name, known[name](), args.nfe, args.starts, 401 if args.quick else 1201, step)
+    lines = summary(rows)
+    show(lines, args.starts)
+    if args.out is not None:
+        versions = {k: version(k) for k in ("torch", "diffusers", "azula")} | {"diffflow": df.__version__}
+        head = {"command": ["python", *sys.argv], "python": platform.python_version(), "versions": versions}
+        head |= {"starts": args.starts, "summary": lines, "rows": [asdict(r) for r in rows]}
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(head, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
