@@ -63,6 +63,17 @@ def test_tweedie(q, sigma):
     )
 
 
+def test_many_narrow_components_keep_their_density_in_float32():
+    """The fast branch for large mixtures cancels nothing: float32 against float64, std .002 in 64-D."""
+    means = torch.randn(100, 64, generator=torch.Generator().manual_seed(0), dtype=F64)
+    q = df.GaussianMixture(means, 0.002)
+    x = q.to(torch.float32).sample(20, df.Noise(0))
+    exact = df.GaussianMixture(means.float().double(), 0.002).log_prob(x.double())
+    assert (
+        q.to(torch.float32).log_prob(x).double() - exact
+    ).abs().max() < 1e-2  # float32's own 1e-7 of differences / std
+
+
 @given(q=MIXTURES)
 @settings(max_examples=20, deadline=None)
 def test_spread_and_narrowest_are_the_extreme_principal_stds(q):

@@ -1,16 +1,16 @@
-r"""Fields: what pushes particles. A field maps particles x (n, *shape) at time t (float64, 0-d or (n,)) to tangents
-(n, *shape).
+r"""Fields: what pushes particles. A field maps particles x at time t to tangents.
 
-Two fields can enter the equation: the data score  grad log r_t  (`ScoreField`, from a Law, a Denoiser or any D(y,
-sigma)) and the gradient of the log-ratio  log r_t/p_t  (a `Ratio`, which may also offer the log-ratio itself, the
-logit). With y = x / scale and the denoiser D(y, sigma) = E[Y | Y + sigma eps = y],
+Two fields can enter the equation: the data score grad log r_t (`ScoreField`, from a Law, a Denoiser or any D(y, sigma))
+and the gradient of the log-ratio log r_t/p_t (a `Ratio`, which also offers the log-ratio itself, the logit). With
+y = x / scale and the denoiser D(y, sigma) = E[Y | Y + sigma eps = y], Tweedie and the chain rule give
 
-    grad_x log r_t(x) = (D(y, sigma) - y) / (scale sigma^2)                                     (Tweedie and the chain
-    rule, theory.md section 0)
+    grad_x log r_t(x) = (D(y, sigma) - y) / (scale sigma^2)
 
 `observe(x, t)` is the one door through which the cloud enters: fields made of particles (kernels.py) answer with a
 copy that has seen x. `cost` counts network evaluations per particle and call (an input gradient counts 2, guidance
 counts 2).
+
+Shapes: x (n, *shape), t float64 0-d or (n,) -> (n, *shape).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from .laws import Law
-from .schedule import Schedule, Time, per_particle
+from .schedule import Schedule, Time, clock, per_particle
 
 Cond = Any  # what a network is conditioned on: labels (n,) int64, or None
 
@@ -73,7 +73,8 @@ class Sum(Field):
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         out = torch.zeros_like(x)
         for weight, field in self.terms:
-            out = out + (weight(t) if callable(weight) else weight) * field(x, t)
+            w = per_particle(clock(weight(t)), x) if callable(weight) else weight
+            out = out + w * field(x, t)
         return out
 
     def given(self, cond: Cond) -> Field:
@@ -185,11 +186,16 @@ class Piecewise(Field):
         self.cost, self.cloud = max(f.cost for f in fields), any(f.cloud for f in fields)
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
-        now = float(t)
-        if not self.edges[0] <= now <= self.edges[-1]:
-            raise ValueError(f"t={now} is outside [{self.edges[0]}, {self.edges[-1]}], where this field is defined")
-        i = sum(now >= e for e in self.edges[1:-1])
-        return self.fields[i](x, t)
+        now = clock(t)
+        if not bool(((now >= self.edges[0]) & (now <= self.edges[-1])).all()):
+            raise ValueError(f"t={t} is outside [{self.edges[0]}, {self.edges[-1]}], where this field is defined")
+        piece = torch.bucketize(now, torch.tensor(self.edges[1:-1], dtype=torch.float64), right=True)
+        if piece.ndim == 0:
+            return self.fields[int(piece)](x, t)
+        out = torch.empty_like(x)
+        for i in piece.unique().tolist():
+            out[piece == i] = self.fields[i](x[piece == i], now[piece == i])
+        return out
 
     def _map(self, change: Callable[[Field], Field]) -> Piecewise:
         other = copy.copy(self)

@@ -1,13 +1,13 @@
 r"""Fields from the cloud alone: kernel density estimates of the particles' own law.
 
-    p_h(x) = 1/n sum_i N(x; x_i, h^2 I),        grad log p_h(x) = (m(x) - x) / h^2,     m = kernel-weighted mean of
-    the cloud     (mean shift)
+    p_h(x) = 1/n sum_i N(x; x_i, h^2 I),    grad log p_h(x) = (m(x) - x) / h^2,    m = kernel-weighted mean of the cloud
 
 `KernelRatio` pairs it with the target blurred by the same h, so that bias cancels: grad log (r * N_h) / p_h. Whether
 a particle of the cloud leaves itself out of the sum is a choice: without its own kernel the estimate has no 1/n bias
 (right for looking at a cloud), but in a flow a particle that has lost its neighbours is pushed away from them without
-end; its own kernel then holds it (right for moving one, the default). O(n^2); for few dimensions (theory.md section
-2, item 3).
+end; its own kernel then holds it (right for moving one, the default).
+
+O(n^2); for few dimensions (theory.md section 2, item 3). Shapes: x (n, *shape) -> (n, *shape).
 """
 
 from __future__ import annotations

@@ -9,8 +9,7 @@ scale * (Y + sigma eps) has means scale mu_k, a_k -> scale^2 a_k and s_k^2 -> sc
 s_k^2 + sigma^2 and responsibilities rho_k(y),
 
     score(y)      = sum_k rho_k [ -(y - mu_k)/v_k + U_k diag(a_k / (v_k (a_k + v_k))) U_k^T (y - mu_k) ]
-    denoise(y)    = E[Y | Y + sigma eps = y] = y + sigma^2 score(y)
-    (Tweedie)
+    denoise(y)    = E[Y | Y + sigma eps = y] = y + sigma^2 score(y)                                (Tweedie)
 
 Shapes: means (k, *shape), x (n, *shape) -> log_prob (n,), score (n, *shape). The 2-D toys are mixtures too (curves as
 fine mixtures), so that "a model learned the two moons" has an exact meaning.
@@ -111,8 +110,7 @@ class GaussianMixture:
             self.axes, singular, _ = torch.linalg.svd(f, full_matrices=False)
             self.extra = singular**2
 
-    # -- the mixture as a thing
-    # ------------------------------------------------------------------------------------------------
+    # -- the mixture as a thing ---------------------------------------------------------------------------------------
     @property
     def weights(self) -> Tensor:
         return self.log_weights.exp()
@@ -178,8 +176,7 @@ class GaussianMixture:
                 y[mine] += z[mine] @ self.axes[j].T
         return y.reshape(n, *self.shape)
 
-    # -- density and score
-    # -----------------------------------------------------------------------------------------------------
+    # -- density and score --------------------------------------------------------------------------------------------
     def _components(self, y: Tensor, sigma: Time) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """log(w_k N_k(y)) (n, k), v (n or 1, k), a / (a + v) (n or 1, k, r), U^T (y - mu) (n, k, r), for flat y (n,
         d) and noise sigma."""
@@ -188,10 +185,11 @@ class GaussianMixture:
         if not bool((v > 0).all()):
             raise ValueError("a law made of points has no density; ask for .noised(scale, sigma) with sigma > 0")
         d = y.shape[1]
-        if self.means.numel() <= 4096:  # differences are the more exact, products the faster in high dimension
+        if self.means.numel() <= 4096:
             square = ((y[:, None, :] - self.means) ** 2).sum(-1)
-        else:
-            square = (y.square().sum(1, keepdim=True) - 2 * y @ self.means.T + self.means.square().sum(1)).clamp_min(0)
+        else:  # products are the faster, and cancel: in float64
+            a, b = y.double(), self.means.double()
+            square = (a.square().sum(1, keepdim=True) - 2 * a @ b.T + b.square().sum(1)).clamp_min(0).to(y)
         along = torch.einsum("nd,kdr->nkr", y, self.axes) - torch.einsum("kd,kdr->kr", self.means, self.axes)
         share = self.extra / (self.extra + v[:, :, None])
         quad = (square - (along**2 * share).sum(-1)) / v
@@ -238,8 +236,7 @@ class Empirical(GaussianMixture):
         super().__init__(points, 0.0)
 
 
-# -- toys: plane laws that everybody draws, each with an exact density
-# ---------------------------------------------------------------
+# -- toys: plane laws that everybody draws, each with an exact density ------------------------------------------------
 def _grid(n: int, lo: float, hi: float) -> Tensor:
     """n midpoints of equal cells of [lo, hi]."""
     return lo + (hi - lo) * (torch.arange(n) + 0.5) / n

@@ -1,11 +1,12 @@
-r"""Exact likelihood: the density of the particles by the change of variables along their own velocity.
+r"""Exact likelihood: the density of the particles by the change of variables along their own velocity (theory.md 13).
 
     dX/dt = v(X, t),      log p_T(x) = log p_0(X_0) - int_0^T div v(X_t, t) dt,      X_T = x
-    (theory.md eq. 13)
 
 v is free of g2, so every point of a spectrum line has the same likelihood. The value is the density at t = horizon:
 of the target noised at sigma_min. div v is the trace of the Jacobian: exactly (d reverse products), or as E[e^T J e]
-over random signs e (Hutchinson). Shapes: x (n, *shape) -> nats (n,).
+over random signs e (Hutchinson).
+
+Shapes: x (n, *shape) -> nats (n,).
 """
 
 from __future__ import annotations

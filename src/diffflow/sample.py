@@ -99,16 +99,18 @@ def sample(
         sde: the equation.
         x0: particles (n, *shape) at the grid's first time, or how many to draw from sde.start.
         steps: number of steps; on a schedule with the default solver also the number of evaluations. Ignored where a
-        grid of times is given. solver: default Exponential(4) on a schedule (weak order 2 with noise), else Euler.
+            grid of times is given.
+        solver: default Exponential(4) on a schedule (weak order 2 with noise), else Euler.
         grid: times, or a rule such as `karras`; a last time of schedule.clean denoises to sigma = 0, a last time of
-        horizon stops at sigma_min. noise: streams, one per particle; or a BrownianPath.
+            horizon stops at sigma_min.
+        noise: streams, one per particle; or a BrownianPath.
         cond: condition for the fields, e.g. labels (n,).
         keep: keep every k-th state (and the first and last).
         on_step: called after each step.
 
     Raises:
         ValueError: steps below 1, a grid that does not rise, no start for a number of particles, a step too large for
-        a stiff target.
+            a stiff target.
     """
     times = _times(sde, steps, grid)
     if isinstance(x0, int):

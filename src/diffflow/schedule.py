@@ -1,18 +1,18 @@
 r"""Noise schedules: how the target law is blurred and scaled on its way from noise (t = 0) to data (t = horizon).
 
     r_t = law of  scale(t) * (Y + sigma(t) * eps),      Y ~ data,  eps ~ N(0, I)
-    (EDM's two functions)
 
-sigma falls from sigma_max at t = 0 to sigma_min at t = horizon. Everything a stochastic differential equation needs
-follows:
+with EDM's two functions. sigma falls from sigma_max at t = 0 to sigma_min at t = horizon. Everything a stochastic
+differential equation needs follows (theory.md eq. 4):
 
-    rate(t) = scale'/scale          f(x, t) = rate x                the drift that the scaling dictates
-    lam2(t) = -2 scale^2 sigma sigma'                               squared diffusion of the forward noising process
-    (theory.md eq. 4) logsnr(t) = -2 log sigma
+    rate(t)   = scale'/scale                 the drift that the scaling dictates is f(x, t) = rate x
+    lam2(t)   = -2 scale^2 sigma sigma'      squared diffusion of the forward noising process
+    logsnr(t) = -2 log sigma
 
 Each schedule is written once, in noising time s = s_max - t where the textbooks have their formulas; `clean` is the
-time at which sigma = 0 (beyond the horizon; a step onto it is a denoising). Clock and coefficients are float64: t a
-float, 0-d or (n,); results 0-d or (n,).
+time at which sigma = 0 (beyond the horizon; a step onto it is a denoising). Clock and coefficients are float64.
+
+Shapes: t a float, 0-d or (n,); results 0-d or (n,).
 """
 
 from __future__ import annotations
@@ -50,8 +50,7 @@ class Schedule:
     sigma_min: float
     sigma_max: float | None
 
-    # -- in noising time
-    # -------------------------------------------------------------------------------------------------------
+    # -- in noising time ----------------------------------------------------------------------------------------------
     def _sigma(self, s: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} must define _sigma")
 
@@ -88,8 +87,7 @@ class Schedule:
         """Noising time at t = 0."""
         return self._inverse(clock(self._top)).item()
 
-    # -- in generation time
-    # ----------------------------------------------------------------------------------------------------
+    # -- in generation time -------------------------------------------------------------------------------------------
     @property
     def horizon(self) -> float:
         """Generation time at which sigma = sigma_min."""
@@ -142,8 +140,7 @@ class Schedule:
         """f(x, t) = rate(t) x."""
         return per_particle(self.rate(t), x) * x
 
-    # -- meeting laws and networks
-    # ---------------------------------------------------------------------------------------------
+    # -- meeting laws and networks ------------------------------------------------------------------------------------
     def law(self, data: Law, t: Time) -> Law:
         """r_t: the law of scale(t) * (Y + sigma(t) eps)."""
         return data.noised(self.scale(t).item(), self.sigma(t).item())
@@ -364,8 +361,7 @@ class Levels(Schedule):
         raise ValueError("a staircase of levels has no inverse: many times share one sigma")
 
 
-# -- grids: noise levels to visit, ending on the clean 0
-# -----------------------------------------------------------------------------
+# -- grids: noise levels to visit, ending on the clean 0 --------------------------------------------------------------
 def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> Tensor:
     """Times of sigma = (sigma_max^(1/rho) + i/(n-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho and of 0: (steps +
     1,) (Karras et al. 2022, eq. 5)."""

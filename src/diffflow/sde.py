@@ -1,18 +1,19 @@
-r"""The equation. Every model of this library is a value of it:
+r"""The equation. Every model of this library is a value of it (theory.md eq. 2):
 
     dX = [ f + (beta - g2/2) grad log(r/p) + (g2/2) grad log r ] dt + sqrt(g2 - lam2) dW
-    (theory.md eq. 2)
 
 r_t is the target law at time t, p_t the law of the particles; t runs from 0 (prior) to `horizon` (data). Two fields
 can enter, the data score grad log r_t and the gradient of the log-ratio grad log r_t/p_t. What each coefficient does:
 
-    f, beta, lam2   decide the law p_t:   d/dt p = -div(p [f + beta grad log(r/p)]) - (lam2/2) Laplace p
-    (eq. 3) g2              is a gauge: it decides how noisy each path is, not where the cloud goes
-    (Proposition 2) lam2            is signed; negative is the analytic continuation, extra entropy
+    f, beta, lam2   decide the law p_t (eq. 3):
+                    d/dt p = -div(p [f + beta grad log(r/p)]) - (lam2/2) Laplace p
+    g2              is a gauge (Proposition 2): how noisy each path is, not where the cloud goes
+    lam2            is signed; negative is the analytic continuation, extra entropy
 
 p_t is needed only where g2 != 2 beta, the data score only where g2 != 0: a field whose weight is zero is never
-evaluated. The cloud's own velocity, free of g2, gives likelihoods:  v = f + (beta - lam2/2) grad log(r/p) + (lam2/2)
-grad log r                 (eq. 13).
+evaluated. The cloud's own velocity, free of g2, gives likelihoods (eq. 13):
+
+    v = f + (beta - lam2/2) grad log(r/p) + (lam2/2) grad log r
 
 Shapes: x (n, *shape), t float64 0-d (or (n,)), drift and velocity (n, *shape), noise 0-d.
 """
@@ -96,8 +97,7 @@ class DiffFlow:
     papers: tuple[str, ...] = ()
     tally: Tally | None = field(default=None, repr=False, compare=False)
 
-    # -- coefficients
-    # ----------------------------------------------------------------------------------------------------------
+    # -- coefficients -------------------------------------------------------------------------------------------------
     def noise(self, t: Time) -> Tensor:
         """sqrt(g2 - lam2), what multiplies dW ~ N(0, dt I). Raises where g2 < lam2: no real process has that noise."""
         g2, lam2 = _value(self.g2, t), _value(self.lam2, t)
@@ -136,8 +136,7 @@ class DiffFlow:
         """True when a field is made of the particles themselves."""
         return any(f is not None and f.cloud for f in (self.score, self.ratio))
 
-    # -- fields
-    # ----------------------------------------------------------------------------------------------------------------
+    # -- fields -------------------------------------------------------------------------------------------------------
     def _count(self, f: Field) -> None:
         if self.tally is not None:
             self.tally.nfe += f.cost
@@ -225,8 +224,7 @@ class DiffFlow:
             d = d + per_particle(scale * sigma**2 * ratio / score, x) * self._ratio_at(x, t)
         return d
 
-    # -- new equations from this one
-    # -------------------------------------------------------------------------------------------
+    # -- new equations from this one ----------------------------------------------------------------------------------
     def gauge(self, g2: Coefficient) -> DiffFlow:
         """The same law of particles with another stochasticity g2 (Proposition 2). Where g2 != 2 beta this needs a
         ratio."""

@@ -50,12 +50,12 @@ def _stable(sde: DiffFlow, t0: float, t1: float) -> None:
     On a component of variance v a step h of speed beta has the stationary variance v / (1 - h beta / (2 v)): doubled
     at h beta = v, infinite at 2 v.
     """
-    if not isinstance(sde.score, LawScore) or callable(sde.beta):
+    if not isinstance(sde.score, LawScore) or callable(sde.g2):
         return
-    v = sde.score.law.narrowest**2
-    stiff = float(sde.beta) * (t1 - t0) / v
+    v, beta = sde.score.law.narrowest**2, float(sde.g2) / 2  # what the score is weighed with
+    stiff = beta * (t1 - t0) / v
     if stiff > 1:
-        steps = math.ceil(sde.horizon * float(sde.beta) / (0.1 * v))
+        steps = math.ceil(sde.horizon * beta / (0.1 * v))
         raise ValueError(
             f"a step of {t1 - t0:.3g} is too large for components of std {math.sqrt(v):.3g}: "
             f"step * beta / variance = {stiff:.3g}, and above 1 the samples are spread wrongly. "

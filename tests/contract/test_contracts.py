@@ -35,6 +35,7 @@ FIELDS = {
     "ratio": df.LawRatio(lambda t: Q, lambda t: P),
     "guided": df.guide(S.score(Toy()), 2.0),
     "sum": 0.5 * S.score(Q) - df.LawScore(P),
+    "weighted": (lambda t: 1 + t) * S.score(Q),
     "piecewise": df.Piecewise([0.0, 0.5, 1.0], [df.LawScore(Q), df.LawScore(P)]),
     "kernel": df.KernelScore(0.4),
     "kernel ratio": df.KernelRatio(Q, 0.4),
@@ -76,8 +77,8 @@ def test_field(name):
         assert torch.allclose(v[2:5], seen(x[2:5], 0.5))  # particles do not see each other
 
 
-@pytest.mark.parametrize("name", ["law", "denoiser"])
-def test_scores_take_one_time_per_particle(name):
+@pytest.mark.parametrize("name", ["law", "denoiser", "ratio", "weighted", "piecewise"])
+def test_fields_take_one_time_per_particle(name):
     x, t = Q.sample(4, df.Noise(0)), torch.tensor([0.1, 0.4, 0.6, 0.9], dtype=F64)
     assert torch.allclose(FIELDS[name](x, t), torch.cat([FIELDS[name](x[i : i + 1], t[i]) for i in range(4)]))
 

@@ -19,8 +19,7 @@ CLASSES = [df.EDM, df.VE, df.VP, df.SubVP, df.Cosine, df.RectifiedFlow]
 Q = df.GaussianMixture(torch.tensor([[-0.6, 0.1], [0.7, 0.4]], dtype=F64), [0.3, 0.2], [0.4, 0.6])
 
 
-# -- the laws, small
-# ------------------------------------------------------------------------------------------------------------------
+# -- the laws, small --------------------------------------------------------------------------------------------------
 def consistency(s: df.Schedule) -> None:
     """Ends, derivatives and inverse of the schedule; its textbook identity."""
     assert math.isclose(s.sigma(0.0).item(), s.sigma_max, rel_tol=1e-6)
@@ -171,8 +170,7 @@ def broken(s: df.Schedule) -> str | None:
     return None
 
 
-# -- the mutations
-# --------------------------------------------------------------------------------------------------------------------
+# -- the mutations ----------------------------------------------------------------------------------------------------
 def reverse(f: Callable) -> Callable:
     return lambda self, t: f(self, self.horizon - schedules.clock(t))
 
