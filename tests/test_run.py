@@ -11,6 +11,7 @@ from rich.console import Console
 import diffflow as df
 from diffflow.training import checkpoint
 from diffflow.training.config import (
+    ConfigError,
     DataConfig,
     FitConfig,
     MLPConfig,
@@ -169,9 +170,26 @@ def test_runs_without_classes_say_so(points):
         points.log_prob(torch.zeros(4, 3))
 
 
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "mps", "meta", "cpu:1", ""])
+def test_a_device_that_cannot_be_used_is_named_with_those_that_can(path, name):
+    with pytest.raises(ConfigError, match=rf"--device {name} cannot be used: .* have cpu"):
+        df.load(path, device=name)
+
+
+def test_the_start_lives_where_the_network_does(path):
+    """Tensors without numbers stand in for an accelerator: like one, they do not mix with the CPU's."""
+    run = df.load(path, device="cpu")
+    run.denoiser.to("meta")
+    assert run.device.type == "meta"
+    assert run.sde().start.sample(2).device == run.device
+    assert df.sample(run.sde(churn=0.5), 2, steps=3).last.device == run.device
+
+
 def test_directories_that_are_no_runs_are_named(tmp_path, path):
     with pytest.raises(RunError, match=r"nothing.*not a readable run"):
         df.load(tmp_path / "nothing")
+    with pytest.raises(RunError, match=r"digist is not .* did you mean 'digits'\?"):
+        df.load(path.with_name("digist"))
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(RunError, match="holds no checkpoint"):
         df.load(tmp_path)

@@ -30,6 +30,7 @@ from .sde import DiffFlow
 from .solvers import Solver
 from .training.config import TrainConfig
 from .training.folder import Folder, default_profile, weights
+from .training.place import find_device
 
 Labels = int | Sequence[int] | Tensor | None
 
@@ -84,7 +85,7 @@ class Run:
         return Folder(self.path).lines()
 
     def sde(self, gan: float = 0.0, churn: float = 0.0, guidance: float = 1.0, cond: Labels = None) -> DiffFlow:
-        """The equation at (gan, churn) of the spectrum, in model units, with its start.
+        """The equation at (gan, churn) of the spectrum, in model units, with its start, on the run's device.
 
         guidance  1 is the law of the class itself, more sharpens it
         cond      class index, or one per particle; None: no class
@@ -95,7 +96,7 @@ class Run:
         if guidance != 1.0 and not self.denoiser.classes:
             raise ValueError(f"guidance = {guidance} needs classes, and this run was trained without: leave it at 1")
         labels = None if cond is None else self._labels(cond, None)
-        return settings.sde(self.denoiser, self.data, gan=gan, cond=labels)
+        return settings.sde(self.denoiser, self.data, labels)
 
     def _labels(self, cond: int | Sequence[int] | Tensor, n: int | None) -> Tensor:
         """Class indices on the run's device, checked: 0-d, or (n,)."""
@@ -148,10 +149,9 @@ class Run:
         parts: list[Trajectory] = []
         for first in range(0, n, batch):
             size, here = min(batch, n - first), noise.shift(first)
-            start = defaults.start(self.data).sample(size, here.fork("start")).to(self.device)
             own = None if labels is None else labels[first : first + size]
             parts.append(
-                sample(sde, start, steps, solver=solver, grid=grid, noise=here, cond=own, keep=keep, on_step=on_step)
+                sample(sde, size, steps, solver=solver, grid=grid, noise=here, cond=own, keep=keep, on_step=on_step)
             )
         last = torch.cat([self.decode(p.last).cpu() for p in parts])
         kept = [
@@ -179,11 +179,11 @@ def load(
     raw        the raw weights instead of averaged ones
     sigma_rel  relative width of the weight average (default: the run's own); any in (0, 0.28), rebuilt from snapshots
                where it was not tracked
-    device     default: the best there is
+    device     default: the best there is (training/place.py)
 
-    Raises RunError, ConfigError or CheckpointError with what is wrong.
+    Raises RunError, ConfigError (a device that is not there, too) or CheckpointError with what is wrong.
     """
-    folder = Folder(Path(path))
+    folder, place = Folder(Path(path)), find_device(device)
     about, saved = folder.about(), folder.newest()
     config = folder.config()
     if raw and sigma_rel is not None:
@@ -191,7 +191,6 @@ def load(
     denoiser = config.model.build(about["data"])
     profile = None if raw else default_profile(config) if sigma_rel is None else sigma_rel
     denoiser.load_state_dict(weights(folder, saved, profile)["denoiser"])
-    place = device or torch.accelerator.current_accelerator() or "cpu"
     denoiser.to(place).eval().requires_grad_(False)
     versions = {k: v for k, v in about.items() if k not in ("data", "finished")}
     return Run(folder.path, config, about["data"], denoiser, saved.state["step"], versions)

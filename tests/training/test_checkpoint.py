@@ -43,6 +43,45 @@ def test_old_ones_are_pruned_and_the_same_step_can_be_saved_again(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=8), st.integers(1, 4))
+def test_what_was_just_written_stays_whatever_else_is_there(tmp_path_factory, steps, keep):
+    folder = tmp_path_factory.mktemp("run")
+    for step in steps:
+        newer = {p for p in checkpoint.listed(folder) if int(p.name) > step}
+        path = store(folder, step, keep)
+        left = checkpoint.listed(folder)
+        assert path in left
+        assert checkpoint.flaw(path) is None
+        assert newer <= set(left)
+        if len(steps) == 1:
+            assert len(left) == 1
+
+
+def test_a_whole_checkpoint_of_the_same_step_is_left_alone_and_a_corrupt_one_replaced(tmp_path):
+    path = store(tmp_path, 5)
+    before = {p: p.stat().st_mtime_ns for p in [path, *path.iterdir()]}
+    assert store(tmp_path, 5) == path
+    assert {p: p.stat().st_mtime_ns for p in [path, *path.iterdir()]} == before
+    flip(path / "players.safetensors", 9)
+    assert store(tmp_path, 5) == path
+    assert checkpoint.flaw(path) is None
+
+
+def test_what_is_newer_than_the_step_gone_on_from_is_set_aside(tmp_path):
+    for _ in range(2):  # the second time something of that name has been set aside before
+        for step in (1, 2, 3, 10**8):
+            store(tmp_path, step)
+        lines = checkpoint.set_aside(tmp_path, 2)
+        assert [p.name for p in checkpoint.listed(tmp_path)] == ["00000001", "00000002"]
+        assert len(lines) == 2
+        assert "00000003" in lines[0]
+        assert "100000000" in lines[1]
+        assert checkpoint.flaw(tmp_path / "00000003.aside") is None
+    assert not checkpoint.set_aside(tmp_path, 2)
+    assert not checkpoint.set_aside(tmp_path / "nothing", 0)
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     st.sampled_from(["players.safetensors", "objective.safetensors", "state.json", "manifest.json"]),
@@ -61,6 +100,69 @@ def test_a_flipped_byte_anywhere_is_noticed_and_the_older_one_taken(tmp_path_fac
     flip(old / name, at)
     with pytest.raises(CheckpointError, match="no usable checkpoint"):
         checkpoint.latest(folder)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """A folder with two checkpoints, and the manifest of the newer one."""
+    folder = tmp_path_factory.mktemp("pair")
+    old, new = store(folder, 1), store(folder, 2)
+    return old, new, (new / "manifest.json").read_bytes()
+
+
+def verdict(pair, manifest: bytes) -> None:
+    """With any manifest a checkpoint is either as whole as it was, or skipped with a reason."""
+    old, new, whole = pair
+    (new / "manifest.json").write_bytes(manifest)
+    found, skipped = checkpoint.latest(new.parent)
+    if found == new:
+        assert json.loads(manifest) == json.loads(whole)
+        assert not skipped
+    else:
+        assert found == old
+        assert len(skipped) == 1
+        assert str(new) in skipped[0]
+        with pytest.raises(CheckpointError, match="cannot be used"):
+            checkpoint.load(new)
+
+
+def test_any_flipped_bit_of_the_manifest_is_noticed(pair):
+    for at in range(len(pair[2])):
+        broken = bytearray(pair[2])
+        broken[at] ^= 1 << (at % 8)
+        verdict(pair, bytes(broken))
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    ["state.json", "players.safetensors", "objective.safetensors", "bytes", "sha256", "\0"]
+                ),
+                inner,
+                max_size=6,
+            )
+        ),
+    )
+)
+def test_any_other_manifest_is_refused(pair, content):
+    verdict(pair, json.dumps(content).encode())
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"null", b"{}", b"3", b"[" * 10**5, b"\xff"])
+def test_a_manifest_that_lists_nothing_vouches_for_nothing(pair, text):
+    verdict(pair, text)
+
+
+def test_a_file_that_the_manifest_leaves_out_is_noticed(pair):
+    _, new, whole = pair
+    for name in ("state.json", "players.safetensors"):
+        verdict(pair, json.dumps({k: v for k, v in json.loads(whole).items() if k != name}).encode())
+        assert name in str(checkpoint.flaw(new))
 
 
 def test_missing_and_shortened_files_are_noticed(tmp_path):
@@ -126,8 +228,10 @@ def test_a_crash_at_any_write_leaves_a_usable_folder(tmp_path, monkeypatch):
         else:
             assert last == 4  # three files and the manifest
     monkeypatch.setattr(checkpoint, "write", write)
+    (tmp_path / ".00000001.tmp").mkdir(exist_ok=True)
     new = store(tmp_path, 3)
     assert checkpoint.latest(tmp_path)[0] == new
+    assert not list(tmp_path.glob(".*"))  # what the dead left is gone, whatever step they were at
 
 
 def test_single_files_are_replaced_whole(tmp_path, monkeypatch):

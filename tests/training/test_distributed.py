@@ -68,6 +68,13 @@ def test_two_processes_are_one(runs):
         torch.testing.assert_close(first[k], one[k], rtol=1e-4, atol=2e-5)
 
 
+def test_the_broken_sample_is_named_whichever_process_showed_it(runs):
+    (_, alone), (_, first), (_, second) = results(runs["one"], 0), results(runs["two"], 0), results(runs["two"], 1)
+    assert alone["broken"] == first["broken"] == second["broken"]
+    assert len(alone["broken"]["rows"]) == 32
+    assert alone["broken"]["rows_with_nonfinite_loss"] == alone["broken"]["rows"][-1:]
+
+
 def test_a_run_directory_has_one_writer(runs):
     one, two = (df.load(runs[k] / "run", device="cpu") for k in ("one", "two"))
     assert [line["step"] for line in two.metrics()] == [4, 8, 12]

@@ -71,7 +71,7 @@ class Nobody:
         pass
 
 
-# -- turns -------------------------------------------------------------------------------------------------------------
+# -- turns ------------------------------------------------------------------------------------------------------------
 
 
 class Number(nn.Module):
@@ -177,7 +177,7 @@ def test_clipping_bounds_the_gradient_not_the_reported_norm():
     assert moved[0][1] == pytest.approx(moved[0][0], rel=1e-4)
 
 
-# -- data order --------------------------------------------------------------------------------------------------------
+# -- data order -------------------------------------------------------------------------------------------------------
 
 
 def test_every_epoch_is_a_new_permutation_and_a_function_of_the_sample_number(data):
@@ -204,7 +204,7 @@ def test_half_the_images_are_mirrored_and_always_the_same_ones():
     torch.testing.assert_close(stream(150, 7).x, batch.x[50:57], rtol=0, atol=0)
 
 
-# -- runs that survive -------------------------------------------------------------------------------------------------
+# -- runs that survive ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cut", [1, 17, 39])
@@ -275,8 +275,32 @@ def test_resuming_a_corrupt_run_takes_the_older_checkpoint_and_says_so(tmp_path,
     console = quiet()
     train(TINY, path, resume="auto", data=data, console=console)
     assert "skipped" in console.file.getvalue()
+    assert "set aside" in console.file.getvalue()
     assert "00000020" in console.file.getvalue()
     assert same(path, whole)
+    # the corrupt one counted for nothing: what the resumed run wrote, and what it went on from, are the two that stay
+    assert [p.name for p in checkpoint.listed(path / "checkpoints")] == ["00000010", "00000040"]
+
+
+@pytest.mark.parametrize("manifest", ["[]", "null", "{}", '{"state.json": 3}'])
+def test_a_manifest_of_another_shape_is_skipped_too(tmp_path, data, whole, manifest):
+    path = train(replace(TINY, {"fit.steps": 38}), tmp_path / "run", data=data, console=quiet())
+    train(replace(TINY, {"fit.steps": 39}), path, resume="auto", data=data, console=quiet())
+    (path / "checkpoints" / "00000039" / "manifest.json").write_text(manifest)
+    console = quiet()
+    train(TINY, path, resume="auto", data=data, console=console)
+    assert "00000039: its manifest.json is corrupt" in console.file.getvalue()
+    assert same(path, whole)
+
+
+def test_a_run_keeps_what_it_writes_after_going_back(tmp_path, data):
+    """The newest checkpoint is always of the branch that is trained now, also when it was pruned to one."""
+    path = train(replace(TINY, {"fit.steps": 30}), tmp_path / "run", data=data, console=quiet())
+    train(replace(TINY, {"fit.steps": 35}), path, resume="auto", data=data, console=quiet())
+    back = replace(TINY, {"fit.steps": 32, "fit.keep": 1})
+    train(back, path, resume=path / "checkpoints" / "00000030", data=data, console=quiet())
+    assert Folder(path).newest().state["step"] == 32
+    assert [p.name for p in checkpoint.listed(path / "checkpoints")] == ["00000032"]
 
 
 def test_an_explicit_checkpoint_must_be_of_this_run(tmp_path, data, whole):
@@ -284,7 +308,7 @@ def test_an_explicit_checkpoint_must_be_of_this_run(tmp_path, data, whole):
     train(replace(TINY, {"fit.steps": 20}), path, resume="auto", data=data, console=quiet())
     train(TINY, path, resume=path / "checkpoints" / "00000010", data=data, console=quiet())
     assert same(path, whole)
-    with pytest.raises(RunError, match="init_from"):
+    with pytest.raises(RunError, match="--init-from"):
         train(TINY, path, resume=whole / "checkpoints" / "00000040", data=data, console=quiet())
 
 
@@ -310,7 +334,7 @@ def test_ctrl_c_writes_a_checkpoint_and_the_run_goes_on_from_it(tmp_path, data, 
         original = Folder.snapshot
         try:
             Folder.snapshot = lambda self, step, *rest: sender() if step == 16 else None
-            with pytest.raises(Interrupted, match="resume auto") as error:
+            with pytest.raises(Interrupted, match="--resume auto") as error:
                 train(TINY, path, data=data, console=console)
         finally:
             Folder.snapshot = original
@@ -345,7 +369,7 @@ def test_resuming_with_changed_settings_names_them(tmp_path, data, whole):
 
 
 def test_an_occupied_directory_is_never_overwritten(tmp_path, data, whole):
-    with pytest.raises(RunError, match="resume auto"):
+    with pytest.raises(RunError, match="--resume auto"):
         train(TINY, whole, data=data, console=quiet())
     (tmp_path / "file").write_text("mine")
     with pytest.raises(RunError, match="exists"):
@@ -382,7 +406,7 @@ def test_a_run_can_start_from_another_s_weights(tmp_path, data, whole):
     assert not (tmp_path / "wide").exists()
 
 
-# -- what goes wrong ---------------------------------------------------------------------------------------------------
+# -- what goes wrong --------------------------------------------------------------------------------------------------
 
 
 def test_three_broken_steps_in_a_row_end_the_run_with_the_batch_written_down(tmp_path, data):
@@ -427,7 +451,7 @@ def test_out_of_memory_is_answered_with_what_to_change():
     training = Training(Big(), {"a": PlayerConfig(), "b": PlayerConfig()})
     with pytest.raises(
         OutOfMemory,
-        match=r"cpu ran out of memory with 6 samples.*fit.accumulate = 2 \(same result, 3 samples.*fit.batch = 3.*bf16",
+        match=r"cpu ran out of memory with 6 samples.*--fit.accumulate 2 \(same result, 3 samples.*--fit.batch 3.*bf16",
     ):
         fit(training, feed, FitConfig(batch=6, steps=1), CPU, Nobody())
 
@@ -456,7 +480,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, data, whole, monkeypatc
     assert same(path, whole)
 
 
-# -- what a run leaves -------------------------------------------------------------------------------------------------
+# -- what a run leaves ------------------------------------------------------------------------------------------------
 
 
 def test_a_run_directory_holds_what_the_conventions_say(whole):

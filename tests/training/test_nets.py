@@ -21,7 +21,8 @@ def unet(shape=(1, 8, 8), classes=3, widths=(8, 16), **settings) -> UNet:
 
 @pytest.mark.parametrize(
     ("shape", "widths"),
-    [((1, 8, 8), (8, 16)), ((1, 28, 28), (8, 8, 16)), ((3, 32, 32), (8, 8, 8, 8)), ((2, 13, 9), (8, 8, 8))],
+    [((1, 8, 8), (8, 16)), ((1, 28, 28), (8, 8, 16)), ((3, 32, 32), (8, 8, 8, 8)), ((2, 13, 9), (8, 8, 8))]
+    + [((1, *size), (8, 8, 8)) for size in ((2, 2), (1, 1), (1, 7), (8, 3))],  # too small to reflect
 )
 def test_images_of_any_size_keep_their_shape_and_gradients_reach_every_pixel(shape, widths):
     net = unet(shape, widths=widths)

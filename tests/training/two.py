@@ -13,7 +13,7 @@ import diffflow as df
 from diffflow.objectives.score import ScoreMatching
 from diffflow.training import checkpoint
 from diffflow.training.config import DataConfig, FitConfig, MLPConfig, ModelConfig, PlayerConfig, TrainConfig
-from diffflow.training.fit import Feed, fit, train
+from diffflow.training.fit import Feed, NonFinite, fit, train
 from diffflow.training.place import find_place
 from diffflow.training.players import Training
 
@@ -33,6 +33,24 @@ class Log:
         self.losses += [o.loss for o in outcomes]
 
 
+def broken(place, data) -> dict:
+    """What is written of a batch whose last sample, which the last process shows, is not a number."""
+    feed = Feed(data, 0, place.device)
+
+    def bad(first, n):
+        batch = feed(first, n)
+        if (first + n) % CONFIG.fit.batch == 0:
+            batch.x[-1] = float("nan")
+        return batch
+
+    training = Training(ScoreMatching(CONFIG.model.build(data.meta()), CONFIG.loss, 0.1), {"denoiser": CONFIG.denoiser})
+    try:
+        fit(training, bad, CONFIG.fit, place, Log())
+    except NonFinite as e:
+        return e.batch
+    raise SystemExit("a sample that is not a number was not noticed")
+
+
 def main(out: Path) -> None:
     torch.set_num_threads(1)
     place, data, log = find_place("cpu"), df.data.load("8gaussians"), Log()
@@ -47,7 +65,14 @@ def main(out: Path) -> None:
     tensors = training.tensors()
     checkpoint.write(out / f"{place.rank}.safetensors", checkpoint.to_bytes(tensors["players"] | tensors["ema"]))
     (out / f"{place.rank}.json").write_text(
-        json.dumps({"losses": log.losses, "reductions": len(reductions), "world": place.world})
+        json.dumps(
+            {
+                "losses": log.losses,
+                "reductions": len(reductions),
+                "world": place.world,
+                "broken": broken(place, data),
+            }
+        )
     )
     place.wait()
     train(CONFIG, out / "run", device="cpu", data=data)

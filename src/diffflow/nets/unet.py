@@ -5,7 +5,8 @@ The adapter does three things and adds no parameter of its own:
           0..1000 and nearly blind to 0.25 ln sigma in [-1.6, 1.1]. A freq_shift beyond `half` turns the exponent's
           sign: w runs from 1 up to about 64, which resolves it, and the net remains a plain `UNet2DModel` that takes
           0.25 ln sigma itself (what diffusers' EDM samplers pass).
-  size    with L resolution levels an image must be divisible by 2^(L-1); other sizes are padded by reflection.
+  size    with L resolution levels an image must be divisible by 2^(L-1); other sizes are padded by reflection,
+          and by repeating the border where there is too little to reflect.
   class   one extra row of the class table means "no class" (cond None or -1), for label dropout and guidance.
 
 Shapes: x (n, c, h, w), time (n,), cond (n,) int64 or None.
@@ -97,7 +98,7 @@ class UNet(nn.Module):
         height, width = x.shape[2:]
         down, right = -height % self.multiple, -width % self.multiple
         if down or right:
-            x = F.pad(x, (0, right, 0, down), mode="reflect")
+            x = F.pad(x, (0, right, 0, down), mode="reflect" if down < height and right < width else "replicate")
         labels = rows(cond, len(x), self.classes, x.device) if self.classes else None
         out = self.unet(x, time, class_labels=labels).sample
         return out[..., :height, :width] if down or right else out

@@ -66,15 +66,19 @@ def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 def save(
     folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int = 2
 ) -> Path:
-    """Write checkpoint `step` under `folder` and prune all but the newest `keep`. Returns its path.
+    """Write checkpoint `step` under `folder` and prune all but the newest `keep` up to it. Returns its path.
 
+    The state is a function of the step, so a whole checkpoint of that step that is there already stays as it is.
     Raises CheckpointError when the disk refuses; what was there before is untouched and nothing half-written stays.
     """
     final = folder / f"{step:08d}"
     temporary = folder / f".{final.name}.tmp"
+    if final.is_dir() and flaw(final) is None:
+        return final
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
+        for stale in folder.glob(".*.tmp"):  # a run has one writer, so these are of dead ones
+            shutil.rmtree(stale, ignore_errors=True)
         temporary.mkdir()
         files = {f"{name}.safetensors": to_bytes(group) for name, group in tensors.items()}
         files["state.json"] = json.dumps(state, indent=1).encode()
@@ -85,16 +89,30 @@ def save(
             for name, content in files.items()
         }
         write(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
-        if final.exists():  # the same step again, after a resume: the newcomer is whole, so the old one may go
+        if final.exists():  # it does not verify, see above
             shutil.rmtree(final)
         os.replace(temporary, final)
         _sync(folder)
     except OSError as e:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(_failure(final, e, listed(folder))) from e
-    for old in listed(folder)[:-keep]:
+    for old in [p for p in listed(folder) if int(p.name) <= step][:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def set_aside(folder: Path, step: int) -> list[str]:
+    """Rename what is newer than `step` under `folder`, and say so in a line each: a training that goes on from `step`
+    writes these steps again, and must neither count the old ones among those it keeps nor take them up later.
+    """
+    lines = []
+    for path in listed(folder):
+        if int(path.name) > step:
+            aside = path.with_name(f"{path.name}.aside")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            lines.append(f"set aside {path} as {aside.name}: the run goes on from step {step}. Delete it at will")
+    return lines
 
 
 def _failure(path: Path, e: OSError, kept: list[Path] | None = None) -> str:
@@ -121,7 +139,8 @@ def _sync(folder: Path) -> None:
 
 def listed(folder: Path) -> list[Path]:
     """Checkpoints under `folder`, oldest first, unverified."""
-    return sorted((p for p in folder.glob("[0-9]*") if p.is_dir()), key=lambda p: p.name) if folder.is_dir() else []
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted((p for p in found if p.name.isdecimal() and p.is_dir()), key=lambda p: int(p.name))
 
 
 def flaw(path: Path) -> str | None:
@@ -130,13 +149,19 @@ def flaw(path: Path) -> str | None:
         manifest = json.loads((path / "manifest.json").read_bytes())
     except FileNotFoundError:
         return "it has no manifest.json: the save was not completed"
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         return f"its manifest.json cannot be read ({e})"
+    if not isinstance(manifest, dict):
+        return "its manifest.json is corrupt: it is not a table of files"
+    if unlisted := {"state.json", *(p.name for p in path.glob("*.safetensors"))} - manifest.keys():
+        return f"its manifest.json is corrupt: it does not list {', '.join(sorted(unlisted))}"
     for name, entry in manifest.items():
+        if not isinstance(entry, dict) or entry.keys() != {"sha256", "bytes"}:
+            return f"its manifest.json is corrupt: it does not give the size and sha256 of {name}"
         try:
             content = (path / name).read_bytes()
-        except OSError as e:
-            return f"{name} cannot be read ({e.strerror or e})"
+        except (OSError, ValueError) as e:  # ValueError: no file can have such a name
+            return f"{name} cannot be read ({e})"
         if len(content) != entry["bytes"]:
             return f"{name} has {len(content)} bytes instead of {entry['bytes']}"
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:

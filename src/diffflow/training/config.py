@@ -21,7 +21,6 @@ from torch import nn
 
 from ..denoiser import FORMS, Denoiser
 from ..fields import guide
-from ..laws import Gaussian
 from ..objectives.score import EDMWeighting, EpsWeighting, FlowWeighting, VWeighting
 from ..schedule import EDM
 from ..sde import DiffFlow
@@ -73,7 +72,8 @@ class MLPConfig:
 
         _require(
             len(shape) == 1,
-            f"MLPConfig is for vectors, and the data has shape {shape}: use a UNetConfig (model.net.type)",
+            f"MLPConfig is for vectors, and the data has shape {shape}: use a UNetConfig (model.net.type in a --config "
+            "file, or another --preset)",
         )
         return MLP(shape[0], classes, self.width, self.depth, self.embed)
 
@@ -98,7 +98,8 @@ class UNetConfig:
 
         _require(
             len(shape) == 3,
-            f"UNetConfig is for images, and the data has shape {shape}: use an MLPConfig (model.net.type)",
+            f"UNetConfig is for images, and the data has shape {shape}: use an MLPConfig (model.net.type in a --config "
+            "file, or another --preset)",
         )
         return UNet(
             (shape[0], shape[1], shape[2]), classes, self.widths, self.layers, self.attention, self.head, self.groups
@@ -147,7 +148,10 @@ class PlayerConfig:
 
     def __post_init__(self) -> None:
         _require(self.lr > 0 and math.isfinite(self.lr), f"lr = {self.lr} must be positive")
-        _require(all(0 <= b < 1 for b in self.betas), f"betas = {self.betas} must lie in [0, 1)")
+        _require(
+            len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas),
+            f"betas = {self.betas} must be two numbers in [0, 1)",
+        )
         _require(self.weight_decay >= 0, f"weight_decay = {self.weight_decay} must not be negative")
         _require(self.clip is None or self.clip > 0, f"clip = {self.clip} must be positive, or none")
         _require(
@@ -241,16 +245,13 @@ class SamplingConfig:
     def schedule(self) -> EDM:
         return EDM(self.sigma_min, self.sigma_max)
 
-    def start(self, meta: Mapping[str, Any]) -> Gaussian:
-        """The Gaussian that samples start from, in model units."""
-        return self.schedule.prior(tuple(meta["shape"]), meta["mean"], meta["std"])
-
-    def sde(
-        self, denoiser: Any, meta: Mapping[str, Any], *, gan: float = 0.0, cond: torch.Tensor | int | None = None
-    ) -> DiffFlow:
-        """The DiffFlow of a trained denoiser on data described by `meta`, with its start; in model units."""
+    def sde(self, denoiser: Any, meta: Mapping[str, Any], cond: torch.Tensor | int | None = None) -> DiffFlow:
+        """The DiffFlow of a trained denoiser on data described by `meta`, in model units; with the Gaussian that
+        samples start from, on the denoiser's device.
+        """
         score = guide(self.schedule.score(denoiser), self.guidance)
-        sde = at(self.schedule, score, gan=gan, churn=self.churn, start=self.start(meta))
+        start = self.schedule.prior(tuple(meta["shape"]), meta["mean"], meta["std"])
+        sde = at(self.schedule, score, churn=self.churn, start=start.to(next(denoiser.parameters()).device))
         return sde if cond is None else sde.given(cond)
 
 
@@ -300,7 +301,10 @@ def _scalar(kind: Any, value: Any, path: str) -> Any:
         return value
     if get_origin(kind) is tuple:
         _require(isinstance(value, list | tuple), f"{path} = {value!r} must be a list")
-        return tuple(_scalar(get_args(kind)[0], v, f"{path}[{i}]") for i, v in enumerate(value))
+        first, *more = get_args(kind)
+        if more != [...]:
+            _require(len(value) == 1 + len(more), f"{path} = {value!r} must be a list of {1 + len(more)}")
+        return tuple(_scalar(first, v, f"{path}[{i}]") for i, v in enumerate(value))
     if kind is float and not isinstance(value, bool):
         try:
             return float(value)  # also the text "1e-3", which YAML 1.1 does not take for a number

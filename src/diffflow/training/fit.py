@@ -173,7 +173,7 @@ def take_turn(
         training.streak += 1
     player.optimizer.zero_grad(set_to_none=True)
     if training.streak >= 3 or training.skipped > 0.01 * max(training.turns, 300):
-        raise NonFinite(*complaint(training, name, loss, grad, batches, losses))
+        raise NonFinite(*complaint(training, name, loss, grad, batches, losses, place))
     lr = player.optimizer.param_groups[0]["lr"]
     return (
         Outcome(name, loss, grad, lr, not ok, dict(zip(turn.log, log, strict=True))),
@@ -183,23 +183,32 @@ def take_turn(
 
 
 def complaint(
-    training: Training, player: str, loss: float, grad: float, batches: list[Batch], losses: list[Tensor]
+    training: Training,
+    player: str,
+    loss: float,
+    grad: float,
+    batches: list[Batch],
+    losses: list[Tensor],
+    place: Place,
 ) -> tuple[str, dict[str, Any]]:
-    """The message of NonFinite, and the batch that caused the last skip."""
-    rows, each = torch.cat([b.rows for b in batches]), torch.cat(losses).cpu()
+    """The message of NonFinite, and the batch that caused the last skip: the samples of all processes, since the bad
+    one may be anybody's.
+    """
+    own = zip(torch.cat([b.rows for b in batches]).tolist(), torch.cat(losses).tolist(), strict=True)
+    samples = place.gather(list(own))
     batch = {
         "step": training.step,
         "player": player,
         "loss": str(loss),
         "gradient_norm": str(grad),
-        "rows": rows.tolist(),
-        "rows_with_nonfinite_loss": rows[~each.isfinite()].tolist(),
+        "rows": [row for row, _ in samples],
+        "rows_with_nonfinite_loss": [row for row, each in samples if not math.isfinite(each)],
     }
     skips = f"{training.streak} turns in a row and {training.skipped} of {training.turns} in all were skipped"
     message = (
         f"step {training.step}: the loss of {player!r} is {loss}, its gradient norm {grad}; {skips}, which is past the "
         "limit (3 in a row, or 1 %). The batch is written to nonfinite.json in the run directory. Look for broken "
-        f"values in those rows of the data; else lower {player}.lr or {player}.clip, or use fit.precision fp32"
+        f"values in those rows of the data; else lower --{player}.lr or --{player}.clip, or use --fit.precision fp32"
     )
     return message, batch
 
@@ -231,13 +240,14 @@ def train(
     place = find_place(device)
     folder, console = Folder(Path(run_dir)), console or Console(stderr=True)
     if config.fit.steps is None and config.fit.minutes is None:
-        raise ConfigError("when to stop? set fit.steps or fit.minutes")
+        raise ConfigError("when to stop? give --steps or --minutes (fit.steps or fit.minutes)")
     if resume is None and folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
         raise RunError(
-            f"{folder.path} exists already: go on with the run in it (resume auto), or choose another directory"
+            f"{folder.path} exists already: go on with the run in it (--resume auto), or choose another directory "
+            "(--out)"
         )
     if resume is not None and init_from is not None:
-        raise ConfigError("resume and init_from exclude each other: a resumed run has its own weights")
+        raise ConfigError("--resume and --init-from exclude each other: a resumed run has its own weights")
     going_on = (folder.path / "config.yaml").exists()
     if (
         not going_on
@@ -245,16 +255,16 @@ def train(
         and folder.path.is_dir()
         and set(os.listdir(folder.path)) - {"run.json", ".run.json.tmp", ".config.yaml.tmp"}
     ):
-        raise RunError(f"{folder.path} is not empty and holds no run to resume: choose another directory")
+        raise RunError(f"{folder.path} is not empty and holds no run to resume: choose another directory (--out)")
     if going_on and (differing := changed(folder.config(), config)):
         raise ConfigError(
             f"{folder.path} was trained with other settings: {', '.join(differing)} differ. Give the same ones, or "
-            f"start a new run (init_from {folder.path})"
+            f"start a new run from its weights (--init-from {folder.path}; init_from in Python)"
         )
     saved = chosen(folder, resume, console)
     if data is None:
         if not config.data.source:
-            raise ConfigError("data.source is empty: name a toy, 'digits', or a path to the data")
+            raise ConfigError("data.source is empty: name a toy, 'digits', or a path to the data (--data.source)")
         data = datasets.load(config.data.source, split=config.data.split, flip=config.data.flip, size=config.data.size)
     meta = data.meta()
     if going_on and (before := folder.about()["data"]["fingerprint"]) != meta["fingerprint"]:
@@ -291,11 +301,13 @@ def train(
             folder.path.mkdir(parents=True, exist_ok=True)
             folder.write(config, about)
             folder.rewind(training.step)
+            for line in checkpoint.set_aside(folder.checkpoints, training.step):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
         return run(training, config, place, folder, data, console, about)
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise RunError(f"the disk of {folder.path} is full ({e}): make room and continue with resume auto") from e
+        raise RunError(f"the disk of {folder.path} is full ({e}): make room and continue with --resume auto") from e
 
 
 def run(
@@ -316,7 +328,7 @@ def run(
         place.wait()  # no process leaves, and is taken for dead, while the first one writes
         if received:
             raise Interrupted(
-                f"signal {received} after step {training.step}: a checkpoint is written, go on with resume auto",
+                f"signal {received} after step {training.step}: a checkpoint is written, go on with --resume auto",
                 128 + received,
             )
         if main:
@@ -340,13 +352,13 @@ def chosen(folder: Folder, resume: str | Path | None, console: Console) -> check
         path = Path(resume)
         if path.resolve().parent != folder.checkpoints.resolve():
             raise RunError(
-                f"resume = {resume} is no checkpoint of {folder.path}: give one under {folder.checkpoints}, or auto; "
-                "for another run's weights use init_from"
+                f"--resume {resume} is no checkpoint of {folder.path}: give one under {folder.checkpoints}, or auto; "
+                "for another run's weights use --init-from RUN"
             )
         return checkpoint.load(path)
     found, skipped = checkpoint.latest(folder.checkpoints)
     for line in skipped:
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return None if found is None else checkpoint.load(found)
 
 
@@ -362,7 +374,6 @@ def painter(training: Training, config: TrainConfig, data: Data, device: torch.d
     @torch.no_grad()
     def draw() -> Tensor:
         sde = config.sampling.sde(denoiser, meta, cond=cond)
-        start = config.sampling.start(meta).sample(n, noise.fork("start")).to(device)
-        return data.decode(sample(sde, start, config.sampling.steps, noise=noise).last.cpu())
+        return data.decode(sample(sde, n, config.sampling.steps, noise=noise).last.cpu())
 
     return draw

@@ -53,7 +53,11 @@ class Folder:
         return load_yaml(self.path / "config.yaml")
 
     def about(self) -> dict[str, Any]:
-        """The content of run.json."""
+        """The content of run.json. Raises RunError, with the nearest run's name for a misspelt one."""
+        if not self.path.exists():
+            runs = [p.parent.name for p in self.path.parent.glob("*/run.json")]
+            near = suggest(self.path.name, runs) if runs else ""
+            raise RunError(f"{self.path} is not a readable run directory: it does not exist{near}")
         try:
             return json.loads((self.path / "run.json").read_bytes())
         except (OSError, ValueError) as e:
@@ -82,10 +86,7 @@ class Folder:
         """The newest checkpoint that verifies. Raises RunError or CheckpointError when there is none."""
         found, _ = checkpoint.latest(self.checkpoints)
         if found is None:
-            near = "" if self.path.is_dir() else suggest(self.path.name, [p.name for p in self.path.parent.glob("*/")])
-            raise RunError(
-                f"{self.path} holds no checkpoint: is it a run directory, and has it trained for a moment{near}?"
-            )
+            raise RunError(f"{self.path} holds no checkpoint: is it a run directory, and has it trained for a moment?")
         return checkpoint.load(found)
 
     # -- averages ------------------------------------------------------------------------------------------------------
@@ -144,7 +145,7 @@ def start_weights(path: str | Path) -> dict[str, Tensors]:
     """The default averaged weights of a finished or running run, by player, for a run that starts from it."""
     folder = Folder(Path(path))
     if not folder.path.is_dir():
-        raise RunError(f"init_from = {path}: there is no such run directory")
+        raise RunError(f"--init-from {path}: there is no such run directory")
     config = folder.config()
     return weights(folder, folder.newest(), default_profile(config))
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import FitConfig
+from .config import ConfigError, FitConfig
 
 
 class OutOfMemory(RuntimeError):
@@ -43,21 +43,52 @@ class Place:
         for t, part in zip(tensors, mean.split([t.numel() for t in tensors]), strict=True):
             t.copy_(part.view_as(t))
 
+    def gather(self, items: list[Any]) -> list[Any]:
+        """The items of all processes, in their order, on every one of them."""
+        if self.world == 1:
+            return items
+        from accelerate.utils import gather_object
+
+        return gather_object(items)
+
     def wait(self) -> None:
         """Return when every process has come here."""
         if self.world > 1:
             torch.distributed.barrier()
 
 
+def find_device(name: str | torch.device | None = None) -> torch.device:
+    """The device of that name (default: the accelerator there is, else the CPU).
+
+    Apple's mps is left out: it has no float64, in which the noise and the clocks are computed. Nothing is allocated:
+    under a launcher each process would open the first accelerator just to look. Raises ConfigError with the devices
+    there are.
+    """
+    there, best = {"cpu": 1}, torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if best is not None and best.type != "mps":
+        there[best.type] = torch.accelerator.device_count()
+    if name is None:
+        return torch.device(list(there)[-1])
+    try:
+        asked = torch.device(name)
+    except RuntimeError:  # no device has such a name
+        asked = None
+    if asked is not None and (asked.index or 0) < there.get(asked.type, 0):
+        return asked
+    names = [kind if count == 1 else f"{kind}:{i}" for kind, count in there.items() for i in range(count)]
+    why = "it lacks float64, which the noise and the clocks need" if str(name).startswith("mps") else "it is not there"
+    raise ConfigError(f"--device {name} cannot be used: {why}. This machine and this torch have {', '.join(names)}")
+
+
 def find_place(device: str | None = None) -> Place:
-    """The device asked for (default: the best there is) and this process's rank, as `torchrun` or `accelerate launch`
-    set them.
+    """The device asked for (default: the best there is, see `find_device`) and this process's rank, as `torchrun` or
+    `accelerate launch` set them. Raises ConfigError for a device that is not there.
     """
     from accelerate import PartialState
 
-    asked = None if device is None else torch.device(device)
-    state = PartialState(cpu=asked.type == "cpu" if asked else not torch.accelerator.is_available())
-    own: Any = state.device if asked is None or state.num_processes > 1 else asked
+    found = find_device(device)
+    state = PartialState(cpu=found.type == "cpu")
+    own: Any = state.device if device is None or state.num_processes > 1 else found
     return Place(torch.device(own), state.process_index, state.num_processes)
 
 
@@ -99,12 +130,12 @@ def advice(micro: int, config: FitConfig, place: Place) -> str:
         (k for k in range(config.accumulate + 1, config.batch + 1) if config.batch % (k * place.world) == 0), None
     )
     split = (
-        [f"fit.accumulate = {more} (same result, {config.batch // (more * place.world)} samples at a time)"]
+        [f"--fit.accumulate {more} (same result, {config.batch // (more * place.world)} samples at a time)"]
         if more
         else []
     )
-    bf16 = ["fit.precision = bf16"] if config.precision == "fp32" else []
-    ways = [*split, f"fit.batch = {max(1, config.batch // 2)}", *bf16, "narrower model.net.widths"]
+    bf16 = ["--fit.precision bf16"] if config.precision == "fp32" else []
+    ways = [*split, f"--fit.batch {max(1, config.batch // 2)}", *bf16, "a narrower net (--model.net.widths)"]
     return (
         f"{place.device} ran out of memory with {micro} samples at a time. Any of these needs less: {'; '.join(ways)}"
     )
