@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .objectives.score import EDMWeighting
 from .training.config import (
     ConfigError,
     DataConfig,
@@ -75,10 +76,13 @@ def digits() -> TrainConfig:
 
 
 def grey() -> TrainConfig:
+    """Made for little time: a narrow top level, where the pixels are, and noise levels shifted up from EDM's, to where
+    a picture's plan is decided (at 25,000 images, 68 % instead of 32 % of the digits were recognised)."""
     return TrainConfig(
-        model=ModelConfig(UNetConfig(widths=(32, 64, 64), layers=1)),
+        model=ModelConfig(UNetConfig(widths=(16, 32, 64), layers=1)),
+        loss=EDMWeighting(mean=-0.3, std=1.4),
         denoiser=PlayerConfig(lr=2e-3, decay=2000),
-        fit=FitConfig(batch=64, minutes=30.0),
+        fit=FitConfig(batch=32, minutes=30.0),
     )
 
 

@@ -8,7 +8,7 @@ On a schedule, in y = x/scale and with the composite denoiser D* (sde.denoised),
 
 `Exponential` replaces D* by the polynomial through its last values and integrates exactly (order 1 freezes D*: the
 classical DDIM and ancestral steps). A step onto sigma = 0 is a denoising, x = D*, for every solver (a multistep one
-extrapolates D* to sigma = 0). Without a schedule (Langevin, particle flows) use Euler or Heun.
+continues the trend of D* to sigma_min). Without a schedule (Langevin, particle flows) use Euler or Heun.
 
 Contract: init(sde, x, t0) -> state; step(sde, x, t0, t1, dw, state) -> (x, state). Pure; dw ~ N(0, (t1 - t0) I), or
 None where the noise is zero.
@@ -125,25 +125,27 @@ def _variable(lam: np.ndarray, spread: float) -> np.ndarray:
     return -r / (root * (1 + root))
 
 
+def _basis(nodes: list[float], lam: np.ndarray, spread: float) -> list[np.ndarray]:
+    """The Lagrange polynomials of the nodes in w = 1/sqrt(1 + sigma^2/spread^2), at the points lam."""
+    u, w = _variable(np.array(nodes), spread), _variable(lam, spread)
+    k = range(len(u))
+    return [np.prod([(w - u[i]) / (u[j] - u[i]) for i in k if i != j], axis=0) for j in k]
+
+
 def multistep_weights(nodes: list[float], lam0: float, lam1: float, a: float = 1.0, spread: float = 1.0) -> list[float]:
-    """Weights of the evaluations at `nodes`: int_{lam0}^{lam1} a e^{-a (lam1 - L)} l_j(w(L)) dL; their sum is 1 -
-    e^{-a (lam1 - lam0)}.
+    """Weights of the evaluations at `nodes`: int_{lam0}^{lam1} a e^{-a (lam1 - L)} l_j(w(L)) dL; their sum is
+    1 - e^{-a (lam1 - lam0)}.
 
     l_j are the Lagrange polynomials of the nodes in w = 1/sqrt(1 + sigma^2/spread^2), the signal's share of the
-    amplitude: D* of Gaussian data is linear along a path in w, and w = 1 is the clean end. Nodes and bounds in Lambda
-    = -log sigma; lam1 = inf extrapolates to sigma = 0. Gauss-Legendre on panels.
+    amplitude: D* of Gaussian data is linear along a path in w. Nodes and bounds in Lambda = -log sigma; Gauss-Legendre
+    on panels.
     """
-    u = _variable(np.array(nodes), spread)
-    if math.isinf(lam1):
-        w, mass = np.zeros(1), np.ones(1)
-    else:
-        lo = max(lam0, lam1 - 40 / a)  # the kernel is below e^-40 before
-        edges = np.linspace(lo, lam1, 1 + math.ceil(a * (lam1 - lo)))
-        half, mid = 0.5 * np.diff(edges)[:, None], 0.5 * (edges[1:] + edges[:-1])[:, None]
-        lam = (mid + half * _NODES).ravel()
-        w, mass = _variable(lam, spread), (half * _MASS).ravel() * a * np.exp(-a * (lam1 - lam))
-    basis = [np.prod([(w - u[i]) / (u[j] - u[i]) for i in range(len(u)) if i != j], axis=0) for j in range(len(u))]
-    return [float((mass * b).sum()) for b in basis]
+    lo = max(lam0, lam1 - 40 / a)  # the kernel is below e^-40 before
+    edges = np.linspace(lo, lam1, 1 + math.ceil(a * (lam1 - lo)))
+    half, mid = 0.5 * np.diff(edges)[:, None], 0.5 * (edges[1:] + edges[:-1])[:, None]
+    lam = (mid + half * _NODES).ravel()
+    mass = (half * _MASS).ravel() * a * np.exp(-a * (lam1 - lam))
+    return [float((mass * b).sum()) for b in _basis(nodes, lam, spread)]
 
 
 Evaluation = tuple[float, Tensor]  # (Lambda, D*)
@@ -212,10 +214,12 @@ class Exponential:
         y = predicted = x / s.scale(t0).item()
         if self.correct and self.order > 1 and state.begin is not None:
             y = _advance(state.begin[1], state.begin[0], lam0, seen[: self.order], 1.0, spread)
-        if (
-            sigma1 == 0
-        ):  # the corrected point less the noise found at the predicted one; its trend in sigma^2 continued to 0
-            return _advance(y, lam0, lam1, seen[: min(self.order, 2)], 1.0, spread) + (y - predicted), Past()
+        if sigma1 == 0:
+            # the corrected point less the noise found at the predicted one; after quiet steps its trend continued to
+            # sigma_min
+            last = seen[: min(self.order, 2)] if state.begin is not None else seen[:1]
+            ends = _basis([lam for lam, _ in last], np.array(max(lam0, -math.log(s.sigma_min))), spread)
+            return sum((float(w) * past for w, (_, past) in zip(ends, last, strict=True)), y - predicted), Past()
         if self.selfstart and len(seen) == 1 and self.order > 2:
             seen = self._past_within(sde, y, lam1, seen[0], spread)
             new = _advance(y, lam0, lam1, seen, 1.0, spread)
@@ -245,7 +249,7 @@ class Exponential:
 
 def _advance(y: Tensor, lam0: float, lam1: float, past: Sequence[Evaluation], a: float, spread: float) -> Tensor:
     """e^{-a (lam1 - lam0)} y + the integral of the polynomial through `past`."""
-    out = math.exp(-a * (lam1 - lam0)) * y  # 0 at the clean end
+    out = math.exp(-a * (lam1 - lam0)) * y
     for w, (_, d) in zip(multistep_weights([lam for lam, _ in past], lam0, lam1, a, spread), past, strict=True):
         out = out + w * d
     return out
