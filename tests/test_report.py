@@ -5,6 +5,7 @@ from __future__ import annotations
 import html.parser
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,24 @@ def test_the_page_tells_what_a_stranger_asks(run_dir: Path) -> None:
         assert command in page.text
     assert "<b>cats & dogs</b>" in page.text  # shown, not obeyed
     assert "here 0.5" in page.text
+
+
+def test_commands_can_be_pasted(run_dir: Path) -> None:
+    about = json.loads((run_dir / "run.json").read_text())
+    about["data"]["classes"] = ["cat", "Ankle boot"]
+    (run_dir / "run.json").write_text(json.dumps(about))
+    home = run_dir.rename(run_dir.with_name("cat's run"))
+    page = Page(report.write(home).read_text())
+    lines = [shlex.split(line) for line in page.text.splitlines() if line.startswith("diffflow ")]
+    assert [str(home) in words for words in lines] == [True] * 5 + [False]  # the last is how the run was made
+    assert lines[0][lines[0].index("--class") + 1] == "Ankle boot"
+    assert f"df.load({str(home)!r})" in page.text
+
+
+def test_a_line_cut_by_a_crash_is_left_out(run_dir: Path) -> None:
+    with open(run_dir / "metrics.jsonl", "a") as file:
+        file.write('{"step": 31, "ima')
+    assert "30 steps" in Page(report.write(run_dir).read_text()).text
 
 
 def test_measurements_show_error_and_floor(run_dir: Path) -> None:

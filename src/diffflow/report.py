@@ -19,6 +19,7 @@ from pathlib import Path
 import yaml
 
 from . import figures
+from .training.folder import Folder
 
 MEANING = {
     "w2": "exact Wasserstein-2 distance to the data",
@@ -78,7 +79,7 @@ def write(run_dir: str | Path) -> Path:
     about = json.loads((home / "run.json").read_text())
     config = (home / "config.yaml").read_text()
     evaluation = json.loads((home / "evaluation.json").read_text()) if (home / "evaluation.json").exists() else {}
-    log = [json.loads(line) for line in _text(home / "metrics.jsonl").splitlines() if line.strip()]
+    log = Folder(home).lines()
     sections = [
         _head(home, about, log, evaluation),
         _setting(yaml.safe_load(config) or {}),
@@ -108,10 +109,6 @@ def plus_minus(value: float | None, stderr: float | None = None) -> str:
         return f"{value:.4g}"
     digits = max(0, 1 - math.floor(math.log10(stderr)))
     return f"{value:.{digits}f} ± {stderr:.{digits}f}"
-
-
-def _text(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
 
 
 def _image(content: bytes, caption: str, alt: str) -> str:
@@ -246,10 +243,10 @@ def _data(data: Mapping) -> str:
 
 
 def _use(home: Path, about: Mapping, log: Sequence[Mapping]) -> str:
-    data, where = about.get("data", {}), home.as_posix()
+    data, where = about.get("data", {}), shlex.quote(home.as_posix())
     image = data.get("kind") == "image"
     longer = max(2, math.ceil(2 * (log[-1].get("seconds", 0.0) if log else 0.0) / 60))
-    label = f" --class {data['classes'][-1]}" if data.get("classes") else ""
+    label = f" --class {shlex.quote(data['classes'][-1])}" if data.get("classes") else ""
     units = "(n, c, h, w) in [0, 1]" if image else "(n, d), original units"
     small, large = ("samples.png", "samples.zip") if image else ("samples.csv", "samples.npz")
     shell = f"""\
@@ -266,7 +263,7 @@ diffflow train --out {where} --resume auto --minutes {longer}"""
     python = f"""\
 import diffflow as df
 
-run = df.load("{where}")
+run = df.load({home.as_posix()!r})
 x = run.sample(100, steps=20, churn=0.5).last   # {units}
 sde = run.sde(churn=1.0)                        # the equation, with the trained score in it"""
     made = ""

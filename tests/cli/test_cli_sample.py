@@ -41,6 +41,17 @@ def test_vectors_go_to_csv_npz_and_png(runs: Path, here: Path) -> None:
     assert Image.open("x.png").size == (750, 750)
 
 
+def test_one_column_goes_to_a_table(toy: list[str], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("line.npy", np.random.default_rng(0).normal(size=(200, 1)))
+    assert main(["train", "line.npy", *toy[2:], "--out", "line"]) == 0
+    assert main("sample line -n 6 --steps 2".split()) == 0  # as the last words of training say
+    assert np.loadtxt("samples.csv", skiprows=1).shape == (6,)
+    capsys.readouterr()
+    assert main("sample line -n 6 --steps 2 --out x.png".split()) == 2
+    assert "one column" in capsys.readouterr().err
+    assert not Path("x.png").exists()
+
+
 def test_a_sample_depends_on_its_number_and_not_on_its_batch(runs: Path, here: Path) -> None:
     ask = ("--steps", 4, "--churn", 1, "--class", 3, 7, 1)
     assert sample(runs, "digits", "-n", 10, *ask, "--out", "whole.npz") == 0

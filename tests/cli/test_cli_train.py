@@ -16,6 +16,7 @@ from PIL import Image
 
 import diffflow as df
 from diffflow.cli import main
+from diffflow.cli.train import bare_word
 
 
 def test_a_run_directory_has_everything(runs: Path) -> None:
@@ -43,6 +44,39 @@ def test_printed_settings_are_a_config_file(here: Path, capsys: pytest.CaptureFi
     (here / "printed.yaml").write_text(printed)
     assert main("train --preset toy --config printed.yaml --print-config".split()) == 0
     assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "digits --steps 3",
+        "--steps 3 digits --out x",
+        "--flip digits",
+        "--out=x digits",
+        "--denoiser.betas 0.5 0.9 digits",
+        "--model.net.widths 8 8 --no-flip digits",
+        "--fit.no-tensorboard digits",
+    ],
+)
+def test_source_may_stand_anywhere(line: str) -> None:
+    assert bare_word(line.split()) == "digits"
+
+
+def test_flags_before_the_source_choose_the_same_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    for line in (
+        "digits --steps 3 --print-config",
+        "--steps 3 digits --print-config",
+        "--print-config digits --steps 3",
+    ):
+        assert main(["train", *line.split()]) == 0
+    assert bare_word("--out x --resume auto".split()) is None
+    first, second, third = capsys.readouterr().out.split("data:\n")[1:]
+    assert first == second == third
+
+
+def test_the_last_words_can_be_pasted(toy: list[str], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*toy, "--out", "my run"]) == 0
+    assert "diffflow sample 'my run' -n 100" in capsys.readouterr().err
 
 
 def test_minutes_replace_a_preset_s_steps(capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +113,7 @@ def test_ctrl_c_saves_a_checkpoint_and_exits_130(
 ) -> None:
     threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT)).start()
     assert main([*toy, "--steps", "1000000", "--out", "stopped"]) == 130
-    assert "resume auto" in capsys.readouterr().err
+    assert "--resume auto" in capsys.readouterr().err
     step = df.load("stopped").step
     assert step > 0
     assert main(f"train --out stopped --resume auto --steps {step + 5}".split()) == 0
@@ -91,7 +125,7 @@ def test_a_directory_with_content_is_never_overwritten(toy: list[str], here: Pat
     (here / "mine" / "thesis.txt").write_text("years of work")
     message = refused(*toy, "--out", "mine")
     assert "mine exists already" in message
-    assert "resume auto" in message
+    assert "--resume auto" in message
 
 
 def test_unknown_names_are_met_with_a_suggestion(here: Path, refused: Callable[..., str]) -> None:
@@ -115,7 +149,7 @@ def test_values_that_cannot_be_meant(here: Path, refused: Callable[..., str]) ->
 def test_resuming_with_other_settings_is_refused(runs: Path, refused: Callable[..., str]) -> None:
     message = refused("train", "--out", runs / "toy", "--resume", "auto", "--denoiser.lr", "0.5")
     assert "denoiser.lr" in message
-    assert "init_from" in message
+    assert "--init-from" in message
 
 
 def picture(path: Path, size: tuple[int, int]) -> Path:
@@ -139,7 +173,7 @@ def test_bad_images_are_all_named(here: Path, refused: Callable[..., str]) -> No
     picture(here / "mixed" / "large.png", (16, 16))
     message = refused("train", "mixed")
     assert "8x8" in message or "(8, 8)" in message
-    assert "size" in message
+    assert "--data.size 8" in message
 
 
 def test_nan_in_a_table_is_named_by_row_and_column(here: Path, refused: Callable[..., str]) -> None:

@@ -141,7 +141,7 @@ def test_toys_are_seeded_draws_of_their_law():
         ("zzzzzz", {}, "Names are 8gaussians.*checkerboard, digits; else give the path"),
         ("", {}, "no data called ''"),
         ("digits", {"split": "tset"}, "not 'tset'; did you mean 'test'"),
-        ("digits", {"size": 16}, "size=16 is for image files"),
+        ("digits", {"size": 16}, r"size=16 \(--data.size\) is for image files"),
         ("digits", {"size": 0}, "positive side"),
         ("moons", {"flip": True}, "flip mirrors images"),
     ],

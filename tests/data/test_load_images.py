@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from diffflow.data import DataError, load
 from diffflow.data.archives import Limits
@@ -116,6 +116,18 @@ def test_the_scan_names_every_bad_file(tmp_path):
             load(source)
         assert [p.split(":")[0] for p in caught.value.problems] == ["cut.png", "empty.png", "flipped.png", "text.jpg"]
         assert all(name in str(caught.value) for name in ("cut.png", "empty.png", "flipped.png", "text.jpg"))
+
+
+def test_postscript_is_never_handed_to_its_interpreter(tmp_path, monkeypatch):
+    def started(*args, **options):
+        raise AssertionError("an interpreter was started")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", started)
+    eps = io.BytesIO()
+    Image.fromarray(colour()).save(eps, "EPS")
+    root = write(tmp_path / "set", {"fine.png": png(colour()), "x.png": eps.getvalue()})
+    with pytest.raises(DataError, match=r"1 of 2 images.*\n  x.png: not an image of a known format"):
+        load(root)
 
 
 def test_mixed_sizes_are_refused_until_a_size_is_asked_for(tmp_path):

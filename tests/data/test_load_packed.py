@@ -121,6 +121,10 @@ def test_damaged_sheets_say_what_is_wrong(tmp_path):
     with zipfile.ZipFile(root / "train_images.zip", "a") as archive:
         archive.writestr("009.webp", b"RIFF broken")
         archive.writestr("010.webp", b"")
-    with pytest.raises(DataError, match="2 sheets") as caught:
+        eps = io.BytesIO()
+        Image.new("RGB", (40, 40)).save(eps, "EPS")
+        archive.writestr("011.webp", eps.getvalue())
+    with pytest.raises(DataError, match="3 sheets") as caught:
         load(root)
-    assert [p.split(":")[0] for p in caught.value.problems] == ["009.webp", "010.webp"]
+    assert [p.split(":")[0] for p in caught.value.problems] == ["009.webp", "010.webp", "011.webp"]
+    assert "cannot identify" in caught.value.problems[2]

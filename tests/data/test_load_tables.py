@@ -84,6 +84,27 @@ def test_bad_arrays(tmp_path, arrays, message):
         load(tmp_path / "bad.npz")
 
 
+def test_arrays_beyond_float32_are_named(tmp_path):
+    x = RNG.normal(size=(20, 2))
+    x[4, 1] = 1e39
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(DataError, match=r"not finite in float32.*\n  row 5, column 2: 1e\+39"):
+        load(tmp_path / "x.npy")
+
+
+def test_an_npz_by_another_name_is_read_as_one(tmp_path):
+    np.savez(tmp_path / "x.npz", x=PIXELS)
+    (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    assert torch.equal(load(tmp_path / "x.npy", "all").x, torch.from_numpy(PIXELS))
+
+
+def test_every_line_end_is_a_line_end(tmp_path):
+    for name, end in (("cr", "\r"), ("lf", "\n"), ("crlf", "\r\n")):
+        (tmp_path / f"{name}.csv").write_bytes(end.join(["a;b", "1;2", "3;5", "4;7"]).encode())
+    tables = [load(tmp_path / f"{name}.csv", "all").x.tolist() for name in ("cr", "lf", "crlf")]
+    assert tables == [[[1, 2], [3, 5], [4, 7]]] * 3
+
+
 def test_truncated_arrays(tmp_path):
     np.save(tmp_path / "x.npy", PIXELS)
     content = (tmp_path / "x.npy").read_bytes()
@@ -114,6 +135,8 @@ def test_tables_round_trip(tmp_path, x, header, delimiter, zipped):
         ("a,b\n1,2\n3,nan\n4,inf\nx,5\n6,\n", "4 bad.*\n  row 3, column 'b': 'nan'\n  row 4, column 'b': 'inf'\n"),
         ("1,2\n3,4,5\n6,7\n", "row 2: 3 cells, not 2"),
         ("1,oops\n3,4\n", "row 1, column 2: 'oops'"),
+        ("1,2\n3,1e39\n", "row 2, column 2: '1e39'"),
+        (f"1,2\n3,{'4' * 200_000}\n", "no table of numbers: row 2: field larger"),
         ("a,b\n", "a header and no rows"),
         ("\n\n", "holds no rows"),
         ("a,flat\n1,3\n2,3\n5,3\n", "never change.*remove them\n  column 'flat': always 3"),

@@ -1,10 +1,10 @@
-"""`diffflow cite`: what to put into a bibliography, for the equation or for the row of the model table that a run
-samples with."""
+"""`diffflow cite`: what to put into a bibliography, for the equation, or for a run: the row of the model table that it
+samples with, how it was trained, and its guidance."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import tyro
@@ -33,7 +33,11 @@ class Cite:
             print(df.DiffFlow().cite())
             return 0
         run = df.load(self.run)
-        print(run.sde(churn=run.config.sampling.churn if self.churn is None else self.churn).cite())
+        defaults = run.config.sampling
+        sde = run.sde(churn=defaults.churn if self.churn is None else self.churn)
+        # the score was trained and is solved on EDM's terms; guidance is the run's, not the equation's
+        papers = ("karras2022", *(("ho2022",) if defaults.guidance != 1 else ()))
+        print(replace(sde, papers=(*sde.papers, *papers)).cite())
         return 0
 
 

@@ -8,6 +8,7 @@ asked for, checks that the samples are no copies, and writes a report.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +21,9 @@ from rich.console import Console
 import diffflow as df
 from diffflow import figures, report
 from diffflow.cli import parse
-from diffflow.cli.evaluate import show
+from diffflow.cli.evaluate import enough, show
 from diffflow.cli.sample import Sample, check, draw, labels_of
+from diffflow.training.folder import Folder
 
 CHURNS = {0.0: "probability flow", 0.5: "half-way", 1.0: "reverse SDE", 2.0: "over-damped"}
 LEVELS, STEPS_PER_LEVEL = 20, 5
@@ -46,7 +48,7 @@ class Demo:
     steps: int = 20
     """Steps of the solver."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """cpu, cuda, cuda:1, mps; default: the best there is."""
+    """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
         from diffflow.training.config import replace as settings
@@ -54,15 +56,20 @@ class Demo:
 
         ask = Sample(self.out, self.n, steps=self.steps, batch=500)
         check(ask)
+        enough(self.n)
         home, console = Path(self.out), Console(stderr=True)
-        if finished(home) and (home / "report.html").exists():
+        done = finished(home)
+        if done and self.minutes is not None and 60 * self.minutes > (seconds := trained(home)):
+            console.print(f"the demo was trained for {seconds / 60:.3g} minutes: going on until {self.minutes:g}")
+            done = False
+        if done and (home / "report.html").exists():
             print(f"the demo is finished: open {home / 'report.html'}")
-            print(f"to start anew remove {home}, or choose another --out")
+            print(f"to train longer give more --minutes; to start anew remove {home}, or choose another --out")
             return 0
         config = df.recipes.recipe("demo").config
         if self.minutes is not None:
             config = settings(config, {"fit.minutes": self.minutes, "fit.steps": None})
-        if not finished(home):
+        if not done:
             train(config, home, resume="auto", device=self.device, console=console)
         run = df.load(home, device=self.device)
         evaluation = along_the_dial(run, ask, console)
@@ -70,13 +77,20 @@ class Demo:
         page = report.write(home)
         show(evaluation["metrics"])
         print(f"\n{evaluation['summary']}\n")
-        print(f"report   {page}\npictures {home}/*.png\nsample   diffflow sample {home} -n 100 --class 3")
+        print(f"report   {page}\npictures {home}/*.png")
+        print(f"sample   diffflow sample {shlex.quote(str(home))} -n 100 --class 3")
         return 0
 
 
 def finished(home: Path) -> bool:
     """True when the run in this directory has been trained to its end."""
     return (home / "run.json").is_file() and bool(json.loads((home / "run.json").read_text()).get("finished"))
+
+
+def trained(home: Path) -> float:
+    """Seconds of training behind the run in this directory, as its log counts them."""
+    log = Folder(home).lines()
+    return log[-1]["seconds"] if log else 0.0
 
 
 def along_the_dial(run: Any, ask: Sample, console: Console) -> dict[str, Any]:
@@ -127,8 +141,9 @@ def annealed(run: Any, labels: torch.Tensor) -> tuple[torch.Tensor, int]:
     denoising."""
     levels = df.Levels.geometric(20.0, 0.05, LEVELS, STEPS_PER_LEVEL)
     sde = df.annealed_langevin(levels, levels.score(run.denoiser), rate=0.2)
-    start = levels.prior(run.shape, run.data["mean"], run.data["std"])
-    done = df.sample(replace(sde, start=start), len(labels), noise=df.Noise(0), cond=labels)
+    prior = levels.prior(run.shape, run.data["mean"], run.data["std"])
+    start = prior.sample(len(labels), df.Noise(0).fork("start")).to(run.device)  # drawn on the CPU: the same anywhere
+    done = df.sample(sde, start, noise=df.Noise(0), cond=labels.to(run.device))
     return run.decode(done.last).cpu(), done.nfe
 
 

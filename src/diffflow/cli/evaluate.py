@@ -1,6 +1,7 @@
 """`diffflow evaluate`: how good is a run, with errors, against data it has not seen?
 
-Samples are compared with the training data; the held-out split of the same source is the floor of every number.
+Samples are compared with the training data; the held-out split of the same source is the floor of every number (half
+of the training data, where the run was trained on all of it).
 Nothing is downloaded. The numbers and the protocol card that they belong to go to `evaluation.json` in the run
 directory.
 """
@@ -21,6 +22,9 @@ import diffflow as df
 from diffflow import figures, report
 from diffflow.cli import UsageError, parse
 from diffflow.cli.sample import Sample, SolverName, check, draw, labels_of
+
+LEAST = 12  # samples; precision and recall by 5 neighbours are not defined below
+HELD_OUT = {"train": "test", "test": "train"}
 
 
 @dataclass(frozen=True)
@@ -54,22 +58,31 @@ class Evaluate:
     data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
     """Where the data is now, if it has moved since training."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """cpu, cuda, cuda:1, mps; default: the best there is."""
+    """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
         ask = Sample(self.run, self.n, (), self.steps, self.churn, self.guidance, self.solver, self.seed, 0, self.batch)
         check(ask)
+        enough(self.n)
         judge = df.metrics.load_lenet(self.classifier) if self.classifier else None
         run = df.load(self.run, device=self.device)
         source = self.data or run.config.data.source
-        train, test = (df.data.load(source, split=split) for split in (run.data["split"], "test"))
+        split, size = run.data["split"], run.config.data.size
+        train = df.data.load(source, split=split, size=size)
         if train.fingerprint != run.data["fingerprint"]:
             raise UsageError(
                 f"{source} is not the data that {self.run} was trained on (its content has another fingerprint). "
                 "Say where that data is with --data."
             )
+        test = df.data.load(source, split=HELD_OUT[split], size=size) if split in HELD_OUT else None
         labels = labels_of((), run.classes, self.n)
         console = Console(stderr=True)
+        if test is None:
+            console.print(
+                f"note: trained on the split {split!r}, so nothing is held out: floors are taken between two halves of "
+                "the training data, and copies are judged by the distances within it",
+                highlight=False,
+            )
         x, nfe = draw(run, ask, labels, console)
         settings = run.config.sampling
         card = {
@@ -90,6 +103,12 @@ class Evaluate:
         page = report.write(run.path)
         console.print(f"protocol {where}\nreport   {page}", highlight=False, soft_wrap=True)
         return 0
+
+
+def enough(n: int) -> None:
+    """Refuse before any work what the metrics would refuse at its end."""
+    if n < LEAST:
+        raise UsageError(f"-n {n} samples are too few to measure: give at least {LEAST}.")
 
 
 def show(metrics: Sequence[dict[str, Any]]) -> None:

@@ -69,23 +69,25 @@ class Sample:
     """Number of the first sample, for sampling in parts."""
     batch: int = 256
     """Samples moved together; changes the memory used, not the samples."""
-    out: str = "samples.png"
-    """File to write: .png, .zip, .npz or .csv."""
+    out: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """File to write: .png, .zip, .npz or .csv; default: samples.png, or samples.csv where there is no plane to draw."""
     raw: tyro.conf.FlagCreatePairsOff[bool] = False
     """Use the last raw weights instead of their average (EMA)."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """cpu, cuda, cuda:1, mps; default: the best there is."""
+    """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
-        out = Path(self.out)
-        if out.suffix not in WRITERS:
+        if self.out is not None and Path(self.out).suffix not in WRITERS:
             raise UsageError(f"--out {self.out!r} has no known suffix: use {', '.join(WRITERS)}.")
         check(self)
         run = df.load(self.run, raw=self.raw, device=self.device)
         kind = run.data["kind"]
+        out = Path(self.out or ("samples.png" if kind == "image" or run.shape == (2,) else "samples.csv"))
         if kind not in WRITERS[out.suffix][0]:
             fitting = [suffix for suffix, (kinds, _) in WRITERS.items() if kind in kinds]
             raise UsageError(f"--out {self.out!r}: {self.run} makes {kind}s, which go to {', '.join(fitting)}.")
+        if out.suffix == ".png" and run.shape == (1,):
+            raise UsageError(f"--out {self.out!r}: {self.run} makes vectors of one column, no plane to draw: use .csv.")
         labels = labels_of(self.label, run.classes, self.n, self.first)
         x, nfe = draw(run, self, labels, Console(stderr=True))
         figures.save(out, WRITERS[out.suffix][1](x, labels, run.classes))

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 import sys
 import time
+import types
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
 import tyro
@@ -26,7 +28,7 @@ from diffflow.cli import UsageError, parse
 from diffflow.recipes import RECIPES, recipe
 from diffflow.training.config import TrainConfig, load_yaml, replace, to_yaml
 from diffflow.training.fit import train
-from diffflow.training.place import find_place
+from diffflow.training.place import find_device, find_place
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Train:
     seed: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Random seed (short for --fit.seed)."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """cpu, cuda, cuda:1, mps; default: the best there is."""
+    """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
     precision: Annotated[Literal["fp32", "bf16"] | None, tyro.conf.arg(metavar="fp32|bf16")] = None
     """Arithmetic of the network (short for --fit.precision)."""
     compile: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -109,9 +111,9 @@ class Train:
         run_dir = train(config, out, resume=self.resume, init_from=self.init_from, device=self.device, console=console)
         if find_place(self.device).rank > 0:
             return 0
-        page = report.write(run_dir)
+        page, name = report.write(run_dir), shlex.quote(str(run_dir))
         console.print(
-            f"report   {page}\nsample   diffflow sample {run_dir} -n 100\nmeasure  diffflow evaluate {run_dir}",
+            f"report   {page}\nsample   diffflow sample {name} -n 100\nmeasure  diffflow evaluate {name}",
             highlight=False,
             soft_wrap=True,
         )
@@ -124,7 +126,7 @@ def main(args: Sequence[str]) -> int:
     for flag in ("--preset", "--config", "--out", "--resume"):
         early.add_argument(flag)
     known, _ = early.parse_known_args(args)
-    source = args[0] if args and not args[0].startswith("-") else None
+    source = bare_word(args)
     helping = "-h" in args or "--help" in args
     preset, base = starting_point(known, source, helping)
     if known.preset is None and known.config is None and not helping:
@@ -132,6 +134,35 @@ def main(args: Sequence[str]) -> int:
     presets = "\n\nPresets:\n" + "\n".join(f"    {name:<10}{make().about}" for name, make in RECIPES.items())
     options = parse(Train, args, default=Train(settings=base), more=presets)
     return options.main(preset)
+
+
+def bare_word(args: Sequence[str]) -> str | None:
+    """SOURCE wherever it stands: the first word that is neither a flag nor the value of one."""
+    counts, rest = values(Train), list(args)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            return word
+        if "=" not in word:
+            count = counts.get(word.lstrip("-").replace("-", "_"), 1)
+            count = count if count is not None else next((i for i, w in enumerate(rest) if w[:1] == "-"), len(rest))
+            del rest[:count]
+    return None
+
+
+def values(command: type, path: str = "") -> dict[str, int | None]:
+    """How many words follow each flag of a dataclass; None: all up to the next flag."""
+    found: dict[str, int | None] = {}
+    for name, kind in get_type_hints(command).items():
+        options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+        for option in options:
+            if dataclasses.is_dataclass(option) and isinstance(option, type):
+                found |= values(option, "" if option is TrainConfig else f"{path}{name}.")
+            elif option is bool:
+                found |= {f"{path}{name}": 0, f"{path}no_{name}": 0}
+            elif get_origin(option) is tuple:
+                found[path + name] = None if ... in get_args(option) else len(get_args(option))
+    return found
 
 
 def starting_point(known: argparse.Namespace, source: str | None, helping: bool) -> tuple[str, TrainConfig]:
@@ -179,7 +210,7 @@ def dry_run(config: TrainConfig, device: str | None) -> int:
     """Everything that training would do before its first step, then the time of three steps without keeping them."""
     ask = config.data
     data = df.data.load(ask.source, split=ask.split, flip=ask.flip, size=ask.size)
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    where = find_device(device)
     denoiser = config.model.build(data.meta()).to(where)
     batch = min(config.fit.batch // config.fit.accumulate, len(data))
     x, y = data.batch(torch.arange(batch))

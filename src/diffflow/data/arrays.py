@@ -11,7 +11,7 @@ x_test, y_test; and `classes` names the labels 0, 1, ... Pickled objects are nev
 from __future__ import annotations
 
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
@@ -24,7 +24,7 @@ X_KEYS, Y_KEYS = ("x", "images", "data", "samples", "arr_0"), ("y", "labels", "l
 def read_arrays(path: Path) -> Raw:
     """An .npy or .npz file; see the head of this file. Raises DataError."""
     try:
-        if path.suffix == ".npy":
+        if path.suffix.lower() == ".npy" and not is_zipfile(path):  # an .npz by another name is read as one
             return _raw(path, np.load(path, allow_pickle=False), None, None, None)
         with open_zip(path, Limits(ratio=np.inf)), np.load(path, allow_pickle=False) as file:
             arrays = {k: file[k] for k in file.files}

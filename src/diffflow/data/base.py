@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ..laws import Law
 
 
+LARGEST = float(np.finfo(np.float32).max)
+
+
 class DataError(ValueError):
     """Data that cannot be used. `problems` names every bad file, row or column, not just the first one."""
 
@@ -114,11 +117,13 @@ class Data:
         if tuple(self.x.shape[1:]) != self.shape:
             raise DataError(f"x has events of shape {tuple(self.x.shape[1:])}, the transform says {self.shape}")
         if not len(self.x):
-            raise DataError(f"{self.name!r} has no {self.split} examples; split='all' takes every example")
+            raise DataError(
+                f"{self.name!r} has no {self.split} examples; split='all' (--data.split all) takes every example"
+            )
         if self.y is not None and len(self.y) != len(self.x):
             raise DataError(f"{len(self.x)} examples but {len(self.y)} labels in {self.name!r}")
         if self.flip and self.kind != "image":
-            raise DataError(f"flip mirrors images; {self.name!r} holds vectors. Leave flip off")
+            raise DataError(f"flip mirrors images; {self.name!r} holds vectors. Leave flip (--flip) off")
 
     def __len__(self) -> int:
         return len(self.x)
@@ -277,7 +282,8 @@ def finish(raw: Raw, name: str, split: str, flip: bool, test_count: int | None =
         test = holdout(n, y, count)
         if test_count is None:
             notes.append(
-                f"no split of its own: {n - count} train, {count} test (a fixed random tenth; split='all' takes all)"
+                f"no split of its own: {n - count} train, {count} test (a fixed random tenth; split='all', "
+                "--data.split all, takes all)"
             )
     rows = {"train": ~test, "test": test, "all": np.ones(n, bool)}[split]
     x, kind = raw.x, "image" if raw.x.ndim == 4 else "vector"
@@ -303,10 +309,13 @@ def _statistics(raw: Raw, name: str, train: np.ndarray) -> tuple[tuple[float, ..
     """Mean and std of each column over the training rows, float64. Columns that cannot be standardised are refused."""
     x = raw.x.astype(np.float64)
     columns = raw.columns or tuple(str(k + 1) for k in range(x.shape[1]))
-    if not np.isfinite(x).all():
-        bad = [f"row {i + 1}, column {columns[k]}: {x[i, k]}" for i, k in np.argwhere(~np.isfinite(x))]
+    fits = np.abs(x) <= LARGEST  # false for NaN too
+    if not fits.all():
+        bad = [f"row {i + 1}, column {columns[k]}: {x[i, k]:g}" for i, k in np.argwhere(~fits)]
         raise DataError(
-            f"{name!r} has {len(bad)} values that are not finite; remove or impute them first", bad, show=20
+            f"{name!r} has {len(bad)} values that are not finite in float32; remove, impute or rescale them",
+            bad,
+            show=20,
         )
     mean, std = x[train].mean(0), x[train].std(0)
     flat = [f"column {columns[k]}: always {mean[k]:.6g}" for k in np.flatnonzero(std <= 1e-12 * np.abs(mean))]

@@ -22,6 +22,7 @@ from PIL import Image, ImageOps
 from .archives import LIMITS, Entry, Limits, open_zip
 from .base import DataError, Raw
 
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # by content; others, such as EPS, start programs
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 TEST_NAMES = ("test", "val", "valid", "validation")
 MAX_PIXELS = 1 << 27
@@ -75,7 +76,7 @@ def _read(source: str, entries: list[Entry], size: tuple[int, int] | None) -> Ra
         common = min(min(s) for s in sizes)
         raise DataError(
             f"images in {source!r} have {len(sizes)} different sizes (width x height): {found}. "
-            f"Resize them, or ask for a resize and centre crop, for example size={common}"
+            f"Resize them, or ask for a resize and centre crop, for example size={common} (--data.size {common})"
         )
     colours = Counter(a.shape[2] for a in arrays)
     channels = max(colours)
@@ -124,9 +125,9 @@ def decode(content: bytes, size: tuple[int, int] | None = None) -> tuple[np.ndar
     size: (height, width) of an antialiased resize that covers it, followed by a centre crop.
     """
     try:
-        image = Image.open(io.BytesIO(content))
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.UnidentifiedImageError:
-        raise ValueError(f"not an image ({len(content)} bytes)") from None
+        raise ValueError(f"not an image of a known format ({len(content)} bytes)") from None
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width}x{image.height} pixels; at most {MAX_PIXELS} are read")
     done: list[str] = []

@@ -17,6 +17,7 @@ from PIL import Image
 
 from .archives import Limits, open_zip, read_bytes
 from .base import DataError, Raw
+from .images import FORMATS
 
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -95,7 +96,7 @@ def _sheets(path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     with open_zip(images) as entries:
         for name, read in sorted(entries, key=lambda e: e[0]):
             try:
-                sheet = np.asarray(Image.open(io.BytesIO(read())).convert("RGB"))
+                sheet = np.asarray(Image.open(io.BytesIO(read()), formats=FORMATS).convert("RGB"))
                 side = sheet.shape[1] // COLUMNS
                 if (
                     not side

@@ -37,16 +37,16 @@ def load(
     Raises DataError that names every bad file, row or column and what to do.
     """
     if split not in SPLITS:
-        raise DataError(f"split is one of {', '.join(SPLITS)}, not {split!r}{_suggest(split, SPLITS)}")
+        raise DataError(f"split (--data.split) is one of {', '.join(SPLITS)}, not {split!r}{_suggest(split, SPLITS)}")
     side = (size, size) if isinstance(size, int) else size
     if side is not None and (len(side) != 2 or min(side) < 1):
-        raise DataError(f"size is a positive side or (height, width), not {size!r}")
+        raise DataError(f"size (--data.size) is a positive side or (height, width), not {size!r}")
     path, name = Path(source).expanduser(), str(source)
     from ..laws import TOYS  # here, so that reading files does not pay for the laws
 
     if name in TOYS or name == "digits":
         if side is not None:
-            raise DataError(f"size={size!r} is for image files, {name!r} has its own size; leave it out")
+            raise DataError(f"size={size!r} (--data.size) is for image files, {name!r} has its own size; leave it out")
         return _digits(split, flip) if name == "digits" else _toy(name, split, flip)
     if not name or not path.exists():
         raise _missing(path, name, [*TOYS, "digits"])
@@ -63,7 +63,9 @@ def _read(path: Path, name: str, split: str, size: tuple[int, int] | None) -> Ra
     if kind.endswith(".zip"):
         return read_zip(path, size)
     if size is not None:
-        raise DataError(f"size={size!r} is for image files; {name!r} holds arrays, resize them before saving")
+        raise DataError(
+            f"size={size!r} (--data.size) is for image files; {name!r} holds arrays, resize them before saving"
+        )
     if packed:
         return read_idx(path, split) if is_idx(path) else read_sheets(path, split)
     if kind.endswith((".npy", ".npz")):
