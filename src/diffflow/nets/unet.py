@@ -14,6 +14,7 @@ Shapes: x (n, c, h, w), time (n,), cond (n,) int64 or None.
 
 from __future__ import annotations
 
+import importlib
 import math
 from typing import Any
 
@@ -32,7 +33,7 @@ def unet2d() -> type[nn.Module]:
 
     if import_utils.is_torchvision_available():
         try:
-            import torchvision  # noqa: F401
+            importlib.import_module("torchvision")
         except (ImportError, OSError, RuntimeError):
             import_utils._torchvision_available = False
     from diffusers.models.unets.unet_2d import UNet2DModel
