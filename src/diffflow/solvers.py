@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .fields import LawScore
@@ -215,11 +216,11 @@ class Exponential:
         if self.correct and self.order > 1 and state.begin is not None:
             y = _advance(state.begin[1], state.begin[0], lam0, seen[: self.order], 1.0, spread)
         if sigma1 == 0:
-            # the corrected point less the noise found at the predicted one; after quiet steps its trend continued to
+            # the corrected point less the noise found at the predicted one; after quiet steps its trend is continued to
             # sigma_min
-            last = seen[: min(self.order, 2)] if state.begin is not None else seen[:1]
+            last = ((lam0, d + (y - predicted)), *state.evaluations)[: min(self.order, 2) if state.begin else 1]
             ends = _basis([lam for lam, _ in last], np.array(max(lam0, -math.log(s.sigma_min))), spread)
-            return sum((float(w) * past for w, (_, past) in zip(ends, last, strict=True)), y - predicted), Past()
+            return sum((float(w) * past for w, (_, past) in zip(ends, last, strict=True)), torch.zeros_like(d)), Past()
         if self.selfstart and len(seen) == 1 and self.order > 2:
             seen = self._past_within(sde, y, lam1, seen[0], spread)
             new = _advance(y, lam0, lam1, seen, 1.0, spread)
