@@ -31,5 +31,5 @@ def test_readme_has_five_examples_of_about_ten_lines() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_links_to_files_resolve(page: Path) -> None:
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
-    missing = [t for t in targets if not (page.parent / t).exists() and not t.startswith("results/")]
+    missing = [t for t in targets if not (page.parent / t).exists()]
     assert not missing
