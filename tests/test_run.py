@@ -17,7 +17,7 @@ from diffflow.training.config import (
     MLPConfig,
     ModelConfig,
     PlayerConfig,
-    TrainConfig,
+    ScoreConfig,
     UNetConfig,
 )
 from diffflow.training.fit import train
@@ -30,7 +30,7 @@ FIT = FitConfig(batch=64, steps=30, log_every=10, checkpoint_minutes=1e4, sample
 def path(tmp_path_factory):
     """Digits, by class."""
     net = UNetConfig(widths=(8, 8), attention=False, groups=4)
-    config = TrainConfig(DataConfig("digits"), ModelConfig(net), denoiser=PlayerConfig(lr=3e-3, warmup=5), fit=FIT)
+    config = ScoreConfig(DataConfig("digits"), ModelConfig(net), denoiser=PlayerConfig(lr=3e-3, warmup=5), fit=FIT)
     return train(config, tmp_path_factory.mktemp("runs") / "digits", device="cpu", console=Console(file=io.StringIO()))
 
 
@@ -45,7 +45,7 @@ def points(tmp_path_factory):
     z = df.Noise(0).normal(2000, (2,)) * torch.tensor([3.0, 0.2]) + torch.tensor([100.0, -5.0])
     folder = tmp_path_factory.mktemp("points")
     np.save(folder / "points.npy", z.numpy())
-    config = TrainConfig(
+    config = ScoreConfig(
         DataConfig(str(folder / "points.npy")),
         ModelConfig(MLPConfig(width=64, depth=2)),
         denoiser=PlayerConfig(lr=3e-3, warmup=20),
@@ -148,7 +148,7 @@ def test_raw_tracked_and_rebuilt_weights_are_all_there(run, path):
         ({"n": 0}, "n = 0"),
         ({"n": 4, "batch": 0}, "batch = 0"),
         ({"n": 4, "steps": 0}, "steps"),
-        ({"n": 4, "churn": -1.0}, "churn = -1.0"),
+        ({"n": 4, "churn": -1.0}, "churn=-1.0"),
         ({"n": 4, "guidance": float("nan")}, "guidance = nan"),
         ({"n": 4, "gan": 0.5}, "gan = 0.5.*no discriminator"),
         ({"n": 4, "cond": 10}, r"cond = 10: classes are integers from 0 to 9"),

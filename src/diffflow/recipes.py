@@ -18,6 +18,7 @@ from .training.config import (
     ModelConfig,
     PlayerConfig,
     SamplingConfig,
+    ScoreConfig,
     TrainConfig,
     UNetConfig,
     suggest,
@@ -55,9 +56,9 @@ def recipe(name: str) -> Recipe:
 
 
 @named
-def demo() -> TrainConfig:
+def demo() -> ScoreConfig:
     """Scikit-learn's 8x8 digits by class, three minutes on two processor cores."""
-    return TrainConfig(
+    return ScoreConfig(
         DataConfig("digits"),
         ModelConfig(UNetConfig(widths=(32, 64), layers=1)),
         denoiser=PlayerConfig(lr=2e-3, decay=1000),
@@ -66,9 +67,9 @@ def demo() -> TrainConfig:
 
 
 @named
-def digits() -> TrainConfig:
+def digits() -> ScoreConfig:
     """Scikit-learn's 8x8 digits by class, ten minutes on two processor cores."""
-    return TrainConfig(
+    return ScoreConfig(
         DataConfig("digits"),
         ModelConfig(UNetConfig(widths=(32, 64), layers=2)),
         denoiser=PlayerConfig(lr=2e-3, decay=1000),
@@ -76,11 +77,11 @@ def digits() -> TrainConfig:
     )
 
 
-def grey() -> TrainConfig:
+def grey() -> ScoreConfig:
     """Made for little time: a narrow top level, where the pixels are, and noise levels shifted up from EDM's, to where
     a picture's plan is decided (at 25,000 images, 68 % instead of 32 % of the digits were recognised). Sampled by the
     reverse SDE, whose noise repairs some of a young score's errors (96.4 % instead of 94.6 % after half an hour)."""
-    return TrainConfig(
+    return ScoreConfig(
         model=ModelConfig(UNetConfig(widths=(16, 32, 64), layers=1)),
         loss=EDMWeighting(mean=-0.3, std=1.4),
         denoiser=PlayerConfig(lr=2e-3, decay=2000),
@@ -90,21 +91,21 @@ def grey() -> TrainConfig:
 
 
 @named
-def mnist() -> TrainConfig:
+def mnist() -> ScoreConfig:
     """MNIST and other small grey images, by class, thirty minutes on two processor cores."""
     return grey()
 
 
 @named
-def fashion() -> TrainConfig:
+def fashion() -> ScoreConfig:
     """Fashion-MNIST by class, thirty minutes on two processor cores."""
     return grey()
 
 
 @named
-def cifar10() -> TrainConfig:
+def cifar10() -> ScoreConfig:
     """CIFAR-10 and other small colour images, a day on one GPU."""
-    return TrainConfig(
+    return ScoreConfig(
         data=DataConfig(flip=True),
         model=ModelConfig(UNetConfig(widths=(128, 256, 256), layers=3, head=64, groups=32)),
         denoiser=PlayerConfig(lr=1e-3, warmup=1000, decay=20_000),
@@ -115,9 +116,9 @@ def cifar10() -> TrainConfig:
 
 
 @named
-def toy() -> TrainConfig:
+def toy() -> ScoreConfig:
     """A cloud of points in the plane (8gaussians, moons, spirals, ...), two minutes on one processor core."""
-    return TrainConfig(
+    return ScoreConfig(
         DataConfig("8gaussians"),
         ModelConfig(MLPConfig(width=128, depth=3)),
         denoiser=PlayerConfig(lr=2e-3, decay=2000),
@@ -126,9 +127,9 @@ def toy() -> TrainConfig:
 
 
 @named
-def table() -> TrainConfig:
+def table() -> ScoreConfig:
     """Rows of numbers from .csv, .npy or .npz, five minutes on two processor cores."""
-    return TrainConfig(
+    return ScoreConfig(
         model=ModelConfig(MLPConfig(width=256, depth=4)),
         denoiser=PlayerConfig(lr=1e-3, decay=4000),
         fit=FitConfig(batch=512, minutes=5.0),

@@ -25,11 +25,12 @@ from .data import Transform
 from .denoiser import Denoiser
 from .likelihood import Exact, LogProb, Trace, log_prob
 from .noise import Noise
-from .sample import Grid, Step, Trajectory, sample
+from .sample import Grid, Step, Trajectory
 from .sde import DiffFlow
 from .solvers import Solver
-from .training.config import TrainConfig
-from .training.folder import Folder, default_profile, weights
+from .training.config import Dials, TrainConfig
+from .training.config.base import device_of
+from .training.folder import Folder, default_profiles, weights
 from .training.place import find_device
 
 Labels = int | Sequence[int] | Tensor | None
@@ -44,7 +45,7 @@ class Run:
     path: Path
     config: TrainConfig
     data: dict[str, Any]
-    denoiser: Denoiser
+    players: dict[str, nn.Module]
     step: int
     versions: dict[str, Any]
 
@@ -52,8 +53,12 @@ class Run:
         return f"Run({str(self.path)!r}, step {self.step}, {self.data['name']} {self.shape})"
 
     @property
-    def players(self) -> dict[str, nn.Module]:
-        return {"denoiser": self.denoiser}
+    def denoiser(self) -> Denoiser:
+        """The player of that name. Raises ValueError where this family of models has none."""
+        found = self.players.get("denoiser")
+        if not isinstance(found, Denoiser):
+            raise ValueError(f"{self.path} has no denoiser; its players are {', '.join(self.players)}")
+        return found
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -66,7 +71,7 @@ class Run:
 
     @property
     def device(self) -> torch.device:
-        return next(self.denoiser.parameters()).device
+        return device_of(self.players)
 
     @cached_property
     def transform(self) -> Transform:
@@ -84,28 +89,32 @@ class Run:
         """The lines of metrics.jsonl."""
         return Folder(self.path).lines()
 
+    @property
+    def dials(self) -> Dials:
+        """How samples are drawn when nobody says otherwise."""
+        return self.config.dials
+
     def sde(self, gan: float = 0.0, churn: float = 0.0, guidance: float = 1.0, cond: Labels = None) -> DiffFlow:
         """The equation at (gan, churn) of the spectrum, in model units, with its start, on the run's device.
 
         guidance  1 is the law of the class itself, more sharpens it
         cond      class index, or one per particle; None: no class
+
+        Raises ValueError for a dial that this family of models does not have, and for a generator, which has no
+        equation.
         """
-        settings = dataclasses.replace(self.config.sampling, churn=churn, guidance=guidance)
-        if gan != 0:
-            raise ValueError(f"gan = {gan} weighs the log-ratio, and this run has no discriminator: use gan=0")
-        if guidance != 1.0 and not self.denoiser.classes:
-            raise ValueError(f"guidance = {guidance} needs classes, and this run was trained without: leave it at 1")
-        labels = None if cond is None else self._labels(cond, None)
-        return settings.sde(self.denoiser, self.data, labels)
+        dials = Dials(self.dials.steps, gan, churn, guidance)
+        sde = self.config.sde(self.players, self.data, dials)
+        return sde if cond is None else sde.given(self._labels(cond, None))
 
     def _labels(self, cond: int | Sequence[int] | Tensor, n: int | None) -> Tensor:
         """Class indices on the run's device, checked: 0-d, or (n,)."""
-        if not self.denoiser.classes:
+        if not self.classes:
             raise ValueError(f"cond was given, but {self.path} was trained without classes: leave it out")
         labels = torch.as_tensor(cond, device=self.device)
         wrong = labels.is_floating_point() or labels.dim() > 1
-        if wrong or (labels.numel() and not -1 <= int(labels.min()) <= int(labels.max()) < self.denoiser.classes):
-            known = f"0 to {self.denoiser.classes - 1} ({', '.join((self.classes or [])[:12])})"
+        if wrong or (labels.numel() and not -1 <= int(labels.min()) <= int(labels.max()) < len(self.classes)):
+            known = f"0 to {len(self.classes) - 1} ({', '.join(self.classes[:12])})"
             raise ValueError(f"cond = {labels.tolist()}: classes are integers from {known}, or -1 for none")
         if n is not None and labels.dim() and len(labels) != n:
             raise ValueError(
@@ -120,7 +129,7 @@ class Run:
         cond: Labels = None,
         steps: int | None = None,
         churn: float | None = None,
-        gan: float = 0.0,
+        gan: float | None = None,
         guidance: float | None = None,
         noise: Noise = Noise(0),
         solver: Solver | None = None,
@@ -134,25 +143,20 @@ class Run:
 
         cond   None (no class), one class index for all, or n of them
         batch  how many move together: memory, not the outcome
-        steps, churn, guidance default to the run's own `config.sampling`; the rest is as in `df.sample`.
+        steps, churn, gan, guidance default to the run's own `dials`; the rest is as in `df.sample`.
 
         Raises ValueError for arguments that cannot be meant.
         """
         if n < 1 or batch < 1:
             raise ValueError(f"n = {n} and batch = {batch} must be at least 1")
-        defaults = self.config.sampling
-        steps = defaults.steps if steps is None else steps
-        sde = self.sde(
-            gan, defaults.churn if churn is None else churn, defaults.guidance if guidance is None else guidance
-        )
+        asked = {"steps": steps, "gan": gan, "churn": churn, "guidance": guidance}
+        dials = dataclasses.replace(self.dials, **{k: v for k, v in asked.items() if v is not None})
         labels = None if cond is None else self._labels(cond, n).expand(n)
         parts: list[Trajectory] = []
         for first in range(0, n, batch):
             size, here = min(batch, n - first), noise.shift(first)
             own = None if labels is None else labels[first : first + size]
-            parts.append(
-                sample(sde, size, steps, solver=solver, grid=grid, noise=here, cond=own, keep=keep, on_step=on_step)
-            )
+            parts.append(self.config.draw(self.players, self.data, size, dials, own, here, solver, grid, keep, on_step))
         last = torch.cat([self.decode(p.last).cpu() for p in parts])
         kept = [
             (states[0][0], torch.cat([self.decode(x).cpu() for _, x in states]))
@@ -188,9 +192,13 @@ def load(
     config = folder.config()
     if raw and sigma_rel is not None:
         raise ValueError(f"raw weights are not averaged: give raw or sigma_rel = {sigma_rel}, not both")
-    denoiser = config.model.build(about["data"])
-    profile = None if raw else default_profile(config) if sigma_rel is None else sigma_rel
-    denoiser.load_state_dict(weights(folder, saved, profile)["denoiser"])
-    denoiser.to(place).eval().requires_grad_(False)
+    modules = config.build(about["data"])
+    profiles = default_profiles(config)
+    if sigma_rel is not None:
+        profiles = dict.fromkeys(profiles, sigma_rel)
+    found = weights(folder, saved, None if raw else profiles)
+    for name, module in modules.items():
+        module.load_state_dict(found[name])
+        module.to(place).eval().requires_grad_(False)
     versions = {k: v for k, v in about.items() if k not in ("data", "finished")}
-    return Run(folder.path, config, about["data"], denoiser, saved.state["step"], versions)
+    return Run(folder.path, config, about["data"], modules, saved.state["step"], versions)

@@ -70,7 +70,7 @@ def test_flags_before_the_source_choose_the_same_preset(capsys: pytest.CaptureFi
     ):
         assert main(["train", *line.split()]) == 0
     assert bare_word("--out x --resume auto".split()) is None
-    first, second, third = capsys.readouterr().out.split("data:\n")[1:]
+    first, second, third = capsys.readouterr().out.split("type: ScoreConfig")[1:]
     assert first == second == third
 
 

@@ -19,11 +19,11 @@ STEPS_PER_KILL = 1000  # more than a machine trains between two kills, so that e
 def child(path: str, steps: int) -> None:
     import torch
 
-    from diffflow.training.config import DataConfig, FitConfig, MLPConfig, ModelConfig, PlayerConfig, TrainConfig
+    from diffflow.training.config import DataConfig, FitConfig, MLPConfig, ModelConfig, PlayerConfig, ScoreConfig
     from diffflow.training.fit import train
 
     torch.set_num_threads(1)
-    config = TrainConfig(
+    config = ScoreConfig(
         DataConfig("8gaussians"),
         ModelConfig(MLPConfig(width=32, depth=1, embed=8)),
         denoiser=PlayerConfig(lr=3e-3, warmup=5, decay=50),

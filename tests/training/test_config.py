@@ -14,7 +14,7 @@ from diffflow.recipes import RECIPES, recipe
 from diffflow.training.config import (
     ConfigError,
     MLPConfig,
-    TrainConfig,
+    ScoreConfig,
     UNetConfig,
     changed,
     from_dict,
@@ -61,7 +61,7 @@ def test_a_config_builds_what_it_describes():
 )
 def test_any_values_survive_yaml(v):
     net = dataclasses.replace(v["net"], widths=tuple(v["widths"])) if isinstance(v["net"], UNetConfig) else v["net"]
-    config = replace(TrainConfig(), {"denoiser.lr": v["lr"], "fit.batch": v["batch"], "fit.minutes": v["minutes"]})
+    config = replace(ScoreConfig(), {"denoiser.lr": v["lr"], "fit.batch": v["batch"], "fit.minutes": v["minutes"]})
     config = dataclasses.replace(config, loss=v["loss"], model=dataclasses.replace(config.model, net=net))
     assert from_yaml(to_yaml(config)) == config
     assert from_dict(to_dict(config)) == config

@@ -25,7 +25,7 @@ from diffflow.training.config import (
     MLPConfig,
     ModelConfig,
     PlayerConfig,
-    TrainConfig,
+    ScoreConfig,
     replace,
 )
 from diffflow.training.fit import Feed, Interrupted, NonFinite, fit, train
@@ -34,7 +34,7 @@ from diffflow.training.place import OutOfMemory, Place
 from diffflow.training.players import Training
 
 CPU = Place(torch.device("cpu"))
-TINY = TrainConfig(
+TINY = ScoreConfig(
     DataConfig("8gaussians"),
     ModelConfig(MLPConfig(width=16, depth=1, embed=8)),
     denoiser=PlayerConfig(lr=3e-3, warmup=5, decay=20),
@@ -399,7 +399,7 @@ def test_a_run_can_start_from_another_s_weights(tmp_path, data, whole):
     for a, b in zip(own.parameters(), old.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-7)
     wide = replace(TINY, {"model.net.width": 32})
-    with pytest.raises(RunError, match="do not fit"):
+    with pytest.raises(ConfigError, match="do not fit"):
         train(wide, tmp_path / "wide", init_from=whole, data=data, console=quiet())
     with pytest.raises(RunError, match="no such run"):
         train(TINY, tmp_path / "none", init_from=tmp_path / "nowhere", data=data, console=quiet())

@@ -12,12 +12,12 @@ import torch
 import diffflow as df
 from diffflow.objectives.score import ScoreMatching
 from diffflow.training import checkpoint
-from diffflow.training.config import DataConfig, FitConfig, MLPConfig, ModelConfig, PlayerConfig, TrainConfig
+from diffflow.training.config import DataConfig, FitConfig, MLPConfig, ModelConfig, PlayerConfig, ScoreConfig
 from diffflow.training.fit import Feed, NonFinite, fit, train
 from diffflow.training.place import find_place
 from diffflow.training.players import Training
 
-CONFIG = TrainConfig(
+CONFIG = ScoreConfig(
     DataConfig("8gaussians"),
     ModelConfig(MLPConfig(width=16, depth=1, embed=8)),
     denoiser=PlayerConfig(lr=1e-3, warmup=5),

@@ -33,7 +33,7 @@ class Cite:
             print(df.DiffFlow().cite())
             return 0
         run = df.load(self.run)
-        defaults = run.config.sampling
+        defaults = run.dials
         sde = run.sde(churn=defaults.churn if self.churn is None else self.churn)
         # the score was trained and is solved on EDM's terms; guidance is the run's, not the equation's
         papers = ("karras2022", *(("ho2022",) if defaults.guidance != 1 else ()))

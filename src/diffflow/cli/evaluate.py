@@ -84,7 +84,7 @@ class Evaluate:
                 highlight=False,
             )
         x, nfe = draw(run, ask, labels, console)
-        settings = run.config.sampling
+        settings = run.dials
         card = {
             "sampler": {
                 "solver": self.solver,

@@ -26,7 +26,7 @@ import diffflow as df
 from diffflow import report
 from diffflow.cli import UsageError, parse
 from diffflow.recipes import RECIPES, recipe
-from diffflow.training.config import TrainConfig, load_yaml, replace, to_yaml
+from diffflow.training.config import FAMILIES, TrainConfig, load_yaml, replace, to_yaml
 from diffflow.training.fit import train
 from diffflow.training.place import find_device, find_place
 
@@ -155,9 +155,11 @@ def values(command: type, path: str = "") -> dict[str, int | None]:
     found: dict[str, int | None] = {}
     for name, kind in get_type_hints(command).items():
         options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+        if kind is TrainConfig:  # any family: their flags of one name take as many words
+            options = tuple(FAMILIES.values())
         for option in options:
             if dataclasses.is_dataclass(option) and isinstance(option, type):
-                found |= values(option, "" if option is TrainConfig else f"{path}{name}.")
+                found |= values(option, "" if kind is TrainConfig else f"{path}{name}.")
             elif option is bool:
                 found |= {f"{path}{name}": 0, f"{path}no_{name}": 0}
             elif get_origin(option) is tuple:

@@ -34,8 +34,6 @@ from .. import data as datasets
 from ..data import Data
 from ..noise import Noise
 from ..objectives.objective import Batch, Turn
-from ..objectives.score import ScoreMatching
-from ..sample import sample
 from . import checkpoint
 from .config import ConfigError, FitConfig, TrainConfig, changed
 from .folder import Folder, RunError, environment, start_weights
@@ -223,7 +221,7 @@ def train(
     data: Data | None = None,
     console: Console | None = None,
 ) -> Path:
-    """Train a denoiser as `config` says and write the run directory, which `diffflow.load` opens. Returns its path.
+    """Train the players of `config` and write the run directory, which `diffflow.load` opens. Returns its path.
 
     resume     None: the directory must be new. "auto": go on from the newest checkpoint that verifies (or start, if
                there is none). A path: go on from that checkpoint
@@ -275,17 +273,18 @@ def train(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.fit.seed)
-        denoiser = config.model.build(meta).to(place.device)
+        modules = {name: module.to(place.device) for name, module in config.build(meta).items()}
+        objective = config.objective(modules, meta)
     if init_from is not None:
-        own, old = start_weights(init_from)["denoiser"], dict(denoiser.state_dict())
-        misfits = sorted(own.keys() ^ old.keys()) or [k for k, v in own.items() if v.shape != old[k].shape]
-        if misfits:
-            raise RunError(
-                f"the weights of {init_from} do not fit this network: {', '.join(misfits[:5])}. Use the same model "
-                "settings and classes"
-            )
-        denoiser.load_state_dict(own)
-    training = Training(ScoreMatching(denoiser, config.loss, config.model.label_dropout), {"denoiser": config.denoiser})
+        config.begin(objective, start_weights(init_from), str(init_from))
+    elif saved is None and config.needs_start:
+        raise ConfigError(f"{config.needs_start}: name a run of it with --init-from RUN (init_from in Python)")
+    if place.world > 1 and objective.state():
+        raise ConfigError(
+            f"a {type(objective).__name__} keeps particles of its own ({', '.join(sorted(objective.state()))}), which "
+            "live on one process: train it with one"
+        )
+    training = Training(objective, config.players())
     if saved is not None:
         training.restore(saved)
     if config.fit.compile:
@@ -369,11 +368,11 @@ def painter(training: Training, config: TrainConfig, data: Data, device: torch.d
     classes = min(len(data.classes or ()), 10)
     n = 512 if data.kind == "vector" else 40
     cond = torch.arange(n, device=device) % classes if classes else None
-    noise, meta, denoiser = Noise(0).fork("grid"), data.meta(), training.players["denoiser"].module
+    noise, meta = Noise(0).fork("grid"), data.meta()
+    modules = {name: player.module for name, player in training.players.items()}
 
     @torch.no_grad()
     def draw() -> Tensor:
-        sde = config.sampling.sde(denoiser, meta, cond=cond)
-        return data.decode(sample(sde, n, config.sampling.steps, noise=noise).last.cpu())
+        return data.decode(config.draw(modules, meta, n, config.dials, cond, noise).last.cpu())
 
     return draw

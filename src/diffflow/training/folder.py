@@ -107,8 +107,8 @@ class Folder:
         return [safetensors.torch.load(p.read_bytes()) for p in files]
 
 
-def weights(folder: Folder, saved: Checkpoint, profile: float | None) -> dict[str, Tensors]:
-    """Weights by player at a checkpoint: raw where `profile` is None, else averaged with that relative width.
+def weights(folder: Folder, saved: Checkpoint, profiles: Mapping[str, float] | None) -> dict[str, Tensors]:
+    """Weights by player at a checkpoint: raw where `profiles` is None, else averaged with a relative width per player.
 
     A width that was tracked is read; any other one is rebuilt from the snapshots by least squares (ema.py). Buffers
     are the raw ones.
@@ -117,11 +117,11 @@ def weights(folder: Folder, saved: Checkpoint, profile: float | None) -> dict[st
     for key, v in saved.tensors["players"].items():
         name, k = key.split("/", 1)
         players.setdefault(name, {})[k] = v
-    if profile is None:
+    if profiles is None:
         return players
     stored = [*folder.snapshots(saved.state["step"] - 1), saved.tensors["ema"]]
     for name, own in players.items():
-        clock = saved.state["updates"][name]
+        clock, profile = saved.state["updates"][name], profiles[name]
         sources: list[tuple[Profile, Tensors]] = []
         for group in stored:
             t = int(group[f"{name}/clock"]) if f"{name}/clock" in group else clock
@@ -147,12 +147,12 @@ def start_weights(path: str | Path) -> dict[str, Tensors]:
     if not folder.path.is_dir():
         raise RunError(f"--init-from {path}: there is no such run directory")
     config = folder.config()
-    return weights(folder, folder.newest(), default_profile(config))
+    return weights(folder, folder.newest(), default_profiles(config))
 
 
-def default_profile(config: TrainConfig) -> float:
-    """The relative EMA width that sampling uses when nobody says otherwise."""
-    return config.sampling.ema if config.sampling.ema is not None else config.denoiser.ema[0]
+def default_profiles(config: TrainConfig) -> dict[str, float]:
+    """The relative EMA widths that sampling uses when nobody says otherwise, by player."""
+    return {name: config.sampling.ema or player.ema[0] for name, player in config.players().items()}
 
 
 def environment() -> dict[str, Any]:

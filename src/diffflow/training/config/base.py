@@ -1,0 +1,217 @@
+"""What every run has in common: the data, the loop, how a player moves, and what a family of models must say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ...noise import Noise
+from ...objectives.objective import Objective
+from ...sample import Grid, Step, Trajectory, sample
+from ...sde import DiffFlow
+from ...solvers import Solver
+from .plain import FAMILIES, require
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to learn from."""
+
+    source: str = ""
+    """A toy's name, "digits", or a path: idx folder, image folder or zip, .npy/.npz, .csv."""
+    split: str = "train"
+    """Which part of it: train, test or all."""
+    flip: bool = False
+    """Also show mirror images: right for natural images, wrong for letters and digits."""
+    size: int | None = None
+    """Image files only: side of a resize and centre crop."""
+
+
+@dataclass(frozen=True)
+class PlayerConfig:
+    """How one player moves (Adam)."""
+
+    lr: float = 1e-3
+    """Learning rate after the warm-up."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Adam's memories of the gradient and of its square."""
+    weight_decay: float = 0.0
+    """AdamW's weight decay."""
+    clip: float | None = 1.0
+    """Largest gradient norm; none: no clipping."""
+    warmup: int = 100
+    """Steps of linear increase of the learning rate."""
+    decay: int | None = None
+    """Step from which the rate falls as 1/sqrt(step); none: constant. It knows no end, so runs can be extended."""
+    ema: tuple[float, ...] = (0.05, 0.10)
+    """Widths of the power-function averages kept; the first is what sampling uses by default."""
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0 and math.isfinite(self.lr), f"lr = {self.lr} must be positive")
+        require(
+            len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas),
+            f"betas = {self.betas} must be two numbers in [0, 1)",
+        )
+        require(self.weight_decay >= 0, f"weight_decay = {self.weight_decay} must not be negative")
+        require(self.clip is None or self.clip > 0, f"clip = {self.clip} must be positive, or none")
+        require(
+            self.warmup >= 0 and (self.decay is None or self.decay > 0),
+            f"warmup = {self.warmup}, decay = {self.decay} must be counts of steps",
+        )
+        require(
+            len(self.ema) > 0 and all(0 < s < 0.28 for s in self.ema), f"ema = {self.ema} must be widths in (0, 0.28)"
+        )
+
+    def rate(self, update: int) -> float:
+        """Learning rate of update number `update` (1-based)."""
+        rate = self.lr * min(1.0, update / self.warmup if self.warmup else 1.0)
+        return rate / math.sqrt(max(1.0, update / self.decay)) if self.decay else rate
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """The training loop."""
+
+    batch: int = 128
+    """Samples per step, over all processes and micro-batches together."""
+    accumulate: int = 1
+    """Micro-batches per step: more of them, less memory."""
+    steps: int | None = None
+    """Stop at this step, counted over the whole training, resumed parts included."""
+    minutes: float | None = None
+    """Stop after this long, counted likewise; whichever comes first."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """fp32, or bf16 autocast."""
+    compile: bool = False
+    """torch.compile the networks."""
+    seed: int = 0
+    """Seed of weights, data order and noise."""
+    log_every: int = 50
+    """Steps between lines of metrics.jsonl."""
+    checkpoint_minutes: float = 2.0
+    """Time between checkpoints."""
+    sample_minutes: float = 3.0
+    """Time between sample grids."""
+    keep: int = 2
+    """How many checkpoints stay."""
+    tensorboard: bool = True
+    """Write TensorBoard scalars where it is installed."""
+
+    def __post_init__(self) -> None:
+        require(self.batch >= 1, f"fit.batch = {self.batch} must be at least 1")
+        require(
+            self.accumulate >= 1 and self.batch % self.accumulate == 0,
+            f"fit.accumulate = {self.accumulate} must divide fit.batch = {self.batch}",
+        )
+        require(self.steps is None or self.steps >= 1, f"fit.steps = {self.steps} must be at least 1")
+        require(self.minutes is None or self.minutes > 0, f"fit.minutes = {self.minutes} must be positive")
+        require(
+            self.log_every >= 1 and self.keep >= 1,
+            f"fit.log_every = {self.log_every} and fit.keep = {self.keep} must be at least 1",
+        )
+        require(
+            min(self.checkpoint_minutes, self.sample_minutes) > 0,
+            f"checkpoint_minutes = {self.checkpoint_minutes}, sample_minutes = {self.sample_minutes} must be positive",
+        )
+
+
+@dataclass(frozen=True)
+class Dials:
+    """How a model is to be sampled: steps of the solver, the weight `gan` of the log-ratio, the stochasticity `churn`,
+    classifier-free `guidance`."""
+
+    steps: int = 20
+    gan: float = 0.0
+    churn: float = 0.0
+    guidance: float = 1.0
+
+
+class TrainConfig:
+    """A whole run of one family of models. Subclasses are frozen dataclasses of plain values, which build what they
+    describe: networks, the objective that trains them, the equation that samples them.
+
+    `meta` describes the data (Data.meta()): shape, classes, mean, std, spread in model units.
+    """
+
+    data: DataConfig
+    fit: FitConfig
+    sampling: Any  # has `ema`, the width of the weight average to use, or None for the player's first
+    needs_start: ClassVar[str] = ""  # what must be trained before, where it must: a new run then needs --init-from
+
+    def __init_subclass__(cls) -> None:
+        FAMILIES[cls.__name__] = cls
+
+    def players(self) -> dict[str, PlayerConfig]:
+        """How each player moves."""
+        raise NotImplementedError
+
+    def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
+        """The players' networks, by name."""
+        raise NotImplementedError
+
+    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Objective:
+        """What the players minimise; on their device."""
+        raise NotImplementedError
+
+    def begin(self, objective: Objective, weights: Mapping[str, Mapping[str, Tensor]], source: str) -> None:
+        """Start from the averaged weights of another run, by player. Raises ConfigError where they do not fit."""
+        for name, module in objective.players.items():
+            require(
+                name in weights,
+                f"--init-from {source} has no {name!r}, but {', '.join(sorted(weights))}: another model",
+            )
+            fill(module, weights[name], source)
+
+    @property
+    def dials(self) -> Dials:
+        """How samples are drawn when nobody says otherwise."""
+        raise NotImplementedError
+
+    def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> DiffFlow:
+        """The equation that samples obey, in model units, with its start, on the players' device. Raises ValueError for
+        dials that this family does not have."""
+        raise NotImplementedError
+
+    def solver(self) -> Solver | None:
+        """The solver that the model was trained for; None: `df.sample`'s default."""
+        return None
+
+    def draw(
+        self,
+        modules: Mapping[str, nn.Module],
+        meta: Mapping[str, Any],
+        n: int,
+        dials: Dials,
+        cond: Tensor | None = None,
+        noise: Noise = Noise(0),
+        solver: Solver | None = None,
+        grid: Grid | None = None,
+        keep: int | None = None,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> Trajectory:
+        """n samples in model units, of classes `cond` (n,)."""
+        sde = self.sde(modules, meta, dials)
+        method = solver or self.solver()
+        return sample(sde, n, dials.steps, solver=method, grid=grid, noise=noise, cond=cond, keep=keep, on_step=on_step)
+
+
+def fill(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Load another run's weights into a network. Raises ConfigError where they do not fit."""
+    old = dict(module.state_dict())
+    misfits = sorted(weights.keys() ^ old.keys()) or [k for k, v in weights.items() if v.shape != old[k].shape]
+    require(
+        not misfits,
+        f"the weights of {source} do not fit this network: {', '.join(misfits[:5])}. Use the same model settings and "
+        "classes",
+    )
+    module.load_state_dict(dict(weights))
+
+
+def device_of(modules: Mapping[str, nn.Module]) -> torch.device:
+    """Where the players live."""
+    return next(p.device for module in modules.values() for p in module.parameters())
