@@ -1,28 +1,57 @@
 """Named runs: settings that are known to work, with the budget they were made for.
 
 A recipe is a value; its function's first line says what it is for. `config` is the starting point that files and
-flags then change.
+flags then change. There are two kinds: by data (diffusion models, "mnist"), and by model ("gan", "discriminator-flow"),
+whose networks and budgets are those of the `Scale` that fits the data.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
 
+import torch
+
+from . import data as datasets
+from .critic import Penalty
+from .laws import TOYS
+from .objectives.difference import LogUniformLevels
 from .objectives.score import EDMWeighting
 from .training.config import (
     ConfigError,
+    ConvCriticConfig,
+    ConvGeneratorConfig,
     DataConfig,
+    DiffusionGANConfig,
+    DiffusionGANSampling,
+    DiscriminatorFlowConfig,
+    DriftingConfig,
+    FieldConfig,
     FitConfig,
+    GameConfig,
+    GANConfig,
+    GANNets,
     MLPConfig,
+    MLPCriticConfig,
+    MLPGeneratorConfig,
+    MMDConfig,
     ModelConfig,
+    MoveConfig,
+    PathConfig,
+    PathCriticConfig,
     PlayerConfig,
+    RangesConfig,
     SamplingConfig,
     ScoreConfig,
+    ScoreGANConfig,
+    SlicedWassersteinConfig,
     TrainConfig,
     UNetConfig,
     suggest,
 )
+from .training.config import replace as settings
 
 
 @dataclass(frozen=True)
@@ -35,9 +64,10 @@ class Recipe:
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {}
+MODELS: dict[str, Callable[[str], Recipe]] = {}  # by model, for the scale of that name
 
 
-def named(make: Callable[[], TrainConfig]) -> Callable[[], Recipe]:
+def named(make: Callable[[], ScoreConfig]) -> Callable[[], Recipe]:
     """Enter settings into RECIPES under their function's name, with the first line of its docstring."""
 
     def build() -> Recipe:
@@ -48,11 +78,35 @@ def named(make: Callable[[], TrainConfig]) -> Callable[[], Recipe]:
     return build
 
 
-def recipe(name: str) -> Recipe:
-    """The recipe of that name. Raises ConfigError with a suggestion."""
-    if name not in RECIPES:
-        raise ConfigError(f"unknown preset {name!r}{suggest(name, list(RECIPES))}")
-    return RECIPES[name]()
+def recipe(name: str, source: str | None = None) -> Recipe:
+    """The recipe of that name; a model's in the scale that fits `source` (as `DataConfig.source`; default: a toy).
+    Raises ConfigError with a suggestion, and DataError for a source that is not there.
+    """
+    if name in RECIPES:
+        return RECIPES[name]()
+    if name not in MODELS:
+        raise ConfigError(f"unknown preset {name!r}{suggest(name, [*RECIPES, *MODELS])}")
+    scale = "toy" if source is None else fitting(source)
+    made = MODELS[name](scale)
+    return made if source is None else replace(made, config=settings(made.config, {"data.source": source}))
+
+
+def fitting(source: str) -> str:
+    """The diffusion recipe, and the scale, for a source: by its name, else by the kind of file and the machine."""
+    if source in TOYS:
+        return "toy"
+    if source == "digits":
+        return "digits"
+    path = Path(source).expanduser()
+    if not path.exists():
+        datasets.load(source)  # says what is wrong with the name
+    table = path.name.lower().endswith((".csv", ".csv.gz"))
+    if table or (path.suffix in (".npy", ".npz") and datasets.load(path).kind == "vector"):
+        return "table"
+    return "cifar10" if torch.accelerator.is_available() else "mnist"
+
+
+# -- by data: diffusion models ----------------------------------------------------------------------------------------
 
 
 @named
@@ -134,3 +188,182 @@ def table() -> ScoreConfig:
         denoiser=PlayerConfig(lr=1e-3, decay=4000),
         fit=FitConfig(batch=512, minutes=5.0),
     )
+
+
+# -- by model ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What fits a kind of data: the diffusion recipe whose data, denoiser and budget are taken over, and the networks
+    of the other players.
+
+    penalty   weight of R1 and R2: |grad d|^2 is a sum over the entries of a sample, so it falls as they grow in number
+    """
+
+    diffusion: Callable[[], Recipe]
+    critic: MLPCriticConfig | ConvCriticConfig
+    generator: MLPGeneratorConfig | ConvGeneratorConfig
+    batch: int
+    lr: float
+    penalty: float
+
+    @property
+    def base(self) -> ScoreConfig:
+        config = self.diffusion().config
+        assert isinstance(config, ScoreConfig)
+        return config
+
+    @property
+    def fit(self) -> FitConfig:
+        return replace(self.base.fit, batch=self.batch)
+
+
+SCALES = {
+    "toy": Scale(toy, MLPCriticConfig(128, 3), MLPGeneratorConfig(16, 128, 3), 256, 1e-3, 0.02),
+    "table": Scale(table, MLPCriticConfig(256, 3), MLPGeneratorConfig(32, 256, 3), 256, 5e-4, 0.02),
+    "digits": Scale(demo, ConvCriticConfig((32, 64)), ConvGeneratorConfig(64, (64, 32)), 128, 5e-4, 0.1),
+    "mnist": Scale(mnist, ConvCriticConfig((16, 32, 64)), ConvGeneratorConfig(64, (64, 32, 16)), 64, 5e-4, 0.1),
+    "cifar10": Scale(
+        cifar10, ConvCriticConfig((128, 256, 512)), ConvGeneratorConfig(128, (512, 256, 128)), 256, 2e-4, 0.1
+    ),
+}
+
+
+Make = TypeVar("Make", bound=Callable[[Scale], TrainConfig])
+
+
+def model(make: Make) -> Make:
+    """Enter a model's settings into MODELS under its function's name, with the first line of its docstring."""
+    enter(make.__name__.replace("_", "-"), (make.__doc__ or "").split("\n")[0], make)
+    return make
+
+
+def enter(name: str, about: str, make: Callable[[Scale], TrainConfig]) -> None:
+    def build(scale: str) -> Recipe:
+        return Recipe(name, about, make(SCALES[scale]))
+
+    build.__doc__ = about
+    MODELS[name] = build
+
+
+def adversary(scale: Scale, lr: float | None = None) -> PlayerConfig:
+    """Adam without memory of the gradient: in a game yesterday's gradient is of another opponent."""
+    return PlayerConfig(lr=lr or scale.lr, betas=(0.0, 0.99), warmup=0, clip=None)
+
+
+def played(loss: str) -> Callable[[Scale], GANConfig]:
+    def make(scale: Scale) -> GANConfig:
+        weight = scale.penalty
+        penalty = Penalty(between=10.0 * weight, centre=1.0) if loss == "ipm" else Penalty(real=weight, fake=weight)
+        return GANConfig(
+            scale.base.data,
+            GANNets(scale.generator, scale.critic),
+            GameConfig(loss, penalty),
+            MoveConfig(updates=1),
+            adversary(scale),
+            adversary(scale),
+            scale.fit,
+        )
+
+    return make
+
+
+for name, loss, about in (
+    ("gan", "vanilla", "A generator and a discriminator, non-saturating loss."),
+    (
+        "gan-saturating",
+        "saturating",
+        "The GAN of the first paper's minimax game: slow where the discriminator is sure.",
+    ),
+    ("gan-kl", "kl", "A GAN whose samples descend KL(p|q): the log-ratio's gradient at unit speed."),
+    ("lsgan", "lsgan", "A GAN with least-squares losses."),
+    ("hinge", "hinge", "A GAN with the hinge loss."),
+    ("ipm", "ipm", "A GAN whose discriminator is a witness of bounded slope (WGAN-GP)."),
+    ("fgan-kl", "fgan-kl", "An f-GAN for KL(p|q)."),
+    ("fgan-pearson", "fgan-pearson", "An f-GAN for Pearson's chi-squared divergence."),
+):
+    enter(name, about, played(loss))
+
+
+@model
+def discriminator_flow(scale: Scale) -> DiscriminatorFlowConfig:
+    """Particles moved by one discriminator along their own path; no generator, no score."""
+    return DiscriminatorFlowConfig(
+        scale.base.data,
+        PathCriticConfig(scale.critic),
+        GameConfig("vanilla", Penalty(real=scale.penalty, fake=scale.penalty)),
+        PathConfig(steps=25, eta=5.0),
+        adversary(scale),
+        scale.fit,
+    )
+
+
+@model
+def improved_gan(scale: Scale) -> DiscriminatorFlowConfig:
+    """One shared discriminator, told the time; the data's noise falls along the path, and particles follow."""
+    base = discriminator_flow(scale)
+    return replace(base, game=replace(base.game, loss="kl"), path=PathConfig(steps=25, eta=5.0, noise=1.0))
+
+
+@model
+def improved_gan_independent(scale: Scale) -> DiscriminatorFlowConfig:
+    """The same with an independent discriminator per step."""
+    base = improved_gan(scale)
+    return replace(base, model=replace(base.model, stages=10), path=replace(base.path, steps=10))
+
+
+@model
+def diffusion_gan(scale: Scale) -> DiffusionGANConfig:
+    """Score and discriminator together, with the dials gan, churn and steps free at sampling."""
+    base = scale.base
+    return DiffusionGANConfig(
+        base.data,
+        base.model,
+        scale.critic,
+        base.loss,
+        GameConfig("kl", Penalty(real=scale.penalty)),
+        RangesConfig(),
+        base.denoiser,
+        adversary(scale),
+        scale.fit,
+        DiffusionGANSampling(),
+    )
+
+
+@model
+def score_gan(scale: Scale) -> ScoreGANConfig:
+    """A generator moved by two scores, the data's (--init-from RUN) and its own samples'; one evaluation a sample."""
+    base = scale.base
+    return ScoreGANConfig(
+        base.data,
+        base.model,
+        sigma=3.0,
+        levels=LogUniformLevels(0.05, 3.0),
+        generator=PlayerConfig(lr=1e-4, betas=(0.0, 0.99), warmup=0, clip=None),
+        fake=PlayerConfig(lr=1e-3, betas=(0.0, 0.99), warmup=0),
+        fit=replace(scale.fit, batch=64),
+    )
+
+
+def moved(mover: DriftingConfig | MMDConfig | SlicedWassersteinConfig) -> Callable[[Scale], FieldConfig]:
+    def make(scale: Scale) -> FieldConfig:
+        return FieldConfig(
+            scale.base.data,
+            scale.generator,
+            mover,
+            MoveConfig(),
+            PlayerConfig(lr=scale.lr, betas=(0.9, 0.99), clip=None),
+            replace(scale.fit, batch=2 * scale.batch),
+        )
+
+    return make
+
+
+enter(
+    "drifting",
+    "A generator whose samples drift to the data's kernel mean, and from each other.",
+    moved(DriftingConfig()),
+)
+enter("mmd-generator", "A generator that descends the maximum mean discrepancy.", moved(MMDConfig()))
+enter("sw-generator", "A generator that descends the sliced Wasserstein distance.", moved(SlicedWassersteinConfig()))

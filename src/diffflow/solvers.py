@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from .fields import LawScore
+from .schedule import per_particle
 from .sde import DiffFlow
 
 
@@ -254,6 +255,28 @@ def _advance(y: Tensor, lam0: float, lam1: float, past: Sequence[Evaluation], a:
     for w, (_, d) in zip(multistep_weights([lam for lam, _ in past], lam0, lam1, a, spread), past, strict=True):
         out = out + w * d
     return out
+
+
+def step_each(sde: DiffFlow, x: Tensor, t0: Tensor, t1: Tensor, xi: Tensor) -> Tensor:
+    """One first-order step of particles that are at different times: particle i of x (n, *shape) goes from t0[i] to
+    t1[i], float64 (n,), with standard normals xi (n, *shape).
+
+    On a schedule it is the step of Exponential(order=1, correct=False), whose formula with D* frozen stands above, and
+    a step onto sigma = 0 is the denoising; elsewhere it is Euler's. The coefficients of `sde` may be (n,) too.
+    """
+    if not sde.on_schedule:
+        h = t1 - t0
+        return x + per_particle(h, x) * sde.drift(x, t0) + per_particle(sde.noise(t0) * h.sqrt(), x) * xi
+    s = sde.schedule
+    assert s is not None
+    sigma0, sigma1 = s.sigma(t0), s.sigma(t1)
+    positive = torch.where(sigma1 > 0, sigma1, sigma0)  # landing on 0 forgets y and noise: any level will do for them
+    mid = s.time((sigma0 * positive).sqrt())
+    z = sde.noise(mid) ** 2 / s.lam2(mid)
+    fresh = sigma1 * (-torch.expm1(2 * z * (positive / sigma0).log())).sqrt()
+    d = sde.denoised(x, t0)
+    y = d + per_particle((sigma1 / sigma0) ** (1 + z), x) * (x / per_particle(s.scale(t0), x) - d)
+    return per_particle(s.scale(t1), x) * (y + per_particle(fresh, x) * xi)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ p_t = r_t is the same for all:
     gan k:    beta = g2/2 + k lam2/2       weight of the log-ratio; 0 needs no discriminator
 
 On a fixed target (f = lam2 = 0) one dial leads from the DiffODE of a GAN (churn 0: grad log r/p alone) to Langevin
-dynamics (churn 1: score and noise).
+dynamics (churn 1: score and noise). Particle flows (f = g2 = lam2 = 0) have no score at all: the log-ratio, whose
+logit may set the speed, is a discriminator that is told the time, or a field of the cloud alone (kernels.py).
 
 | model                | f      | beta                  | g2             | lam2  | needs        |
 |----------------------|--------|-----------------------|----------------|-------|--------------|
@@ -19,6 +20,10 @@ dynamics (churn 1: score and noise).
 | langevin             | 0      | beta                  | 2 beta         | 0     | score        |
 | annealed_langevin    | 0      | rate sigma_k^2        | 2 beta         | 0     | score        |
 | static(churn=z)      | 0      | beta                  | 2 z beta       | 0     | score, ratio |
+| gan_flow             | 0      | beta or -l'(d)        | 0              | 0     | ratio        |
+| discriminator_flow   | 0      | -eta l'(d)            | 0              | 0     | ratio        |
+| improved_gan         | 0      | beta, r_t noised      | 0              | 0     | ratio        |
+| diffusion_gan(k, z)  | rate x | g2/2 + k lam2/2       | (1+z) lam2     | G2    | score, ratio |
 | continued(lam2 < 0)  | as its parent |                |                | < 0   | as its parent |
 """
 
@@ -31,10 +36,10 @@ from typing import Any
 
 from torch import Tensor
 
-from .fields import Field, LawScore, ScoreField
+from .fields import Field, LawScore, Ratio, ScoreField
 from .laws import Law
 from .schedule import Levels, Schedule, Time
-from .sde import Coefficient, DiffFlow
+from .sde import Coefficient, DiffFlow, Speed
 
 Dial = float | Callable[[Time], float | Tensor]
 
@@ -155,6 +160,49 @@ def annealed_langevin(levels: Levels, score: ScoreField, *, rate: float = 0.2) -
     return DiffFlow(
         score, None, None, beta, lambda t: 2 * beta(t), 0.0, levels, start, levels.horizon, grid, papers=("song2019",)
     )
+
+
+def gan_flow(
+    ratio: Field, beta: Coefficient | Speed = 1.0, *, horizon: float = 1.0, start: Law | None = None
+) -> DiffFlow:
+    """DiffODE, the flow that a GAN's generator amortises: dx = beta grad log(r/p) dt, f = g2 = lam2 = 0 (Goodfellow et
+    al. 2014; theory.md 3.1).
+
+    beta = 1 descends KL(p|r); a generator loss l(d) is the speed Speed(-l'). `ratio`: a discriminator's, or any field
+    of the cloud, which then is the velocity itself.
+    """
+    if not horizon > 0:
+        raise ValueError(f"horizon={horizon} must be positive")
+    return DiffFlow(None, ratio, None, beta, 0.0, 0.0, None, start, horizon, papers=("goodfellow2014",))
+
+
+def discriminator_flow(ratio: Ratio, speed: Speed, eta: float = 1.0, start: Law | None = None) -> DiffFlow:
+    """Discriminator Flow: dx = -eta l'(d) grad d dt on [0, 1], where d(x, t) knows the law of the particles at every t
+    and `speed` is -l' (Franceschi et al. 2023; theory.md 6.4)."""
+    if not eta > 0:
+        raise ValueError(f"eta={eta}: the particles move at a positive speed")
+    return replace(gan_flow(ratio, Speed(lambda d: eta * speed(d)), start=start), papers=("franceschi2023",))
+
+
+def improved_gan(s: Schedule, ratio: Field, beta: Coefficient | Speed = 1.0, start: Law | None = None) -> DiffFlow:
+    """The improved GAN: dx = beta grad log(r_t/p_t) dt toward data whose noise falls along `s` (a small sigma_max and
+    scale 1, such as VE(0.01, 1)), lam2 = 0 (Zhang et al. 2023, Algorithms 2 and 3; theory.md 3.2).
+
+    The particles follow r_t with a lag that falls with beta.
+    """
+    if s.scale(0.0).item() != 1:
+        raise ValueError(f"{type(s).__name__} shrinks the data at t = 0; the improved GAN noises them only: use df.VE")
+    return replace(gan_flow(ratio, beta, horizon=s.horizon, start=start), schedule=s, papers=())
+
+
+def diffusion_gan(
+    s: Schedule, score: Field, ratio: Field, *, gan: Dial = 1.0, churn: Dial = 1.0, start: Law | None = None
+) -> DiffFlow:
+    """Diffusion-GAN: score and log-ratio together, 0 < g2 < 2 beta (Zhang et al. 2023, equations 29 and 30; theory.md
+    3.3). Equal gan + churn is equal beta, hence with exact fields an equal law."""
+    if not callable(gan) and not gan > 0:
+        raise ValueError(f"gan={gan}: Diffusion-GAN weighs the log-ratio, gan > 0; without it this is reverse_sde")
+    return replace(at(s, score, ratio, gan=gan, churn=churn, start=start), papers=("song2021", "goodfellow2014"))
 
 
 def continued(sde: DiffFlow, lam2: Coefficient) -> DiffFlow:

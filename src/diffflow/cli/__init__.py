@@ -27,6 +27,7 @@ COMMANDS = {
     "train": "train a model on your data",
     "sample": "draw samples from a run",
     "evaluate": "measure a run against data it has not seen",
+    "models": "every model as a setting of the equation, and how to run it",
     "cite": "BibTeX for the equation, or for what a run uses",
     "demo": "digits in minutes: train, sample along the dial, write a report",
 }

@@ -18,17 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import torch
 import tyro
 from rich.console import Console
 
 import diffflow as df
 from diffflow import report
 from diffflow.cli import UsageError, parse
-from diffflow.recipes import RECIPES, recipe
-from diffflow.training.config import FAMILIES, TrainConfig, load_yaml, replace, to_yaml
-from diffflow.training.fit import train
-from diffflow.training.place import find_device, find_place
+from diffflow.recipes import MODELS, RECIPES, fitting, recipe
+from diffflow.training.config import FAMILIES, ScoreGANConfig, TrainConfig, load_yaml, replace, to_yaml
+from diffflow.training.fit import Feed, fit, train
+from diffflow.training.folder import Folder
+from diffflow.training.place import Place, find_device, find_place
+from diffflow.training.players import Training
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Train:
         diffflow train path/to/mnist --preset mnist --denoiser.lr 5e-4 --model.net.widths 48 96 96
         diffflow train --resume auto --out runs/flowers --minutes 90        (half an hour more)
         diffflow train path/to/table.csv --dry-run
+        diffflow train digits --preset discriminator-flow --minutes 5        (any model: `diffflow models` lists them)
+        diffflow train digits --preset score-gan --init-from runs/digits     (a one-step generator of that run)
     """
 
     source: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = None
@@ -123,7 +126,7 @@ class Train:
 def main(args: Sequence[str]) -> int:
     # The preset, the file and the run to resume decide the defaults, and so which flags exist: look at those first.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for flag in ("--preset", "--config", "--out", "--resume"):
+    for flag in ("--preset", "--config", "--out", "--resume", "--init-from"):
         early.add_argument(flag)
     known, _ = early.parse_known_args(args)
     source = bare_word(args)
@@ -131,7 +134,11 @@ def main(args: Sequence[str]) -> int:
     preset, base = starting_point(known, source, helping)
     if known.preset is None and known.config is None and not helping:
         print(f"settings of {preset!r}; --preset and --print-config say more", file=sys.stderr)
-    presets = "\n\nPresets:\n" + "\n".join(f"    {name:<10}{make().about}" for name, make in RECIPES.items())
+    by_data = "\n".join(f"    {name:<10}{make().about}" for name, make in RECIPES.items())
+    by_model = "\n".join(f"    {name:<25}{make.__doc__}" for name, make in MODELS.items())
+    presets = (
+        f"\n\nPresets, by data (diffusion models):\n{by_data}\n\nBy model, in the size that fits SOURCE:\n{by_model}"
+    )
     options = parse(Train, args, default=Train(settings=base), more=presets)
     return options.main(preset)
 
@@ -180,26 +187,21 @@ def starting_point(known: argparse.Namespace, source: str | None, helping: bool)
         preset = "toy"
     else:
         raise UsageError(
-            f"name what to learn, `diffflow train SOURCE`, or choose --preset (one of {', '.join(RECIPES)}); "
+            "name what to learn, `diffflow train SOURCE`, or choose --preset (one of "
+            f"{', '.join([*RECIPES, *MODELS])}); "
             "`diffflow train --help` explains."
         )
-    base = recipe(preset).config
+    base = recipe(preset, source if preset in MODELS else None).config
+    if known.init_from is not None and isinstance(base, ScoreGANConfig):
+        base = base.after(Folder(Path(known.init_from)).config())
     return preset, base if known.config is None else load_yaml(known.config, base=base)
 
 
-def fitting(source: str) -> str:
-    """The preset for a source that came without one: by its name, else by the kind of file and the machine."""
-    if source in df.TOYS:
-        return "toy"
-    if source == "digits":
-        return "digits"
-    path = Path(source).expanduser()
-    if not path.exists():
-        df.data.load(source)  # says what is wrong with the name
-    table = path.name.lower().endswith((".csv", ".csv.gz"))
-    if table or (path.suffix in (".npy", ".npz") and df.data.load(path).kind == "vector"):
-        return "table"
-    return "cifar10" if torch.accelerator.is_available() else "mnist"
+class Nobody:
+    """Does nothing between steps."""
+
+    def after(self, training: Training, outcomes: object) -> None:
+        pass
 
 
 def default_name(preset: str, source: str) -> str:
@@ -209,26 +211,26 @@ def default_name(preset: str, source: str) -> str:
 
 
 def dry_run(config: TrainConfig, device: str | None) -> int:
-    """Everything that training would do before its first step, then the time of three steps without keeping them."""
+    """Everything that training would do before its first step, then the time of three steps that are not kept."""
     ask = config.data
     data = df.data.load(ask.source, split=ask.split, flip=ask.flip, size=ask.size)
-    where = find_device(device)
-    denoiser = config.model.build(data.meta()).to(where)
-    batch = min(config.fit.batch // config.fit.accumulate, len(data))
-    x, y = data.batch(torch.arange(batch))
-    clean, source = x.to(where), denoiser if y is None else denoiser.given(y.to(where))
-    seconds = []
-    for _ in range(3):
+    place, meta = Place(find_device(device)), data.meta()
+    modules = {name: module.to(place.device) for name, module in config.build(meta).items()}
+    training = Training(config.objective(modules, meta), config.players())
+    feed, seconds = Feed(data, config.fit.seed, place.device), []
+    for k in range(3):
         begun = time.perf_counter()
-        guess = source(clean + 0.5 * torch.randn_like(clean), torch.full((batch,), 0.5, device=where))
-        seconds.append((guess - clean).square().mean().backward() or time.perf_counter() - begun)
-    step, size = min(seconds) * config.fit.batch / batch, sum(p.numel() for p in denoiser.parameters())
+        fit(training, feed, dataclasses.replace(config.fit, steps=k + 1, minutes=None), place, Nobody())
+        seconds.append(time.perf_counter() - begun)
+    step, size = min(seconds), sum(p.numel() for player in training.players.values() for p in player.parameters)
     kinds = f"{len(data.classes)} classes" if data.classes else "no classes"
     print(f"data     {data.name}: {len(data):,} of shape {data.shape}, {kinds}, sha256 {data.fingerprint[:16]}...")
     for note in data.notes:
         print(f"         {note}")
-    print(f"model    {size:,} parameters, {type(config.model.net).__name__}, predicts {config.model.form!r}")
-    print(f"speed    {config.fit.batch / step:,.0f} examples/s on {where}: {step:.3g} s a step of {config.fit.batch}")
+    names = ", ".join(f"{n} {sum(p.numel() for p in v.parameters):,}" for n, v in training.players.items())
+    print(f"model    {type(config).__name__}, {size:,} parameters: {names}")
+    batch = config.fit.batch
+    print(f"speed    {batch / step:,.0f} examples/s on {place.device}: {step:.3g} s a step of {batch}")
     if config.fit.minutes is not None:
         steps = config.fit.minutes * 60 / step
         passes = steps * config.fit.batch / len(data)

@@ -2,8 +2,10 @@
 
 from .base import Metric
 from .classifier import Classifier, accuracy, c2st, fit_classifier
+from .frechet import confidence, embedding, frechet, gaussian_frechet
 from .kernel import energy_distance, mmd
 from .lenet import LeNet5, load_lenet
+from .modes import modes
 from .neighbours import nearest, prdc
 from .protocol import Evaluation, evaluate
 from .transport import exact_w2, sliced_w2
@@ -15,12 +17,17 @@ __all__ = [
     "Metric",
     "accuracy",
     "c2st",
+    "confidence",
+    "embedding",
     "energy_distance",
     "evaluate",
     "exact_w2",
     "fit_classifier",
+    "frechet",
+    "gaussian_frechet",
     "load_lenet",
     "mmd",
+    "modes",
     "nearest",
     "prdc",
     "sliced_w2",

@@ -13,7 +13,7 @@ or resumed run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -59,3 +59,35 @@ class Objective(Protocol):
     def state(self) -> dict[str, Tensor]: ...
 
     def load_state(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+class Joint:
+    """Several objectives as one: in every step each has its turns, one after the other, on the same batch and with its
+    own randomness. State of the k-th is kept under "k/...".
+
+    Raises ValueError where two objectives name a player alike.
+    """
+
+    def __init__(self, objectives: Sequence[Objective]):
+        names = [name for o in objectives for name in o.players]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"players {twice} belong to two of the objectives: every player learns from one")
+        self.objectives = list(objectives)
+
+    @property
+    def players(self) -> Mapping[str, nn.Module]:
+        return {name: module for o in self.objectives for name, module in o.players.items()}
+
+    def turns(self, batch: Batch, noise: Noise) -> Iterator[Turn]:
+        for k, objective in enumerate(self.objectives):
+            yield from objective.turns(batch, noise.fork("joint", k))
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"{k}/{name}": v for k, o in enumerate(self.objectives) for name, v in o.state().items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        known = tuple(f"{k}/" for k in range(len(self.objectives)))
+        if alien := sorted(name for name in state if not name.startswith(known)):
+            raise ValueError(f"the checkpoint holds {alien}, which none of the {len(known)} objectives keeps")
+        for k, objective in enumerate(self.objectives):
+            objective.load_state({n.removeprefix(f"{k}/"): v for n, v in state.items() if n.startswith(f"{k}/")})

@@ -32,6 +32,8 @@ from torch import Tensor
 
 from .. import data as datasets
 from ..data import Data
+from ..laws import GaussianMixture
+from ..metrics.modes import modes
 from ..noise import Noise
 from ..objectives.objective import Batch, Turn
 from . import checkpoint
@@ -279,11 +281,6 @@ def train(
         config.begin(objective, start_weights(init_from), str(init_from))
     elif saved is None and config.needs_start:
         raise ConfigError(f"{config.needs_start}: name a run of it with --init-from RUN (init_from in Python)")
-    if place.world > 1 and objective.state():
-        raise ConfigError(
-            f"a {type(objective).__name__} keeps particles of its own ({', '.join(sorted(objective.state()))}), which "
-            "live on one process: train it with one"
-        )
     training = Training(objective, config.players())
     if saved is not None:
         training.restore(saved)
@@ -320,7 +317,8 @@ def run(
 ) -> Path:
     """Fit, recording into `folder`, to the end of the budget."""
     main, feed = place.rank == 0, Feed(data, config.fit.seed, place.device)
-    recorder = Recorder(folder, config.fit, painter(training, config, data, place.device), console, main, training.step)
+    draw, judge = painter(training, config, data, place.device), counter(data)
+    recorder = Recorder(folder, config.fit, draw, console, main, training.step, judge)
     try:
         received = fit(training, feed, config.fit, place, recorder)
         recorder.save(training)
@@ -376,3 +374,17 @@ def painter(training: Training, config: TrainConfig, data: Data, device: torch.d
         return data.decode(config.draw(modules, meta, n, config.dials, cond, noise).last.cpu())
 
     return draw
+
+
+def counter(data: Data) -> Callable[[Tensor], dict[str, float]] | None:
+    """For a toy of well separated modes: the share of them that samples reach, and the share of samples that lie in
+    one."""
+    law = data.law
+    if not isinstance(law, GaussianMixture) or len(law.means) > 64:  # finer mixtures draw curves
+        return None
+
+    def count(x: Tensor) -> dict[str, float]:
+        reached, within = modes(x, law)
+        return {"modes": reached.value / len(law.means), "within": within.value}
+
+    return count

@@ -26,8 +26,10 @@ from .config import FitConfig
 from .ema import early_share, snapshot_due
 from .folder import Folder
 from .players import Outcome, Training
+from .watch import Watch
 
 Draw = Callable[[], torch.Tensor]
+Judge = Callable[[torch.Tensor], dict[str, float]]
 PATIENCE = 15.0  # seconds between lines where there is no terminal to redraw
 
 
@@ -35,12 +37,25 @@ class Recorder:
     """Writes a run directory while it trains.
 
     draw   () -> samples of the players as they are now, decoded: images (n, c, h, w) in [0, 1] or vectors (n, d)
+    judge  those samples, of the averaged weights -> numbers for the next line of the log
     main   whether this is the process that writes
     """
 
-    def __init__(self, folder: Folder, config: FitConfig, draw: Draw, console: Console, main: bool, begin: int = 0):
+    def __init__(
+        self,
+        folder: Folder,
+        config: FitConfig,
+        draw: Draw,
+        console: Console,
+        main: bool,
+        begin: int = 0,
+        judge: Judge | None = None,
+    ):
         self.folder, self.config, self.draw, self.console, self.main = folder, config, draw, console, main
+        self.judge = judge or (lambda x: {})
         self.recent: list[Outcome] = []
+        self.found: dict[str, float] = {}
+        self.watch = Watch()
         now = time.monotonic()
         self.logged, self.saved, self.drawn, self.said = (now, begin), now, now, now
         self.board = tensorboard(folder.path / "tensorboard", begin) if main and config.tensorboard else None
@@ -96,7 +111,10 @@ class Recorder:
             line["grad"][name] = sum(o.grad for o in mine) / len(mine)
             line["lr"][name] = mine[-1].lr
             line["log"] |= {f"{name}/{k}": sum(o.log[k] for o in mine) / len(mine) for k in mine[-1].log}
-        self.recent = []
+        line["log"] |= {f"samples/{k}": v for k, v in self.found.items()}
+        self.recent, self.found = [], {}
+        if warnings := self.watch.see(line):
+            line["warnings"] = warnings
         with open(self.folder.metrics, "a") as file:
             file.write(json.dumps(line) + "\n")
         if self.board is not None:
@@ -104,6 +122,8 @@ class Recorder:
                 for name, value in line[group].items():
                     self.board.add_scalar(f"{group}/{name}", value, training.step)
             self.board.add_scalar("images per second", rate, training.step)
+        for text in warnings:
+            self.say(f"warning at step {training.step}: {text}")
         losses = "  ".join(f"{k} {v:.4f}" for k, v in line["loss"].items())
         text = f"{losses}  {rate:,.0f} images/s" + (f"  {training.skipped} skipped" if training.skipped else "")
         left = self.left(training)
@@ -140,6 +160,7 @@ class Recorder:
             for player in training.players.values():
                 stack.enter_context(player.ema.applied(player.config.ema[0]))
             averaged = self.draw()
+        self.found = self.judge(averaged)
         image = beside(raw, averaged)
         figures.save(self.folder.path / "samples" / f"{training.step:06d}.png", figures.png(image))
         if self.board is not None:
@@ -148,9 +169,9 @@ class Recorder:
 
     def finish(self, training: Training) -> None:
         """The last grid, and a word if the averages are not yet worth using."""
+        self.picture(training)
         if self.recent:
             self.log(training)
-        self.picture(training)
         for name, player in training.players.items():
             for s in player.config.ema:
                 share = early_share(s, player.config.warmup, player.updates)

@@ -4,13 +4,39 @@ The same tree is the Python API, the YAML file and the command line. Precedence:
 family of models (`TrainConfig`'s subclasses):
 
     score.py       a denoiser: score-based diffusion
+    ratio.py       a discriminator along a path, alone or beside a denoiser
+    particles.py   a generator, and what moves its samples
 """
 
 from typing import Any
 
 from . import plain
 from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig
+from .particles import (
+    ConvGeneratorConfig,
+    DriftingConfig,
+    FieldConfig,
+    GANConfig,
+    GANNets,
+    GeneratorConfig,
+    MLPGeneratorConfig,
+    MMDConfig,
+    MoveConfig,
+    ScoreGANConfig,
+    SlicedWassersteinConfig,
+)
 from .plain import FAMILIES, ConfigError, changed, replace, suggest, to_dict, to_yaml
+from .ratio import (
+    ConvCriticConfig,
+    DiffusionGANConfig,
+    DiffusionGANSampling,
+    DiscriminatorFlowConfig,
+    GameConfig,
+    MLPCriticConfig,
+    PathConfig,
+    PathCriticConfig,
+    RangesConfig,
+)
 from .score import MLPConfig, ModelConfig, SamplingConfig, ScoreConfig, UNetConfig
 
 
@@ -31,7 +57,10 @@ def load_yaml(path: Any, base: TrainConfig = ScoreConfig()) -> Any:
 
 
 __all__ = [
-    "FAMILIES", "ConfigError", "DataConfig", "Dials", "FitConfig", "MLPConfig", "ModelConfig", "PlayerConfig",
-    "SamplingConfig", "ScoreConfig", "TrainConfig", "UNetConfig", "changed", "from_dict", "from_yaml", "load_yaml",
-    "replace", "suggest", "to_dict", "to_yaml",
+    "FAMILIES", "ConfigError", "ConvCriticConfig", "ConvGeneratorConfig", "DataConfig", "Dials", "DiffusionGANConfig",
+    "DiffusionGANSampling", "DiscriminatorFlowConfig", "DriftingConfig", "FieldConfig", "FitConfig", "GANConfig",
+    "GANNets", "GameConfig", "GeneratorConfig", "MLPConfig", "MLPCriticConfig", "MLPGeneratorConfig", "MMDConfig",
+    "ModelConfig", "MoveConfig", "PathConfig", "PathCriticConfig", "PlayerConfig", "RangesConfig", "SamplingConfig",
+    "ScoreConfig", "ScoreGANConfig", "SlicedWassersteinConfig", "TrainConfig", "UNetConfig", "changed", "from_dict",
+    "from_yaml", "load_yaml", "replace", "suggest", "to_dict", "to_yaml",
 ]  # fmt: skip

@@ -159,13 +159,16 @@ class TrainConfig:
         raise NotImplementedError
 
     def begin(self, objective: Objective, weights: Mapping[str, Mapping[str, Tensor]], source: str) -> None:
-        """Start from the averaged weights of another run, by player. Raises ConfigError where they do not fit."""
-        for name, module in objective.players.items():
-            require(
-                name in weights,
-                f"--init-from {source} has no {name!r}, but {', '.join(sorted(weights))}: another model",
-            )
-            fill(module, weights[name], source)
+        """Start from the averaged weights of another run: the players that it has too. Raises ConfigError where they
+        do not fit."""
+        known = objective.players.keys() & weights.keys()
+        require(
+            bool(known),
+            f"--init-from {source} has {', '.join(sorted(weights))}, and this model {', '.join(objective.players)}: "
+            "nothing to start from",
+        )
+        for name in known:
+            fill(objective.players[name], weights[name], source)
 
     @property
     def dials(self) -> Dials:
@@ -177,7 +180,7 @@ class TrainConfig:
         dials that this family does not have."""
         raise NotImplementedError
 
-    def solver(self) -> Solver | None:
+    def solver(self, dials: Dials) -> Solver | None:
         """The solver that the model was trained for; None: `df.sample`'s default."""
         return None
 
@@ -196,7 +199,7 @@ class TrainConfig:
     ) -> Trajectory:
         """n samples in model units, of classes `cond` (n,)."""
         sde = self.sde(modules, meta, dials)
-        method = solver or self.solver()
+        method = solver or self.solver(dials)
         return sample(sde, n, dials.steps, solver=method, grid=grid, noise=noise, cond=cond, keep=keep, on_step=on_step)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from ...denoiser import FORMS, Denoiser
 from ...fields import ScoreField, guide
-from ...laws import Gaussian
+from ...laws import Law
 from ...objectives.score import EDMWeighting, EpsWeighting, FlowWeighting, ScoreMatching, VWeighting
 from ...schedule import EDM
 from ...sde import DiffFlow
@@ -124,7 +124,7 @@ class SamplingConfig:
     def schedule(self) -> EDM:
         return EDM(self.sigma_min, self.sigma_max)
 
-    def start(self, meta: Mapping[str, Any], device: torch.device) -> Gaussian:
+    def start(self, meta: Mapping[str, Any], device: torch.device) -> Law:
         """The Gaussian that samples start from."""
         return self.schedule.prior(tuple(meta["shape"]), meta["mean"], meta["std"]).to(device)
 

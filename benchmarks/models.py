@@ -1,0 +1,252 @@
+"""One table of every model: the rows of `diffflow.models`, measured on two toys and on digits.
+
+A cell is (model, dataset, seed): train within a stated budget, or move particles, then sample and measure. Its outcome
+is one JSON file under --out, so the script can be stopped at any time; finished cells are skipped, unfinished runs go
+on from their checkpoint. Models that need a data score share one denoiser per dataset and seed, trained once, under
+--runs. `--table` only writes docs/models.md from the JSON files; a cell that is missing is shown as missing.
+
+    python benchmarks/models.py --workers 2
+    python benchmarks/models.py --only gan hinge --dataset 25gaussians
+    python benchmarks/models.py --table
+    python benchmarks/models.py --quick --out /tmp/quick       every cell in seconds, to see that it works
+
+Measured: on toys, 2000 samples against as many exact draws of the law (the floor: other exact draws); on digits, 500
+samples against the 500 held-out images (the floor: 500 training images), k = 5, in pixels of 8 bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from model_flows import FLOWS, SAMPLERS, Drawn
+from model_table import write_page
+from rich.console import Console
+from torch import Tensor
+
+import diffflow as df
+from diffflow import metrics
+from diffflow.models import MODELS
+from diffflow.recipes import recipe
+from diffflow.training.config import replace, to_dict
+from diffflow.training.fit import train
+from diffflow.training.folder import environment
+
+DATASETS = ("25gaussians", "checkerboard", "digits")
+GROUPS = {"25gaussians": None, "checkerboard": torch.arange(8).repeat_interleave(100)}  # components of a mode
+SCORE = "score-sde"  # the row whose command trains the shared denoiser
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Minutes of training and numbers of samples."""
+
+    toy_minutes: float
+    digits_minutes: float
+    toy_samples: int
+    digits_samples: int
+    device: str | None
+    quick: bool
+
+    def minutes(self, dataset: str) -> float:
+        return self.digits_minutes if dataset == "digits" else self.toy_minutes
+
+    def samples(self, dataset: str) -> int:
+        return self.digits_samples if dataset == "digits" else self.toy_samples
+
+
+@dataclass(frozen=True)
+class Cell:
+    model: str
+    dataset: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}--{self.dataset}--{self.seed}"
+
+
+def seeds(dataset: str, quick: bool) -> range:
+    return range(1 if dataset == "digits" or quick else 3)
+
+
+def preset(model: str) -> str | None:
+    """The preset that trains a model, from its last command; None for a model that trains nothing of its own."""
+    words = MODELS[model].commands[-1].split()
+    return words[words.index("--preset") + 1] if "--preset" in words else None
+
+
+# -- a cell ------------------------------------------------------------------------------------------------------------
+def fitted(name: str, dataset: str, seed: int, budget: Budget, runs: Path, begin: Path | None = None) -> df.Run:
+    """The run of a preset on a dataset, trained to the end of the budget (resumed where it stopped)."""
+    out = runs / f"{name}--{dataset}--{seed}"
+    settings = {"data.source": dataset, "fit.seed": seed, "fit.minutes": budget.minutes(dataset), "fit.steps": None}
+    settings |= {"fit.sample_minutes": 1e6, "fit.tensorboard": False}
+    config = replace(recipe(name, dataset).config, settings)
+    resume = "auto" if out.exists() else None
+    start = None if resume else begin
+    train(config, out, resume=resume, init_from=start, device=budget.device, console=Console(quiet=True))
+    return df.load(out, device=budget.device)
+
+
+def denoiser(dataset: str, seed: int, budget: Budget, runs: Path) -> df.Run:
+    """The score model that all score-based rows of a dataset and seed share."""
+    return fitted("digits" if dataset == "digits" else "toy", dataset, seed, budget, runs)
+
+
+def draw(cell: Cell, budget: Budget, runs: Path) -> tuple[Drawn, df.Run | None]:
+    """Samples of a cell, and the run they come from."""
+    n, labels = budget.samples(cell.dataset), None
+    name, noise = preset(cell.model), df.Noise(cell.seed).fork("samples")
+    if name is None:
+        run = denoiser(cell.dataset, cell.seed, budget, runs)
+        make = SAMPLERS.get(cell.model) or FLOWS[cell.model]
+        return make(run, df.data.load(cell.dataset), n, noise, budget.quick), run
+    family = recipe(name, cell.dataset).config
+    begin = denoiser(cell.dataset, cell.seed, budget, runs).path if family.needs_start else None
+    run = fitted(name, cell.dataset, cell.seed, budget, runs, begin)
+    if run.classes:
+        labels = torch.arange(n) % len(run.classes)
+    path = run.sample(n, cond=labels, noise=noise)
+    return Drawn(path.last, path.nfe, to_dict(run.config), labels), run
+
+
+def measure(cell: Cell, drawn: Drawn) -> list[metrics.Metric]:
+    """The metrics of a cell's samples, each beside its floor."""
+    x = drawn.x
+    if cell.dataset == "digits":
+        return measure_digits(x, drawn.labels)
+    law = df.TOYS[cell.dataset]()
+    real, other = (law.sample(len(x), df.Noise(10_000 * k + cell.seed)) for k in (1, 2))
+    return [
+        metrics.sliced_w2(x, real, other, seed=cell.seed),
+        *metrics.modes(x, law, other, groups=GROUPS[cell.dataset]),
+    ]
+
+
+@cache
+def digits_judge() -> tuple[df.data.Data, df.data.Data, metrics.Classifier]:
+    """Training digits, held-out digits, and a classifier trained on the former."""
+    real, held = df.data.load("digits"), df.data.load("digits", split="test")
+    assert real.y is not None
+    return real, held, metrics.fit_classifier(real.x, real.y)
+
+
+def measure_digits(x: Tensor, labels: Tensor | None) -> list[metrics.Metric]:
+    real, held, judge = digits_judge()
+    x = (x * 255.0).round().to(torch.uint8)
+    found = [*metrics.prdc(x, held.x, real.x, k=5), metrics.confidence(x, judge, held.x)]
+    if labels is not None:
+        found.append(metrics.accuracy(x, labels, judge, held.x, held.y))
+    return found
+
+
+def work(cell: Cell, budget: Budget, runs: Path, out: Path) -> str | None:
+    """Do one cell and write its file; the error's text where it failed."""
+    torch.set_num_threads(1)
+    try:
+        begun = time.perf_counter()
+        drawn, run = draw(cell, budget, runs)
+        seconds = time.perf_counter() - begun
+        lines = [] if run is None else run.metrics()
+        record = {
+            "model": cell.model,
+            "dataset": cell.dataset,
+            "seed": cell.seed,
+            "command": ["python", *sys.argv],
+            "environment": environment(),
+            "budget_minutes": budget.minutes(cell.dataset),
+            "quick": budget.quick,
+            "settings": drawn.settings,
+            "trained": {"run": run.path.name, "steps": run.step, "seconds": lines[-1]["seconds"]}
+            if run and lines
+            else {},
+            "seconds": round(seconds, 2),  # this time: of training, where it was not done before, and of sampling
+            "evaluations": drawn.nfe,
+            "samples": len(drawn.x),
+            "metrics": [m.to_dict() for m in measure(cell, drawn)],
+        }
+        text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+    except Exception:
+        return traceback.format_exc()
+    target = out / f"{cell.name}.json"
+    target.with_suffix(".tmp").write_text(text)
+    target.with_suffix(".tmp").replace(target)
+    return None
+
+
+def prepare(dataset: str, seed: int, budget: Budget, runs: Path) -> str | None:
+    """Train a shared denoiser before the cells that need it ask for it side by side."""
+    torch.set_num_threads(1)
+    try:
+        denoiser(dataset, seed, budget, runs)
+    except Exception:
+        return traceback.format_exc()
+    return None
+
+
+# -- all of them -------------------------------------------------------------------------------------------------------
+def each(pool: ProcessPoolExecutor, job: Callable[..., str | None], asks: Iterable[tuple], console: Console) -> int:
+    """Run jobs side by side, say how each went, and count the failures."""
+    futures = [(ask, pool.submit(job, *ask)) for ask in asks]
+    failed = 0
+    for ask, future in futures:
+        error = future.result()
+        failed += error is not None
+        name = ask[0].name if isinstance(ask[0], Cell) else f"denoiser {ask[0]} {ask[1]}"
+        console.print(f"{name}: {'done' if error is None else error}", highlight=False, markup=False)
+    return failed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/models"), help="folder of the JSON files")
+    parser.add_argument("--runs", type=Path, default=Path("runs/models"), help="folder of the trained runs")
+    parser.add_argument("--page", type=Path, default=Path("docs/models.md"))
+    parser.add_argument("--only", nargs="*", choices=MODELS, default=list(MODELS), metavar="MODEL")
+    parser.add_argument("--dataset", nargs="*", choices=DATASETS, default=list(DATASETS))
+    parser.add_argument("--minutes", type=float, default=1.0, help="of training, on a toy")
+    parser.add_argument("--digits-minutes", type=float, default=5.0, help="of training, on digits")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--quick", action="store_true", help="seconds a cell: to see that it works")
+    parser.add_argument("--table", action="store_true", help="only write the page")
+    args = parser.parse_args()
+    console, budget = Console(), Budget(args.minutes, args.digits_minutes, 2000, 500, args.device, False)
+    if args.quick:
+        if args.out == parser.get_default("out"):
+            parser.error("--quick measures nothing: give another --out, so that its files do not pass for results")
+        budget = Budget(0.03, 0.05, 500, 200, args.device, True)
+        args.runs, args.page = args.out / "runs", args.out / "models.md"
+    args.out.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    if not args.table:
+        cells = [Cell(m, d, s) for d in args.dataset for s in seeds(d, args.quick) for m in args.only]
+        cells = [c for c in cells if not (args.out / f"{c.name}.json").exists()]
+        shared = sorted({(c.dataset, c.seed) for c in cells if needs_denoiser(c)})
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(args.workers, context) as pool:
+            failed += each(pool, prepare, [(d, s, budget, args.runs) for d, s in shared], console)
+            failed += each(pool, work, [(c, budget, args.runs, args.out) for c in cells], console)
+    write_page(args.page, args.out)
+    console.print(f"{args.page}: {len(list(args.out.glob('*.json')))} cells", highlight=False)
+    return 1 if failed else 0
+
+
+def needs_denoiser(cell: Cell) -> bool:
+    name = preset(cell.model)
+    return name is None or bool(recipe(name, cell.dataset).config.needs_start)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

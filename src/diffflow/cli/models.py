@@ -1,0 +1,82 @@
+"""`diffflow models`: which models are there, as settings of the equation, and how is each one run?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from diffflow.cli import UsageError, parse
+from diffflow.models import MODELS, Model
+
+EQUATION = "dX = [ f + (β - g²/2) ∇log(r/p) + (g²/2) ∇log r ] dt + √(g² - λ²) dW"
+
+
+@dataclass(frozen=True)
+class Models:
+    """List every model as a setting of the equation; with a name, one of them in full.
+
+    Examples:
+        diffflow models
+        diffflow models discriminator-flow
+    """
+
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
+    """A model of the list: its setting, what it needs, the commands and the BibTeX."""
+
+    def main(self) -> int:
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=160)  # a pipe has no width: take what the table needs
+        if self.name is None:
+            overview(console)
+        elif self.name in MODELS:
+            in_full(MODELS[self.name], console)
+        else:
+            near = get_close_matches(self.name, MODELS, n=1, cutoff=0.4)
+            raise UsageError(
+                f"unknown model {self.name!r}."
+                + (f" Did you mean {near[0]!r}?" if near else "")
+                + " `diffflow models` lists them."
+            )
+        return 0
+
+
+def overview(console: Console) -> None:
+    """One line a model."""
+    console.print(f"{EQUATION}\n", highlight=False)
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("name", "model", "generator", "f", "β", "g²", "λ²", "needs", "evaluations"):
+        table.add_column(column, no_wrap=column == "name")
+    for m in MODELS.values():
+        settings = (m.f, m.beta, m.g2, m.lam2)
+        table.add_row(m.name, m.title, "yes" if m.generator else "", *settings, m.needs, m.evaluations)
+    console.print(table, highlight=False, markup=False)
+    console.print("\ndiffflow models NAME shows one in full: commands, papers, page.", highlight=False)
+
+
+def in_full(m: Model, console: Console) -> None:
+    """Everything the catalogue knows of one model."""
+    lines = [
+        (m.title, ""),
+        ("equation", EQUATION),
+        ("setting", m.setting),
+        ("r is", m.target),
+        ("field", m.field),
+        ("needs", m.needs),
+        ("generator", "yes" if m.generator else "no"),
+        ("evaluations", f"{m.evaluations}, of networks, for a sample"),
+        ("page", f"docs/{m.page}"),
+    ]
+    for name, text in lines:
+        console.print(f"{name:<13}{text}" if text else f"{name}\n", highlight=False, markup=False)
+    console.print("\n" + "\n".join(m.commands) + "\n\n" + m.cite(), highlight=False, markup=False, soft_wrap=True)
+
+
+def main(args: Sequence[str]) -> int:
+    return parse(Models, args).main()

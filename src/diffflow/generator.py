@@ -1,0 +1,83 @@
+r"""Generators: a sample in one evaluation, x = G(z) with z ~ N(0, I).
+
+A generator is a particle flow that has learned where its particles end: every z is a particle, and training moves G(z)
+along a velocity field (objectives/particles.py). Its law has no density to ask for, but any field that moves samples
+can train it. A denoiser is a generator from the start, by one long step from pure noise:
+
+    G(z) = D(sigma z, sigma)        (`FromDenoiser`, the start of Score GAN, theory.md 6.3)
+
+Shapes: z (n, *latent_shape), cond int64 (n,) or None -> x (n, *shape).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .critic import at_least_two, labels
+from .denoiser import Denoiser
+from .noise import Noise
+
+
+class Generator(nn.Module):
+    """G(z, cond) -> samples of event shape `shape`.
+
+    net     (z (n, *latent_shape), cond int64 (n,) or None) -> (n, *shape), with attributes `latent_shape` and `classes`
+            (0: takes no condition)
+
+    Raises ValueError for a net of one class.
+    """
+
+    def __init__(self, net: Any, shape: tuple[int, ...]):
+        super().__init__()
+        self.net, self.shape = net, tuple(shape)
+        self.latent_shape, self.classes = tuple(net.latent_shape), at_least_two(net.classes)
+
+    def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Samples (n, *shape). Raises ValueError when cond is missing (or not wanted), or when the net makes samples of
+        another shape."""
+        if (cond is None) == bool(self.classes):
+            raise ValueError(
+                f"this generator makes samples of {self.classes} classes: give cond, one class per sample"
+                if self.classes
+                else "cond was given, but this generator knows no classes: leave cond out"
+            )
+        x = self.net(z, cond)
+        if tuple(x.shape) != (len(z), *self.shape):
+            raise ValueError(
+                f"the generator made samples of shape {tuple(x.shape[1:])}, but the data have shape {self.shape}: "
+                "build its net for that shape"
+            )
+        return x
+
+    def draw(
+        self, n: int, noise: Noise, cond: Tensor | int | None = None, device: torch.device | str | None = None
+    ) -> Tensor:
+        """n samples (n, *shape), sample i from stream i of `noise`. cond: None, or a class for all or for each.
+        `device` defaults to the network's."""
+        weight = next(self.parameters())
+        device = weight.device if device is None else device
+        if cond is not None:
+            cond = labels(cond, self.classes).to(device).expand(n)
+        return self(noise.normal(n, self.latent_shape, dtype=weight.dtype, device=device), cond)
+
+
+class FromDenoiser(nn.Module):
+    """G(z) = D(sigma z, sigma): the denoiser, which it owns, as the net of a `Generator` for data of `shape`. Give it a
+    copy where the original must stay as it is.
+
+    Where D is the data's own denoiser this draws blurred samples near the mean for a large sigma; sigma of a few data
+    standard deviations is the usual start. Raises ValueError unless 0 < sigma < inf.
+    """
+
+    def __init__(self, denoiser: Denoiser, sigma: float, shape: tuple[int, ...]):
+        super().__init__()
+        if not 0 < sigma < float("inf"):
+            raise ValueError(f"sigma = {sigma} must be positive and finite: the noise that the generator starts from")
+        self.denoiser, self.sigma = denoiser, float(sigma)
+        self.latent_shape, self.classes = tuple(shape), denoiser.classes
+
+    def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
+        return self.denoiser(self.sigma * z, torch.tensor(self.sigma, dtype=z.dtype, device=z.device), cond)

@@ -1,0 +1,278 @@
+r"""How does a velocity field train a generator? Move its samples along the field, then ask it to follow.
+
+    x = G(z),    target = x + eta v(x),    descend  1/2 |G(z) - target|^2        (theory.md 3.1, Algorithm 1)
+
+The gradient of one such step is -eta E_z [J_G(z)^T v(G(z))]: an inner product with the field. With v = beta(d) grad d,
+beta = -l'(d), it is exactly the gradient eta E_z l(d(G(z))) of a GAN; with more regression steps, another speed or
+another field it is something else, of the same kind (theory.md 6.1). What gives the field is a `Mover`:
+
+    Critic            beta(d) grad d of a discriminator that learns beside it (GAN)
+    ScoreDifference   score of the data minus that of the generated law (difference.py; Score GAN and its kin)
+    CloudMover        a field made of the generated cloud and the data themselves (drifting, MMD, ...)
+    Together          a weighted sum of these
+
+Shapes: x (n, *shape), velocity (n, *shape), cond int64 (n,) or None, loss (n,).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..critic import CriticRatio, Discriminator, Game, Penalty, signals
+from ..denoiser import spread_over
+from ..generator import Generator
+from ..kernels import CloudField, Injected
+from ..noise import Noise
+from .objective import Batch, Turn
+
+UNPENALISED = Penalty()
+Draw = Callable[[Noise], Tensor]  # fresh generated samples (n, *shape), detached, of the classes asked for
+
+
+class Mover(Protocol):
+    """Where generated samples should go. `classes`: how many it tells apart, None: whatever it is given."""
+
+    @property
+    def players(self) -> Mapping[str, nn.Module]: ...
+
+    @property
+    def classes(self) -> int | None: ...
+
+    def learn(self, batch: Batch, fake: Draw, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
+        """Its own players' turns of this step (there may be none). cond (n,) are the classes of the batch and of the
+        generated samples alike, None where the generator has no classes."""
+        ...
+
+    def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise) -> Tensor:
+        """The velocity (n, *shape) of generated samples x (n, *shape), detached."""
+        ...
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+class _Stateless:
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        if state:
+            raise ValueError(
+                f"this objective keeps no state, but the checkpoint holds {sorted(state)}: it is of another objective"
+            )
+
+
+def at_least_one(name: str, value: int) -> None:
+    if int(value) != value or value < 1:
+        raise ValueError(f"{name} = {value} must be a whole number, at least 1")
+
+
+# -- a discriminator --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Critic(_Stateless):
+    """v = beta(d) grad d of a discriminator, player "discriminator", that plays `game` under `penalty`.
+
+    updates   turns of the discriminator in each step, each against freshly generated samples
+    sigma     noise on the real samples, so that the target is the data blurred by it (Algorithm 1's sigma_0)
+    """
+
+    discriminator: Discriminator
+    game: Game
+    penalty: Penalty = UNPENALISED
+    updates: int = 1
+    sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least_one("updates", self.updates)
+        if not 0 <= self.sigma < math.inf:
+            raise ValueError(f"sigma = {self.sigma}: noise on the real samples is finite and >= 0")
+        if self.discriminator.dials:
+            raise ValueError("a generator has no dials, but this discriminator takes some: build its net with dials=0")
+
+    @property
+    def players(self) -> Mapping[str, nn.Module]:
+        return {"discriminator": self.discriminator}
+
+    @property
+    def classes(self) -> int:
+        return self.discriminator.classes
+
+    def learn(self, batch: Batch, fake: Draw, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
+        def logit(x: Tensor) -> Tensor:
+            return self.discriminator(x, 0.0, cond)
+
+        for k in range(self.updates):
+            own, real = noise.fork("update", k), batch.x
+            if self.sigma:
+                eps = own.fork("real").normal(len(real), tuple(real.shape[1:]), dtype=real.dtype, device=real.device)
+                real = real + self.sigma * eps
+            made = fake(own.fork("fake"))
+            d_real, d_fake = logit(real), logit(made)
+            loss = self.game.critic(d_real, d_fake) + self.penalty(logit, real, made, own.fork("between"))
+            log = signals(d_real, d_fake)
+            if not self.game.log_ratio:
+                del log["calibration"]  # such a logit is no log-odds
+            yield Turn("discriminator", loss, log)
+
+    def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise) -> Tensor:
+        logit, grad = CriticRatio(self.discriminator, cond=cond).value_and_grad(x.detach(), 0.0)
+        return spread_over(self.game.beta(logit), x) * grad
+
+
+# -- the cloud itself --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class CloudMover(_Stateless):
+    """A field of the generated cloud itself (kernels/): drifting, MMD, sliced Wasserstein, ... with the batch as its
+    target points; SVGD and KSD keep their score. Nothing learns beside the generator.
+
+    For a conditional generator the field acts within classes: generated samples of a class see each other and the data
+    of that class only. A sample that is alone of its class has no cloud, and rests.
+    """
+
+    field: CloudField | Injected
+
+    @property
+    def players(self) -> Mapping[str, nn.Module]:
+        return {}
+
+    @property
+    def classes(self) -> None:
+        return None
+
+    def learn(self, batch: Batch, fake: Draw, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
+        return iter(())
+
+    @torch.no_grad()
+    def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise) -> Tensor:
+        x = x.detach()
+        if cond is None:
+            return self.field.on(batch.x, noise).observe(x, 0.0)(x, 0.0)
+        v = torch.zeros_like(x)
+        for label in cond.unique():
+            at = cond == label
+            cloud = x[at]
+            if len(cloud) > 1:
+                field = self.field.on(batch.x[at], noise).given(label).observe(cloud, 0.0)
+                v[at] = field(cloud, 0.0)
+        return v
+
+
+# -- several at once --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Together:
+    """sum_j weight_j v_j: a score difference sharpened by a little of a critic, for one."""
+
+    parts: Sequence[tuple[float, Mover]]
+
+    def __post_init__(self) -> None:
+        names = [name for _, mover in self.parts for name in mover.players]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the players {names} of the movers must have different names")
+        if len({mover.classes for _, mover in self.parts} - {None}) > 1:
+            raise ValueError(f"the movers tell {[m.classes for _, m in self.parts]} classes apart: they must agree")
+
+    @property
+    def players(self) -> Mapping[str, nn.Module]:
+        return {name: module for _, mover in self.parts for name, module in mover.players.items()}
+
+    @property
+    def classes(self) -> int | None:
+        return next((mover.classes for _, mover in self.parts if mover.classes is not None), None)
+
+    def learn(self, batch: Batch, fake: Draw, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
+        for j, (_, mover) in enumerate(self.parts):
+            yield from mover.learn(batch, fake, cond, noise.fork(j))
+
+    def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise) -> Tensor:
+        parts = [w * mover.velocity(x, cond, batch, noise.fork(j)) for j, (w, mover) in enumerate(self.parts)]
+        return torch.stack(parts).sum(0)
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"{j}/{k}": v for j, (_, mover) in enumerate(self.parts) for k, v in mover.state().items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        for j, (_, mover) in enumerate(self.parts):
+            mover.load_state({k.removeprefix(f"{j}/"): v for k, v in state.items() if k.startswith(f"{j}/")})
+
+
+# -- the objective ----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Generate:
+    """A generator, player "generator", that follows a mover.
+
+    eta     how far the samples are moved, in units of the velocity. With one regression step it only scales the
+            gradient, as the weight of the loss does
+    steps   regression steps toward each target. 1 is exactly the GAN step where the mover is a Critic
+
+    The classes of generated samples are those of the batch. Raises ValueError when generator and mover tell different
+    classes apart, or when a conditional generator meets data without classes.
+    """
+
+    generator: Generator
+    mover: Mover
+    eta: float = 1.0
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        at_least_one("steps", self.steps)
+        if not 0 < self.eta < math.inf:
+            raise ValueError(f"eta = {self.eta} must be positive and finite")
+        if self.mover.classes not in (None, self.generator.classes):
+            raise ValueError(
+                f"the generator makes {self.generator.classes} classes, but what moves it tells {self.mover.classes} "
+                "apart: both must be conditional, on the same classes, or neither"
+            )
+        if "generator" in self.mover.players:
+            raise ValueError('the mover has a player named "generator": rename it')
+        if not all(p.requires_grad for p in self.generator.parameters()):
+            raise ValueError("the generator shares weights with a frozen network: give it a copy")
+
+    @property
+    def players(self) -> Mapping[str, nn.Module]:
+        return {**self.mover.players, "generator": self.generator}
+
+    def turns(self, batch: Batch, noise: Noise) -> Iterator[Turn]:
+        n, cond = len(batch.x), batch.cond if self.generator.classes else None
+        if self.generator.classes and cond is None:
+            raise ValueError(
+                f"the generator makes {self.generator.classes} classes, but the data have none: use labelled data, or "
+                "a generator without classes"
+            )
+
+        def fake(own: Noise) -> Tensor:
+            with torch.no_grad():
+                return self.generator(self._latent(n, own), cond)
+
+        yield from self.mover.learn(batch, fake, cond, noise.fork("mover"))
+        z = self._latent(n, noise.fork("z"))
+        x = self.generator(z, cond)
+        start = x.detach().clone()  # a net may return a view of its parameters
+        step = self.eta * self.mover.velocity(start, cond, batch, noise.fork("velocity"))
+        log = {"displacement": step.square().mean().sqrt(), "spread": _spread(start) / _spread(batch.x)}
+        for k in range(self.steps):
+            if k:
+                x = self.generator(z, cond)
+            # x - target, written so that the first residual is -step to the last bit
+            yield Turn("generator", 0.5 * ((x - start) - step).square().flatten(1).sum(1), log)
+
+    def _latent(self, n: int, noise: Noise) -> Tensor:
+        weight = next(self.generator.parameters())
+        return noise.normal(n, self.generator.latent_shape, dtype=weight.dtype, device=weight.device)
+
+    def state(self) -> dict[str, Tensor]:
+        return self.mover.state()
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.mover.load_state(state)
+
+
+def _spread(x: Tensor) -> Tensor:
+    """Standard deviation of a cloud, all its dimensions together."""
+    return x.float().var(0, correction=0).mean().sqrt()

@@ -1,0 +1,304 @@
+"""Generators, moved by a velocity field: of a discriminator (GAN), of two scores (Score GAN), or of the samples and the
+data alone (drifting, MMD, sliced Wasserstein)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ...critic import Discriminator
+from ...generator import FromDenoiser, Generator
+from ...kernels import MMD, CloudField, Drifting, EnergyKernel, GaussianKernel, LaplaceKernel, SlicedWasserstein
+from ...nets.generator import ConvGenerator, MLPGenerator
+from ...noise import Noise
+from ...objectives.difference import DMD, KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN, SiD
+from ...objectives.objective import Objective
+from ...objectives.particles import CloudMover, Critic, Generate
+from ...sample import Grid, Step, Trajectory
+from ...sde import DiffFlow
+from ...solvers import Solver
+from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig, device_of, fill
+from .plain import require
+from .ratio import CriticNet, GameConfig, MLPCriticConfig, as_critic, class_count
+from .score import ModelConfig, as_denoiser
+
+
+@dataclass(frozen=True)
+class MLPGeneratorConfig:
+    """The generator of vectors (nets/generator.py)."""
+
+    latent: int = 16
+    """Numbers of the latent z."""
+    width: int = 128
+    """Units of a layer."""
+    depth: int = 3
+    """Residual blocks."""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        require(
+            len(shape) == 1,
+            f"MLPGeneratorConfig is for vectors, and the data has shape {shape}: use a ConvGeneratorConfig (its `type` "
+            "in a --config file, or another --preset)",
+        )
+        return MLPGenerator(self.latent, shape[0], classes, self.width, self.depth)
+
+
+@dataclass(frozen=True)
+class ConvGeneratorConfig:
+    """The generator of images (nets/generator.py)."""
+
+    latent: int = 64
+    """Numbers of the latent z."""
+    widths: tuple[int, ...] = (64, 32)
+    """Channels of the blocks, each of which doubles the image."""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        require(
+            len(shape) == 3,
+            f"ConvGeneratorConfig is for images, and the data has shape {shape}: use an MLPGeneratorConfig (its `type` "
+            "in a --config file, or another --preset)",
+        )
+        return ConvGenerator(self.latent, (shape[0], shape[1], shape[2]), classes, self.widths)
+
+
+GeneratorNet = MLPGeneratorConfig | ConvGeneratorConfig
+
+
+@dataclass(frozen=True)
+class GeneratorSampling:
+    """How samples are drawn when nobody says otherwise: in one evaluation."""
+
+    ema: float | None = None
+    """Width of the weight average to use; none: the player's first."""
+
+
+class GeneratorConfig(TrainConfig):
+    """What families with a generator share: a sample costs one evaluation, and there is no equation to solve."""
+
+    @property
+    def dials(self) -> Dials:
+        return Dials(steps=1)
+
+    def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> DiffFlow:
+        raise ValueError(
+            "a generator has no equation: it has learned where its particles end, and draws in one evaluation (sample)"
+        )
+
+    def draw(
+        self,
+        modules: Mapping[str, nn.Module],
+        meta: Mapping[str, Any],
+        n: int,
+        dials: Dials,
+        cond: Tensor | None = None,
+        noise: Noise = Noise(0),
+        solver: Solver | None = None,
+        grid: Grid | None = None,
+        keep: int | None = None,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> Trajectory:
+        """As for every family; where there are classes and none are asked for, they are drawn at random."""
+        if dials != self.dials or solver is not None or grid is not None:
+            raise ValueError(
+                f"{dials}: a generator draws in one evaluation and has no dials, solver or grid; leave them out"
+            )
+        generator = modules["generator"]
+        assert isinstance(generator, Generator)
+        if generator.classes:
+            some = noise.fork("class").randint(n, generator.classes, device=device_of(modules))
+            cond = some if cond is None else torch.where(cond < 0, some, cond)
+        x = generator.draw(n, noise.fork("start"), cond)
+        if on_step is not None:
+            on_step(Step(1, 1, 1.0, x))
+        return Trajectory(x, 1, torch.tensor([0.0, 1.0], dtype=torch.float64), [])
+
+
+@dataclass(frozen=True)
+class GANNets:
+    """The two networks."""
+
+    generator: GeneratorNet = field(default_factory=MLPGeneratorConfig)
+    """G(z)."""
+    discriminator: CriticNet = field(default_factory=MLPCriticConfig)
+    """d(x)."""
+
+
+@dataclass(frozen=True)
+class MoveConfig:
+    """How a generator follows the field that moves its samples."""
+
+    eta: float = 1.0
+    """How far samples are moved, in units of the velocity. With one regression step it scales the gradient only."""
+    steps: int = 1
+    """Regression steps toward each target; 1 is exactly the classical step."""
+    updates: int = 1
+    """Turns of the field's own network (discriminator, second denoiser) per step."""
+
+    def __post_init__(self) -> None:
+        require(self.eta > 0, f"move.eta = {self.eta} must be positive")
+        require(
+            min(self.steps, self.updates) >= 1,
+            f"move.steps = {self.steps} and move.updates = {self.updates} must be at least 1",
+        )
+
+
+@dataclass(frozen=True)
+class GANConfig(GeneratorConfig):
+    """A generator moved by a discriminator (Algorithm 1 of the DiffFlow paper): every GAN is a row of critic.GAMES."""
+
+    data: DataConfig = DataConfig()
+    model: GANNets = GANNets()
+    game: GameConfig = GameConfig()
+    move: MoveConfig = MoveConfig()
+    generator: PlayerConfig = PlayerConfig()
+    discriminator: PlayerConfig = PlayerConfig()
+    fit: FitConfig = FitConfig()
+    sampling: GeneratorSampling = GeneratorSampling()
+
+    def players(self) -> dict[str, PlayerConfig]:
+        return {"generator": self.generator, "discriminator": self.discriminator}
+
+    def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
+        shape, classes = tuple(meta["shape"]), class_count(meta)
+        return {
+            "generator": Generator(self.model.generator.build(shape, classes), shape),
+            "discriminator": Discriminator(self.model.discriminator.build(shape, classes, timed=False)),
+        }
+
+    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Generate:
+        critic = Critic(as_critic(modules["discriminator"]), self.game.game, self.game.penalty, self.move.updates)
+        return Generate(as_generator(modules["generator"]), critic, self.move.eta, self.move.steps)
+
+
+@dataclass(frozen=True)
+class ScoreGANConfig(GeneratorConfig):
+    """A generator moved by the difference of two scores: the data's, from a run of a denoiser that must be given
+    (--init-from), and its own samples', learned beside it. Generator and second denoiser start as copies of it."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    sigma: float = 3.0
+    """Noise of the one long step G(z) = D(sigma z, sigma) that the generator starts as, in standard deviations of the
+    data."""
+    pull: ScoreGAN | DMD | SiD = field(default_factory=ScoreGAN)
+    """How the two denoisers make a velocity: Score GAN (any power of sigma: Diff-Instruct), DMD, SiD."""
+    levels: KarrasLevels | LogUniformLevels = field(default_factory=LogUniformLevels)
+    """Noise levels at which the two are compared."""
+    guidance: float = 1.0
+    """Classifier-free guidance of the data's denoiser; 1 is none."""
+    move: MoveConfig = MoveConfig(updates=2)
+    generator: PlayerConfig = PlayerConfig()
+    fake: PlayerConfig = PlayerConfig()
+    fit: FitConfig = FitConfig()
+    sampling: GeneratorSampling = GeneratorSampling()
+
+    needs_start: ClassVar[str] = "Score GAN needs a trained denoiser of the same data"
+
+    def __post_init__(self) -> None:
+        require(0 < self.sigma < math.inf, f"sigma = {self.sigma} must be positive")
+
+    def after(self, run: TrainConfig) -> ScoreGANConfig:
+        """These settings with the data and the network of a run of a denoiser."""
+        model = getattr(run, "model", None)
+        require(isinstance(model, ModelConfig), f"{self.needs_start}, not a {type(run).__name__}")
+        assert isinstance(model, ModelConfig)
+        return replace(self, data=run.data, model=model)
+
+    def players(self) -> dict[str, PlayerConfig]:
+        return {"generator": self.generator, "fake": self.fake}
+
+    def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
+        class_count(meta)
+        shape = tuple(meta["shape"])
+        start = FromDenoiser(self.model.build(meta), self.sigma * float(meta["std"]), shape)
+        return {"generator": Generator(start, shape), "fake": self.model.build(meta)}
+
+    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Generate:
+        data = self.model.build(meta).to(device_of(modules))
+        mover = ScoreDifference(
+            data, as_denoiser(modules["fake"]), self.pull, self.levels, self.move.updates, self.guidance
+        )
+        return Generate(as_generator(modules["generator"]), mover, self.move.eta, self.move.steps)
+
+    def begin(self, objective: Objective, weights: Mapping[str, Mapping[str, Tensor]], source: str) -> None:
+        """The data's denoiser, the second one and the generator all start from the other run's denoiser."""
+        assert isinstance(objective, Generate)
+        assert isinstance(objective.mover, ScoreDifference)
+        require(
+            "denoiser" in weights,
+            f"--init-from {source} has no denoiser (it has {', '.join(sorted(weights))}): name one of diffusion",
+        )
+        start = objective.generator.net
+        assert isinstance(start, FromDenoiser)
+        for denoiser in (objective.mover.data, objective.mover.fake, start.denoiser):
+            fill(denoiser, weights["denoiser"], source)
+
+
+@dataclass(frozen=True)
+class DriftingConfig:
+    """Toward the data's kernel-weighted mean, away from the samples' own (kernels.Drifting)."""
+
+    bandwidth: float | None = None
+    """Of the kernel exp(-|x-y|/tau); none: the median distance."""
+    gaussian: bool = False
+    """A Gaussian kernel instead: then it is the difference of two kernel scores."""
+
+    def build(self, data: Tensor) -> CloudField:
+        return Drifting(data, (GaussianKernel if self.gaussian else LaplaceKernel)(self.bandwidth))
+
+
+@dataclass(frozen=True)
+class MMDConfig:
+    """Descent of the maximum mean discrepancy (kernels.MMD)."""
+
+    bandwidth: float | None = None
+    """Of a Gaussian kernel; none: the energy distance, which needs no scale."""
+
+    def build(self, data: Tensor) -> CloudField:
+        return MMD(data, EnergyKernel() if self.bandwidth is None else GaussianKernel(self.bandwidth))
+
+
+@dataclass(frozen=True)
+class SlicedWassersteinConfig:
+    """Descent of the sliced Wasserstein distance (kernels.SlicedWasserstein)."""
+
+    directions: int = 64
+    """Random directions per step."""
+
+    def build(self, data: Tensor) -> CloudField:
+        return SlicedWasserstein(data, self.directions)
+
+
+@dataclass(frozen=True)
+class FieldConfig(GeneratorConfig):
+    """A generator moved by a field of its samples and the data alone: no second network."""
+
+    data: DataConfig = DataConfig()
+    model: GeneratorNet = field(default_factory=MLPGeneratorConfig)
+    mover: DriftingConfig | MMDConfig | SlicedWassersteinConfig = field(default_factory=DriftingConfig)
+    move: MoveConfig = MoveConfig()
+    generator: PlayerConfig = PlayerConfig()
+    fit: FitConfig = FitConfig()
+    sampling: GeneratorSampling = GeneratorSampling()
+
+    def players(self) -> dict[str, PlayerConfig]:
+        return {"generator": self.generator}
+
+    def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
+        shape = tuple(meta["shape"])
+        return {"generator": Generator(self.model.build(shape, class_count(meta)), shape)}
+
+    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Generate:
+        device = device_of(modules)
+        mover = CloudMover(self.mover.build(torch.zeros(2, *meta["shape"], device=device)))  # the batch takes its place
+        return Generate(as_generator(modules["generator"]), mover, self.move.eta, self.move.steps)
+
+
+def as_generator(module: nn.Module) -> Generator:
+    assert isinstance(module, Generator)
+    return module

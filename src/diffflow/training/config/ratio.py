@@ -1,0 +1,312 @@
+"""Discriminators along a path: Discriminator Flow and the improved GAN (no score), Diffusion-GAN (score and
+discriminator together)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...critic import GAMES, Discriminator, Game, Penalty
+from ...fields import Ratio
+from ...laws import Gaussian
+from ...nets.critic import ConvCritic, MLPCritic, Stages
+from ...objectives.objective import Joint
+from ...objectives.ratio import ParticlePath, PathRatio, SchedulePath
+from ...objectives.score import EDMWeighting, ScoreMatching
+from ...schedule import VE
+from ...sde import DiffFlow
+from ...solvers import Solver
+from ...spectrum import at, continued, discriminator_flow, improved_gan
+from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig, device_of
+from .plain import require, suggest
+from .score import ModelConfig, SamplingConfig, Weighting, as_denoiser, guided
+
+
+def class_count(meta: Mapping[str, Any]) -> int:
+    """How many classes a game is played within; 0 where the data have none."""
+    classes = meta["classes"] or ()
+    require(
+        len(classes) != 1,
+        f"the data have a single class ({', '.join(map(str, classes))}), and a class-conditional game needs two or "
+        "more: give the data without classes (images not in a subfolder, a table without its class column)",
+    )
+    return len(classes)
+
+
+@dataclass(frozen=True)
+class MLPCriticConfig:
+    """The discriminator for vectors (nets/critic.py)."""
+
+    width: int = 128
+    """Units of a layer."""
+    depth: int = 3
+    """Residual blocks."""
+    spectral: bool = False
+    """Spectral normalisation of every weight matrix."""
+
+    def build(self, shape: tuple[int, ...], classes: int, timed: bool, dials: int = 0) -> nn.Module:
+        require(
+            len(shape) == 1,
+            f"MLPCriticConfig is for vectors, and the data has shape {shape}: use a ConvCriticConfig (its `type` in a "
+            "--config file, or another --preset)",
+        )
+        return MLPCritic(shape[0], classes, self.width, self.depth, timed=timed, dials=dials, spectral=self.spectral)
+
+
+@dataclass(frozen=True)
+class ConvCriticConfig:
+    """The discriminator for images (nets/critic.py)."""
+
+    widths: tuple[int, ...] = (32, 64)
+    """Channels of the blocks, each of which halves the image."""
+    spectral: bool = False
+    """Spectral normalisation of every weight matrix."""
+
+    def build(self, shape: tuple[int, ...], classes: int, timed: bool, dials: int = 0) -> nn.Module:
+        require(
+            len(shape) == 3,
+            f"ConvCriticConfig is for images, and the data has shape {shape}: use an MLPCriticConfig (its `type` in a "
+            "--config file, or another --preset)",
+        )
+        image = (shape[0], shape[1], shape[2])
+        return ConvCritic(image, classes, self.widths, timed=timed, dials=dials, spectral=self.spectral)
+
+
+CriticNet = MLPCriticConfig | ConvCriticConfig
+
+
+@dataclass(frozen=True)
+class GameConfig:
+    """What the discriminator minimises."""
+
+    loss: str = "vanilla"
+    """A row of critic.GAMES: vanilla, saturating, kl, chi2, hinge, lsgan, ipm, fgan-kl, fgan-pearson."""
+    penalty: Penalty = Penalty()
+    """weight (|grad d| - centre)^2 at real, fake and in-between points."""
+
+    def __post_init__(self) -> None:
+        require(self.loss in GAMES, f"game.loss = {self.loss!r} is unknown{suggest(self.loss, list(GAMES))}")
+
+    @property
+    def game(self) -> Game:
+        return GAMES[self.loss]
+
+
+@dataclass(frozen=True)
+class PathConfig:
+    """The particles' path: equal steps of t from 0 to 1."""
+
+    steps: int = 25
+    """Steps N; the discriminator is trained at their times."""
+    eta: float = 5.0
+    """Speed of the flow for data of unit variance: dx = -eta l'(d) grad d dt; for the improved GAN eta grad d dt."""
+    noise: float = 0.0
+    """Noise of the real samples at t = 0, in units of the data's standard deviation, falling to noise_end at t = 1
+    (improved GAN); 0: clean at all times (Discriminator Flow)."""
+    noise_end: float = 0.01
+    """Noise of the real samples at t = 1, in the same units."""
+    entropy: float = 0.0
+    """-lam2, for data of unit variance: noise sqrt(entropy) dW beside the flow, which flattens the law (analytic
+    continuation)."""
+    spread: float = 1.0
+    """Standard deviation of the start, in units of the data's."""
+    pool: int = 1
+    """Particles kept, in batches: each moves at every pool-th update."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.steps >= 1 and self.pool >= 1, f"path.steps = {self.steps} and pool = {self.pool} must be at least 1"
+        )
+        require(self.eta > 0 and self.spread > 0, f"path.eta = {self.eta} and spread = {self.spread} must be positive")
+        require(min(self.noise, self.entropy) >= 0, f"path.noise = {self.noise}, entropy = {self.entropy}: at least 0")
+        require(
+            self.noise == 0 or 0 < self.noise_end < self.noise,
+            f"path.noise_end = {self.noise_end} must lie between 0 and path.noise = {self.noise}",
+        )
+
+
+@dataclass(frozen=True)
+class PathCriticConfig:
+    """The discriminator d(x, t)."""
+
+    net: CriticNet = field(default_factory=MLPCriticConfig)
+    """The network."""
+    stages: int | None = None
+    """Independent networks, one per equal interval of time (improved GAN); none: one network that is told the time."""
+    label_dropout: float = 0.1
+    """Share of samples whose class is hidden."""
+
+    def __post_init__(self) -> None:
+        require(self.stages is None or self.stages >= 1, f"model.stages = {self.stages} must be at least 1")
+        require(0 <= self.label_dropout < 1, f"model.label_dropout = {self.label_dropout} must be in [0, 1)")
+
+    def build(self, meta: Mapping[str, Any]) -> Discriminator:
+        shape, classes = tuple(meta["shape"]), class_count(meta)
+        if self.stages is None:
+            return Discriminator(self.net.build(shape, classes, timed=True))
+        return Discriminator(Stages([self.net.build(shape, classes, timed=False) for _ in range(self.stages)]))
+
+
+@dataclass(frozen=True)
+class FlowSampling:
+    """How samples are drawn when nobody says otherwise."""
+
+    steps: int | None = None
+    """Steps of the flow; none: as many as in training."""
+    ema: float | None = None
+    """Width of the weight average to use; none: the player's first."""
+
+    def __post_init__(self) -> None:
+        require(self.steps is None or self.steps >= 1, f"sampling.steps = {self.steps} must be at least 1")
+
+
+@dataclass(frozen=True)
+class DiscriminatorFlowConfig(TrainConfig):
+    """Particles moved by one discriminator along their own path: Discriminator Flow (clean data, speed -eta l'(d)) and
+    the improved GAN (data noised less and less, constant speed). No generator and no score."""
+
+    data: DataConfig = DataConfig()
+    model: PathCriticConfig = PathCriticConfig()
+    game: GameConfig = GameConfig()
+    path: PathConfig = PathConfig()
+    discriminator: PlayerConfig = PlayerConfig()
+    fit: FitConfig = FitConfig()
+    sampling: FlowSampling = FlowSampling()
+
+    def players(self) -> dict[str, PlayerConfig]:
+        return {"discriminator": self.discriminator}
+
+    def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
+        return {"discriminator": self.model.build(meta)}
+
+    def flow(self, ratio: Ratio, meta: Mapping[str, Any], device: torch.device) -> DiffFlow:
+        """The equation of the particles."""
+        path, std = self.path, float(meta["std"])
+        width = path.spread * math.hypot(std, path.noise * std)
+        start = Gaussian(torch.full(tuple(meta["shape"]), float(meta["mean"])), width).to(device)
+        if path.noise:
+            sde = improved_gan(VE(path.noise_end * std, path.noise * std), ratio, path.eta * std**2, start)
+        else:
+            sde = discriminator_flow(ratio, self.game.game.speed, path.eta * std**2, start)
+        return continued(sde, -path.entropy * std**2) if path.entropy else sde
+
+    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> PathRatio:
+        device = device_of(modules)
+        return PathRatio(
+            as_critic(modules["discriminator"]),
+            ParticlePath(lambda ratio: self.flow(ratio, meta, device), self.path.steps),
+            self.game.game,
+            self.game.penalty,
+            size=self.path.pool * self.fit.batch,
+            label_dropout=self.model.label_dropout,
+        )
+
+    @property
+    def dials(self) -> Dials:
+        return Dials(self.sampling.steps or self.path.steps, gan=1.0)
+
+    def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> DiffFlow:
+        refuse(dials, gan=1.0, churn=0.0, guidance=1.0)
+        return self.flow(as_critic(modules["discriminator"]).ratio(), meta, device_of(modules))
+
+
+@dataclass(frozen=True)
+class RangesConfig:
+    """Settings of the sampler that a Diffusion-GAN is trained for: the discriminator is told them. Sampling outside
+    warns."""
+
+    gan: float = 2.0
+    """Largest weight of the log-ratio; the least is 0."""
+    churn: float = 1.0
+    """Largest churn; the least is 0."""
+    steps: tuple[int, int] = (8, 32)
+    """Fewest and most steps."""
+
+
+@dataclass(frozen=True)
+class DiffusionGANSampling(SamplingConfig):
+    """As for a denoiser alone, and the weight of the log-ratio."""
+
+    gan: float = 1.0
+    """Weight of the log-ratio; 0 is the denoiser alone."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.gan >= 0, f"gan = {self.gan} must not be negative: 0 is the denoiser alone")
+
+
+@dataclass(frozen=True)
+class DiffusionGANConfig(TrainConfig):
+    """Score and discriminator together (equations 29 and 30 of the DiffFlow paper), with the dials gan, churn and steps
+    free at sampling within the trained ranges."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    critic: CriticNet = field(default_factory=MLPCriticConfig)
+    loss: Weighting = field(default_factory=EDMWeighting)
+    game: GameConfig = GameConfig()
+    ranges: RangesConfig = RangesConfig()
+    denoiser: PlayerConfig = PlayerConfig()
+    discriminator: PlayerConfig = PlayerConfig()
+    fit: FitConfig = FitConfig()
+    sampling: DiffusionGANSampling = DiffusionGANSampling()
+
+    def players(self) -> dict[str, PlayerConfig]:
+        return {"denoiser": self.denoiser, "discriminator": self.discriminator}
+
+    def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
+        schedule, std = self.sampling.schedule, float(meta["std"])
+        net = self.critic.build(tuple(meta["shape"]), class_count(meta), timed=True, dials=3)
+        # EDM's preconditioning: unit-size inputs at every noise level, and the level as a quarter of its logarithm
+        critic = Discriminator(
+            net,
+            time=lambda t: 0.25 * schedule.sigma(t).log(),
+            precondition=lambda t: (schedule.sigma(t) ** 2 + std**2).rsqrt(),
+        )
+        return {"denoiser": self.model.build(meta), "discriminator": critic}
+
+    def path(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], guidance: float = 1.0) -> SchedulePath:
+        schedule, ranges = self.sampling.schedule, self.ranges
+        source = guided(schedule, modules["denoiser"], guidance).source
+        start = self.sampling.start(meta, device_of(modules))
+        return SchedulePath(schedule, source, start, ranges.steps, ranges.gan, ranges.churn)
+
+    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Joint:
+        score = ScoreMatching(as_denoiser(modules["denoiser"]), self.loss, self.model.label_dropout)
+        critic, dropout = as_critic(modules["discriminator"]), self.model.label_dropout
+        path, game = self.path(modules, meta), self.game
+        ratio = PathRatio(critic, path, game.game, game.penalty, size=self.fit.batch, label_dropout=dropout)
+        return Joint([score, ratio])
+
+    @property
+    def dials(self) -> Dials:
+        s = self.sampling
+        return Dials(s.steps, s.gan, s.churn, s.guidance)
+
+    def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> DiffFlow:
+        path = self.path(modules, meta, dials.guidance)
+        if dials.gan == 0:
+            score = guided(self.sampling.schedule, modules["denoiser"], dials.guidance)
+            return at(self.sampling.schedule, score, churn=dials.churn, start=path.start)
+        return path.sampler(as_critic(modules["discriminator"]), dials.steps, dials.gan, dials.churn)[0]
+
+    def solver(self, dials: Dials) -> Solver | None:
+        return None if dials.gan == 0 else SchedulePath.solver  # the very steps that the discriminator was trained on
+
+
+def as_critic(module: nn.Module) -> Discriminator:
+    assert isinstance(module, Discriminator)
+    return module
+
+
+def refuse(dials: Dials, **fixed: float) -> None:
+    """Raise ValueError for a dial that a family of models does not have, unless it stands where it always does."""
+    for name, value in fixed.items():
+        asked = getattr(dials, name)
+        if asked not in (value, 0.0 if name == "gan" else value):
+            raise ValueError(f"{name} = {asked}: this model has no such dial; leave it out")

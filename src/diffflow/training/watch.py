@@ -1,0 +1,80 @@
+"""Is this training going wrong? What the log shows of an adversarial game before the samples do.
+
+A generator and a discriminator can fail quietly: losses stay finite while the samples shrink to a point, or the
+discriminator wins and teaches nothing. Each sign below is read from a line of metrics.jsonl (means over `log_every`
+steps), is judged against a level with a reason, and has words and a remedy. A sign counts when it stands in
+`PATIENCE` lines in a row: single lines are noise.
+
+    accuracy      share of samples that a discriminator puts on the right side; 1/2 when it sees no difference
+    calibration   how far its odds are from the shares it claims (critic.signals); its gradient is wrong by as much
+    spread        standard deviation of generated samples over that of the data
+    grad          gradient norm of a player, against its own median so far
+    modes         modes of a toy that samples reach, over those that there are
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+PATIENCE = 3
+WON = 0.995  # the logistic gradient sigmoid(-d) is then below 1 % on almost every sample
+CALIBRATION = 0.15  # odds wrong by more than a step in seven
+SPREAD = 0.35  # a third of the data's width: a cloud that has lost most of its modes
+GROWTH = 30.0  # gradient norms vary by a factor of a few
+
+
+def signs(line: Mapping[str, Any], before: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What looks wrong in a line of the log, given the lines before it: {sign: what it means and what to do}."""
+    found: dict[str, str] = {}
+    for key, value in line["log"].items():
+        player, _, name = key.partition("/")
+        if name == "accuracy" and value > WON:
+            found[key] = (
+                f"{player} tells real from generated on {value:.1%} of samples: it has won, and its gradient says "
+                f"little. Raise a penalty (--game.penalty.real), lower --{player}.lr, or move the particles faster"
+            )
+        elif name == "calibration" and value > CALIBRATION:
+            found[key] = (
+                f"{player} is sure of itself by {value:.2f} more than it is right: its logit is not the log-ratio, and "
+                f"its gradient is off by as much. Raise a penalty (--game.penalty.real), or lower --{player}.lr"
+            )
+        elif name == "spread" and value < SPREAD:
+            found[key] = (
+                f"the samples are {value:.2f} times as wide as the data: they collapse onto few points. Lower "
+                f"--{player}.lr, let the discriminator take more turns (--game.updates), or raise a penalty"
+            )
+        elif name == "modes" and value < 0.5:
+            found[key] = (
+                f"the samples reach {value:.0%} of the modes: the others are lost, and rarely come back. Start again "
+                "with a higher penalty or another game"
+            )
+    for player, norm in line["grad"].items():
+        past = [b["grad"][player] for b in before if player in b["grad"]]
+        if len(past) >= 10 and norm > GROWTH * statistics.median(past) > 0:
+            found[f"{player}/grad"] = (
+                f"the gradient of {player} is {norm / statistics.median(past):.0f} times its median so far: the game "
+                f"is getting out of hand. Lower --{player}.lr or --{player}.clip"
+            )
+    return found
+
+
+class Watch:
+    """Signs that have stood long enough, said once each."""
+
+    def __init__(self) -> None:
+        self.lines: list[Mapping[str, Any]] = []
+        self.streaks: dict[str, int] = {}
+
+    def see(self, line: Mapping[str, Any]) -> list[str]:
+        """Take in a line of the log; the warnings that it makes due."""
+        found = signs(line, self.lines)
+        self.lines.append(line)
+        # a sign that is not measured in this line (a grid is drawn now and then) keeps its count
+        self.streaks = {
+            k: self.streaks.get(k, 0) + (k in found)
+            for k in self.streaks.keys() | found
+            if k in found or k not in line["log"]
+        }
+        return [found[k] for k, n in self.streaks.items() if n == PATIENCE and k in found]

@@ -1,0 +1,80 @@
+"""Generators: sample i comes from stream i alone, a wrong shape or a missing class is named, and a denoiser is a
+generator."""
+
+import pytest
+import torch
+from torch import nn
+
+import diffflow as df
+from diffflow.denoiser import Denoiser
+from diffflow.generator import FromDenoiser, Generator
+from diffflow.nets.generator import ConvGenerator, MLPGenerator
+from diffflow.nets.mlp import MLP
+
+NETS = [
+    (lambda **k: MLPGenerator(3, 5, width=16, depth=2, **k), (5,)),
+    (lambda **k: ConvGenerator(3, (1, 8, 8), widths=(8, 4), **k), (1, 8, 8)),
+    (lambda **k: ConvGenerator(3, (3, 7, 10), widths=(6, 4, 4), **k), (3, 7, 10)),
+    (lambda **k: ConvGenerator(3, (1, 1, 1), widths=(4,), **k), (1, 1, 1)),
+]
+
+
+def awake(net):
+    with torch.no_grad():
+        for i, p in enumerate(net.parameters()):
+            p.add_(0.2 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
+    return net
+
+
+@pytest.mark.parametrize(("make", "shape"), NETS)
+def test_a_sample_depends_on_its_own_stream_and_class(make, shape):
+    g = Generator(awake(make(classes=3)), shape)
+    labels = torch.arange(6) % 3
+    x = g.draw(6, df.Noise(1), labels)
+    assert x.shape == (6, *shape)
+    torch.testing.assert_close(g.draw(2, df.Noise(1).shift(3), labels[3:5]), x[3:5], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(g.draw(6, df.Noise(1), 1)[1::3], x[1::3], rtol=1e-4, atol=1e-5)
+    for other in (g.draw(6, df.Noise(2), labels), g.draw(6, df.Noise(1), (labels + 1) % 3)):
+        assert ((other - x).abs().flatten(1).amax(1) > 1e-4).all()
+
+
+def test_z_is_standard_normal():
+    class Echo(nn.Linear):
+        latent_shape, classes = (4,), 0
+
+        def forward(self, z, cond):  # type: ignore[override]
+            return z
+
+    z = Generator(Echo(1, 1), (4,)).draw(7, df.Noise(3))
+    assert torch.equal(z, df.Noise(3).normal(7, (4,)))
+
+
+def test_a_denoiser_is_a_generator():
+    torch.manual_seed(0)
+    denoiser = Denoiser(awake(MLP(2, classes=3, width=16, depth=1)), 0.5)
+    g, z = Generator(FromDenoiser(denoiser, 4.0, (2,)), (2,)), df.Noise(0).normal(5, (2,))
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    assert g.classes == 3
+    torch.testing.assert_close(g.draw(5, df.Noise(0), labels), denoiser(4.0 * z, torch.tensor(4.0), labels))
+    assert {id(p) for p in g.parameters()} == {id(p) for p in denoiser.parameters()}
+    with pytest.raises(ValueError, match=r"sigma = 0"):
+        FromDenoiser(denoiser, 0.0, (2,))
+
+
+def test_wrong_use_is_named():
+    plain, labelled = MLPGenerator(3, 5, width=8), MLPGenerator(3, 5, classes=4, width=8)
+    with pytest.raises(ValueError, match=r"samples of shape \(5,\), but the data have shape \(1, 8, 8\)"):
+        Generator(plain, (1, 8, 8)).draw(2, df.Noise(0))
+    with pytest.raises(ValueError, match="knows no classes"):
+        Generator(plain, (5,)).draw(2, df.Noise(0), 1)
+    with pytest.raises(ValueError, match="of 4 classes: give cond"):
+        Generator(labelled, (5,)).draw(2, df.Noise(0))
+    with pytest.raises(ValueError, match=r"cond = 4 must be integer classes 0..3"):
+        Generator(labelled, (5,)).draw(2, df.Noise(0), 4)
+    with pytest.raises(ValueError, match="at least 2 classes, got 1"):
+        Generator(MLPGenerator(3, 5, classes=1), (5,))
+    with pytest.raises(ValueError, match=r"takes \(n, 3\)"):
+        plain(torch.zeros(2, 4))
+    for wrong in (lambda: MLPGenerator(0, 5), lambda: ConvGenerator(3, (1, 8, 8), widths=())):
+        with pytest.raises(ValueError, match="positive"):
+            wrong()

@@ -1,0 +1,80 @@
+"""The catalogue names nothing that does not exist, and its settings are those of the equation."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import diffflow as df
+from diffflow.cli import COMMANDS
+from diffflow.models import MODELS, Model
+from diffflow.recipes import RECIPES
+from diffflow.references import BIBTEX
+
+DOCS = Path(__file__).parents[1] / "docs"
+EACH = pytest.mark.parametrize("model", MODELS.values(), ids=lambda m: m.name)
+
+
+@EACH
+def test_commands_pages_and_papers_exist(model: Model) -> None:
+    for line in model.commands:
+        program, command, *rest = shlex.split(line)
+        assert program == "diffflow"
+        assert command in COMMANDS
+        if "--preset" in rest:
+            assert rest[rest.index("--preset") + 1] in RECIPES
+    assert (DOCS / model.page).is_file()
+    assert set(model.papers) <= set(BIBTEX)
+    entries = re.findall(r"^@\w+\{(\w+),", model.cite(), flags=re.M)
+    assert len(entries) == len(set(entries)) == 1 + len(model.papers)
+    assert entries[0] == "zhang2023diffflow"
+
+
+def test_every_row_of_the_table_is_there() -> None:
+    assert len(MODELS) == 29
+    assert sum(m.generator for m in MODELS.values()) == 11
+    # a generator is one evaluation, a cloud's own field none, a discriminator's gradient two
+    assert all(m.evaluations == "1" for m in MODELS.values() if m.generator)
+
+
+S, LAW = df.EDM(), df.GaussianMixture([[0.0, 0.0], [1.0, 0.0]], 0.5)
+SCORE, RATIO = S.score(LAW), df.LawRatio(lambda t: LAW, lambda t: df.Gaussian([0.0, 0.0], 1.0))
+HALF = df.Speed(lambda d: d.sigmoid())
+BUILT: dict[str, Callable[[], df.DiffFlow]] = {
+    "score-sde": lambda: df.reverse_sde(S, SCORE),
+    "score-ode": lambda: df.probability_flow(S, SCORE),
+    "edm-churn": lambda: df.edm_churn(S, SCORE, rate=0.5),
+    "slcd": lambda: df.slcd(S, SCORE, g2=lambda t: 1.5 * S.lam2(t)),
+    "langevin": lambda: df.langevin(LAW),
+    "ncsn": lambda: df.annealed_langevin(levels := df.Levels.geometric(1.0, 0.1, 3, 2), levels.score(LAW)),
+    "gan-saturating": lambda: df.spectrum.gan_flow(RATIO, HALF),
+    "improved-gan": lambda: df.spectrum.improved_gan(df.VE(0.01, 1.0), RATIO),
+    "discriminator-flow": lambda: df.spectrum.discriminator_flow(RATIO, HALF, 2.0),
+    "diffusion-gan": lambda: df.spectrum.diffusion_gan(S, SCORE, RATIO, gan=1.0, churn=1.0),
+    "continuation": lambda: df.continued(df.langevin(LAW), -0.5),
+}
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_the_table_says_what_the_spectrum_does(name: str) -> None:
+    model, sde, t = MODELS[name], BUILT[name](), 0.3
+    needs = sde.needs(t)
+    assert needs.score == ("score" in model.needs)
+    assert needs.ratio == ("ratio" in model.needs)
+    assert set(sde.papers) <= {*model.papers, "roberts1996"}
+    zero = {"g2": sde.g2, "lam2": sde.lam2}
+    for key, value in zero.items():
+        number = float(value(t)) if callable(value) else float(value)
+        assert (number == 0) == (getattr(model, key) == "0")
+        assert (number < 0) == (getattr(model, key) == "< 0")
+    if model.beta == "G²":
+        assert float(sde.beta(t)) == float(S.lam2(t))
+    if model.beta == "G²/2":
+        assert float(sde.beta(t)) == 0.5 * float(S.lam2(t))
+    if model.g2 in ("2β", "2G²"):
+        twice = sde.beta(t) if callable(sde.beta) else sde.beta
+        assert float(sde.g2(t) if callable(sde.g2) else sde.g2) == pytest.approx(2 * float(twice), rel=1e-12)

@@ -1,0 +1,350 @@
+"""Generators moved by fields: whose turn it is, what must survive a restart, classes, and that regression steps close
+in on the moved particles at their exact rate."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import diffflow as df
+from diffflow.critic import GAMES, Discriminator, Penalty
+from diffflow.denoiser import Denoiser
+from diffflow.generator import FromDenoiser, Generator
+from diffflow.kernels import MMD, Drifting, GaussianKernel, Injected
+from diffflow.nets.critic import MLPCritic
+from diffflow.nets.generator import MLPGenerator
+from diffflow.nets.mlp import MLP
+from diffflow.objectives.difference import DMD, KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN, SiD
+from diffflow.objectives.objective import Batch
+from diffflow.objectives.particles import CloudMover, Critic, Generate, Together
+
+F64 = torch.float64
+
+
+def awake(net):
+    with torch.no_grad():
+        for i, p in enumerate(net.parameters()):
+            p.add_(0.2 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
+    return net
+
+
+def a_generator(classes=0):
+    torch.manual_seed(1)
+    return Generator(awake(MLPGenerator(3, 2, classes, width=8, depth=1)), (2,))
+
+
+def a_critic(classes=0, **settings):
+    torch.manual_seed(2)
+    net = MLPCritic(2, classes, width=8, depth=1, embed=4, timed=False)
+    return Critic(Discriminator(awake(net)), GAMES["vanilla"], Penalty(real=0.1, fake=0.1, between=0.1), **settings)
+
+
+def a_denoiser(seed, classes=0):
+    torch.manual_seed(seed)
+    return Denoiser(awake(MLP(2, classes, width=8 + seed, depth=1)), 0.5)
+
+
+def a_difference(classes=0, **settings):
+    return ScoreDifference(a_denoiser(0, classes), a_denoiser(1, classes), **settings)
+
+
+def a_batch(n=12, classes=0, dtype=torch.float32):
+    x = torch.randn(n, 2, generator=torch.Generator().manual_seed(3), dtype=dtype)
+    return Batch(x, torch.arange(n) % classes if classes else None, torch.arange(n))
+
+
+MOVERS = {
+    "critic": lambda c: a_critic(c, updates=2),
+    "blurred critic": lambda c: a_critic(c, sigma=0.3),
+    "score difference": lambda c: a_difference(c, updates=2, label_dropout=0.3 if c else 0.0),
+    "guided": lambda c: a_difference(c, guidance=2.0 if c else 1.0),
+    "DMD": lambda c: a_difference(c, pull=DMD()),
+    "SiD": lambda c: a_difference(c, pull=SiD(), levels=LogUniformLevels()),
+    "together": lambda c: Together([(1.0, a_difference(c)), (0.05, a_critic(c))]),
+}
+every_mover = pytest.mark.parametrize("make", MOVERS.values(), ids=list(MOVERS))
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@every_mover
+def test_turns_and_streams(make, classes):
+    """Movers' turns come first; a sample's loss is the same in any batch; every turn trains its own player only."""
+    objective = Generate(a_generator(classes), make(classes), eta=0.5, steps=2)
+    batch, noise = a_batch(12, classes), df.Noise(7)
+    turns = list(objective.turns(batch, noise))
+    names = [turn.player for turn in turns]
+    assert set(names) == set(objective.players)
+    assert names[-2:] == ["generator", "generator"]
+    assert names.count("generator") == 2
+    part = Batch(batch.x[5:9], None if batch.cond is None else batch.cond[5:9], batch.rows[5:9])
+    for whole, some in zip(turns, objective.turns(part, noise.shift(5)), strict=True):
+        assert whole.loss.shape == (12,)
+        torch.testing.assert_close(some.loss, whole.loss[5:9], rtol=1e-4, atol=1e-5)
+        own = list(objective.players[whole.player].parameters())
+        torch.autograd.backward(whole.loss.mean(), inputs=own)
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in own)
+    assert {"displacement", "spread"} == set(turns[-1].log)
+
+
+@every_mover
+def test_velocities_are_detached_and_work_without_gradients(make):
+    mover, batch = make(0), a_batch()
+    x = torch.randn(12, 2, generator=torch.Generator().manual_seed(4), requires_grad=True)
+    v = mover.velocity(x, None, batch, df.Noise(0))
+    assert v.shape == x.shape
+    assert not v.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(mover.velocity(x, None, batch, df.Noise(0)), v)
+    assert all(p.grad is None for m in mover.players.values() for p in m.parameters())
+
+
+def test_each_update_sees_fresh_samples():
+    seen = []
+    objective = Generate(a_generator(), a_critic(updates=3))
+    net = objective.generator.net
+    objective.generator.net = Spy(net, seen)
+    list(objective.turns(a_batch(), df.Noise(0)))
+    assert len(seen) == 4  # one per update, one for the generator's own turn
+    assert len({tuple(z.flatten().tolist()) for z in seen}) == 4
+
+
+class Spy(nn.Module):
+    def __init__(self, net, seen):
+        super().__init__()
+        self.net, self.seen = net, seen
+
+    def forward(self, z, cond):
+        self.seen.append(z)
+        return self.net(z, cond)
+
+
+class Table(nn.Module):
+    """G(z) = b: every step of gradient descent is exact."""
+
+    latent_shape, classes = (1,), 0
+
+    def __init__(self):
+        super().__init__()
+        self.b = nn.Parameter(torch.tensor([0.3, -0.2], dtype=F64))
+
+    def forward(self, z, cond):
+        return self.b.expand(len(z), 2)
+
+
+class Wind:
+    """A constant velocity."""
+
+    classes = None
+
+    def __init__(self):
+        self.players = {}
+
+    def learn(self, batch, fake, cond, noise):
+        return iter(())
+
+    def velocity(self, x, cond, batch, noise):
+        return torch.tensor([2.0, -1.0], dtype=F64).expand_as(x)
+
+    def state(self):
+        return {}
+
+    def load_state(self, state):
+        assert not state
+
+
+def test_regression_steps_close_in_on_moved_particles_that_stand_still():
+    """b_k - target = (1 - lr)^k (b_0 - target), target = b_0 + eta v, for k steps of one turn sequence."""
+    objective = Generate(Generator(Table(), (2,)), Wind(), eta=0.25, steps=6)
+    b, rate = objective.generator.net.b, 0.3
+    start = b.detach().clone()
+    goal = start + 0.25 * torch.tensor([2.0, -1.0], dtype=F64)
+    for k, turn in enumerate(objective.turns(a_batch(dtype=F64), df.Noise(0))):
+        torch.testing.assert_close(b.detach() - goal, (1 - rate) ** k * (start - goal))
+        torch.testing.assert_close(turn.loss.detach(), (0.5 * (b.detach() - goal).square().sum()).expand(12))
+        assert float(turn.log["displacement"]) == pytest.approx(0.25 * (2.5**0.5))
+        (grad,) = torch.autograd.grad(turn.loss.mean(), b)
+        b.data -= rate * grad
+    torch.testing.assert_close(b.detach() - goal, (1 - rate) ** 6 * (start - goal))
+
+
+def test_the_log_tells_how_far_and_how_wide():
+    batch = a_batch()
+    wide = Batch(4 * batch.x, None, batch.rows)
+    logs = [list(Generate(a_generator(), Wind()).turns(b, df.Noise(0)))[-1].log for b in (batch, wide)]
+    assert float(logs[0]["spread"]) == pytest.approx(4 * float(logs[1]["spread"]), rel=1e-5)
+    fixed = list(Generate(Generator(Table(), (2,)), Wind()).turns(batch, df.Noise(0)))[-1].log
+    assert float(fixed["spread"]) == pytest.approx(0.0, abs=1e-7)  # collapsed to a point
+
+
+# -- score differences ------------------------------------------------------------------------------------------------
+def test_the_data_denoiser_is_frozen_and_survives_a_restart():
+    objective = Generate(a_generator(), Together([(1.0, a_critic()), (2.0, a_difference())]))
+    state = {k: v.clone() for k, v in objective.state().items()}
+    before = copy.deepcopy(state)
+    for turn in objective.turns(a_batch(), df.Noise(0)):
+        turn.loss.mean().backward()
+    data = objective.mover.parts[1][1].data
+    assert not any(p.requires_grad for p in data.parameters())
+    for k, v in objective.state().items():
+        assert torch.equal(v, before[k])
+    with torch.no_grad():
+        for p in data.parameters():
+            p.zero_()
+    objective.load_state(state)
+    assert all(torch.equal(v, before[k]) for k, v in objective.state().items())
+    with pytest.raises(ValueError, match="lacks the data's denoiser"):
+        objective.load_state({})
+    with pytest.raises(ValueError, match="of another objective"):
+        Generate(a_generator(), a_critic()).load_state(state)
+
+
+@pytest.mark.parametrize(
+    ("pull", "power"), [(ScoreGAN(), 0), (ScoreGAN(2.0), 1), (ScoreGAN(0.0, 0.7, 1.3), -1), (DMD(), 0), (SiD(), 0)]
+)
+def test_pulls_change_with_units_as_they_should(pull, power):
+    """In units c times smaller x, sigma and denoisers grow by c; a velocity of dimension length^power by c^power."""
+    g = torch.Generator().manual_seed(0)
+    x, eps = torch.randn(2, 6, 3, generator=g, dtype=F64)
+    sigma = torch.rand(6, generator=g, dtype=F64) + 0.2
+    c, out = 3.0, []
+    for scale in (1.0, c):
+        laws = [df.Gaussian(scale * m * torch.ones(3, dtype=F64), scale * s) for m, s in ((0.5, 0.8), (-0.2, 1.1))]
+        at, s = scale * x, scale * sigma
+        out.append(pull(at, at + s[:, None] * eps, s, *(lambda y, q=q, s=s: q.denoise(y, s) for q in laws)))
+    torch.testing.assert_close(out[1], c**power * out[0])
+
+
+def test_score_gan_is_a_difference_of_scores_and_dmd_gives_every_sample_the_same_pull():
+    q, p = (df.Gaussian(m * torch.ones(3, dtype=F64), s) for m, s in ((0.5, 0.8), (-0.2, 1.1)))
+    g = torch.Generator().manual_seed(0)
+    x, eps = torch.randn(2, 6, 3, generator=g, dtype=F64)
+    sigma = torch.rand(6, generator=g, dtype=F64) + 0.2
+    y, s = x + sigma[:, None] * eps, sigma
+    D, G = (lambda y: q.denoise(y, s)), (lambda y: p.denoise(y, s))
+    torch.testing.assert_close(ScoreGAN()(x, y, s, D, G), s[:, None] * (q.score(y, s) - p.score(y, s)))
+    torch.testing.assert_close(
+        ScoreGAN(2.0, 0.5, 3.0)(x, y, s, D, G), s[:, None] ** 2 * (0.5 * q.score(y, s) - 3.0 * p.score(y, s))
+    )
+    v = DMD()(x, y, s, D, lambda y: y * 0 + x)  # a fake denoiser that knows x: the pull's mean size is one
+    torch.testing.assert_close(v.abs().mean(1), torch.ones(6, dtype=F64))
+    assert ((v * (D(y) - x)).sum(1) > 0).all()
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.2])
+def test_sid_descends_its_loss_through_the_noised_sample(alpha):
+    q, p = (df.GaussianMixture(torch.tensor([[-1.0], [m]], dtype=F64), s) for m, s in ((1.0, 0.6), (0.4, 0.9)))
+    x, eps = torch.randn(2, 9, 1, generator=torch.Generator().manual_seed(0), dtype=F64)
+    sigma = torch.full((9,), 0.7, dtype=F64)
+
+    def loss(z):
+        y = z + sigma[:, None] * eps
+        D, G = q.denoise(y, sigma), p.denoise(y, sigma)
+        return (1 - alpha) * (D - G) ** 2 + (D - G) * (G - z)
+
+    h = 1e-5
+    slope = (loss(x + h) - loss(x - h)) / (2 * h)
+    y = x + sigma[:, None] * eps
+    size = (x - q.denoise(y, sigma)).abs()
+    got = SiD(alpha)(x, y, sigma, lambda y: q.denoise(y, sigma), lambda y: p.denoise(y, sigma))
+    torch.testing.assert_close(got, -slope / size, rtol=1e-6, atol=1e-7)
+
+
+def test_levels_have_the_laws_they_name():
+    u = (torch.arange(1000, dtype=F64) + 0.5) / 1000
+    levels = LogUniformLevels(0.1, 10.0)
+    steps = levels.sigma(u).log().diff()
+    torch.testing.assert_close(steps, steps[:1].expand(999))
+    grid = KarrasLevels(0.002, 80.0)
+    nodes = df.EDM().sigma(df.karras(df.EDM(), 8))[:8]  # the ninth is clean
+    torch.testing.assert_close(grid.sigma(torch.linspace(0, 1, 8, dtype=F64)), nodes, rtol=1e-9, atol=0)
+    for each in (levels, grid):
+        assert float(each.sigma(torch.tensor(0.0, dtype=F64))) == pytest.approx(each.sigma_max)
+        assert float(each.sigma(torch.tensor(1.0, dtype=F64))) == pytest.approx(each.sigma_min)
+    with pytest.raises(ValueError, match="sigma_min"):
+        KarrasLevels(1.0, 0.5)
+
+
+def test_guidance_weighs_the_class_of_the_data():
+    plain, guided = a_difference(3), a_difference(3, guidance=3.0)
+    x, cond = a_batch().x, torch.arange(12) % 3
+    pulls = [m.velocity(x, cond, a_batch(), df.Noise(0)) for m in (plain, guided)]
+    y_sigma = plain.levels.sigma(df.Noise(0).fork("sigma").uniform(12))
+    y = x + y_sigma[:, None] * df.Noise(0).fork("eps").normal(12, (2,))
+    extra = 2.0 * (plain.data(y, y_sigma, cond) - plain.data(y, y_sigma)) / y_sigma[:, None]
+    torch.testing.assert_close(pulls[1] - pulls[0], extra.detach(), rtol=1e-3, atol=1e-5)
+
+
+# -- clouds -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "field",
+    [
+        MMD(torch.zeros(1, 2), GaussianKernel(0.7)),
+        Drifting(torch.zeros(1, 2), leave_one_out=False),
+        Injected(MMD(torch.zeros(1, 2)), 0.1),
+    ],
+)
+def test_a_cloud_field_sees_the_batch_as_its_data_and_acts_within_classes(field):
+    batch, x = a_batch(12), torch.randn(12, 2, generator=torch.Generator().manual_seed(9))
+    mover = CloudMover(field)
+    at_data = mover.velocity(batch.x, None, batch, df.Noise(0))
+    assert at_data.abs().max() < 1e-5 or isinstance(field, Injected)  # nothing moves a cloud that is the data
+    cond = torch.tensor([0] * 7 + [1] * 4 + [2])
+    labelled = Batch(batch.x, cond, batch.rows)
+    v = mover.velocity(x, cond, labelled, df.Noise(0))
+    for at in (slice(0, 7), slice(7, 11)):
+        alone = mover.velocity(x[at], None, Batch(batch.x[at], None, batch.rows[at]), df.Noise(0))
+        torch.testing.assert_close(v[at], alone)
+    assert (v[11] == 0).all()  # alone of its class
+
+
+def test_a_generator_that_follows_a_cloud_field_arrives_at_the_data():
+    """No player but the generator: its mean ends at the data's, where MMD's field has no mean part left."""
+    torch.manual_seed(0)
+    objective = Generate(a_generator(), CloudMover(MMD(torch.zeros(1, 2))))
+    assert list(objective.players) == ["generator"]
+    optimizer = torch.optim.Adam(objective.generator.parameters(), 3e-3)
+    law = df.Gaussian(torch.tensor([1.0, -1.0]), 0.5)
+    for k in range(250):
+        batch = Batch(law.sample(64, df.Noise(k)), None, torch.arange(64))
+        for turn in objective.turns(batch, df.Noise(1).fork(k)):
+            optimizer.zero_grad()
+            turn.loss.mean().backward()
+            optimizer.step()
+    with torch.no_grad():
+        x = objective.generator.draw(4000, df.Noise(5))
+    assert (x.mean(0) - torch.tensor([1.0, -1.0])).abs().max() < 0.1
+    assert 0.3 < float(x.std()) / float(law.sample(4000).std()) < 1.2
+
+
+# -- wrong use --------------------------------------------------------------------------------------------------------
+def test_wrong_use_is_named():
+    with pytest.raises(ValueError, match="the data have none"):
+        list(Generate(a_generator(3), a_critic(3)).turns(a_batch(), df.Noise(0)))
+    with pytest.raises(ValueError, match="makes 3 classes, but what moves it tells 0 apart"):
+        Generate(a_generator(3), a_critic())
+    with pytest.raises(ValueError, match="makes 0 classes, but what moves it tells 3 apart"):
+        Generate(a_generator(), a_difference(3))
+    for settings, name in (({"steps": 0}, "steps"), ({"eta": 0.0}, "eta"), ({"eta": float("inf")}, "eta")):
+        with pytest.raises(ValueError, match=name):
+            Generate(a_generator(), a_critic(), **settings)
+    with pytest.raises(ValueError, match="updates = 0"):
+        a_critic(updates=0)
+    with pytest.raises(ValueError, match="sigma = -1"):
+        a_critic(sigma=-1.0)
+    with pytest.raises(ValueError, match="has no dials"):
+        Critic(Discriminator(MLPCritic(2, dials=2)), GAMES["ipm"])
+    with pytest.raises(ValueError, match="guidance ="):
+        a_difference(0, guidance=2.0)
+    shared = a_denoiser(0)
+    with pytest.raises(ValueError, match="share weights"):
+        ScoreDifference(shared, shared)
+    with pytest.raises(ValueError, match="knows 3 classes, the other 0"):
+        ScoreDifference(a_denoiser(0, 3), a_denoiser(1))
+    with pytest.raises(ValueError, match="different names"):
+        Together([(1.0, a_critic()), (1.0, a_critic())])
+    with pytest.raises(ValueError, match="they must agree"):
+        Together([(1.0, a_critic()), (1.0, a_difference(3))])
+    data = a_denoiser(0)
+    with pytest.raises(ValueError, match="shares weights with a frozen network"):
+        Generate(Generator(FromDenoiser(data, 1.0, (2,)), (2,)), ScoreDifference(data, a_denoiser(1)))
