@@ -28,6 +28,11 @@ import diffflow as df
 from diffflow import figures, metrics
 
 
+def portable(words: list[str]) -> list[str]:
+    """A command line without the folders of the machine it ran on."""
+    return [Path(w).name if Path(w).is_absolute() else w for w in words]
+
+
 def bytes_of(x: Tensor) -> Tensor:
     """Images in [0, 1] as they would be saved."""
     return (x * 255.0).round().to(torch.uint8)
@@ -61,7 +66,7 @@ def measure(
             "device": about.get("device"),
             "processes": about.get("processes"),
             "platform": about.get("platform"),
-            "command": about.get("command"),
+            "command": portable(about.get("command", [])),
             "parameters": about.get("parameters"),
         },
         "classifier": judge.card(),
@@ -92,7 +97,12 @@ def main() -> None:
         entry, x = measure(df.load(path, device=args.device), judge, real, held, args.n, args.seed)
         figures.save(args.out / f"{path.name}.png", figures.png(figures.grid(x[:100] / 255.0, columns=10)))
         record["runs"][path.name] = entry
-        record |= {"command": ["python", *sys.argv], "samples": args.n, "seed": args.seed, "torch": torch.__version__}
+        record |= {
+            "command": portable(["python", *sys.argv]),
+            "samples": args.n,
+            "seed": args.seed,
+            "torch": torch.__version__,
+        }
         record |= {"machine": platform.platform(), "reference": {"name": real.name, "sha256": real.fingerprint}}
         figures.save(file, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
     show(record)

@@ -27,24 +27,25 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
-from model_flows import FLOWS, SAMPLERS, Drawn
+from mnist import portable
 from model_table import write_page
 from rich.console import Console
 from torch import Tensor
 
 import diffflow as df
-from diffflow import metrics
+from diffflow import flows, metrics
 from diffflow.models import MODELS
 from diffflow.recipes import recipe
-from diffflow.training.config import replace, to_dict
+from diffflow.training.config import ScoreGANConfig, replace, to_dict
 from diffflow.training.fit import train
 from diffflow.training.folder import environment
 
 DATASETS = ("25gaussians", "checkerboard", "digits")
 GROUPS = {"25gaussians": None, "checkerboard": torch.arange(8).repeat_interleave(100)}  # components of a mode
-SCORE = "score-sde"  # the row whose command trains the shared denoiser
+SILENT = Console(quiet=True)
 
 
 @dataclass(frozen=True)
@@ -80,45 +81,91 @@ def seeds(dataset: str, quick: bool) -> range:
     return range(1 if dataset == "digits" or quick else 3)
 
 
-def preset(model: str) -> str | None:
-    """The preset that trains a model, from its last command; None for a model that trains nothing of its own."""
+@dataclass(frozen=True)
+class Drawn:
+    """Samples in data units, network evaluations each, what it took, and the classes asked for."""
+
+    x: Tensor
+    nfe: int
+    settings: dict[str, Any]
+    labels: Tensor | None = None
+
+
+DIALS: dict[str, dict[str, Any]] = {  # rows that sample the shared denoiser on its schedule
+    "score-sde": {"steps": 50, "churn": 1.0},
+    "score-ode": {"steps": 20, "churn": 0.0},
+    "edm-churn": {"steps": 25, "churn": 0.5, "solver": df.NoiseRaising()},
+    "slcd": {"steps": 50, "churn": 0.5},
+}
+
+
+def option(model: str, flag: str) -> str | None:
+    """The word after a flag in a model's last command: the preset that trains it, or the flow that it is."""
     words = MODELS[model].commands[-1].split()
-    return words[words.index("--preset") + 1] if "--preset" in words else None
+    return words[words.index(flag) + 1] if flag in words else None
+
+
+def needs_denoiser(cell: Cell) -> bool:
+    name, flow = option(cell.model, "--preset"), option(cell.model, "--model")
+    if name is not None:
+        return bool(recipe(name, cell.dataset).config.needs_start)
+    return flow is None or (cell.dataset == "digits" and flows.FLOWS[flow].needs_score)
 
 
 # -- a cell ------------------------------------------------------------------------------------------------------------
-def fitted(name: str, dataset: str, seed: int, budget: Budget, runs: Path, begin: Path | None = None) -> df.Run:
-    """The run of a preset on a dataset, trained to the end of the budget (resumed where it stopped)."""
+def fitted(name: str, dataset: str, seed: int, budget: Budget, runs: Path, begin: df.Run | None = None) -> df.Run:
+    """The run of a preset on a dataset, trained to the end of the budget (resumed where it stopped).
+
+    begin  the run to start from, where the model needs one
+    """
     out = runs / f"{name}--{dataset}--{seed}"
     settings = {"data.source": dataset, "fit.seed": seed, "fit.minutes": budget.minutes(dataset), "fit.steps": None}
     settings |= {"fit.sample_minutes": 1e6, "fit.tensorboard": False}
-    config = replace(recipe(name, dataset).config, settings)
+    config = recipe(name, dataset).config
+    if isinstance(config, ScoreGANConfig) and begin is not None:
+        config = config.after(begin.config)
     resume = "auto" if out.exists() else None
-    start = None if resume else begin
-    train(config, out, resume=resume, init_from=start, device=budget.device, console=Console(quiet=True))
+    start = None if resume or begin is None else begin.path
+    train(replace(config, settings), out, resume=resume, init_from=start, device=budget.device, console=SILENT)
     return df.load(out, device=budget.device)
 
 
 def denoiser(dataset: str, seed: int, budget: Budget, runs: Path) -> df.Run:
     """The score model that all score-based rows of a dataset and seed share."""
-    return fitted("digits" if dataset == "digits" else "toy", dataset, seed, budget, runs)
+    return fitted("demo" if dataset == "digits" else "toy", dataset, seed, budget, runs)
 
 
 def draw(cell: Cell, budget: Budget, runs: Path) -> tuple[Drawn, df.Run | None]:
     """Samples of a cell, and the run they come from."""
-    n, labels = budget.samples(cell.dataset), None
-    name, noise = preset(cell.model), df.Noise(cell.seed).fork("samples")
-    if name is None:
-        run = denoiser(cell.dataset, cell.seed, budget, runs)
-        make = SAMPLERS.get(cell.model) or FLOWS[cell.model]
-        return make(run, df.data.load(cell.dataset), n, noise, budget.quick), run
-    family = recipe(name, cell.dataset).config
-    begin = denoiser(cell.dataset, cell.seed, budget, runs).path if family.needs_start else None
-    run = fitted(name, cell.dataset, cell.seed, budget, runs, begin)
-    if run.classes:
-        labels = torch.arange(n) % len(run.classes)
-    path = run.sample(n, cond=labels, noise=noise)
-    return Drawn(path.last, path.nfe, to_dict(run.config), labels), run
+    n, noise = budget.samples(cell.dataset), df.Noise(cell.seed).fork("samples")
+    run = denoiser(cell.dataset, cell.seed, budget, runs) if needs_denoiser(cell) else None
+    flow = option(cell.model, "--model")
+    if flow is not None:
+        return move(flow, cell, run, n, noise, budget.quick), run
+    name, dials = option(cell.model, "--preset"), DIALS.get(cell.model, {})
+    if name is not None:
+        run = fitted(name, cell.dataset, cell.seed, budget, runs, run)
+    assert run is not None
+    labels = torch.arange(n) % len(run.classes) if run.classes else None
+    path = run.sample(n, cond=labels, noise=noise, **dials)
+    settings = to_dict(run.config) | {"dials": {k: str(v) for k, v in dials.items()}}
+    return Drawn(path.last, path.nfe, settings, labels), run
+
+
+def move(flow: str, cell: Cell, run: df.Run | None, n: int, noise: df.Noise, quick: bool) -> Drawn:
+    """The flow toward the law of a toy, or toward the training images with the learned score."""
+    steps = 10 if quick else None
+    if cell.dataset in df.TOYS:
+        sde, x0, steps = flows.build(flow, df.TOYS[cell.dataset](), particles=n, steps=steps, noise=noise)
+        path = df.sample(sde, x0, steps, noise=noise)
+        return Drawn(path.last, path.nfe, {"flow": flow, "steps": steps})
+    data = df.data.load(cell.dataset)
+    score = None if run is None else run.denoiser
+    sde, x0, steps = flows.build(flow, data.encode(data.x), score=score, particles=n, steps=steps, noise=noise)
+    # particles that do not see each other can have classes of their own
+    labels = None if sde.cloud or run is None or not run.classes else torch.arange(n) % len(run.classes)
+    path = df.sample(sde, x0, steps, noise=noise, cond=labels)
+    return Drawn(data.decode(path.last), path.nfe, {"flow": flow, "steps": steps}, labels)
 
 
 def measure(cell: Cell, drawn: Drawn) -> list[metrics.Metric]:
@@ -163,8 +210,7 @@ def work(cell: Cell, budget: Budget, runs: Path, out: Path) -> str | None:
             "model": cell.model,
             "dataset": cell.dataset,
             "seed": cell.seed,
-            "command": ["python", *sys.argv],
-            "environment": environment(),
+            "environment": environment() | {"command": portable(["python", *sys.argv])},
             "budget_minutes": budget.minutes(cell.dataset),
             "quick": budget.quick,
             "settings": drawn.settings,
@@ -241,11 +287,6 @@ def main() -> int:
     write_page(args.page, args.out)
     console.print(f"{args.page}: {len(list(args.out.glob('*.json')))} cells", highlight=False)
     return 1 if failed else 0
-
-
-def needs_denoiser(cell: Cell) -> bool:
-    name = preset(cell.model)
-    return name is None or bool(recipe(name, cell.dataset).config.needs_start)
 
 
 if __name__ == "__main__":

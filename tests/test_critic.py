@@ -129,7 +129,9 @@ def test_penalties_look_at_the_points_they_name():
     torch.testing.assert_close(
         Penalty(real=1.0, centre=1.0)(logit, real, fake, df.Noise(0)), torch.full((4000,), half**2, dtype=F64)
     )
-    u2 = Penalty(between=1.0)(logit, real, fake, df.Noise(0)) / norm2  # the square of a uniform place on the segment
+    u2 = (
+        Penalty(between=1.0)(logit, real, fake, df.Noise(0)).detach() / norm2
+    )  # the square of a uniform place on the segment
     assert 0 < float(u2.min()) <= float(u2.max()) < 1
     assert abs(float(u2.sqrt().mean()) - 0.5) < 4.5 * math.sqrt(1 / 12 / 4000)
     one = Penalty(between=1.0)(logit, real[:1], fake[:1], df.Noise(0).shift(7)) / norm2
@@ -266,6 +268,7 @@ def awake(net):
 
 NETS = [
     (lambda **k: MLPCritic(5, width=16, depth=2, embed=8, **k), (5,)),
+    (lambda **k: MLPCritic(2, width=16, depth=1, embed=8, waves=4, **k), (2,)),
     (lambda **k: ConvCritic((1, 8, 8), widths=(8, 8), embed=8, **k), (1, 8, 8)),
     (lambda **k: ConvCritic((3, 7, 10), widths=(4, 6, 6), embed=8, **k), (3, 7, 10)),
     (lambda **k: ConvCritic((1, 1, 1), widths=(4,), embed=8, **k), (1, 1, 1)),
@@ -275,6 +278,7 @@ NETS = [
 @pytest.mark.parametrize("spectral", [False, True])
 @pytest.mark.parametrize(("make", "shape"), NETS)
 def test_a_logit_depends_on_its_own_particle_time_class_and_dials(make, shape, spectral):
+    torch.manual_seed(0)
     net = awake(make(classes=3, dials=2, spectral=spectral)).eval()
     g = torch.Generator().manual_seed(0)
     x, t, c, k = torch.randn(6, *shape, generator=g), torch.rand(6, generator=g), torch.arange(6) % 3, torch.rand(6, 2)
@@ -298,6 +302,7 @@ def test_wrong_shapes_and_sizes_are_named():
 
 @pytest.mark.parametrize(("make", "shape"), NETS)
 def test_spectral_normalisation_bounds_every_matrix(make, shape):
+    torch.manual_seed(0)
     net = make(classes=3, spectral=True)
     with torch.no_grad():
         for p in net.parameters():
@@ -306,11 +311,12 @@ def test_spectral_normalisation_bounds_every_matrix(make, shape):
             net(torch.zeros(2, *shape), torch.zeros(2))
     matrices = [m.weight for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.Embedding)]
     norms = torch.stack([torch.linalg.matrix_norm(w.detach().flatten(1), 2) for w in matrices])
-    assert len(norms) > 8
+    assert len(norms) >= 8
     torch.testing.assert_close(norms, torch.ones_like(norms), rtol=2e-2, atol=0)
 
 
 def test_stages_route_by_time():
+    torch.manual_seed(0)
     nets = [awake(MLPCritic(2, width=8, depth=1, timed=False)) for _ in range(4)]
     for i, net in enumerate(nets):
         net.head.out.bias.data.fill_(100.0 * i)

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 import diffflow as df
+from diffflow import flows, kernels
+from diffflow.kernels import pairs
 
 F64 = torch.float64
 
@@ -83,3 +85,136 @@ def test_the_gan_dial_works_with_a_kernel_ratio():
     phi = math.sqrt(0.29 / 1.25)
     assert bias[0] == pytest.approx(phi * x0[:, 0].mean().item(), abs=0.01)
     assert bias[1] < 0.45 * bias[0]
+
+
+# -- contracts of the cloud fields ------------------------------------------------------------------------------------
+POINTS = torch.randn(9, 2, generator=torch.Generator().manual_seed(1), dtype=F64)
+LAW = df.GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.5]], dtype=F64), 0.4)
+FIELDS = {
+    "svgd": kernels.SVGD(df.LawScore(LAW)),
+    "ksd": kernels.KSD(df.LawScore(LAW)),
+    "mmd": kernels.MMD(POINTS),
+    "mmd laplace": kernels.MMD(POINTS, kernels.LaplaceKernel()),
+    "sliced": kernels.SlicedWasserstein(POINTS, 5),
+    "drifting": kernels.Drifting(POINTS),
+    "ratio": df.KernelRatio(POINTS, lambda t: 0.5 - 0.2 * float(t)),
+    "injected": kernels.Injected(kernels.MMD(POINTS), 0.2),
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_field_of_the_cloud_keeps_its_promises(name):
+    f = FIELDS[name]
+    x = LAW.sample(6, df.Noise(0))
+    with pytest.raises(RuntimeError, match="observe"):
+        f(x, 0.5)
+    seen = f.observe(x, 0.5)
+    v = seen(x, 0.5)
+    assert f.cloud
+    assert (v.shape, v.dtype) == (x.shape, x.dtype)
+    assert torch.equal(v, seen(x, torch.tensor(0.5, dtype=F64)))  # a function of x and t, no hidden state
+    with torch.no_grad():
+        assert torch.equal(v, seen(x, 0.5))
+    y = x.clone().requires_grad_()
+    direction = torch.ones_like(x)
+    slope = torch.autograd.grad((f.observe(x, 0.5)(y, 0.5) * direction).sum(), y)[0]
+    if name != "injected":  # xi belongs to a particle's number, which shifting one point at a time keeps
+        i, h = 2, 1e-6
+        e = torch.zeros_like(x)
+        e[i, 1] = h
+        ahead, behind = seen(x + e, 0.5), seen(x - e, 0.5)
+        assert slope[i, 1].item() == pytest.approx(((ahead - behind).sum() / (2 * h)).item(), rel=1e-4, abs=1e-6)
+    single = f.observe(x.float(), 0.5)(x.float(), 0.5)
+    assert single.dtype == torch.float32
+    assert torch.allclose(single.double(), v, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["mmd", "sliced", "drifting", "ratio", "injected"])
+def test_on_puts_other_points_in_the_place_of_the_target(name):
+    f, x = FIELDS[name], LAW.sample(6, df.Noise(0))
+    other = POINTS + 2
+    moved = f.on(other, df.Noise(3)).observe(x, 0.0)(x, 0.0)
+    assert torch.equal(moved, f.on(other, df.Noise(3)).observe(x, 0.0)(x, 0.0))
+    assert not torch.allclose(moved, f.observe(x, 0.0)(x, 0.0))
+    if name in ("sliced", "injected"):
+        assert not torch.allclose(moved, f.on(other, df.Noise(4)).observe(x, 0.0)(x, 0.0))
+    assert torch.equal(FIELDS["svgd"].on(other).observe(x, 0.0)(x, 0.0), FIELDS["svgd"].observe(x, 0.0)(x, 0.0))
+
+
+def test_blocks_change_the_memory_and_not_the_field(monkeypatch):
+    x = LAW.sample(6, df.Noise(0))
+    whole = {name: f.observe(x, 0.3)(x, 0.3) for name, f in FIELDS.items()}
+    monkeypatch.setattr(pairs, "PAIRS", 20)
+    for name, f in FIELDS.items():
+        assert torch.allclose(f.observe(x, 0.3)(x, 0.3), whole[name], atol=1e-12), name
+
+
+def test_the_median_heuristic():
+    """On the line 0, 1, 2, 3, 4 the median of the ten distances is 2: h^2 = 4 / (2 log 6)."""
+    line = torch.arange(5, dtype=F64)[:, None]
+    assert kernels.median_bandwidth(line) == pytest.approx(2 / math.sqrt(2 * math.log(6)))
+    assert kernels.GaussianKernel().fitted(3 * line).h == pytest.approx(6 / math.sqrt(2 * math.log(6)))
+    assert kernels.GaussianKernel(lambda t: 2 - float(t)).fitted(line, 0.5).h == 1.5
+    with pytest.raises(ValueError, match="apart"):
+        kernels.median_bandwidth(torch.zeros(4, 2))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: kernels.GaussianKernel(0.0), "bandwidth=0"),
+        (lambda: kernels.GaussianKernel().h, "fitted"),
+        (lambda: kernels.MMD(LAW), "law.sample"),
+        (lambda: kernels.MMD(torch.zeros(0, 2)), r"\(0, 2\)"),
+        (lambda: kernels.SlicedWasserstein(POINTS, 0), "directions=0"),
+        (lambda: kernels.MMD(POINTS).observe(torch.zeros(3, 4), 0.0)(torch.zeros(3, 4), 0.0), "cannot go"),
+        (lambda: FIELDS["drifting"].observe(POINTS[:1], 0.0), "at least two"),
+        (lambda: kernels.Drifting(POINTS, kernels.EnergyKernel()).observe(POINTS, 0.0), "EnergyKernel"),
+        (lambda: kernels.KSD(df.LawScore(LAW), kernels.LaplaceKernel(1.0)).observe(POINTS, 0.0), "not smooth"),
+    ],
+)
+def test_what_cannot_be_meant(make, words):
+    with pytest.raises(ValueError, match=words):
+        field = make()
+        field(field.particles, 0.0)
+
+
+# -- the table of flows -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", flows.FLOWS)
+def test_every_flow_finds_a_plain_target(name):
+    """Two modes with weights 0.3 and 0.7 in the plane: means and share within what 300 particles can show."""
+    q = df.GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.5]]), 0.2, [0.3, 0.7])
+    sde, x0, steps = flows.build(name, q, particles=300, steps=120)
+    assert flows.FLOWS[name].papers == sde.papers
+    assert sde.cite()
+    assert sde.cloud == (name not in ("langevin", "ncsn", "continuation"))
+    x = df.sample(sde, x0, steps).last
+    assert x.isfinite().all()
+    near = torch.cdist(x, q.means).min(1)
+    assert near.values.mean() < (0.6 if name == "continuation" else 0.35)  # 0.25 for exact samples
+    if name != "langevin":  # which stays in the nearest mode
+        assert abs((near.indices == 0).float().mean().item() - 0.3) < 0.13
+
+
+def test_a_staircase_of_levels_moves_a_step_by_its_pace():
+    """Langevin at level sigma_k, time pace sigma_k^2: x + pace (D - x) + sqrt(2 pace) sigma_k xi."""
+    cooling = flows.Cooling.geometric(2.0, 0.1, 5, 0.25, rest=0.4)
+    assert cooling.sigmas == pytest.approx((2.0, 2 * 0.05**0.5, 0.1, 0.1, 0.1))
+    for k, sigma in enumerate(cooling.sigmas):
+        t0, t1 = cooling.grid[k : k + 2]
+        assert t1 - t0 == pytest.approx(0.25 * sigma**2)
+        assert cooling.sigma(t0).item() == cooling.sigma(0.5 * (t0 + t1)).item() == sigma
+    x = LAW.sample(4, df.Noise(0))
+    moved, _ = df.Euler().step(
+        df.static(cooling.score(LAW), None, churn=1.0, horizon=9.0, start=None), x, 0.0, 1.0, None, None
+    )
+    assert torch.allclose(moved, x + 0.25 * (LAW.denoise(x, 2.0) - x))
+
+
+def test_flows_that_cannot_be_built():
+    with pytest.raises(ValueError, match="no flow called 'svdg'"):
+        flows.build("svdg", LAW)
+    with pytest.raises(ValueError, match="needs the score"):
+        flows.build("svgd", POINTS)
+    with pytest.raises(ValueError, match="particles=1"):
+        flows.build("mmd", POINTS, particles=1)

@@ -11,8 +11,9 @@ import pytest
 
 import diffflow as df
 from diffflow.cli import COMMANDS
+from diffflow.flows import FLOWS
 from diffflow.models import MODELS, Model
-from diffflow.recipes import RECIPES
+from diffflow.recipes import MODELS as PRESETS
 from diffflow.references import BIBTEX
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -26,7 +27,11 @@ def test_commands_pages_and_papers_exist(model: Model) -> None:
         assert program == "diffflow"
         assert command in COMMANDS
         if "--preset" in rest:
-            assert rest[rest.index("--preset") + 1] in RECIPES
+            assert rest[rest.index("--preset") + 1] in PRESETS
+        if "--model" in rest:
+            flow = FLOWS[rest[rest.index("--model") + 1]]
+            assert set(flow.papers) <= set(model.papers)
+            assert flow.needs_score == (model.needs == "score")
     assert (DOCS / model.page).is_file()
     assert set(model.papers) <= set(BIBTEX)
     entries = re.findall(r"^@\w+\{(\w+),", model.cite(), flags=re.M)

@@ -2,6 +2,7 @@
 in on the moved particles at their exact rate."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -248,6 +249,22 @@ def test_sid_descends_its_loss_through_the_noised_sample(alpha):
     size = (x - q.denoise(y, sigma)).abs()
     got = SiD(alpha)(x, y, sigma, lambda y: q.denoise(y, sigma), lambda y: p.denoise(y, sigma))
     torch.testing.assert_close(got, -slope / size, rtol=1e-6, atol=1e-7)
+
+
+def test_samples_are_noised_at_the_levels_before_the_denoisers_see_them():
+    n, seen = 4000, {}
+
+    def probe(x, y, sigma, data, fake):
+        seen.update(sigma=sigma, eps=(y - x) / sigma[:, None])
+        return torch.zeros_like(x)
+
+    batch = a_batch(n, dtype=F64)
+    a_difference(pull=probe, levels=LogUniformLevels(0.1, 10.0)).velocity(batch.x, None, batch, df.Noise(0))
+    u = (seen["sigma"] / 0.1).log() / math.log(100.0)
+    assert abs(float(u.mean()) - 0.5) < 4.5 * math.sqrt(1 / 12 / n)
+    assert abs(float(seen["eps"].mean())) < 4.5 / math.sqrt(2 * n)
+    assert abs(float(seen["eps"].square().mean()) - 1) < 4.5 / math.sqrt(n)
+    assert abs(float((seen["eps"].square().sum(1) * (u - 0.5)).mean())) < 4.5 * math.sqrt(8 / 12 / n)  # independent
 
 
 def test_levels_have_the_laws_they_name():

@@ -53,7 +53,7 @@ def train(objective, steps: int, n: int = 64, parts: int = 1, begin: int = 0, lr
         m, noise = n // parts, df.Noise(7)
         firsts = range(k * n, (k + 1) * n, m)
         rounds = [objective.turns(batch(m, i, classes), noise.shift(i)) for i in firsts]
-        while (here := [next(r, None) for r in rounds])[0] is not None:
+        while here := [turn for r in rounds if (turn := next(r, None)) is not None]:
             player = objective.players[here[0].player]
             for turn in here:
                 turn.loss.mean().div(parts).backward(inputs=list(player.parameters()))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 INK, SOFT, PALE = "#1b1f24", "#5a6472", "#c9ced6"
 COLOURS = ("#1f5fbf", "#c2542d", "#2d8a4e", "#7a4fb5")
@@ -109,6 +109,79 @@ def dial(rows: Sequence[DialRow], heads: Sequence[str] = ()):
     for i, head in enumerate(heads):
         write(margin + (i + 0.47) * size, 0.55 * top, head, ha="center", size=8, color=SOFT)
     return fig
+
+
+FRAMES, STRIP = 60, 26  # most frames of an animation; height of the strip below them, in pixels
+
+
+def animate(frames: Sequence[tuple[float, Any]], *, truth: Any = None, title: str = "") -> bytes:
+    """GIF bytes of particles on their way: frames (t, x) with x points (n, d >= 2) or images (n, 1 or 3, h, w).
+
+    At most 60 of the frames are drawn, evenly chosen, with the first and the last; at most 3000 points, or as many
+    images as fill a picture of 640 pixels. The axes of points are those of `truth`, points (m, d) faintly behind, or of
+    the last frame. A strip below tells t and how far along the frames are. Loops, with a rest at the end. Raises
+    ValueError for fewer than 3 frames, and for shapes that cannot be drawn.
+    """
+    if len(frames) < 3:
+        raise ValueError(f"{len(frames)} states make no animation, it takes 3: keep more states, or take more steps")
+    chosen = [
+        frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(int))
+    ]
+    states = [np.asarray(x, dtype=np.float32) for _, x in chosen]
+    pictures = _tiles(states) if states[0].ndim == 4 else _clouds(states, truth)
+    drawn = [
+        _with_strip(p, t, i / (len(chosen) - 1), title)
+        for i, (p, (t, _)) in enumerate(zip(pictures, chosen, strict=True))
+    ]
+    palette = drawn[-1].quantize(64, dither=Image.Dither.NONE)
+    coded = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in drawn]
+    rest = [500, *[max(40, 4000 // len(coded))] * (len(coded) - 2), 2000]  # milliseconds
+    buffer = io.BytesIO()
+    coded[0].save(buffer, "GIF", save_all=True, append_images=coded[1:], duration=rest, loop=0, optimize=False)
+    return buffer.getvalue()
+
+
+def _tiles(states: Sequence[np.ndarray]) -> list[Image.Image]:
+    """The first images of every state (n, c, h, w) as a square grid that fits."""
+    h, w = states[0].shape[-2:]
+    side = max(48 // max(h, w), 1) * max(h, w) + 2
+    columns = max(1, min(math.ceil(math.sqrt(len(states[0]))), 640 // side))
+    return [grid(x[: columns**2], columns).convert("RGB") for x in states]
+
+
+def _clouds(states: Sequence[np.ndarray], truth: Any) -> list[Image.Image]:
+    """The first two coordinates of every state (n, d) on the same axes."""
+    if states[0].ndim != 2 or states[0].shape[1] < 2:
+        raise ValueError(f"an animation takes points (n, d) with d >= 2 or images, got {states[0].shape}")
+    frame = states[-1] if truth is None else np.asarray(truth, dtype=np.float32)
+    low, high = np.quantile(frame[:, :2], [0.005, 0.995], axis=0)
+    centre, half = (low + high) / 2, 0.65 * float((high - low).max()) or 1.0
+    fig = figure(3.2, 3.2)
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(centre[0] - half, centre[0] + half), ylim=(centre[1] - half, centre[1] + half))
+    ax.axis("off")
+    if truth is not None:
+        ax.scatter(*frame[:3000, :2].T, s=4, color="#e3e6eb", linewidths=0)
+    dots = ax.scatter([], [], s=3.5, color=COLOURS[0], linewidths=0)
+    pictures = []
+    for x in states:
+        dots.set_offsets(x[:3000, :2])
+        with io.BytesIO(png(fig)) as drawn:
+            pictures.append(Image.open(drawn).convert("RGB"))
+    return pictures
+
+
+def _with_strip(picture: Image.Image, t: float, done: float, title: str) -> Image.Image:
+    """The picture over a bar filled to the share `done`, with the title on its left and t on its right."""
+    wide, tall = picture.size
+    out = Image.new("RGB", (wide, tall + STRIP), "white")
+    out.paste(picture)
+    draw, font, pad = ImageDraw.Draw(out), ImageFont.load_default(12), 8
+    draw.rectangle((pad, tall + 3, wide - pad, tall + 5), fill=PALE)
+    draw.rectangle((pad, tall + 3, pad + round(done * (wide - 2 * pad)), tall + 5), fill=COLOURS[0])
+    draw.text((pad, tall + 8), title, fill=SOFT, font=font)
+    draw.text((wide - pad, tall + 8), f"t = {t:.3g}", fill=SOFT, font=font, anchor="ra")
+    return out
 
 
 def curves(log: Sequence[Mapping[str, Any]]):

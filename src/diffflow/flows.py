@@ -34,8 +34,6 @@ from .kernels import (
     SVGD,
     Drifting,
     GaussianKernel,
-    InverseMultiquadric,
-    Kernel,
     KernelRatio,
     LaplaceKernel,
     SlicedWasserstein,
@@ -134,7 +132,7 @@ class Target:
     @cached_property
     def finest(self) -> float:
         """The noise level at which cooling ends: half the narrowest component of a known law, else 5 % of the std."""
-        return 0.5 * self.source.narrowest if isinstance(self.law, Law) else 0.05 * self.std
+        return 0.05 * self.std if self.law is None else 0.5 * self.law.narrowest
 
     @property
     def law(self) -> Law | None:
@@ -157,34 +155,33 @@ def _particle_flow(field: Field, grid: list[float], beta: Coefficient | Speed = 
 
 
 def _mono(target: Target, beta: Speed | float) -> DiffFlow:
-    """dx = beta(d) grad d, d = log q_sigma / p_sigma by kernels."""
-    cooling = target.cooling()
+    """dx = beta(d) grad d, d = log q_sigma / p_sigma by kernels, at the same pace for every beta where p = q."""
+    at_rest = beta(torch.zeros(())).item() if isinstance(beta, Speed) else beta
+    cooling = target.cooling(0.3 / at_rest)
     ratio = KernelRatio(target.points if target.law is None else target.law, cooling.sigma)
     return _particle_flow(ratio, cooling.grid, beta)
 
 
-def _mass(kernel: Kernel, points: Tensor) -> float:
-    """Mean of k over pairs of points: what a kernel's field must be divided by to have the size of a score."""
-    few = points[:1000].flatten(1)
-    return kernel.derivatives(squares(few, few), 0)[0].mean().item()
+def _stein(target: Target, field: type[SVGD] | type[KSD], size: Callable[[float], float]) -> DiffFlow:
+    """A field of score and Gaussian kernel, at the speed size(sigma) / mean of k, which gives it the size of a score.
 
+    The kernel is as wide as the noise: a wider one hardly sees the structure within a mode.
+    """
+    cooling, few = target.cooling(), target.points[:500].flatten(1)
+    kernel = GaussianKernel(cooling.sigma)
 
-def _svgd(target: Target) -> DiffFlow:
-    kernel, cooling = GaussianKernel().fitted(target.points), target.cooling()
-    return _particle_flow(SVGD(cooling.score(target.source), kernel), cooling.grid, 1 / _mass(kernel, target.points))
+    def speed(t: Time) -> Tensor:
+        sigma = cooling.sigma(t).item()
+        noised = few + sigma * target.noise.fork("mass").normal(len(few), (few.shape[1],)).to(few)
+        pairs = kernel.fitted(noised, t).derivatives(squares(noised, noised), 0)[0]
+        return size(sigma) / pairs.mean().double().cpu()
 
-
-def _ksd(target: Target) -> DiffFlow:
-    kernel, cooling = InverseMultiquadric().fitted(target.points), target.cooling()
-    mass = _mass(kernel, target.points)
-    return _particle_flow(
-        KSD(cooling.score(target.source), kernel), cooling.grid, lambda t: cooling.sigma(t) ** 2 / mass
-    )
+    return _particle_flow(field(cooling.score(target.source), kernel), cooling.grid, speed)
 
 
 def _mmd(target: Target) -> DiffFlow:
     size = target.std * math.sqrt(target.points[0].numel())
-    return _particle_flow(MMD(target.points), target.slowing(size, 0.01 * size))
+    return _particle_flow(MMD(target.points), target.slowing(2 * size, 0.2 * size))
 
 
 def _sliced_wasserstein(target: Target) -> DiffFlow:
@@ -193,8 +190,11 @@ def _sliced_wasserstein(target: Target) -> DiffFlow:
 
 
 def _drifting(target: Target) -> DiffFlow:
-    kernel = LaplaceKernel(0.2 * target.std)
-    return _particle_flow(Drifting(target.points, kernel), target.slowing(0.5, 0.05))
+    """The temperature falls from a good part of the distances between points to what is fine. A particle weighs itself,
+    too: at low temperatures one without neighbours would be pushed away without end."""
+    size, grid = target.std * math.sqrt(target.points[0].numel()), target.slowing(0.3, 0.3)
+    kernel = LaplaceKernel(lambda t: size * 0.3 * 0.05 ** (float(t) / grid[-1]))
+    return _particle_flow(Drifting(target.points, kernel, leave_one_out=False), grid)
 
 
 def _langevin(cooling: Cooling, target: Target) -> DiffFlow:
@@ -220,9 +220,21 @@ class Flow:
 
 
 FLOWS: dict[str, Flow] = {
-    "svgd": Flow("Stein variational gradient descent", ("liu2016",), 500, _svgd, needs_score=True),
+    "svgd": Flow(
+        "Stein variational gradient descent",
+        ("liu2016",),
+        500,
+        partial(_stein, field=SVGD, size=lambda sigma: 1.0),
+        needs_score=True,
+    ),
     "mmd": Flow("descent of the energy distance (MMD, kernel -|x - y|)", ("arbel2019",), 300, _mmd, wide=False),
-    "ksd": Flow("descent of the kernel Stein discrepancy", ("korba2021",), 500, _ksd, needs_score=True),
+    "ksd": Flow(
+        "descent of the kernel Stein discrepancy",
+        ("korba2021",),
+        500,
+        partial(_stein, field=KSD, size=lambda sigma: 3 * sigma**2),
+        needs_score=True,
+    ),
     "sliced-wasserstein": Flow(
         "descent of the sliced Wasserstein distance", ("liutkus2019",), 200, _sliced_wasserstein, wide=False
     ),
@@ -233,7 +245,13 @@ FLOWS: dict[str, Flow] = {
         "mean shift to the data minus mean shift to the others", ("deng2026",), 300, _drifting, wide=False
     ),
     **{
-        name: Flow(f"Wasserstein flow of {what}", ("yi2023", "gao2019"), 300, partial(_mono, beta=MONOFLOWS[name]))
+        name: Flow(
+            f"Wasserstein flow of {what}",
+            ("yi2023", "gao2019"),
+            300,
+            partial(_mono, beta=MONOFLOWS[name]),
+            wide="chi2" not in name,  # far out, where q << p, beta is extreme: none start there
+        )
         for name, what in {
             "kl": "KL(p | q)",
             "reverse-kl": "KL(q | p)",
@@ -248,7 +266,7 @@ FLOWS: dict[str, Flow] = {
         "Langevin dynamics at one noise level",
         ("roberts1996",),
         500,
-        lambda a: _langevin(Cooling((0.1 * a.std,) * a.steps, 0.1), a),
+        lambda a: _langevin(Cooling((a.finest,) * a.steps, 0.3), a),
         needs_score=True,
         wide=False,
     ),
@@ -256,7 +274,7 @@ FLOWS: dict[str, Flow] = {
         "annealed Langevin dynamics", ("song2019",), 300, lambda a: _langevin(a.cooling(0.2), a), needs_score=True
     ),
     "continuation": Flow(
-        "annealed Langevin dynamics with lam2 = -1: more noise than balance, a flattened law",
+        "annealed Langevin dynamics with lam2 = -1: more noise, a flattened law",
         ("song2019",),
         300,
         lambda a: continued(_langevin(a.cooling(0.2), a), -1.0),

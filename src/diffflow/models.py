@@ -57,7 +57,7 @@ class Model:
         return bibtex(*self.papers)
 
 
-NOISED, DATA = "data scaled by s, noised by sσ", "the data"
+NOISED, COOLED, DATA = "data scaled by s, noised by sσ", "data noised by σ(t), falling", "the data"
 LEARNED = "a denoiser, trained by score matching"
 CRITIC = "gradient of a discriminator"
 SCORE = "diffflow train 25gaussians --out runs/score"
@@ -80,9 +80,11 @@ def _gan(name: str, title: str, beta: str, papers: tuple[str, ...]) -> Model:
     return Model(name, title, True, "0", beta, "0", "0", DATA, CRITIC, "ratio", "1", papers, command, "theory/gans.md")
 
 
-def _cloud(name: str, title: str, field: str, needs: str, papers: tuple[str, ...], target: str = DATA) -> Model:
+def _cloud(
+    name: str, title: str, field: str, needs: str, papers: tuple[str, ...], target: str = DATA, cost: str = "0"
+) -> Model:
     """A flow of particles along a field made of the cloud itself, without training."""
-    row = ("0", "1", "0", "0", target, field, needs, "0")
+    row = ("0", "1", "0", "0", target, field, needs, cost)
     command = (f"diffflow flow 25gaussians --model {name}",)
     return Model(name, title, False, *row, papers, command, "theory/particle-flows.md")
 
@@ -101,9 +103,9 @@ _MODELS = (
            "--churn 0", "theory/probability-flow.md"),
     _score("edm-churn", "EDM with churn χ", "G²/2 + χσ²s²", "2β", "2 per step", ("song2021", "karras2022"),
            "--solver edm --churn 0.5", "theory/edm-churn.md"),
-    _score("slcd", "SLCD: score only, any noise", "g²/2", "free, here 1.5 G²", "1 per step",
+    _score("slcd", "SLCD: score only, any noise", "g²/2", "free (1.5 G²)", "1 per step",
            ("song2021", "karras2022"), "--churn 0.5", "theory/slcd.md"),
-    Model("langevin", "Langevin dynamics", False, "0", "free, constant", "2β", "0", DATA, "a score known or learned",
+    Model("langevin", "Langevin dynamics", False, "0", "free", "2β", "0", DATA, "a score known or learned",
           "score", "1 per step", ("roberts1996",), ("diffflow flow 25gaussians --model langevin",),
           "theory/langevin.md"),
     Model("ncsn", "Annealed Langevin (NCSN)", False, "0", "ρ σₖ² per step", "2β", "0", "data noised by σₖ, falling",
@@ -117,15 +119,15 @@ _MODELS = (
     _gan("fgan-kl", "f-GAN, KL", "1", ("nowozin2016",)),
     _gan("fgan-pearson", "f-GAN, Pearson χ²", "1", ("nowozin2016",)),
     Model("improved-gan-independent", "Improved GAN, one discriminator a level", False, "0", "free", "0", "0",
-          "data noised by σ(t), falling", CRITIC, "ratio", "2 per step", ("goodfellow2014",),
+          COOLED, CRITIC, "ratio", "2 per step", ("goodfellow2014",),
           ("diffflow train 25gaussians --preset improved-gan-independent",), "theory/improved-gan.md"),
     Model("improved-gan", "Improved GAN, one shared discriminator", False, "0", "free", "0", "0",
-          "data noised by σ(t), falling", CRITIC, "ratio", "2 per step", ("goodfellow2014",),
+          COOLED, CRITIC, "ratio", "2 per step", ("goodfellow2014",),
           ("diffflow train 25gaussians --preset improved-gan",), "theory/improved-gan.md"),
     Model("discriminator-flow", "Discriminator Flow", False, "0", "-η l'(d)", "0", "0", DATA,
           CRITIC + " along the particles' own path", "ratio", "2 per step", ("franceschi2023",),
           ("diffflow train 25gaussians --preset discriminator-flow",), "theory/discriminator-flow.md"),
-    Model("score-gan", "Score GAN", True, "0", "w(σ), σ drawn at random", "0", "0", "data noised by σ",
+    Model("score-gan", "Score GAN", True, "0", "ω(σ), σ at random", "0", "0", "data noised by σ",
           "difference of two denoisers, of data and of generated samples", "score and ratio", "1",
           ("franceschi2023", "luo2023", "yin2024", "yin2024b", "zhou2024"),
           (SCORE, "diffflow train 25gaussians --preset score-gan --init-from runs/score"), "theory/score-gan.md"),
@@ -133,19 +135,20 @@ _MODELS = (
           "a denoiser and the gradient of a discriminator that is told k and z", "score and ratio", "3 per step",
           ("song2021", "goodfellow2014", "kim2023"), ("diffflow train 25gaussians --preset diffusion-gan",),
           "theory/diffusion-gan.md"),
-    Model("continuation", "Analytic continuation", False, "its parent's", "its parent's", "its parent's", "< 0",
-          "its parent's", "its parent's", "score", "its parent's", (),
-          ("diffflow flow 25gaussians --model continuation",), "theory/gan-dial.md"),
+    Model("continuation", "Analytic continuation, of annealed Langevin", False, "its parent's: 0", "its parent's",
+          "its parent's: 2β", "< 0", "data noised by σₖ, falling; reached flattened", LEARNED, "score", "1 per step",
+          ("song2019",), ("diffflow flow 25gaussians --model continuation",), "theory/gan-dial.md"),
     _cloud("mmd", "MMD flow", "-∇ of the first variation of ½ MMD²", "samples", ("arbel2019",)),
-    _cloud("svgd", "SVGD", "∇log(r/p), smoothed by a kernel", "score", ("liu2016",)),
-    _cloud("ksd", "KSD descent", "-∇ of the first variation of ½ KSD²", "score", ("korba2021",)),
+    _cloud("svgd", "SVGD", "∇log(r/p), smoothed by a kernel", "score", ("liu2016",), COOLED, "1 per step"),
+    _cloud("ksd", "KSD descent", "-∇ of the first variation of ½ KSD²", "score", ("korba2021",),
+           COOLED, "2 per step"),
     _cloud("sliced-wasserstein", "Sliced-Wasserstein flow", "-∇ of the first variation of ½ SW₂²", "samples",
            ("liutkus2019",)),
     _cloud("score-difference", "Score-difference flow", "∇log(r/p), both by kernels", "samples", ("weber2023",),
-           "data noised by σ(t), falling"),
+           COOLED),
     _cloud("drifting", "Drifting field", "mean shift to the data minus mean shift to the cloud", "samples",
            ("deng2026",)),
-    Model("monoflow", "MonoFlow", False, "0", "any h(d) > 0", "0", "0", DATA, "∇log(r/p), by kernels", "ratio", "0",
+    Model("monoflow", "MonoFlow", False, "0", "any h(d) > 0", "0", "0", COOLED, "∇log(r/p), by kernels", "samples", "0",
           ("yi2023", "gao2019"), ("diffflow flow 25gaussians --model kl",), "theory/particle-flows.md"),
     _amortised("drifting-generator", "Drifting generator", "mean shift to the data minus mean shift to the batch",
                ("deng2026",), "drifting"),

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from . import figures
+from . import describe, figures
 from .training.folder import Folder
 
 MEANING = {
@@ -80,15 +80,17 @@ def write(run_dir: str | Path) -> Path:
     config = (home / "config.yaml").read_text()
     evaluation = json.loads((home / "evaluation.json").read_text()) if (home / "evaluation.json").exists() else {}
     log = Folder(home).lines()
+    settings = yaml.safe_load(config) or {}
+    family = settings.get("type", "ScoreConfig")
     sections = [
-        _head(home, about, log, evaluation),
-        _setting(yaml.safe_load(config) or {}),
+        _head(home, about, log, evaluation, family),
+        _setting(settings),
         _dial(home),
         _samples(home),
         _measured(evaluation),
         _training(log),
         _data(about.get("data", {})),
-        _use(home, about, log),
+        _use(home, about, log, family),
         _fine_print(about, config, evaluation),
     ]
     page = [
@@ -131,38 +133,23 @@ def _pre(text: str) -> str:
     return f"<pre>{escape(text)}</pre>"
 
 
-def _head(home: Path, about: Mapping, log: Sequence[Mapping], evaluation: Mapping) -> str:
+def _head(home: Path, about: Mapping, log: Sequence[Mapping], evaluation: Mapping, family: str) -> str:
     data, last = about.get("data", {}), log[-1] if log else {}
     kind = "images" if data.get("kind") == "image" else "vectors"
     what = f"{data.get('count', 0):,} {kind} of shape {'×'.join(map(str, data.get('shape', ())))}"
     classes = f" in {len(data['classes'])} classes" if data.get("classes") else ""
     size = sum(about.get("parameters", {}).values())
-    minutes = last.get("seconds", 0.0) / 60
+    minutes, (players, how) = last.get("seconds", 0.0) / 60, describe.FAMILIES[family]
     summary = f"<p><b>{escape(evaluation['summary'])}</b></p>" if evaluation.get("summary") else ""
     return (
-        f"<h1>{escape(home.name)}</h1>\n<p>A denoiser with {size:,} parameters, trained on {what}{classes} from "
+        f"<h1>{escape(home.name)}</h1>\n<p>{players} with {size:,} parameters, trained on {what}{classes} from "
         f"<b>{escape(str(data.get('name', '?')))}</b>: {last.get('step', 0):,} steps, {last.get('images', 0):,} "
-        f"examples seen, {minutes:.1f} minutes. New examples are drawn by moving noise along the equation below; one "
-        f"dial sets how much of the path is random.</p>\n{summary}"
+        f"examples seen, {minutes:.1f} minutes. {how}</p>\n{summary}"
     )
 
 
 def _setting(config: Mapping) -> str:
-    sampling = config.get("sampling", {})
-    low, high, churn = sampling.get("sigma_min", 0.002), sampling.get("sigma_max", 80.0), sampling.get("churn", 0.0)
-    rows = [
-        (
-            "<i>r</i>",
-            "the data, noised; ∇log <i>r</i> = (<i>D</i> − <i>x</i>)/<i>σ</i>² with the trained denoiser <i>D</i>",
-        ),
-        ("<i>σ</i>", f"from {high:g} down to {low:g}, linear in time (the EDM schedule); <i>f</i> = 0"),
-        ("<i>λ</i>²", "<i>G</i>² = 2<i>σ</i>|d<i>σ</i>/d<i>t</i>|: the entropy that noising the data took away"),
-        (
-            "<i>g</i>²",
-            f"(1 + churn) <i>G</i>²: the dial. 0 is the probability flow, 1 the reverse SDE; here {churn:g}",
-        ),
-        ("<i>β</i>", "<i>g</i>²/2, so that ∇log(<i>r</i>/<i>p</i>) has no weight and no discriminator is needed"),
-    ]
+    rows = describe.rows(config)
     return f'<h2>The equation and this run\'s setting</h2>\n<div class="equation">{EQUATION}</div>\n{_table(rows)}'
 
 
@@ -217,11 +204,18 @@ def _training(log: Sequence[Mapping]) -> str:
     fig = figures.curves(log)
     if fig is None:
         return ""
-    skipped = log[-1].get("skipped", 0)
+    skipped, warned = log[-1].get("skipped", 0), [(line["step"], w) for line in log for w in line.get("warnings", ())]
     note = "Faint: every logged value; solid: a running mean."
     if skipped:
         note += f" {skipped} steps were skipped because a loss or gradient was not finite."
-    return "<h2>Training</h2>\n" + _image(figures.png(fig), note, "loss and gradient norm")
+    parts = ["<h2>Training</h2>", _image(figures.png(fig), note, "loss and gradient norm")]
+    if (fig := figures.signals(log)) is not None:
+        parts.append(
+            _image(figures.png(fig), "How the game goes. Left: shares between 0 and 1. Right: sizes.", "signals")
+        )
+    if warned:
+        parts.append(_table([(f"step {step:,}", escape(text)) for step, text in warned], ("warnings", "")))
+    return "\n".join(parts)
 
 
 def _data(data: Mapping) -> str:
@@ -242,16 +236,17 @@ def _data(data: Mapping) -> str:
     return "<h2>Data</h2>\n" + _table(rows)
 
 
-def _use(home: Path, about: Mapping, log: Sequence[Mapping]) -> str:
+def _use(home: Path, about: Mapping, log: Sequence[Mapping], family: str) -> str:
     data, where = about.get("data", {}), shlex.quote(home.as_posix())
     image = data.get("kind") == "image"
     longer = max(2, math.ceil(2 * (log[-1].get("seconds", 0.0) if log else 0.0) / 60))
     label = f" --class {shlex.quote(data['classes'][-1])}" if data.get("classes") else ""
     units = "(n, c, h, w) in [0, 1]" if image else "(n, d), original units"
     small, large = ("samples.png", "samples.zip") if image else ("samples.csv", "samples.npz")
+    flags, keywords, sde = describe.dials(family)
     shell = f"""\
 # sample: a few to look at, many to use
-diffflow sample {where} -n 100 --steps 20 --churn 0{label} --out {small}
+diffflow sample {where} -n 100{flags}{label} --out {small}
 diffflow sample {where} -n 5000 --out {large}
 
 # measure against data that training has not seen; cite
@@ -264,8 +259,7 @@ diffflow train --out {where} --resume auto --minutes {longer}"""
 import diffflow as df
 
 run = df.load({home.as_posix()!r})
-x = run.sample(100, steps=20, churn=0.5).last   # {units}
-sde = run.sde(churn=1.0)                        # the equation, with the trained score in it"""
+x = run.sample(100{keywords}).last   # {units}{sde}"""
     made = ""
     if about.get("command"):
         program, *args = about["command"]

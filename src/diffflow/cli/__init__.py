@@ -26,6 +26,7 @@ from diffflow import __version__
 COMMANDS = {
     "train": "train a model on your data",
     "sample": "draw samples from a run",
+    "flow": "move particles to a target without training: SVGD, MMD, Langevin, ...",
     "evaluate": "measure a run against data it has not seen",
     "models": "every model as a setting of the equation, and how to run it",
     "cite": "BibTeX for the equation, or for what a run uses",
@@ -47,6 +48,7 @@ diffflow: GANs, Langevin dynamics and diffusion models as settings of one equati
     diffflow train --resume auto --out runs/mnist           go on after a crash, ctrl-C or a kill
     diffflow sample runs/mnist -n 100 --class 3 --out threes.png
     diffflow sample runs/mnist -n 5000 --churn 1 --out samples.zip
+    diffflow flow 25gaussians --animate particles.gif       particles that follow a law, nothing trained
     diffflow evaluate runs/mnist
 
   from Python

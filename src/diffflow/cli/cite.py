@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from diffflow.cli import parse
+from diffflow.models import MODELS
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class Cite:
             print(df.DiffFlow().cite())
             return 0
         run = df.load(self.run)
+        if (row := run.config.row) is not None:
+            print(MODELS[row].cite())
+            return 0
         defaults = run.dials
         sde = run.sde(churn=defaults.churn if self.churn is None else self.churn)
         # the score was trained and is solved on EDM's terms; guidance is the run's, not the equation's

@@ -8,8 +8,10 @@ is then moved into place, so that an interrupted command leaves nothing behind.
 from __future__ import annotations
 
 import io
+import math
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -47,6 +49,7 @@ class Sample:
         diffflow sample runs/demo -n 64 --class 3 7 --guidance 1.5 --churn 0.5 --out threes-and-sevens.png
         diffflow sample runs/mnist -n 50000 --batch 500 --out samples.npz
         diffflow sample runs/mnist -n 1000 --first 1000 --out second-thousand.zip
+        diffflow sample runs/mnist -n 64 --steps 50 --animate digits.gif
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -75,24 +78,68 @@ class Sample:
     """Use the last raw weights instead of their average (EMA)."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
+    animate: Annotated[str | None, tyro.conf.arg(metavar="FILE.gif")] = None
+    """Write the samples on their way, too: images, or vectors of two columns."""
 
     def main(self) -> int:
-        if self.out is not None and Path(self.out).suffix not in WRITERS:
-            raise UsageError(f"--out {self.out!r} has no known suffix: use {', '.join(WRITERS)}.")
+        known_suffixes(self.out, self.animate)
         check(self)
         run = df.load(self.run, raw=self.raw, device=self.device)
         kind = run.data["kind"]
-        out = Path(self.out or ("samples.png" if kind == "image" or run.shape == (2,) else "samples.csv"))
-        if kind not in WRITERS[out.suffix][0]:
-            fitting = [suffix for suffix, (kinds, _) in WRITERS.items() if kind in kinds]
-            raise UsageError(f"--out {self.out!r}: {self.run} makes {kind}s, which go to {', '.join(fitting)}.")
-        if out.suffix == ".png" and run.shape == (1,):
-            raise UsageError(f"--out {self.out!r}: {self.run} makes vectors of one column, no plane to draw: use .csv.")
+        out = destination(self.out, self.run, kind, run.shape)
+        if self.animate:
+            drawable(self.animate, self.run, kind, run.shape)
         labels = labels_of(self.label, run.classes, self.n, self.first)
-        x, nfe = draw(run, self, labels, Console(stderr=True))
-        figures.save(out, WRITERS[out.suffix][1](x, labels, run.classes))
-        print(f"{out}: {self.n} samples, {nfe} evaluations each, seed {self.seed}, first {self.first}")
+        steps = self.steps or run.config.sampling.steps
+        keep = math.ceil(steps / (figures.FRAMES - 1)) if self.animate else None
+        path = follow(run, self, labels, Console(stderr=True), keep)
+        if self.animate:
+            if len(path.kept) < 3:
+                raise UsageError(
+                    f"--animate {self.animate!r}: these samples are made in {len(path.kept) - 1} steps, which is no "
+                    "path to show. Give more --steps, or leave it out for a generator, which takes one evaluation."
+                )
+            film = figures.animate(path.kept if kind == "image" else same_width(path.kept))
+        figures.save(out, WRITERS[out.suffix][1](path.last.numpy(), labels, run.classes))
+        if self.animate:
+            figures.save(self.animate, film)
+        print(f"{out}: {self.n} samples, {path.nfe} evaluations each, seed {self.seed}, first {self.first}")
         return 0
+
+
+def known_suffixes(out: str | None, animate: str | None) -> None:
+    """Refuse files of no known form."""
+    if out is not None and Path(out).suffix not in WRITERS:
+        raise UsageError(f"--out {out!r} has no known suffix: use {', '.join(WRITERS)}.")
+    if animate is not None and Path(animate).suffix != ".gif":
+        raise UsageError(f"--animate {animate!r}: an animation is a .gif.")
+
+
+def destination(out: str | None, source: str, kind: str, shape: Sequence[int]) -> Path:
+    """The file for samples of this kind and shape, checked; a default where `out` is None."""
+    path = Path(out or ("samples.png" if kind == "image" or tuple(shape) == (2,) else "samples.csv"))
+    if kind not in WRITERS[path.suffix][0]:
+        fitting = [suffix for suffix, (kinds, _) in WRITERS.items() if kind in kinds]
+        raise UsageError(f"--out {out!r}: {source} makes {kind}s, which go to {', '.join(fitting)}.")
+    if path.suffix == ".png" and tuple(shape) == (1,):
+        raise UsageError(f"--out {out!r}: {source} makes vectors of one column, no plane to draw: use .csv.")
+    return path
+
+
+def drawable(animate: str, source: str, kind: str, shape: Sequence[int]) -> None:
+    """Refuse an animation of what no picture can show."""
+    if kind == "vector" and tuple(shape) != (2,):
+        raise UsageError(
+            f"--animate {animate!r}: {source} makes vectors of {shape[0]} columns; only images and vectors of two "
+            "columns can be drawn."
+        )
+
+
+def same_width(states: Sequence[tuple[float, torch.Tensor]]) -> list[tuple[float, torch.Tensor]]:
+    """Points (n, d), every state shrunk to the width of the last: noise starts up to a thousand times as wide."""
+    last = states[-1][1]
+    centre, width = last.mean(0), last.std()
+    return [(t, centre + (x - x.mean(0)) * (width / x.std()).clamp_max(1.0)) for t, x in states]
 
 
 def check(ask: Sample) -> None:
@@ -130,19 +177,22 @@ def class_index(wanted: str, classes: Sequence[str]) -> int:
 
 
 def draw(run: Any, ask: Sample, labels: np.ndarray | None, console: Console) -> tuple[np.ndarray, int]:
-    """Samples decoded, float (n, *shape), batch by batch with a progress bar, and the evaluations that each one
-    cost."""
-    parts, nfe = [], 0
+    """Samples decoded, float (n, *shape), and the evaluations that each one cost."""
+    path = follow(run, ask, labels, console)
+    return path.last.numpy(), path.nfe
+
+
+def follow(
+    run: Any, ask: Sample, labels: np.ndarray | None, console: Console, keep: int | None = None
+) -> df.Trajectory:
+    """The samples' way, decoded and on the CPU, batch by batch with a progress bar; keep: every how many states."""
+    parts: list[df.Trajectory] = []
     begins = range(0, ask.n, ask.batch)
-    columns = (TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
-    columns += (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("sampling", total=None)
+    with progress("sampling", console) as bar:
         for b in begins:
 
             def step(done: Any, b: int = b) -> None:
-                total, before = len(begins) * done.total, b // ask.batch * done.total
-                progress.update(bar, total=total, completed=before + done.index)
+                bar(b // ask.batch * done.total + done.index, len(begins) * done.total)
 
             size = min(ask.batch, ask.n - b)
             done = run.sample(
@@ -154,11 +204,22 @@ def draw(run: Any, ask: Sample, labels: np.ndarray | None, console: Console) -> 
                 noise=df.Noise(ask.seed, ask.first + b),
                 solver=SOLVERS[ask.solver](),
                 batch=ask.batch,
+                keep=keep,
                 on_step=step,
             )
-            parts.append(done.last.cpu().numpy())
-            nfe = done.nfe
-    return np.concatenate(parts), nfe
+            parts.append(done)
+    kept = [(states[0][0], torch.cat([x for _, x in states])) for states in zip(*(p.kept for p in parts), strict=True)]
+    return df.Trajectory(torch.cat([p.last.cpu() for p in parts]), parts[0].nfe, parts[0].times, kept)
+
+
+@contextmanager
+def progress(what: str, console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar with the time left, on a terminal; gives the function to call with (steps done, of how many)."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
+    columns += (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as display:
+        task = display.add_task(what, total=None)
+        yield lambda done, total: display.update(task, completed=done, total=total)
 
 
 Labels = np.ndarray | None

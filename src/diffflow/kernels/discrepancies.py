@@ -78,7 +78,7 @@ class SVGD(_OnScore):
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         flat, cloud, scores = x.flatten(1), self._seen(), self._scores(t)
-        kernel = self.kernel.fitted(cloud)
+        kernel = self.kernel.fitted(cloud, t)
         out = [kernel.derivatives(squares(rows, cloud), 0)[0] @ scores for _, rows in blocks(flat, cloud)]
         return (torch.cat(out) / len(cloud) - pull(kernel, flat, cloud)).reshape(x.shape)
 
@@ -98,7 +98,7 @@ class KSD(_OnScore):
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         cloud, onward = self._seen().detach(), x.requires_grad and torch.is_grad_enabled()
-        kernel, m, d = self.kernel.fitted(cloud), len(cloud), cloud.shape[1]
+        kernel, m, d = self.kernel.fitted(cloud, t), len(cloud), cloud.shape[1]
         with torch.enable_grad():
             y = x if onward else x.detach().requires_grad_()
             s = self.score(y, t)
@@ -131,7 +131,7 @@ class MMD(OnPoints):
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         flat, target = x.flatten(1), self._target(x)
-        kernel = self.kernel.fitted(target)
+        kernel = self.kernel.fitted(target, t)
         return (pull(kernel, flat, target) - pull(kernel, flat, self._seen())).reshape(x.shape)
 
 
@@ -148,7 +148,7 @@ class Drifting(OnPoints):
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         flat, target, cloud = x.flatten(1), self._target(x), self._seen()
-        kernel = self.kernel.fitted(target)
+        kernel = self.kernel.fitted(target, t)
         own = self.leave_one_out and x is self.particles
         if own and len(cloud) < 2:
             raise ValueError("drifting away from the other particles needs at least two: or leave_one_out=False")

@@ -9,12 +9,14 @@ whatever n and m. Shapes: flat points x (n, d), y (m, d).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 from torch import Tensor
+
+from ..schedule import Time
 
 PAIRS = 1 << 20  # pairs that a block may hold
 
@@ -32,22 +34,25 @@ def median_bandwidth(points: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Kernel:
-    """k(x, y) = phi(|x - y|^2), phi > 0. bandwidth: a length in the units of x; None asks for the median heuristic."""
+    """k(x, y) = phi(|x - y|^2), phi > 0. bandwidth: a length in the units of x, or a function of t; None asks for the
+    median heuristic."""
 
-    bandwidth: float | None = None
+    bandwidth: float | Callable[[Time], float | Tensor] | None = None
 
     def __post_init__(self) -> None:
-        if self.bandwidth is not None and not self.bandwidth > 0:
+        if isinstance(self.bandwidth, (int, float)) and not self.bandwidth > 0:
             raise ValueError(f"bandwidth={self.bandwidth} must be positive")
 
-    def fitted(self, points: Tensor) -> Self:
-        """The kernel with a number for its bandwidth, the median heuristic's on `points` where none was given."""
-        return self if self.bandwidth is not None else replace(self, bandwidth=median_bandwidth(points))
+    def fitted(self, points: Tensor, t: Time = 0.0) -> Self:
+        """The kernel with a number for its bandwidth: at time t, or the median heuristic's on `points` (n, *shape)."""
+        if self.bandwidth is None:
+            return replace(self, bandwidth=median_bandwidth(points))
+        return replace(self, bandwidth=float(self.bandwidth(t))) if callable(self.bandwidth) else self
 
     @property
     def h(self) -> float:
-        if self.bandwidth is None:
-            raise ValueError(f"{type(self).__name__} has no bandwidth yet: give one, or call fitted(points)")
+        if self.bandwidth is None or callable(self.bandwidth):
+            raise ValueError(f"{type(self).__name__} has no number for its bandwidth yet: call fitted(points, t)")
         return self.bandwidth
 
     def log(self, s: Tensor) -> Tensor:
@@ -115,7 +120,7 @@ class EnergyKernel(Kernel):
     """-|x - y|: its MMD^2 is the energy distance (Szekely & Rizzo 2013), which has no bandwidth to choose. Positive
     definite only between laws of equal mass, so for MMD alone."""
 
-    def fitted(self, points: Tensor) -> Self:
+    def fitted(self, points: Tensor, t: Time = 0.0) -> Self:
         return self
 
     def log(self, s: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,19 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from .mlp import rows
+
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
+SILU = 1.68  # E silu(u)^2 = 1.68^-2 for u ~ N(0, 1)
+
+
+def scaled(layer: Layer, gain: float = 1.0) -> Layer:
+    """The layer with weights N(0, gain^2 / fan_in) and no bias: it keeps the size of its input, with gain SILU of what
+    silu leaves of it. A generator that starts small in z learns to ignore z.
+    """
+    nn.init.normal_(layer.weight, std=gain * layer.weight[0].numel() ** -0.5)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 class Context(nn.Module):
@@ -61,7 +74,7 @@ class Head(nn.Module):
     def __init__(self, width: int, classes: int):
         super().__init__()
         self.classes = classes
-        self.out = nn.Linear(width, 1)
+        self.out = scaled(nn.Linear(width, 1))
         self.label = nn.Embedding(classes + 1, width) if classes else None
         if self.label is not None:
             nn.init.normal_(self.label.weight, std=width**-0.5)
@@ -85,17 +98,39 @@ class Branch(nn.Module):
 
     def __init__(self, width: int, embed: int, zero: bool):
         super().__init__()
-        self.inner, self.embed, self.outer = nn.Linear(width, width), nn.Linear(embed, width), nn.Linear(width, width)
-        if zero:
-            nn.init.zeros_(self.outer.weight)
-        nn.init.zeros_(self.outer.bias)
+        self.inner, self.embed = scaled(nn.Linear(width, width), SILU), scaled(nn.Linear(embed, width))
+        self.outer = scaled(nn.Linear(width, width), 0.0 if zero else SILU)
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         return h + self.outer(F.silu(self.inner(F.silu(h)) + self.embed(e)))
 
 
+class Waves(nn.Module):
+    """x -> [x, cos Wx, sin Wx] (n, dim + 2 count): random directions of W, lengths log-spaced from 1 to `fastest` per
+    unit of x (Tancik et al. 2020). Without waves an MLP learns what is narrow in x last.
+    """
+
+    directions: Tensor
+
+    def __init__(self, dim: int, count: int, fastest: float):
+        super().__init__()
+        if count < 0 or not 1 < fastest < math.inf:
+            raise ValueError(f"waves = {count} must be >= 0, and fastest = {fastest} finite and above 1")
+        w = F.normalize(torch.randn(count, dim), dim=1)
+        self.register_buffer("directions", w * torch.logspace(0, math.log2(fastest), count, base=2.0)[:, None])
+        self.width = dim + 2 * count
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not len(self.directions):
+            return x
+        angle = x @ self.directions.T
+        return torch.cat([x, angle.cos(), angle.sin()], 1)
+
+
 class MLPCritic(nn.Module):
-    """A residual MLP over vectors of length `dim`, to one logit. `dials`: how many dial values it is told.
+    """A residual MLP over vectors of length `dim`, to one logit. `dials`: how many dial values it is told; `waves`: how
+    many Fourier features of x it sees beside x itself, of up to `fastest` radians per unit (for data with features
+    much narrower than its spread).
 
     Raises ValueError for sizes below one, or a wrong vector length.
     """
@@ -110,13 +145,16 @@ class MLPCritic(nn.Module):
         timed: bool = True,
         dials: int = 0,
         spectral: bool = False,
+        waves: int = 0,
+        fastest: float = 24.0,
     ):
         super().__init__()
         if min(dim, width, depth) < 1:
             raise ValueError(f"MLPCritic(dim={dim}, width={width}, depth={depth}): sizes must be positive")
         self.dim, self.classes, self.timed, self.dials = dim, classes, timed, dials
         self.context = Context(embed, classes, timed, dials)
-        self.enter = nn.Linear(dim, width)
+        self.waves = Waves(dim, waves, fastest)
+        self.enter = scaled(nn.Linear(self.waves.width, width))
         self.blocks = nn.ModuleList(Branch(width, embed, zero=not spectral) for _ in range(depth))
         self.head = Head(width, classes)
         if spectral:
@@ -125,7 +163,7 @@ class MLPCritic(nn.Module):
     def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None, dials: Tensor | None = None) -> Tensor:
         if x.dim() != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x has shape {tuple(x.shape)}, this critic takes (n, {self.dim})")
-        e, h = self.context(x, time, cond, dials), self.enter(x)
+        e, h = self.context(x, time, cond, dials), self.enter(self.waves(x))
         for block in self.blocks:
             h = block(h, e)
         return self.head(F.silu(h), cond)
@@ -136,14 +174,10 @@ class Down(nn.Module):
 
     def __init__(self, before: int, after: int, embed: int, zero: bool):
         super().__init__()
-        self.skip = nn.Conv2d(before, after, 1)
-        self.inner = nn.Conv2d(before, after, 3, stride=2, padding=1)
-        self.embed = nn.Linear(embed, after)
-        self.outer = nn.Conv2d(after, after, 3, padding=1)
-        if zero:
-            nn.init.zeros_(self.outer.weight)
-        assert self.outer.bias is not None
-        nn.init.zeros_(self.outer.bias)
+        self.skip = scaled(nn.Conv2d(before, after, 1))
+        self.inner = scaled(nn.Conv2d(before, after, 3, stride=2, padding=1), SILU)
+        self.embed = scaled(nn.Linear(embed, after))
+        self.outer = scaled(nn.Conv2d(after, after, 3, padding=1), 0.0 if zero else SILU)
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         branch = F.silu(self.inner(F.silu(h)) + self.embed(e)[:, :, None, None])
@@ -172,12 +206,12 @@ class ConvCritic(nn.Module):
             raise ValueError(f"ConvCritic(shape={tuple(shape)}, widths={tuple(widths)}): sizes must be positive")
         self.shape, self.classes, self.timed, self.dials = tuple(shape), classes, timed, dials
         self.context = Context(embed, classes, timed, dials)
-        self.enter = nn.Conv2d(shape[0], widths[0], 3, padding=1)
+        self.enter = scaled(nn.Conv2d(shape[0], widths[0], 3, padding=1))
         self.blocks = nn.ModuleList(
             Down(a, b, embed, zero=not spectral) for a, b in zip((widths[0], *widths), widths, strict=False)
         )
         left = math.prod(-(-side // 2 ** len(widths)) for side in shape[1:])
-        self.dense = nn.Linear(widths[-1] * left, 2 * widths[-1])
+        self.dense = scaled(nn.Linear(widths[-1] * left, 2 * widths[-1]), SILU)
         self.head = Head(2 * widths[-1], classes)
         if spectral:
             bound(self)

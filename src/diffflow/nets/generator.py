@@ -15,32 +15,45 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .critic import Branch
+from .critic import SILU, Branch, Waves, scaled
 
 
 class Code(nn.Module):
     """z and the class as one vector: silu(A [z, C[cond]]), (n, width)."""
 
-    def __init__(self, latent: int, classes: int, width: int):
+    def __init__(self, latent: int, classes: int, width: int, waves: int = 0, fastest: float = 4.0):
         super().__init__()
         self.latent = latent
+        self.waves = Waves(latent, waves, fastest)
         self.label = nn.Embedding(classes, latent) if classes else None
-        self.enter = nn.Linear(latent * (2 if classes else 1), width)
+        self.enter = scaled(nn.Linear(self.waves.width + (latent if classes else 0), width))
 
     def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
         if z.dim() != 2 or z.shape[1] != self.latent:
             raise ValueError(f"z has shape {tuple(z.shape)}, this generator takes (n, {self.latent})")
+        h = self.waves(z)
         if self.label is not None:
             if cond is None:
                 raise ValueError("this generator needs a class per sample: give cond")
-            z = torch.cat([z, self.label(cond)], 1)
-        return F.silu(self.enter(z))
+            h = torch.cat([h, self.label(cond)], 1)
+        return F.silu(self.enter(h))
 
 
 class MLPGenerator(nn.Module):
-    """A residual MLP from z (n, latent) to vectors (n, dim). Raises ValueError for sizes below one."""
+    """A residual MLP from z (n, latent) to vectors (n, dim). `waves`, `fastest`: Fourier features of z beside z itself,
+    as in `MLPCritic`, which let it tear z apart into many modes. Raises ValueError for sizes below one.
+    """
 
-    def __init__(self, latent: int, dim: int, classes: int = 0, width: int = 128, depth: int = 3):
+    def __init__(
+        self,
+        latent: int,
+        dim: int,
+        classes: int = 0,
+        width: int = 128,
+        depth: int = 3,
+        waves: int = 0,
+        fastest: float = 4.0,
+    ):
         super().__init__()
         if min(latent, dim, width, depth) < 1 or classes < 0:
             raise ValueError(
@@ -48,9 +61,9 @@ class MLPGenerator(nn.Module):
                 "sizes must be positive"
             )
         self.latent_shape, self.classes = (latent,), classes
-        self.code = Code(latent, classes, width)
+        self.code = Code(latent, classes, width, waves, fastest)
         self.blocks = nn.ModuleList(Branch(width, width, zero=True) for _ in range(depth))
-        self.leave = nn.Linear(width, dim)
+        self.leave = scaled(nn.Linear(width, dim))
 
     def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         h = code = self.code(z, cond)
@@ -66,13 +79,10 @@ class Up(nn.Module):
 
     def __init__(self, before: int, after: int, code: int):
         super().__init__()
-        self.skip = nn.Conv2d(before, after, 1)
-        self.inner = nn.Conv2d(before, after, 3, padding=1)
-        self.embed = nn.Linear(code, after)
-        self.outer = nn.Conv2d(after, after, 3, padding=1)
-        nn.init.zeros_(self.outer.weight)
-        assert self.outer.bias is not None
-        nn.init.zeros_(self.outer.bias)
+        self.skip = scaled(nn.Conv2d(before, after, 1))
+        self.inner = scaled(nn.Conv2d(before, after, 3, padding=1), SILU)
+        self.embed = scaled(nn.Linear(code, after))
+        self.outer = scaled(nn.Conv2d(after, after, 3, padding=1), 0.0)
 
     def forward(self, h: Tensor, code: Tensor) -> Tensor:
         branch = self.inner(F.silu(h)) + self.embed(code)[:, :, None, None]
@@ -101,9 +111,9 @@ class ConvGenerator(nn.Module):
         first, code = (-(-side // 2 ** len(widths)) for side in shape[1:]), 2 * widths[0]
         self.first = (widths[0], *first)
         self.code = Code(latent, classes, code)
-        self.dense = nn.Linear(code, self.first[0] * self.first[1] * self.first[2])
+        self.dense = scaled(nn.Linear(code, self.first[0] * self.first[1] * self.first[2]), SILU)
         self.blocks = nn.ModuleList(Up(a, b, code) for a, b in zip((widths[0], *widths), widths, strict=False))
-        self.leave = nn.Conv2d(widths[-1], shape[0], 3, padding=1)
+        self.leave = scaled(nn.Conv2d(widths[-1], shape[0], 3, padding=1))
 
     def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         code = self.code(z, cond)

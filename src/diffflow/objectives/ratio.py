@@ -40,7 +40,7 @@ from ..sample import default_grid
 from ..schedule import Schedule, per_particle
 from ..sde import DiffFlow
 from ..solvers import Exponential, Solver, step_each
-from ..spectrum import at
+from ..spectrum import diffusion_gan
 from .objective import Batch, Turn
 
 GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples mod 1 are spread evenly, for any count
@@ -99,7 +99,8 @@ class SchedulePath:
 
     Every particle has dials of its own, kept along its path: gan uniform on [0, gan], churn uniform on [0, churn], N
     between steps[0] and steps[1] with log N uniform, so that a batch shows all N alike. The discriminator is told
-    (gan, churn, log2 N), because the law of the particles, hence the ratio, depends on them.
+    (gan, churn, log2 N), because the law of the particles, hence the ratio, depends on them. Its inputs are best told
+    as a denoiser's are: Discriminator(net, time=log sigma(t) / 4, precondition=1 / (scale sqrt(sigma^2 + std^2))).
 
     source   what the score is made of: a Denoiser (which may be learning at the same time) or a Law
     start    law of the particles at t = 0, for instance schedule.prior(shape)
@@ -128,7 +129,7 @@ class SchedulePath:
     def sde(self, ratio: Ratio, dials: Tensor) -> DiffFlow:
         gan, churn = dials[..., 1], dials[..., 2]
         score = self.schedule.score(self.source)
-        return at(self.schedule, score, ratio, gan=lambda t: gan, churn=lambda t: churn, start=self.start)
+        return diffusion_gan(self.schedule, score, ratio, gan=lambda t: gan, churn=lambda t: churn, start=self.start)
 
     def told(self, dials: Tensor) -> Tensor:
         return torch.stack([dials[..., 1], dials[..., 2], dials[..., 0].log2()], -1).float()

@@ -171,6 +171,11 @@ class TrainConfig:
             fill(objective.players[name], weights[name], source)
 
     @property
+    def row(self) -> str | None:
+        """Its row in the catalogue (models.MODELS); None where that depends on how it is sampled."""
+        return None
+
+    @property
     def dials(self) -> Dials:
         """How samples are drawn when nobody says otherwise."""
         raise NotImplementedError

@@ -38,6 +38,8 @@ class MLPGeneratorConfig:
     """Units of a layer."""
     depth: int = 3
     """Residual blocks."""
+    waves: int = 0
+    """Fourier features of z."""
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         require(
@@ -45,7 +47,7 @@ class MLPGeneratorConfig:
             f"MLPGeneratorConfig is for vectors, and the data has shape {shape}: use a ConvGeneratorConfig (its `type` "
             "in a --config file, or another --preset)",
         )
-        return MLPGenerator(self.latent, shape[0], classes, self.width, self.depth)
+        return MLPGenerator(self.latent, shape[0], classes, self.width, self.depth, self.waves)
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,11 @@ class GANConfig(GeneratorConfig):
     fit: FitConfig = FitConfig()
     sampling: GeneratorSampling = GeneratorSampling()
 
+    @property
+    def row(self) -> str:
+        loss = self.game.loss
+        return {"vanilla": "gan", "kl": "gan", "chi2": "gan", "saturating": "gan-saturating"}.get(loss, loss)
+
     def players(self) -> dict[str, PlayerConfig]:
         return {"generator": self.generator, "discriminator": self.discriminator}
 
@@ -209,6 +216,10 @@ class ScoreGANConfig(GeneratorConfig):
         assert isinstance(model, ModelConfig)
         return replace(self, data=run.data, model=model)
 
+    @property
+    def row(self) -> str:
+        return "score-gan"
+
     def players(self) -> dict[str, PlayerConfig]:
         return {"generator": self.generator, "fake": self.fake}
 
@@ -248,6 +259,8 @@ class DriftingConfig:
     gaussian: bool = False
     """A Gaussian kernel instead: then it is the difference of two kernel scores."""
 
+    row: ClassVar[str] = "drifting-generator"
+
     def build(self, data: Tensor) -> CloudField:
         return Drifting(data, (GaussianKernel if self.gaussian else LaplaceKernel)(self.bandwidth))
 
@@ -259,6 +272,8 @@ class MMDConfig:
     bandwidth: float | None = None
     """Of a Gaussian kernel; none: the energy distance, which needs no scale."""
 
+    row: ClassVar[str] = "mmd-generator"
+
     def build(self, data: Tensor) -> CloudField:
         return MMD(data, EnergyKernel() if self.bandwidth is None else GaussianKernel(self.bandwidth))
 
@@ -269,6 +284,8 @@ class SlicedWassersteinConfig:
 
     directions: int = 64
     """Random directions per step."""
+
+    row: ClassVar[str] = "sw-generator"
 
     def build(self, data: Tensor) -> CloudField:
         return SlicedWasserstein(data, self.directions)
@@ -285,6 +302,10 @@ class FieldConfig(GeneratorConfig):
     generator: PlayerConfig = PlayerConfig()
     fit: FitConfig = FitConfig()
     sampling: GeneratorSampling = GeneratorSampling()
+
+    @property
+    def row(self) -> str:
+        return self.mover.row
 
     def players(self) -> dict[str, PlayerConfig]:
         return {"generator": self.generator}

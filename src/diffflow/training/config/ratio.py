@@ -46,6 +46,10 @@ class MLPCriticConfig:
     """Units of a layer."""
     depth: int = 3
     """Residual blocks."""
+    waves: int = 0
+    """Fourier features of x, for data with features much narrower than their spread."""
+    fastest: float = 24.0
+    """Their largest frequency, in radians per unit of x (toys and tables: about the standard deviation)."""
     spectral: bool = False
     """Spectral normalisation of every weight matrix."""
 
@@ -55,7 +59,17 @@ class MLPCriticConfig:
             f"MLPCriticConfig is for vectors, and the data has shape {shape}: use a ConvCriticConfig (its `type` in a "
             "--config file, or another --preset)",
         )
-        return MLPCritic(shape[0], classes, self.width, self.depth, timed=timed, dials=dials, spectral=self.spectral)
+        return MLPCritic(
+            shape[0],
+            classes,
+            self.width,
+            self.depth,
+            timed=timed,
+            dials=dials,
+            spectral=self.spectral,
+            waves=self.waves,
+            fastest=self.fastest,
+        )
 
 
 @dataclass(frozen=True)
@@ -178,6 +192,12 @@ class DiscriminatorFlowConfig(TrainConfig):
     fit: FitConfig = FitConfig()
     sampling: FlowSampling = FlowSampling()
 
+    @property
+    def row(self) -> str:
+        if not self.path.noise:
+            return "discriminator-flow"
+        return "improved-gan" if self.model.stages is None else "improved-gan-independent"
+
     def players(self) -> dict[str, PlayerConfig]:
         return {"discriminator": self.discriminator}
 
@@ -255,6 +275,10 @@ class DiffusionGANConfig(TrainConfig):
     discriminator: PlayerConfig = PlayerConfig()
     fit: FitConfig = FitConfig()
     sampling: DiffusionGANSampling = DiffusionGANSampling()
+
+    @property
+    def row(self) -> str:
+        return "diffusion-gan"
 
     def players(self) -> dict[str, PlayerConfig]:
         return {"denoiser": self.denoiser, "discriminator": self.discriminator}

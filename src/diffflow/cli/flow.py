@@ -1,0 +1,163 @@
+"""`diffflow flow`: particles follow a target at once, nothing is trained.
+
+The models are those of flows.py: settings of the equation whose fields are made of the particles themselves, of the
+target's points, or of a score that is known (toys) or borrowed from a trained run (--score). Files as in `sample`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+import torch
+import tyro
+from rich.console import Console
+
+import diffflow as df
+from diffflow import figures, flows
+from diffflow.cli import UsageError, parse
+from diffflow.cli.sample import WRITERS, destination, drawable, known_suffixes, progress
+from diffflow.metrics.base import pick
+from diffflow.training.place import find_device
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Move particles to a target, without training.
+
+    SOURCE is a toy (25gaussians, checkerboard, ...), `digits`, or a path as in `diffflow train`. What is printed: the
+    setting of the equation, and the sliced Wasserstein distance to held-out data beside what real data scores. Flows
+    toward the points of a file end near those very points; toys are followed as laws.
+
+    Examples:
+        diffflow flow 25gaussians --model score-difference --animate particles.gif
+        diffflow flow checkerboard --model sliced-wasserstein -n 2000 --out points.csv
+        diffflow flow digits --model mmd -n 100 --out digits.png
+        diffflow flow digits --model ncsn --score runs/demo -n 100 --animate digits.gif
+    """
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """The target."""
+    model: Annotated[str, tyro.conf.arg(metavar="NAME")] = "score-difference"
+    """Which flow; the list stands above."""
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1000
+    """How many particles. They see each other: the time grows with their square."""
+    steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Steps of the solver; default: as many as the model is good for."""
+    points: Annotated[int, tyro.conf.arg(metavar="M")] = 2000
+    """At most so many points of a file are the target."""
+    score: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
+    """Run whose denoiser gives the score of the target; toys know their own."""
+    seed: int = 0
+    """Random seed."""
+    out: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """File to write: .png, .zip, .npz or .csv; default: samples.png, or samples.csv where there is no plane to draw."""
+    animate: Annotated[str | None, tyro.conf.arg(metavar="FILE.gif")] = None
+    """Write the particles on their way, too: images, or vectors of two columns."""
+    device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
+
+    def main(self) -> int:
+        known_suffixes(self.out, self.animate)
+        self.check()
+        data = df.data.load(self.source)
+        out = destination(self.out, self.source, data.kind, data.shape)
+        if self.animate:
+            drawable(self.animate, self.source, data.kind, data.shape)
+        place = find_device(self.device)
+        target: Any = data.law
+        if target is None:
+            target = data.encode(pick(data.x, self.points, self.seed)).to(place)
+        elif place.type != "cpu":
+            target = target.to(place)
+        ready = flows.build(
+            self.model,
+            target,
+            score=borrowed(self.score, self.source, data, place),
+            particles=self.n,
+            steps=self.steps,
+            noise=df.Noise(self.seed),
+        )
+        console = Console(stderr=True)
+        console.print(f"{self.model}: {setting(ready.sde)}", highlight=False, soft_wrap=True)
+        path = self.move(ready, console)
+        x = data.decode(path.last).cpu()
+        if self.animate:
+            truth = None if data.kind == "image" else data.x[:3000].numpy()
+            states = [(t, data.decode(z).cpu()) for t, z in path.kept]
+            film = figures.animate(states, truth=truth, title=self.model)
+        figures.save(out, WRITERS[out.suffix][1](x.numpy(), None, None))
+        if self.animate:
+            figures.save(self.animate, film)
+        test = df.data.load(self.source, split="test")
+        print(df.metrics.sliced_w2(x, data.x, test.x, seed=self.seed))
+        print(f"{out}: {self.n} particles, {ready.steps} steps, {path.nfe} network evaluations each, seed {self.seed}")
+        return 0
+
+    def check(self) -> None:
+        """Refuse before any work what cannot be meant."""
+        if self.model not in flows.FLOWS:
+            near = get_close_matches(self.model, flows.FLOWS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise UsageError(f"--model {self.model}: no such flow.{hint} There are {', '.join(flows.FLOWS)}.")
+        for flag, value, least in (("-n", self.n, 2), ("--steps", self.steps, 1), ("--points", self.points, 2)):
+            if value is not None and value < least:
+                raise UsageError(f"{flag} {value} makes no sense: give at least {least}.")
+        if self.animate and (self.steps or 2) < 2:
+            raise UsageError(f"--animate {self.animate!r}: one step is no path to show. Give more --steps.")
+        if flows.FLOWS[self.model].needs_score and self.score is None and self.source not in df.TOYS:
+            raise UsageError(
+                f"--model {self.model} needs the score of {self.source}, and only toys know theirs. Train a denoiser "
+                f"with `diffflow train {self.source} --out RUN` and give --score RUN, or take a model that needs "
+                f"points alone: {', '.join(name for name, flow in flows.FLOWS.items() if not flow.needs_score)}."
+            )
+
+    @torch.no_grad()
+    def move(self, ready: flows.Ready, console: Console) -> df.Trajectory:
+        """The particles' way, with a progress bar. Raises UsageError where it leaves the finite numbers."""
+        keep = math.ceil(ready.steps / (figures.FRAMES - 1)) if self.animate else None
+        with progress("flowing", console) as bar:
+            path = df.sample(
+                ready.sde,
+                ready.x0,
+                ready.steps,
+                noise=df.Noise(self.seed),
+                keep=keep,
+                on_step=lambda done: bar(done.index, done.total),
+            )
+        lost = int((~path.last.flatten(1).isfinite().all(1)).sum())
+        if lost:
+            raise UsageError(
+                f"--model {self.model}: {lost} of {self.n} particles left the finite numbers; its steps are too long "
+                f"for this target. Give more --steps than {ready.steps}, or more particles."
+            )
+        return path
+
+
+def borrowed(run: str | None, source: str, data: Any, place: torch.device) -> Any:
+    """The denoiser of a run that was trained on such data, or None."""
+    if run is None:
+        return None
+    held = df.load(run, device=str(place))
+    if held.transform != data.transform:
+        raise UsageError(f"--score {run} was trained on {held.data['name']}, not on {source}: their units differ.")
+    return held.denoiser
+
+
+def setting(sde: df.DiffFlow) -> str:
+    """The coefficients, as numbers where they are constant."""
+
+    def text(c: Any, variable: str) -> str:
+        return f"a function of {variable}" if callable(c) else f"{float(c):.4g}"
+
+    beta = text(sde.beta, "the log-ratio" if isinstance(sde.beta, df.Speed) else "t")
+    rest = f"g2 = {text(sde.g2, 't')}, lam2 = {text(sde.lam2, 't')}"
+    return f"f = 0, beta = {beta}, {rest}, t from 0 to {sde.horizon:.4g}"
+
+
+def main(args: Sequence[str]) -> int:
+    lines = [f"    {name:<20}{flow.about}{' (needs a score)' * flow.needs_score}" for name, flow in flows.FLOWS.items()]
+    return parse(Flow, args, more="\n\nModels:\n" + "\n".join(lines)).main()
