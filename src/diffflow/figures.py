@@ -133,7 +133,7 @@ def animate(frames: Sequence[tuple[float, Any]], *, truth: Any = None, title: st
         _with_strip(p, t, i / (len(chosen) - 1), title)
         for i, (p, (t, _)) in enumerate(zip(pictures, chosen, strict=True))
     ]
-    palette = drawn[-1].quantize(64, dither=Image.Dither.NONE)
+    palette = drawn[-1].quantize(32, dither=Image.Dither.NONE)
     coded = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in drawn]
     rest = [500, *[max(40, 4000 // len(coded))] * (len(coded) - 2), 2000]  # milliseconds
     buffer = io.BytesIO()
@@ -180,7 +180,7 @@ def _with_strip(picture: Image.Image, t: float, done: float, title: str) -> Imag
     draw.rectangle((pad, tall + 3, wide - pad, tall + 5), fill=PALE)
     draw.rectangle((pad, tall + 3, pad + round(done * (wide - 2 * pad)), tall + 5), fill=COLOURS[0])
     draw.text((pad, tall + 8), title, fill=SOFT, font=font)
-    draw.text((wide - pad, tall + 8), f"t = {t:.3g}", fill=SOFT, font=font, anchor="ra")
+    draw.text((wide - pad, tall + 8), f"t = {t:.4g}", fill=SOFT, font=font, anchor="ra")
     return out
 
 
@@ -208,6 +208,35 @@ def curves(log: Sequence[Mapping[str, Any]]):
         ax.spines[["top", "right"]].set_visible(False)
         if len(lines[0]["loss"]) > 1:
             ax.legend(frameon=False)
+    return fig
+
+
+SHARES, SIZES = ("accuracy", "calibration", "modes", "precision"), ("displacement", "spread")
+
+
+def signals(log: Sequence[Mapping[str, Any]]):
+    """How an adversarial game goes, from the lines of metrics.jsonl: shares between 0 and 1 (a critic's accuracy and
+    calibration, modes reached) on the left, sizes (the particles' step, the width of the samples) on the right; None
+    where nothing of the kind was logged."""
+    keys = dict.fromkeys(key for line in log for key in line.get("log", ()))
+    groups = [[key for key in keys if key.rpartition("/")[2] in names] for names in (SHARES, SIZES)]
+    if not any(groups):
+        return None
+    fig = figure(8.4, 2.9)
+    fig.set_layout_engine("constrained")
+    for ax, group, title in zip(fig.subplots(1, 2), groups, ("shares", "sizes"), strict=True):
+        for i, key in enumerate(group):
+            pairs = [(line["images"], line["log"][key]) for line in log if key in line.get("log", ())]
+            seen, value = np.array(pairs, float).T
+            ax.plot(seen, value, color=COLOURS[i % 4], alpha=0.25, linewidth=0.8)
+            ax.plot(*smooth(seen, value), color=COLOURS[i % 4], linewidth=1.6, label=key.replace("/", ": "))
+        ax.set(title=title, xlabel="examples seen")
+        ax.set_ylim(*((-0.03, 1.03) if title == "shares" else (0, None)))
+        ax.xaxis.set_major_formatter(lambda v, _: count(v))
+        ax.grid(color="#e4e7ec", linewidth=0.6)
+        ax.spines[["top", "right"]].set_visible(False)
+        if group:
+            ax.legend(frameon=False, fontsize=8)
     return fig
 
 

@@ -223,7 +223,7 @@ FLOWS: dict[str, Flow] = {
     "svgd": Flow(
         "Stein variational gradient descent",
         ("liu2016",),
-        500,
+        300,
         partial(_stein, field=SVGD, size=lambda sigma: 1.0),
         needs_score=True,
     ),
@@ -231,7 +231,7 @@ FLOWS: dict[str, Flow] = {
     "ksd": Flow(
         "descent of the kernel Stein discrepancy",
         ("korba2021",),
-        500,
+        300,
         partial(_stein, field=KSD, size=lambda sigma: 3 * sigma**2),
         needs_score=True,
     ),

@@ -280,6 +280,7 @@ for name, loss, about in (
     ("lsgan", "lsgan", "A GAN with least-squares losses."),
     ("hinge", "hinge", "A GAN with the hinge loss."),
     ("ipm", "ipm", "A GAN whose discriminator is a witness of bounded slope (WGAN-GP)."),
+    ("relativistic", "relativistic", "A GAN whose samples are judged against real partners (R3GAN)."),
     ("fgan-kl", "fgan-kl", "An f-GAN for KL(p|q)."),
     ("fgan-pearson", "fgan-pearson", "An f-GAN for Pearson's chi-squared divergence."),
 ):

@@ -87,6 +87,8 @@ def test_the_dial_and_the_seed_change_samples(runs: Path, here: Path) -> None:
         (("-n", 0), ("-n 0",)),
         (("--batch", 0), ("--batch 0",)),
         (("--guidance", -2), ("--guidance -2",)),
+        (("--gan", -1), ("--gan -1",)),
+        (("--gan", 1), ("gan",)),  # a run without a discriminator
         (("--class", "cat"), ("--class cat", "0, 1, 2", "from 0 to 9")),
         (("--class", "10"), ("--class 10",)),
         (("--out", "x.jpg"), ("x.jpg", ".png, .zip, .npz, .csv")),
@@ -127,3 +129,25 @@ def test_a_full_disk_leaves_nothing_half_written(
 
     monkeypatch.setattr(os, "replace", full)
     assert "No space left on device" in refused("sample", runs / "toy", "-n", 4, "--steps", 2)
+
+
+def test_samples_on_their_way(runs: Path, here: Path) -> None:
+    for name, ask in {"digits": ("-n", 6, "--batch", 4), "toy": ("-n", 20)}.items():
+        assert sample(runs, name, *ask, "--steps", 70, "--out", f"{name}.npz", "--animate", f"{name}.gif") == 0
+        assert sample(runs, name, *ask, "--steps", 70, "--out", f"{name}-plain.npz") == 0
+        ways = [np.load(f"{name}{plain}.npz")["arr_0"] for plain in ("", "-plain")]
+        np.testing.assert_array_equal(*ways)  # watching changes nothing
+        with Image.open(f"{name}.gif") as film:
+            assert 30 <= film.n_frames <= 60
+        assert Path(f"{name}.gif").stat().st_size < 3e6
+
+
+def test_a_path_needs_steps_and_a_picture(
+    runs: Path, refused: Callable[..., str], toy: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert "no path to show" in refused("sample", runs / "toy", "--steps", 1, "--animate", "x.gif")
+    assert ".gif" in refused("sample", runs / "toy", "--animate", "x.png")
+    home = tmp_path_factory.mktemp("wide")
+    np.save(home / "wide.npy", np.random.default_rng(0).normal(size=(200, 3)))
+    assert main(["train", str(home / "wide.npy"), *toy[2:], "--out", str(home / "run")]) == 0
+    assert "3 columns" in refused("sample", home / "run", "--animate", "x.gif")

@@ -50,6 +50,7 @@ diffflow: GANs, Langevin dynamics and diffusion models as settings of one equati
     diffflow sample runs/mnist -n 5000 --churn 1 --out samples.zip
     diffflow flow 25gaussians --animate particles.gif       particles that follow a law, nothing trained
     diffflow evaluate runs/mnist
+    diffflow models                                         every model as a setting of the equation
 
   from Python
     import diffflow as df

@@ -59,7 +59,7 @@ class Sample:
     label: Annotated[tuple[str, ...], tyro.conf.arg(name="class", aliases=["--cond"])] = ()
     """Classes by name or number, taken in turn; `none` for no class. Default: every class in turn."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Steps of the solver; default: the run's own (`sampling.steps`)."""
+    """Steps of the solver; default: the run's own."""
     churn: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
     """The dial: 0 is the deterministic probability flow, 1 the reverse SDE; any value >= 0 has the same law."""
     guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
@@ -80,6 +80,8 @@ class Sample:
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
     animate: Annotated[str | None, tyro.conf.arg(metavar="FILE.gif")] = None
     """Write the samples on their way, too: images, or vectors of two columns."""
+    gan: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
+    """The other dial, of runs with a discriminator: weight of the log-ratio; 0 uses the score alone."""
 
     def main(self) -> int:
         known_suffixes(self.out, self.animate)
@@ -90,14 +92,14 @@ class Sample:
         if self.animate:
             drawable(self.animate, self.run, kind, run.shape)
         labels = labels_of(self.label, run.classes, self.n, self.first)
-        steps = self.steps or run.config.sampling.steps
+        steps = self.steps or run.dials.steps
         keep = math.ceil(steps / (figures.FRAMES - 1)) if self.animate else None
         path = follow(run, self, labels, Console(stderr=True), keep)
         if self.animate:
             if len(path.kept) < 3:
                 raise UsageError(
-                    f"--animate {self.animate!r}: these samples are made in {len(path.kept) - 1} steps, which is no "
-                    "path to show. Give more --steps, or leave it out for a generator, which takes one evaluation."
+                    f"--animate {self.animate!r}: {path.nfe} evaluations make these samples, which is no path to show. "
+                    "Give at least --steps 2, or leave it out: a generator has no path."
                 )
             film = figures.animate(path.kept if kind == "image" else same_width(path.kept))
         figures.save(out, WRITERS[out.suffix][1](path.last.numpy(), labels, run.classes))
@@ -145,7 +147,7 @@ def same_width(states: Sequence[tuple[float, torch.Tensor]]) -> list[tuple[float
 def check(ask: Sample) -> None:
     """Refuse before the run is loaded what cannot be meant."""
     least = {"-n": (ask.n, 1), "--steps": (ask.steps, 1), "--batch": (ask.batch, 1), "--first": (ask.first, 0)}
-    least |= {"--churn": (ask.churn, 0), "--guidance": (ask.guidance, 0)}
+    least |= {"--churn": (ask.churn, 0), "--guidance": (ask.guidance, 0), "--gan": (ask.gan, 0)}
     for flag, (value, bound) in least.items():
         if value is not None and not value >= bound:
             hint = " (0 is the deterministic probability flow)" if flag == "--churn" else ""
@@ -200,6 +202,7 @@ def follow(
                 None if labels is None else torch.from_numpy(labels[b : b + size]),
                 steps=ask.steps,
                 churn=ask.churn,
+                gan=ask.gan,
                 guidance=ask.guidance,
                 noise=df.Noise(ask.seed, ask.first + b),
                 solver=SOLVERS[ask.solver](),

@@ -123,6 +123,9 @@ class Critic(_Stateless):
 
     def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise) -> Tensor:
         logit, grad = CriticRatio(self.discriminator, cond=cond).value_and_grad(x.detach(), 0.0)
+        if self.game.paired:
+            with torch.no_grad():
+                logit = logit - self.discriminator(batch.x, 0.0, cond)
         return spread_over(self.game.beta(logit), x) * grad
 
 

@@ -179,6 +179,11 @@ class PathRatio:
                 "this discriminator is not told the time, but along a path the law of the particles changes with it: "
                 "build its net with timed=True"
             )
+        if game.paired:
+            raise ValueError(
+                f"the game {game.name!r} reads a particle's logit against a real partner, which particles on a path do "
+                "not have: take another"
+            )
         if size < 1:
             raise ValueError(f"size={size}: the pool needs at least as many slots as a step has samples")
         if not 0 <= label_dropout <= 1:
