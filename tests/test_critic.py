@@ -32,6 +32,14 @@ def test_the_speed_is_minus_the_slope_of_the_generator_loss(game):
 @settings(deadline=None, max_examples=40)
 def test_the_optimum_minimises_the_critic_loss_at_every_ratio(game, log_ratio):
     q, p, zero = math.exp(log_ratio), 1.0, torch.zeros((), dtype=F64)
+    if game.paired:  # over pairs (y, x) ~ q p of a law with two points the risk is flat at log q/p, and at any shift
+        q, p = torch.tensor([0.5, 0.5], dtype=F64), torch.tensor([0.0, log_ratio], dtype=F64).softmax(0)
+        for shift in (0.0, 3.0):
+            d = ((q / p).log() + shift).requires_grad_(True)
+            pairs = game.critic(d[:, None], d[None, :]) * q[:, None] * p[None, :]
+            (slope,) = torch.autograd.grad(pairs.sum(), d)
+            assert slope.abs().max() < 1e-12
+        return
     if game.optimum is None:  # an IPM: linear in d, so only a constraint stops it
         d = torch.tensor([-1.0, 0.0, 1.0], dtype=F64)
         assert game.critic(d, d).abs().max() == 0
@@ -332,3 +340,31 @@ def test_stages_route_by_time():
     assert (nets[0].enter.weight.grad != 0).any()
     with pytest.raises(ValueError, match="same classes"):
         Stages([MLPCritic(2), MLPCritic(2, classes=2)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_every_time_of_an_equal_grid_begins_its_own_stage(dtype):
+    class Number(nn.Module):
+        classes = dials = 0
+
+        def __init__(self, k):
+            super().__init__()
+            self.k = k
+
+        def forward(self, x, time, cond=None, dials=None):
+            return x.new_full((len(x),), float(self.k))
+
+    for count in range(1, 65):
+        stages = Stages([Number(k) for k in range(count)])
+        k = torch.arange(count)
+        for times in ((k / count).to(dtype), torch.linspace(0, 1, count + 1, dtype=F64)[:-1].to(dtype)):
+            assert torch.equal(stages(torch.zeros(count, 2), times), k.float())
+            inside = times + 0.999 / count  # just before the next one
+            assert torch.equal(stages(torch.zeros(count, 2), inside), k.float())
+
+
+def test_signals_of_broken_numbers_are_broken_numbers():
+    """The loop skips such a step and counts it; the log must not stop it first."""
+    found = signals(torch.tensor([1.0, float("nan")]), torch.tensor([float("inf"), -1.0]))
+    assert math.isnan(found["calibration"])
+    assert math.isnan(found["logit_real"])

@@ -1,6 +1,8 @@
 """Generators: sample i comes from stream i alone, a wrong shape or a missing class is named, and a denoiser is a
 generator."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -71,7 +73,8 @@ def test_a_denoiser_is_a_generator():
     g, z = Generator(FromDenoiser(denoiser, 4.0, (2,)), (2,)), df.Noise(0).normal(5, (2,))
     labels = torch.tensor([0, 1, 2, 0, 1])
     assert g.classes == 3
-    torch.testing.assert_close(g.draw(5, df.Noise(0), labels), denoiser(4.0 * z, torch.tensor(4.0), labels))
+    wide = math.hypot(4.0, 0.5) * z
+    torch.testing.assert_close(g.draw(5, df.Noise(0), labels), denoiser(wide, torch.tensor(4.0), labels))
     assert {id(p) for p in g.parameters()} == {id(p) for p in denoiser.parameters()}
     with pytest.raises(ValueError, match=r"sigma = 0"):
         FromDenoiser(denoiser, 0.0, (2,))

@@ -22,9 +22,9 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         exec(compile(source, f"{page.name}, example {number}", "exec"), {"__name__": "example"})
 
 
-def test_readme_has_five_examples_of_about_ten_lines() -> None:
+def test_readme_has_six_examples_of_about_ten_lines() -> None:
     found = blocks(ROOT / "README.md")
-    assert len(found) == 5
+    assert len(found) == 6
     assert max(len(source.splitlines()) for source in found) <= 12
 
 

@@ -13,7 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffflow import figures, report
+from diffflow import describe, figures, report
+from diffflow.recipes import MODELS, SCALES
+from diffflow.training.config import FAMILIES as CONFIGS
+from diffflow.training.config import replace, to_dict, to_yaml
 
 META = {
     "name": "<b>cats & dogs</b>",
@@ -205,3 +208,83 @@ def test_save_writes_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Mon
         figures.save(target, b"second")
     assert target.read_bytes() == b"first"
     assert list(target.parent.iterdir()) == [target]
+
+
+# -- every family of models -------------------------------------------------------------------------------------------
+FAMILIES = {
+    "gan": ("A generator and a discriminator", "one evaluation", "game vanilla", "−l′(d)", "1 regression step for"),
+    "discriminator-flow": (
+        "A discriminator with",
+        "climb what the discriminator",
+        "one discriminator d(x, t)",
+        "−η l′",
+    ),
+    "improved-gan": ("noised less and less, from 1 to 0.01", "one discriminator", "times the data's variance"),
+    "improved-gan-independent": ("10 independent discriminators", "in 10 steps"),
+    "diffusion-gan": ("A denoiser and a discriminator", "gan G²/2", "gan up to 2, churn up to 1", "--gan 1", "gan=1.0"),
+    "score-gan": ("the denoiser of its own samples", "difference of two denoisers", "one evaluation"),
+    "mmd-generator": ("A generator with", "a field of samples and data alone: MMD", "one evaluation"),
+}
+
+
+SETTINGS = {
+    "gan": {"game.loss": "vanilla", "move.steps": 1},
+    "improved-gan": {"path.noise": 1.0, "path.noise_end": 0.01},
+    "improved-gan-independent": {"model.stages": 10, "path.steps": 10},
+    "diffusion-gan": {"ranges.gan": 2.0, "ranges.churn": 1.0},
+}
+
+
+def log_line(k: int, **log: float) -> dict:
+    return {
+        "step": k, "images": 16 * k, "seconds": 60.0 * k, "loss": {"generator": 1 / k}, "grad": {"generator": 2.0},
+        "log": {key.replace("_", "/"): value for key, value in log.items()},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_page_of_every_family_says_what_it_is(run_dir: Path, name: str) -> None:
+    config = replace(MODELS[name]("toy").config, SETTINGS.get(name, {}))
+    (run_dir / "config.yaml").write_text(to_yaml(config))
+    text = " ".join(Page(report.write(run_dir).read_text()).text.split())
+    for words in FAMILIES[name]:
+        assert words in text
+    generator = "generator" in config.players()
+    assert ("run.sde(" in text) != generator  # which has no equation of its own
+    assert ("--churn" in text) == (name == "diffusion-gan")
+    assert "the reverse SDE" not in text or name == "diffusion-gan"
+
+
+def test_every_family_is_described() -> None:
+    assert describe.FAMILIES.keys() == CONFIGS.keys()
+    for preset in MODELS.values():
+        for scale in SCALES:
+            values = to_dict(preset(scale).config)
+            assert all(symbol and meaning for symbol, meaning in describe.rows(values))
+            assert "None" not in str(describe.rows(values))
+
+
+def test_signals_have_a_panel_for_shares_and_one_for_sizes(run_dir: Path) -> None:
+    assert figures.signals([]) is None
+    assert figures.signals([log_line(1, discriminator_evaluations=14.0)]) is None
+    lines = [log_line(k, discriminator_accuracy=0.5, generator_spread=1.7, samples_modes=1.0) for k in range(1, 4)]
+    lines.append(log_line(4, discriminator_accuracy=0.6))  # grids, and so modes, are drawn now and then
+    axes = figures.signals(lines).axes
+    assert [ax.get_title() for ax in axes] == ["shares", "sizes"]
+    labels = [[text.get_text() for text in ax.get_legend().get_texts()] for ax in axes]
+    assert labels == [["discriminator: accuracy", "samples: modes"], ["generator: spread"]]
+    assert axes[0].get_ylim() == (-0.03, 1.03)
+    assert axes[1].get_ylim()[1] > 1.7  # a width may exceed the data's
+    assert [ax.get_title() for ax in figures.signals([log_line(1, generator_spread=0.5)]).axes] == ["sizes"]
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = Page(report.write(run_dir).read_text()).text
+    assert "Accuracy: share of real and generated samples" in text
+    assert "calibration:" not in text  # not logged, not explained
+
+
+def test_warnings_of_the_training_are_shown(run_dir: Path) -> None:
+    lines = [log_line(1), log_line(2) | {"warnings": ["the samples <collapse>"]}]
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = Page(report.write(run_dir).read_text()).text
+    assert "step 2" in text
+    assert "the samples <collapse>" in text

@@ -14,30 +14,60 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .fields import Field, LawRatio, LawScore, Piecewise, Ratio, ScoreField, guide
-from .kernels import KernelRatio, KernelScore
+from .kernels import (
+    KSD,
+    MMD,
+    SVGD,
+    Drifting,
+    EnergyKernel,
+    GaussianKernel,
+    KernelRatio,
+    KernelScore,
+    LaplaceKernel,
+    SlicedWasserstein,
+)
 from .laws import TOYS, Empirical, Gaussian, GaussianMixture, Law
 from .noise import BrownianPath, Noise
 from .sample import Trajectory, sample
 from .schedule import EDM, VE, VP, Cosine, Levels, RectifiedFlow, Schedule, SubVP, jump, karras, log_uniform
 from .sde import DiffFlow, Speed
 from .solvers import Euler, Exponential, Heun, NoiseRaising
-from .spectrum import annealed_langevin, at, continued, edm_churn, langevin, probability_flow, reverse_sde, slcd, static
+from .spectrum import (
+    annealed_langevin,
+    at,
+    continued,
+    diffusion_gan,
+    discriminator_flow,
+    edm_churn,
+    gan_flow,
+    improved_gan,
+    langevin,
+    probability_flow,
+    reverse_sde,
+    slcd,
+    static,
+)
 
 if TYPE_CHECKING:
-    from . import data, laws, metrics, recipes, solvers
+    from . import data, flows, kernels, laws, metrics, models, recipes, solvers
+    from .critic import GAMES, CriticRatio, Discriminator, Game, Penalty
     from .denoiser import Denoiser
+    from .generator import FromDenoiser, Generator
     from .likelihood import Exact, Hutchinson, log_prob
     from .run import Run, load
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "EDM", "TOYS", "VE", "VP", "BrownianPath", "Cosine", "Denoiser", "DiffFlow", "Empirical", "Euler", "Exact",
-    "Exponential", "Field", "Gaussian", "GaussianMixture", "Heun", "Hutchinson", "KernelRatio", "KernelScore",
-    "Law", "LawRatio", "LawScore", "Levels", "Noise", "NoiseRaising", "Piecewise", "Ratio", "RectifiedFlow", "Run",
-    "Schedule", "ScoreField", "Speed", "SubVP", "Trajectory", "annealed_langevin", "at", "continued", "data",
-    "edm_churn", "guide", "jump", "karras", "langevin", "laws", "load", "log_prob", "log_uniform", "metrics",
-    "probability_flow", "recipes", "reverse_sde", "sample", "slcd", "solvers", "static",
+    "EDM", "GAMES", "KSD", "MMD", "SVGD", "TOYS", "VE", "VP", "BrownianPath", "Cosine", "CriticRatio", "Denoiser",
+    "DiffFlow", "Discriminator", "Drifting", "Empirical", "EnergyKernel", "Euler", "Exact", "Exponential", "Field",
+    "FromDenoiser", "Game", "Gaussian", "GaussianKernel", "GaussianMixture", "Generator", "Heun", "Hutchinson",
+    "KernelRatio", "KernelScore", "LaplaceKernel", "Law", "LawRatio", "LawScore", "Levels", "Noise", "NoiseRaising",
+    "Penalty", "Piecewise", "Ratio", "RectifiedFlow", "Run", "Schedule", "ScoreField", "SlicedWasserstein", "Speed",
+    "SubVP", "Trajectory", "annealed_langevin", "at", "continued", "data", "diffusion_gan", "discriminator_flow",
+    "edm_churn", "flows", "gan_flow", "guide", "improved_gan", "jump", "karras", "kernels", "langevin", "laws",
+    "load", "log_prob", "log_uniform", "metrics", "models", "probability_flow", "recipes", "reverse_sde", "sample",
+    "slcd", "solvers", "static",
 ]  # fmt: skip
 
 _LATER = {
@@ -47,6 +77,8 @@ _LATER = {
     "log_prob": "likelihood",
     "Run": "run",
     "load": "run",
+    **dict.fromkeys(("GAMES", "CriticRatio", "Discriminator", "Game", "Penalty"), "critic"),
+    **dict.fromkeys(("FromDenoiser", "Generator"), "generator"),
 }
 
 

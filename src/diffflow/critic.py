@@ -21,13 +21,13 @@ With q the law of the real samples, p of the generated ones, y ~ q, x ~ p, w = p
     fgan-pearson  d(x) + d(y)^2/4 - d(y)               -d              1           2 (1 - w)       chi2(p | q)
     relativistic  softplus(d(x) - d(y))                softplus(-d)    s(-d)       log q/p + c     (below)
 
-(*) f'(w) = 2 w^2/(1+w)^2. The last row is played in pairs (Jolicoeur-Martineau 2019; Huang et al. 2024): a sample's d is read as d(x) - d(y), y a
-real sample, in the generator's loss too, so nothing rewards a discriminator or a generator for a shift of all logits.
+(*) f'(w) = 2 w^2/(1+w)^2. The last row is played in pairs (Jolicoeur-Martineau 2019; Huang et al. 2024): a sample's d
+is read as d(x) - d(y), y a real sample, in the generator's loss too, so nothing rewards either player for a shift of
+all logits.
 
-The f-GAN rows are E_p d + E_q f*(-d) for D_f(p|q) = int q f(w), with T = -d in Nowozin et
-al. (2016): f = w log w and f = (w-1)^2. Exponentials continue as straight lines where their argument exceeds `STEEP` (a
-likelihood ratio of 22000), so that one outlier gives a large number and not an infinite one; the named flows hold up to
-there.
+The f-GAN rows are E_p d + E_q f*(-d) for D_f(p|q) = int q f(w), with T = -d in Nowozin et al. (2016): f = w log w and
+f = (w-1)^2. Exponentials continue as straight lines where their argument exceeds `STEEP` (a likelihood ratio of 22000),
+so that one outlier gives a large number and not an infinite one; the named flows hold up to there.
 
 Sources: Goodfellow et al. 2014 (vanilla, saturating); Mao et al. 2017 (lsgan); Arjovsky et al. 2017 (ipm); Lim & Ye
 2017 (hinge); Yi et al. 2023 (the flows). Shapes: x (n, *shape), logits (n,).
@@ -79,6 +79,9 @@ class Discriminator(nn.Module):
                   that say which process the particles follow)
     time          what the net is told about t, a map of (n,) to (n,); default t itself, for a horizon of 1
     precondition  t (n,) -> the factor (n,) that x is multiplied with before the net sees it; default 1
+    amplitude     t (n,) -> the factor (n,) of the net's output; default 1. On a noise schedule the two laws differ by
+                  about data std / sigma where sigma is large, and the flow multiplies grad d by sigma^2: a logit of
+                  that size keeps its errors from growing with sigma
 
     A net that is not timed ignores t: it tells one pair of laws apart, not a path of them. Raises ValueError for a net
     of one class.
@@ -90,9 +93,10 @@ class Discriminator(nn.Module):
         *,
         time: Callable[[Tensor], Tensor] | None = None,
         precondition: Callable[[Tensor], Tensor] | None = None,
+        amplitude: Callable[[Tensor], Tensor] | None = None,
     ):
         super().__init__()
-        self.net, self.time, self.precondition = net, time, precondition
+        self.net, self.time, self.precondition, self.amplitude = net, time, precondition, amplitude
         self.timed, self.classes, self.dials = bool(net.timed), at_least_two(net.classes), net.dials
 
     def forward(self, x: Tensor, t: Time, cond: Tensor | None = None, dials: Tensor | None = None) -> Tensor:
@@ -119,7 +123,8 @@ class Discriminator(nn.Module):
             raise ValueError(
                 f"a discriminator's net returns one logit per particle, ({len(x)},): got {tuple(logit.shape)}"
             )
-        return logit.to(x.dtype)
+        logit = logit.to(x.dtype)
+        return logit if self.amplitude is None else self.amplitude(now).to(x.dtype) * logit
 
     def ratio(self, cond: Cond = None, dials: Tensor | None = None) -> CriticRatio:
         """Its gradient as a field of the equation."""
@@ -289,7 +294,7 @@ def signals(d_real: Tensor, d_fake: Tensor) -> dict[str, Tensor]:
         torch.cat([torch.ones_like(d_real), torch.zeros_like(d_fake)]).float(),
     )
     p = d.sigmoid()
-    gaps = torch.zeros(10, device=d.device).index_add_(0, (10 * p).long().clamp(max=9), real - p)
+    gaps = torch.zeros(10, device=d.device).index_add_(0, (10 * p).long().clamp(0, 9), real - p)
     return {
         "accuracy": 0.5 * ((d_real > 0).float().mean() + (d_fake < 0).float().mean()),
         "calibration": gaps.abs().sum() / len(d),

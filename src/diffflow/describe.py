@@ -82,12 +82,14 @@ def rows(config: Mapping) -> list[tuple[str, str]]:
             else f"−<i>η</i> <i>l</i>′(<i>d</i>), <i>η</i> = {path['eta']:g}"
         )
         entropy = f"−{path['entropy']:g}: noise that flattens the law" if path["entropy"] else "0: no noise"
+        stages = config["model"]["stages"]
+        which = "one discriminator" if stages is None else f"{stages} independent discriminators, one per interval,"
         return [
             ("<i>r</i>", f"the data, {noised}" if path["noise"] else "the data itself, at all times"),
             (
                 RATIO,
-                "the gradient of one discriminator <i>d</i>(<i>x</i>, <i>t</i>), trained along the particles’ own "
-                f"path; game {game}",
+                f"the gradient of {which} <i>d</i>(<i>x</i>, <i>t</i>), trained along the particles’ own path; "
+                f"game {game}",
             ),
             ("<i>β</i>", f"{speed}, in {path['steps']} steps"),
             still,

@@ -211,20 +211,24 @@ def curves(log: Sequence[Mapping[str, Any]]):
     return fig
 
 
-SHARES, SIZES = ("accuracy", "calibration", "modes", "precision"), ("displacement", "spread")
+SHARES, SIZES = ("accuracy", "calibration", "modes", "within"), ("displacement", "spread")
 
 
 def signals(log: Sequence[Mapping[str, Any]]):
-    """How an adversarial game goes, from the lines of metrics.jsonl: shares between 0 and 1 (a critic's accuracy and
-    calibration, modes reached) on the left, sizes (the particles' step, the width of the samples) on the right; None
-    where nothing of the kind was logged."""
+    """How a game goes, from the lines of metrics.jsonl: shares between 0 and 1 (a critic's accuracy and calibration,
+    modes reached) and sizes (the particles' step, the width of the samples), a panel each; None where nothing of the
+    kind was logged."""
     keys = dict.fromkeys(key for line in log for key in line.get("log", ()))
-    groups = [[key for key in keys if key.rpartition("/")[2] in names] for names in (SHARES, SIZES)]
-    if not any(groups):
+    groups = {
+        title: found
+        for title, names in {"shares": SHARES, "sizes": SIZES}.items()
+        if (found := [key for key in keys if key.rpartition("/")[2] in names])
+    }
+    if not groups:
         return None
-    fig = figure(8.4, 2.9)
+    fig = figure(4.2 * len(groups), 2.9)
     fig.set_layout_engine("constrained")
-    for ax, group, title in zip(fig.subplots(1, 2), groups, ("shares", "sizes"), strict=True):
+    for ax, (title, group) in zip(fig.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
         for i, key in enumerate(group):
             pairs = [(line["images"], line["log"][key]) for line in log if key in line.get("log", ())]
             seen, value = np.array(pairs, float).T
@@ -235,8 +239,7 @@ def signals(log: Sequence[Mapping[str, Any]]):
         ax.xaxis.set_major_formatter(lambda v, _: count(v))
         ax.grid(color="#e4e7ec", linewidth=0.6)
         ax.spines[["top", "right"]].set_visible(False)
-        if group:
-            ax.legend(frameon=False, fontsize=8)
+        ax.legend(frameon=False, fontsize=8)
     return fig
 
 

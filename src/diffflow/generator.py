@@ -4,13 +4,14 @@ A generator is a particle flow that has learned where its particles end: every z
 along a velocity field (objectives/particles.py). Its law has no density to ask for, but any field that moves samples
 can train it. A denoiser is a generator from the start, by one long step from pure noise:
 
-    G(z) = D(sigma z, sigma)        (`FromDenoiser`, the start of Score GAN, theory.md 6.3)
+    G(z) = D(sqrt(sigma^2 + sigma_data^2) z, sigma)        (`FromDenoiser`, the start of Score GAN, theory.md 6.3)
 
 Shapes: z (n, *latent_shape), cond int64 (n,) or None -> x (n, *shape).
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -65,8 +66,8 @@ class Generator(nn.Module):
 
 
 class FromDenoiser(nn.Module):
-    """G(z) = D(sigma z, sigma): the denoiser, which it owns, as the net of a `Generator` for data of `shape`. Give it a
-    copy where the original must stay as it is.
+    """G(z) = D(sqrt(sigma^2 + sigma_data^2) z, sigma): the denoiser, which it owns, as a net of `Generator` for data
+    of `shape`. Its input is as wide as data noised by sigma. Give it a copy where the original must stay as it is.
 
     Where D is the data's own denoiser this draws blurred samples near the mean for a large sigma; sigma of a few data
     standard deviations is the usual start. Raises ValueError unless 0 < sigma < inf.
@@ -80,4 +81,5 @@ class FromDenoiser(nn.Module):
         self.latent_shape, self.classes = tuple(shape), denoiser.classes
 
     def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
-        return self.denoiser(self.sigma * z, torch.tensor(self.sigma, dtype=z.dtype, device=z.device), cond)
+        y = math.hypot(self.sigma, self.denoiser.sigma_data) * z
+        return self.denoiser(y, torch.tensor(self.sigma, dtype=z.dtype, device=z.device), cond)

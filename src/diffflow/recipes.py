@@ -198,7 +198,10 @@ class Scale:
     """What fits a kind of data: the diffusion recipe whose data, denoiser and budget are taken over, and the networks
     of the other players.
 
-    penalty   weight of R1 and R2: |grad d|^2 is a sum over the entries of a sample, so it falls as they grow in number
+    lr, decay   of the players of a game, and the step from which their rate falls
+    penalty     weight of R1 and R2 in a game with a generator
+    eta, hold   speed and weight of R2 of a Discriminator Flow: fast particles and a light hand on images, whose way is
+                long; slow ones in the plane, where a particle that overshoots narrow modes is lost
     """
 
     diffusion: Callable[[], Recipe]
@@ -206,7 +209,10 @@ class Scale:
     generator: MLPGeneratorConfig | ConvGeneratorConfig
     batch: int
     lr: float
+    decay: int
     penalty: float
+    eta: float
+    hold: float
 
     @property
     def base(self) -> ScoreConfig:
@@ -220,12 +226,60 @@ class Scale:
 
 
 SCALES = {
-    "toy": Scale(toy, MLPCriticConfig(128, 3), MLPGeneratorConfig(16, 128, 3), 256, 1e-3, 0.02),
-    "table": Scale(table, MLPCriticConfig(256, 3), MLPGeneratorConfig(32, 256, 3), 256, 5e-4, 0.02),
-    "digits": Scale(demo, ConvCriticConfig((32, 64)), ConvGeneratorConfig(64, (64, 32)), 128, 5e-4, 0.1),
-    "mnist": Scale(mnist, ConvCriticConfig((16, 32, 64)), ConvGeneratorConfig(64, (64, 32, 16)), 64, 5e-4, 0.1),
+    "toy": Scale(
+        toy,
+        MLPCriticConfig(64, 3, waves=32),
+        MLPGeneratorConfig(2, 96, 3, waves=16),
+        batch=128,
+        lr=1e-3,
+        decay=500,
+        penalty=0.003,
+        eta=1.0,
+        hold=0.02,
+    ),
+    "table": Scale(
+        table,
+        MLPCriticConfig(256, 3),
+        MLPGeneratorConfig(32, 256, 3),
+        batch=128,
+        lr=5e-4,
+        decay=1000,
+        penalty=0.01,
+        eta=2.0,
+        hold=0.02,
+    ),
+    "digits": Scale(
+        demo,
+        ConvCriticConfig((24, 48)),
+        ConvGeneratorConfig(32, (64, 32)),
+        batch=64,
+        lr=1e-3,
+        decay=1000,
+        penalty=0.01,
+        eta=40.0,
+        hold=0.005,
+    ),
+    "mnist": Scale(
+        mnist,
+        ConvCriticConfig((16, 32, 64)),
+        ConvGeneratorConfig(64, (64, 32, 16)),
+        batch=64,
+        lr=1e-3,
+        decay=1000,
+        penalty=0.01,
+        eta=40.0,
+        hold=0.002,
+    ),
     "cifar10": Scale(
-        cifar10, ConvCriticConfig((128, 256, 512)), ConvGeneratorConfig(128, (512, 256, 128)), 256, 2e-4, 0.1
+        cifar10,
+        ConvCriticConfig((128, 256, 512)),
+        ConvGeneratorConfig(128, (512, 256, 128)),
+        batch=256,
+        lr=2e-4,
+        decay=20_000,
+        penalty=0.01,
+        eta=40.0,
+        hold=0.002,
     ),
 }
 
@@ -247,9 +301,9 @@ def enter(name: str, about: str, make: Callable[[Scale], TrainConfig]) -> None:
     MODELS[name] = build
 
 
-def adversary(scale: Scale, lr: float | None = None) -> PlayerConfig:
+def adversary(scale: Scale) -> PlayerConfig:
     """Adam without memory of the gradient: in a game yesterday's gradient is of another opponent."""
-    return PlayerConfig(lr=lr or scale.lr, betas=(0.0, 0.99), warmup=0, clip=None)
+    return PlayerConfig(lr=scale.lr, betas=(0.0, 0.99), warmup=0, clip=None, decay=scale.decay)
 
 
 def played(loss: str) -> Callable[[Scale], GANConfig]:
@@ -293,8 +347,8 @@ def discriminator_flow(scale: Scale) -> DiscriminatorFlowConfig:
     return DiscriminatorFlowConfig(
         scale.base.data,
         PathCriticConfig(scale.critic),
-        GameConfig("vanilla", Penalty(real=scale.penalty, fake=scale.penalty)),
-        PathConfig(steps=25, eta=5.0),
+        GameConfig("vanilla", Penalty(fake=scale.hold)),
+        PathConfig(steps=25, eta=scale.eta),
         adversary(scale),
         scale.fit,
     )
@@ -304,7 +358,7 @@ def discriminator_flow(scale: Scale) -> DiscriminatorFlowConfig:
 def improved_gan(scale: Scale) -> DiscriminatorFlowConfig:
     """One shared discriminator, told the time; the data's noise falls along the path, and particles follow."""
     base = discriminator_flow(scale)
-    return replace(base, game=replace(base.game, loss="kl"), path=PathConfig(steps=25, eta=5.0, noise=1.0))
+    return replace(base, game=replace(base.game, loss="kl"), path=PathConfig(steps=25, eta=scale.eta, noise=0.5))
 
 
 @model
@@ -323,7 +377,7 @@ def diffusion_gan(scale: Scale) -> DiffusionGANConfig:
         base.model,
         scale.critic,
         base.loss,
-        GameConfig("kl", Penalty(real=scale.penalty)),
+        GameConfig("vanilla", Penalty(real=scale.penalty, fake=scale.penalty)),
         RangesConfig(),
         base.denoiser,
         adversary(scale),
@@ -354,8 +408,8 @@ def moved(mover: DriftingConfig | MMDConfig | SlicedWassersteinConfig) -> Callab
             scale.generator,
             mover,
             MoveConfig(),
-            PlayerConfig(lr=scale.lr, betas=(0.9, 0.99), clip=None),
-            replace(scale.fit, batch=2 * scale.batch),
+            PlayerConfig(lr=scale.lr, betas=(0.9, 0.99), clip=None, decay=scale.decay),
+            replace(scale.fit, batch=256),
         )
 
     return make

@@ -36,6 +36,15 @@ MEANING = {
     "accuracy": "share that a classifier trained on real data sees as the class asked for",
 }
 
+SIGNALS = {
+    "accuracy": "share of real and generated samples that the discriminator tells apart, 0.5 when they look alike",
+    "calibration": "how far its odds are from the truth",
+    "modes": "share of the toy’s modes that samples reach",
+    "within": "share of samples that lie in a mode",
+    "displacement": "how far particles are moved in a step",
+    "spread": "width of the samples over that of the data",
+}
+
 EQUATION = (
     "d<i>X</i> = [ <i>f</i> + (<i>β</i> − <i>g</i>²/2) ∇log(<i>r</i>/<i>p</i>) + (<i>g</i>²/2) ∇log <i>r</i> ] "
     "d<i>t</i> + √(<i>g</i>² − <i>λ</i>²) d<i>W</i>"
@@ -210,9 +219,9 @@ def _training(log: Sequence[Mapping]) -> str:
         note += f" {skipped} steps were skipped because a loss or gradient was not finite."
     parts = ["<h2>Training</h2>", _image(figures.png(fig), note, "loss and gradient norm")]
     if (fig := figures.signals(log)) is not None:
-        parts.append(
-            _image(figures.png(fig), "How the game goes. Left: shares between 0 and 1. Right: sizes.", "signals")
-        )
+        logged = {key.rpartition("/")[2] for line in log for key in line.get("log", ())}
+        words = "; ".join(f"{name}: {text}" for name, text in SIGNALS.items() if name in logged)
+        parts.append(_image(figures.png(fig), f"{words[0].upper()}{words[1:]}.", "signals of the training"))
     if warned:
         parts.append(_table([(f"step {step:,}", escape(text)) for step, text in warned], ("warnings", "")))
     return "\n".join(parts)

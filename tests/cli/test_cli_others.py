@@ -54,7 +54,7 @@ def test_evaluate_writes_numbers_with_their_protocol(
     # these samples are noise: no real neighbourhood holds one, so the density is 0 without any doubt
     assert all(m["stderr"] > 0 for m in result["metrics"] if m["name"] != "density")
     assert result["card"]["sampler"] == {
-        "solver": "default", "steps": 3, "churn": 1.0, "guidance": 1.0, "evaluations": 3,
+        "solver": "default", "steps": 3, "gan": 0.0, "churn": 1.0, "guidance": 1.0, "evaluations": 3,
     }  # fmt: skip
     assert "±" in (here / "digits" / "report.html").read_text()
 

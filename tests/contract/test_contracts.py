@@ -1,9 +1,24 @@
-"""What every Field, Solver and Law of the house promises: shapes, types, purity, conditions, differentiability."""
+"""What every Field, Solver, Law and Objective of the house promises: shapes, types, purity, conditions,
+differentiability, whose turn it is and where randomness comes from."""
+
+import copy
+import math
 
 import pytest
 import torch
 
 import diffflow as df
+from diffflow import kernels
+from diffflow.critic import GAMES, Discriminator, Penalty
+from diffflow.generator import FromDenoiser, Generator
+from diffflow.nets.critic import MLPCritic, Stages
+from diffflow.nets.generator import MLPGenerator
+from diffflow.nets.mlp import MLP
+from diffflow.objectives.difference import DMD, ScoreDifference, SiD
+from diffflow.objectives.objective import Batch, Joint
+from diffflow.objectives.particles import CloudMover, Critic, Generate, Together
+from diffflow.objectives.ratio import ParticlePath, PathRatio, SchedulePath
+from diffflow.objectives.score import ScoreMatching
 
 F64 = torch.float64
 Q = df.GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.5]], dtype=F64), 0.3)
@@ -28,6 +43,11 @@ class Toy:
         return (y * 0.25 + shift * v) / (0.25 + v)
 
 
+def critic(classes=0, dials=0, timed=True):
+    torch.manual_seed(0)
+    return Discriminator(MLPCritic(2, classes, width=8, depth=1, embed=8, timed=timed, dials=dials))
+
+
 FIELDS = {
     "law": S.score(Q),
     "denoiser": S.score(Toy()),
@@ -39,6 +59,14 @@ FIELDS = {
     "piecewise": df.Piecewise([0.0, 0.5, 1.0], [df.LawScore(Q), df.LawScore(P)]),
     "kernel": df.KernelScore(0.4),
     "kernel ratio": df.KernelRatio(Q, 0.4),
+    "critic": critic().double().ratio(),
+    "critic of a class": critic(classes=3).double().ratio(cond=1),
+    "critic with dials": critic(dials=2).double().ratio(dials=torch.tensor([0.5, 1.0])),
+    "svgd": kernels.SVGD(df.LawScore(Q)),
+    "mmd": kernels.MMD(Q.sample(9, df.Noise(1))),
+    "ksd": kernels.KSD(df.LawScore(Q)),
+    "sliced wasserstein": kernels.SlicedWasserstein(Q.sample(9, df.Noise(1)), 8),
+    "drifting": kernels.Drifting(Q.sample(9, df.Noise(1))),
 }
 LAWS = {
     "mixture": Q,
@@ -77,7 +105,7 @@ def test_field(name):
         assert torch.allclose(v[2:5], seen(x[2:5], 0.5))  # particles do not see each other
 
 
-@pytest.mark.parametrize("name", ["law", "denoiser", "ratio", "weighted", "piecewise"])
+@pytest.mark.parametrize("name", ["law", "denoiser", "ratio", "weighted", "piecewise", "critic"])
 def test_fields_take_one_time_per_particle(name):
     x, t = Q.sample(4, df.Noise(0)), torch.tensor([0.1, 0.4, 0.6, 0.9], dtype=F64)
     assert torch.allclose(FIELDS[name](x, t), torch.cat([FIELDS[name](x[i : i + 1], t[i]) for i in range(4)]))
@@ -172,3 +200,142 @@ def test_annealed_langevin_reaches_the_target():
     )  # (1 - rate/2)^(-1/2) = 1.04 on components narrower than the level; less here
     share = (torch.cdist(tr.last, Q.means).argmin(1) == 0).double().mean().item()
     assert abs(share - 0.5) < 0.08  # finite mixing between the two components
+
+
+# -- objectives -------------------------------------------------------------------------------------------------------
+VANILLA = GAMES["vanilla"]
+R1 = Penalty(real=0.1, between=0.1)
+POINTS = torch.zeros(2, 2)
+
+
+def denoiser(classes):
+    made = df.Denoiser(MLP(2, classes, 8, 1, 8), 1.0, 1.0)
+    with torch.no_grad():  # a fresh net ends in zeros: any two of them agree
+        for p in made.parameters():
+            p += 0.1 * torch.randn_like(p)
+    return made
+
+
+def generate(classes, mover, steps=1):
+    return Generate(Generator(MLPGenerator(3, 2, classes, 8, 1), (2,)), mover, 0.5, steps)
+
+
+def on_schedule(classes, score=None):
+    path = SchedulePath(df.EDM(0.01, 5.0), score or denoiser(classes), df.Gaussian(POINTS[0], 5.0), (2, 4))
+    return PathRatio(critic(classes, dials=3), path, VANILLA, R1, size=12)
+
+
+def flow(ratio):
+    return df.spectrum.discriminator_flow(ratio, VANILLA.speed, 1.0, df.Gaussian(POINTS[0]))
+
+
+def cooled(ratio):
+    return df.continued(df.spectrum.improved_gan(df.VE(0.1, 1.0), ratio, 1.0, df.Gaussian(POINTS[0])), -0.1)
+
+
+def joint(classes):
+    score = denoiser(classes)
+    return Joint([ScoreMatching(score), on_schedule(classes, score)])
+
+
+def from_denoiser(classes):
+    start = FromDenoiser(denoiser(classes), 2.0, (2,))
+    return Generate(Generator(start, (2,)), ScoreDifference(denoiser(classes), denoiser(classes), updates=2))
+
+
+OBJECTIVES = {  # classes -> objective
+    "score": lambda k: ScoreMatching(denoiser(k)),
+    "discriminator flow": lambda k: PathRatio(critic(k), ParticlePath(flow, 4), VANILLA, R1, size=12),
+    "improved gan": lambda k: PathRatio(
+        Discriminator(Stages([MLPCritic(2, k, 8, 1, timed=False) for _ in range(3)])),
+        ParticlePath(cooled, 3), GAMES["kl"], size=6,
+    ),
+    "ratio on a schedule": on_schedule,
+    "diffusion gan": joint,
+    "gan": lambda k: generate(k, Critic(critic(k, timed=False), VANILLA, R1, updates=2), steps=2),
+    "relativistic": lambda k: generate(k, Critic(critic(k, timed=False), GAMES["relativistic"], sigma=0.1)),
+    "score gan": from_denoiser,
+    "dmd": lambda k: generate(k, ScoreDifference(denoiser(k), denoiser(k), DMD(), guidance=2.0 if k else 1.0)),
+    "sid": lambda k: generate(k, ScoreDifference(denoiser(k), denoiser(k), SiD())),
+    "drifting": lambda k: generate(k, CloudMover(kernels.Drifting(POINTS))),
+    "mmd": lambda k: generate(k, CloudMover(kernels.MMD(POINTS))),
+    "sliced wasserstein": lambda k: generate(k, CloudMover(kernels.SlicedWasserstein(POINTS, 8))),
+    "together": lambda k: generate(k, Together([
+        (1.0, ScoreDifference(denoiser(k), denoiser(k))), (0.1, Critic(critic(k, timed=False), VANILLA)),
+    ])),
+}  # fmt: skip
+
+
+def batch(step, classes):
+    rows = torch.arange(6 * step, 6 * step + 6)
+    return Batch(df.Noise(5, 6 * step).normal(6, (2,)), rows % classes if classes else None, rows)
+
+
+def turns(objective, step, classes, seed=3):
+    """The players, losses and logs of a step, as the loop asks for them, with nobody moving."""
+    return [
+        (turn.player, turn.loss.detach(), {k: float(v) for k, v in turn.log.items()})
+        for turn in objective.turns(batch(step, classes), df.Noise(seed, 6 * step))
+    ]
+
+
+def alike(a, b):
+    return len(a) == len(b) and all(
+        p == q and torch.equal(x, y) and m == n for (p, x, m), (q, y, n) in zip(a, b, strict=True)
+    )
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_objective(name, classes):
+    torch.manual_seed(1)
+    objective = OBJECTIVES[name](classes)
+    twin, before = copy.deepcopy(objective), torch.get_rng_state()
+    steps = [turns(objective, k, classes) for k in range(4)]
+    assert torch.equal(torch.get_rng_state(), before)  # no randomness but the noise it is given
+    order = [[player for player, _, _ in step] for step in steps]
+    assert set(order[0]) == objective.players.keys()
+    assert order == [order[0]] * 4  # the same players in the same order
+    for step in steps:
+        for _, loss, log in step:
+            assert (loss.shape, loss.dtype) == ((6,), torch.float32)
+            assert torch.isfinite(loss).all()
+            assert all(math.isfinite(v) for v in log.values())
+    for k in range(4):
+        assert alike(turns(twin, k, classes), steps[k])  # the same noise, the same turns
+    assert not alike(turns(copy.deepcopy(objective), 4, classes), turns(copy.deepcopy(objective), 4, classes, seed=4))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_goes_on_from_its_state(name):
+    torch.manual_seed(1)
+    objective = OBJECTIVES[name](3)
+    for k in range(3):
+        turns(objective, k, 3)
+    kept = {k: v.clone() for k, v in objective.state().items()}
+    assert all(v.dtype == torch.float32 for k, v in kept.items() if v.is_floating_point() and not k.endswith("dials"))
+    torch.manual_seed(2)  # other weights: whatever is not a player's must come from the state
+    other = OBJECTIVES[name](3)
+    for player, module in objective.players.items():
+        other.players[player].load_state_dict(module.state_dict())
+    other.load_state(kept)
+    assert other.state().keys() == kept.keys()
+    assert all(torch.equal(v, other.state()[k]) for k, v in kept.items())
+    assert alike(turns(other, 3, 3), turns(objective, 3, 3))
+    with pytest.raises(ValueError, match="checkpoint"):
+        other.load_state({} if kept else {"pool/x": torch.zeros(3)})
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_turn_s_loss_reaches_its_player(name):
+    """Every player learns from its own turn; the loop moves nobody else in it."""
+    torch.manual_seed(1)
+    objective = OBJECTIVES[name](0)
+    moved = set()
+    for k in range(2):
+        for turn in objective.turns(batch(k, 0), df.Noise(3, 6 * k)):
+            own = list(objective.players[turn.player].parameters())
+            grads = torch.autograd.grad(turn.loss.mean(), own, allow_unused=True, retain_graph=True)
+            if any(g is not None and (g != 0).any() for g in grads):
+                moved.add(turn.player)
+    assert moved == objective.players.keys()

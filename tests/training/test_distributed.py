@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 
 import diffflow as df
+from diffflow.training.folder import Folder
 
 SCRIPT = str(Path(__file__).with_name("two.py"))
 LAUNCH = {
@@ -81,3 +82,14 @@ def test_a_run_directory_has_one_writer(runs):
     assert two.versions["processes"] == 2
     for a, b in zip(one.denoiser.parameters(), two.denoiser.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)
+
+
+def test_particles_of_two_processes_are_those_of_one(runs):
+    """Each process moves its own particles, in micro-batches, and all hold the whole pool."""
+    one, two = (Folder(runs[k] / "flow").newest().tensors for k in ("one", "two"))
+    for key in ("pool/k", "pool/cond", "pool/dials"):
+        assert torch.equal(one["objective"][key], two["objective"][key])
+    assert (one["objective"]["pool/k"] >= 0).all()
+    for group in ("objective", "players"):
+        for k, v in one[group].items():
+            torch.testing.assert_close(two[group][k], v, rtol=1e-3, atol=1e-4)

@@ -4,7 +4,9 @@ torchrun --nproc-per-node 2 two.py OUT          (or `accelerate launch`, or plai
 """
 
 import json
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,7 +14,18 @@ import torch
 import diffflow as df
 from diffflow.objectives.score import ScoreMatching
 from diffflow.training import checkpoint
-from diffflow.training.config import DataConfig, FitConfig, MLPConfig, ModelConfig, PlayerConfig, ScoreConfig
+from diffflow.training.config import (
+    DataConfig,
+    DiscriminatorFlowConfig,
+    FitConfig,
+    MLPConfig,
+    MLPCriticConfig,
+    ModelConfig,
+    PathConfig,
+    PathCriticConfig,
+    PlayerConfig,
+    ScoreConfig,
+)
 from diffflow.training.fit import Feed, NonFinite, fit, train
 from diffflow.training.place import find_place
 from diffflow.training.players import Training
@@ -22,6 +35,13 @@ CONFIG = ScoreConfig(
     ModelConfig(MLPConfig(width=16, depth=1, embed=8)),
     denoiser=PlayerConfig(lr=1e-3, warmup=5),
     fit=FitConfig(batch=32, accumulate=2, steps=12, log_every=4, tensorboard=False),
+)
+FLOW = DiscriminatorFlowConfig(
+    DataConfig("8gaussians"),
+    PathCriticConfig(MLPCriticConfig(width=16, depth=1)),
+    path=PathConfig(steps=3, eta=0.5),
+    discriminator=PlayerConfig(lr=1e-3, betas=(0.9, 0.99), warmup=0),
+    fit=replace(CONFIG.fit, steps=6),
 )
 
 
@@ -76,7 +96,9 @@ def main(out: Path) -> None:
     )
     place.wait()
     train(CONFIG, out / "run", device="cpu", data=data)
+    train(FLOW, out / "flow", device="cpu", data=data)
 
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    os._exit(0)  # about one exit in fifteen ends in an abort of torch's threads, when all is done and written

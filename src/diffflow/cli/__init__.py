@@ -15,8 +15,10 @@ import inspect
 import os
 import sys
 import textwrap
+import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -69,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; `argv` defaults to the process's arguments."""
     args = list(sys.argv[1:] if argv is None else argv)
     try:
-        return dispatch(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = say
+            return dispatch(args)
     except SystemExit as stop:  # tyro has printed help (0) or what it could not parse (2)
         return stop.code if isinstance(stop.code, int) else 2
     except KeyboardInterrupt:
@@ -84,6 +88,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(explain(error), file=sys.stderr)
         return code
+
+
+def say(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+    """A warning of ours as one line for a user; anybody else's as Python shows it."""
+    ours = Path(filename).is_relative_to(Path(__file__).parents[1])
+    text = f"diffflow: warning: {message}\n" if ours else warnings.formatwarning(message, category, filename, lineno)
+    print(text, end="", file=sys.stderr)
 
 
 def dispatch(args: list[str]) -> int:

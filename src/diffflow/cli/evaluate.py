@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import torch
@@ -44,6 +44,8 @@ class Evaluate:
     """Steps of the solver; default: the run's own."""
     churn: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
     """The dial; default: the run's own."""
+    gan: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
+    """The other dial, of runs with a discriminator: weight of the log-ratio; default: the run's own."""
     guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
     """Classifier-free guidance; default: the run's own."""
     solver: SolverName = "default"
@@ -61,7 +63,8 @@ class Evaluate:
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
-        ask = Sample(self.run, self.n, (), self.steps, self.churn, self.guidance, self.solver, self.seed, 0, self.batch)
+        how = {"steps": self.steps, "churn": self.churn, "gan": self.gan, "guidance": self.guidance}
+        ask = Sample(self.run, self.n, solver=self.solver, seed=self.seed, batch=self.batch, **how)
         check(ask)
         enough(self.n)
         judge = df.metrics.load_lenet(self.classifier) if self.classifier else None
@@ -84,15 +87,10 @@ class Evaluate:
                 highlight=False,
             )
         x, nfe = draw(run, ask, labels, console)
-        settings = run.dials
+        settings = {"solver": self.solver} | asdict(run.dials) | {k: v for k, v in how.items() if v is not None}
         card = {
-            "sampler": {
-                "solver": self.solver,
-                "steps": self.steps or settings.steps,
-                "churn": settings.churn if self.churn is None else self.churn,
-                "guidance": settings.guidance if self.guidance is None else self.guidance,
-                "evaluations": nfe,
-            },
+            # a generator has nothing to set
+            "sampler": ({} if "generator" in run.players else settings) | {"evaluations": nfe},
             "run": {"path": str(run.path), "step": run.step},
         }
         with console.status("measuring"):

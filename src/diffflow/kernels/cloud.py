@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from ..fields import Cond, Field, Ratio
@@ -117,6 +118,29 @@ class KernelRatio(_Density, Ratio):
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         return self.value_and_grad(x, t)[1]
+
+
+class Several(CloudField):
+    """The sum of fields of one cloud, such as drifting at several temperatures: wide kernels bring particles to the
+    data, narrow ones settle them within it."""
+
+    def __init__(self, fields: Sequence[CloudField]) -> None:
+        if not fields:
+            raise ValueError("Several needs at least one field")
+        self.fields = list(fields)
+        self.cost = sum(field.cost for field in self.fields)
+
+    def __call__(self, x: Tensor, t: Time) -> Tensor:
+        return torch.stack([field(x, t) for field in self.fields]).sum(0)
+
+    def given(self, cond: Cond) -> Several:
+        return Several([field.given(cond) for field in self.fields])  # type: ignore[misc]
+
+    def observe(self, x: Tensor, t: Time) -> Several:
+        return Several([field.observe(x, t) for field in self.fields])
+
+    def on(self, data: Tensor, noise: Noise | None = None) -> Several:
+        return Several([field.on(data, noise) for field in self.fields])
 
 
 class Injected(Field):

@@ -242,7 +242,8 @@ class Stages(nn.Module):
         self.classes, self.dials = nets[0].classes, nets[0].dials
 
     def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None, dials: Tensor | None = None) -> Tensor:
-        stage = (time * len(self.nets)).long().clamp(0, len(self.nets) - 1)
+        # a time k/K in float32 may be a hair below itself: it begins stage k all the same
+        stage = (time * len(self.nets) + 1e-4).long().clamp(0, len(self.nets) - 1)
         logit = x.new_zeros(len(x))
         for k in stage.unique().tolist():
             at = stage == k

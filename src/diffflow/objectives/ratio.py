@@ -37,7 +37,7 @@ from ..fields import Ratio
 from ..laws import Law
 from ..noise import Noise
 from ..sample import default_grid
-from ..schedule import Schedule, per_particle
+from ..schedule import Schedule, Time, per_particle
 from ..sde import DiffFlow
 from ..solvers import Exponential, Solver, step_each
 from ..spectrum import diffusion_gan
@@ -102,6 +102,9 @@ class SchedulePath:
     (gan, churn, log2 N), because the law of the particles, hence the ratio, depends on them. Its inputs are best told
     as a denoiser's are: Discriminator(net, time=log sigma(t) / 4, precondition=1 / (scale sqrt(sigma^2 + std^2))).
 
+    The log-ratio weighs gan at small noise and fades as gan reach^2 / (reach^2 + sigma^2) above `reach`: there the laws
+    hardly differ, while D* multiplies whatever error grad d has by sigma^2.
+
     source   what the score is made of: a Denoiser (which may be learning at the same time) or a Law
     start    law of the particles at t = 0, for instance schedule.prior(shape)
     """
@@ -112,6 +115,7 @@ class SchedulePath:
     steps: tuple[int, int] = (8, 32)
     gan: float = 2.0
     churn: float = 1.0
+    reach: float = math.inf
 
     solver = Exponential(order=1, correct=False)  # the steps of the pool, for `sample`
 
@@ -121,6 +125,8 @@ class SchedulePath:
             raise ValueError(f"steps={self.steps}: bounds (low, high) with 1 <= low <= high")
         if not (0 < self.gan < math.inf and 0 <= self.churn < math.inf):
             raise ValueError(f"gan={self.gan} must be positive and churn={self.churn} not negative, both finite")
+        if not self.reach > 0:
+            raise ValueError(f"reach={self.reach}: the noise level above which the log-ratio fades is positive")
 
     @property
     def ranges(self) -> tuple[tuple[float, float], ...]:
@@ -128,16 +134,25 @@ class SchedulePath:
 
     def sde(self, ratio: Ratio, dials: Tensor) -> DiffFlow:
         gan, churn = dials[..., 1], dials[..., 2]
+
+        def fading(t: Time) -> Tensor:
+            return gan / (1 + (self.schedule.sigma(t) / self.reach) ** 2)
+
         score = self.schedule.score(self.source)
-        return diffusion_gan(self.schedule, score, ratio, gan=lambda t: gan, churn=lambda t: churn, start=self.start)
+        return diffusion_gan(self.schedule, score, ratio, gan=fading, churn=lambda t: churn, start=self.start)
 
     def told(self, dials: Tensor) -> Tensor:
         return torch.stack([dials[..., 1], dials[..., 2], dials[..., 0].log2()], -1).float()
 
     def sampler(self, discriminator: Discriminator, steps: int, gan: float, churn: float) -> tuple[DiffFlow, Solver]:
         """The equation and solver for `sample(sde, n, steps, solver=solver)`: the very process that the discriminator
-        was trained on. Warns outside the trained ranges, where its ratio is a guess.
+        was trained on. Warns outside the trained ranges, where its ratio is a guess; raises ValueError for values that
+        no process has.
         """
+        if not (steps >= 1 and 0 < gan < math.inf and 0 <= churn < math.inf):
+            raise ValueError(
+                f"steps={steps} must be at least 1, gan={gan} positive and churn={churn} not negative, both finite"
+            )
         dials = torch.tensor([steps, gan, churn], dtype=torch.float64)
         names = ("steps", "gan", "churn")
         for name, value, (low, high) in zip(names, dials.tolist(), self.ranges, strict=True):

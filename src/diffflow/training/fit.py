@@ -149,16 +149,20 @@ def take_turn(
     """
     losses: list[Tensor] = []
     logs: list[Tensor] = []
+    turn: Turn | None = None
     for turns in steps:
         with torch.autocast(place.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            turn = next(turns, None)
-        if turn is None:
-            return None
+            own = next(turns, None)
+        if own is None:
+            continue  # the others must end too: what follows their last turn (a pool moves on) is theirs to do
+        turn = own
         player = training.players[turn.player]
         torch.autograd.backward(turn.loss.float().mean() / len(steps), inputs=player.parameters)
         losses.append(turn.loss.detach().float())
         entries = [losses[-1].mean(), *votes, *turn.log.values()]
         logs.append(torch.stack([torch.as_tensor(v, device=place.device).detach().float() for v in entries]))
+    if turn is None:
+        return None
     name, grads, numbers = turn.player, player.gradients(), torch.stack(logs).mean(0)
     place.average([*grads, numbers])
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
@@ -253,7 +257,7 @@ def train(
         not going_on
         and resume is not None
         and folder.path.is_dir()
-        and set(os.listdir(folder.path)) - {"run.json", ".run.json.tmp", ".config.yaml.tmp"}
+        and set(os.listdir(folder.path)) - {"run.json", ".run.json.tmp", ".config.yaml.tmp", "checkpoints"}
     ):
         raise RunError(f"{folder.path} is not empty and holds no run to resume: choose another directory (--out)")
     if going_on and (differing := changed(folder.config(), config)):
@@ -295,6 +299,8 @@ def train(
     try:
         if place.rank == 0:
             folder.path.mkdir(parents=True, exist_ok=True)
+            if init_from is not None:  # from now on these weights are the run's own, to which --resume auto goes back
+                checkpoint.save(folder.checkpoints, 0, training.tensors(), training.state(), config.fit.keep)
             folder.write(config, about)
             folder.rewind(training.step)
             for line in checkpoint.set_aside(folder.checkpoints, training.step):

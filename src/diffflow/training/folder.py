@@ -16,7 +16,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -79,8 +79,11 @@ class Folder:
 
     def rewind(self, step: int) -> None:
         """Forget what was logged after `step`: a resumed training logs it again."""
-        kept = [line for line in self.lines() if line["step"] <= step]
-        checkpoint.replace_file(self.metrics, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self.keep([line for line in self.lines() if line["step"] <= step])
+
+    def keep(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Let these be the lines of metrics.jsonl."""
+        checkpoint.replace_file(self.metrics, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def newest(self) -> Checkpoint:
         """The newest checkpoint that verifies. Raises RunError or CheckpointError when there is none."""

@@ -172,6 +172,10 @@ class Recorder:
         self.picture(training)
         if self.recent:
             self.log(training)
+        elif self.found:  # the last line stood before this grid was drawn
+            *earlier, last = self.folder.lines()
+            last["log"] |= {f"samples/{k}": v for k, v in self.found.items()}
+            self.folder.keep([*earlier, last])
         for name, player in training.players.items():
             for s in player.config.ema:
                 share = early_share(s, player.config.warmup, player.updates)

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 PATIENCE = 3
+YOUNG = 10  # lines in which a generator may still be on its way from where it started
 WON = 0.995  # the logistic gradient sigmoid(-d) is then below 1 % on almost every sample
 CALIBRATION = 0.15  # odds wrong by more than a step in seven
 SPREAD = 0.35  # a third of the data's width: a cloud that has lost most of its modes
@@ -40,19 +41,20 @@ def signs(line: Mapping[str, Any], before: Sequence[Mapping[str, Any]]) -> dict[
                 f"{player} is sure of itself by {value:.2f} more than it is right: its logit is not the log-ratio, and "
                 f"its gradient is off by as much. Raise a penalty (--game.penalty.real), or lower --{player}.lr"
             )
-        elif name == "spread" and value < SPREAD:
+        elif name == "spread" and value < SPREAD and len(before) >= YOUNG:
             found[key] = (
                 f"the samples are {value:.2f} times as wide as the data: they collapse onto few points. Lower "
-                f"--{player}.lr, let the discriminator take more turns (--game.updates), or raise a penalty"
+                f"--{player}.lr; give what moves them, where it learns, more turns (--move.updates), or a "
+                "discriminator a higher penalty (--game.penalty.real)"
             )
-        elif name == "modes" and value < 0.5:
+        elif name == "modes" and value < 0.5 and len(before) >= YOUNG:
             found[key] = (
                 f"the samples reach {value:.0%} of the modes: the others are lost, and rarely come back. Start again "
                 "with a higher penalty or another game"
             )
     for player, norm in line["grad"].items():
         past = [b["grad"][player] for b in before if player in b["grad"]]
-        if len(past) >= 10 and norm > GROWTH * statistics.median(past) > 0:
+        if len(past) >= YOUNG and norm > GROWTH * statistics.median(past) > 0:
             found[f"{player}/grad"] = (
                 f"the gradient of {player} is {norm / statistics.median(past):.0f} times its median so far: the game "
                 f"is getting out of hand. Lower --{player}.lr or --{player}.clip"

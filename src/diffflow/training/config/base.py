@@ -143,8 +143,9 @@ class TrainConfig:
     sampling: Any  # has `ema`, the width of the weight average to use, or None for the player's first
     needs_start: ClassVar[str] = ""  # what must be trained before, where it must: a new run then needs --init-from
 
-    def __init_subclass__(cls) -> None:
-        FAMILIES[cls.__name__] = cls
+    def __init_subclass__(cls, family: bool = True) -> None:
+        if family:
+            FAMILIES[cls.__name__] = cls
 
     def players(self) -> dict[str, PlayerConfig]:
         """How each player moves."""

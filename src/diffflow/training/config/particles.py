@@ -3,6 +3,7 @@ data alone (drifting, MMD, sliced Wasserstein)."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,17 @@ from torch import Tensor, nn
 
 from ...critic import Discriminator
 from ...generator import FromDenoiser, Generator
-from ...kernels import MMD, CloudField, Drifting, EnergyKernel, GaussianKernel, LaplaceKernel, SlicedWasserstein
+from ...kernels import (
+    MMD,
+    CloudField,
+    Drifting,
+    EnergyKernel,
+    GaussianKernel,
+    LaplaceKernel,
+    Several,
+    SlicedWasserstein,
+)
+from ...models import MODELS
 from ...nets.generator import ConvGenerator, MLPGenerator
 from ...noise import Noise
 from ...objectives.difference import DMD, KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN, SiD
@@ -79,7 +90,7 @@ class GeneratorSampling:
     """Width of the weight average to use; none: the player's first."""
 
 
-class GeneratorConfig(TrainConfig):
+class GeneratorConfig(TrainConfig, family=False):
     """What families with a generator share: a sample costs one evaluation, and there is no equation to solve."""
 
     @property
@@ -105,9 +116,12 @@ class GeneratorConfig(TrainConfig):
         on_step: Callable[[Step], None] | None = None,
     ) -> Trajectory:
         """As for every family; where there are classes and none are asked for, they are drawn at random."""
-        if dials != self.dials or solver is not None or grid is not None:
+        asked = {k: v for k, v in dataclasses.asdict(dials).items() if v != getattr(self.dials, k)}
+        asked |= {k: v for k, v in {"solver": solver, "grid": grid}.items() if v is not None}
+        if asked:
             raise ValueError(
-                f"{dials}: a generator draws in one evaluation and has no dials, solver or grid; leave them out"
+                f"{', '.join(f'{k} = {v}' for k, v in asked.items())}: a generator draws in one evaluation, and has no "
+                "steps, dials, solver or grid; leave it out"
             )
         generator = modules["generator"]
         assert isinstance(generator, Generator)
@@ -165,7 +179,7 @@ class GANConfig(GeneratorConfig):
     @property
     def row(self) -> str:
         loss = self.game.loss
-        return {"vanilla": "gan", "kl": "gan", "chi2": "gan", "saturating": "gan-saturating"}.get(loss, loss)
+        return {"saturating": "gan-saturating"}.get(loss, loss if loss in MODELS else "gan")
 
     def players(self) -> dict[str, PlayerConfig]:
         return {"generator": self.generator, "discriminator": self.discriminator}
@@ -254,15 +268,24 @@ class ScoreGANConfig(GeneratorConfig):
 class DriftingConfig:
     """Toward the data's kernel-weighted mean, away from the samples' own (kernels.Drifting)."""
 
-    bandwidth: float | None = None
-    """Of the kernel exp(-|x-y|/tau); none: the median distance."""
+    temperatures: tuple[float, ...] = (0.1, 0.4)
+    """tau of the kernels exp(-|x-y|/tau), whose fields add up: wide ones to come, narrow ones to settle."""
     gaussian: bool = False
-    """A Gaussian kernel instead: then it is the difference of two kernel scores."""
+    """Gaussian kernels of these widths instead: each field is then the difference of two kernel scores."""
+    others: bool = True
+    """A sample is drawn away from the other ones only, as in the paper; else its own kernel holds it, too."""
 
     row: ClassVar[str] = "drifting-generator"
 
+    def __post_init__(self) -> None:
+        require(
+            len(self.temperatures) > 0 and min(self.temperatures) > 0,
+            f"mover.temperatures = {self.temperatures} must be positive lengths, at least one",
+        )
+
     def build(self, data: Tensor) -> CloudField:
-        return Drifting(data, (GaussianKernel if self.gaussian else LaplaceKernel)(self.bandwidth))
+        kernel = GaussianKernel if self.gaussian else LaplaceKernel
+        return Several([Drifting(data, kernel(tau), self.others) for tau in self.temperatures])
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def class_count(meta: Mapping[str, Any]) -> int:
     require(
         len(classes) != 1,
         f"the data have a single class ({', '.join(map(str, classes))}), and a class-conditional game needs two or "
-        "more: give the data without classes (images not in a subfolder, a table without its class column)",
+        "more: give the data without classes (arrays without labels, a table without its class column)",
     )
     return len(classes)
 
@@ -291,6 +291,7 @@ class DiffusionGANConfig(TrainConfig):
             net,
             time=lambda t: 0.25 * schedule.sigma(t).log(),
             precondition=lambda t: (schedule.sigma(t) ** 2 + std**2).rsqrt(),
+            amplitude=lambda t: std * (schedule.sigma(t) ** 2 + std**2).rsqrt(),
         )
         return {"denoiser": self.model.build(meta), "discriminator": critic}
 
@@ -298,7 +299,8 @@ class DiffusionGANConfig(TrainConfig):
         schedule, ranges = self.sampling.schedule, self.ranges
         source = guided(schedule, modules["denoiser"], guidance).source
         start = self.sampling.start(meta, device_of(modules))
-        return SchedulePath(schedule, source, start, ranges.steps, ranges.gan, ranges.churn)
+        std = float(meta["std"])
+        return SchedulePath(schedule, source, start, ranges.steps, ranges.gan, ranges.churn, reach=std)
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Joint:
         score = ScoreMatching(as_denoiser(modules["denoiser"]), self.loss, self.model.label_dropout)
@@ -331,6 +333,5 @@ def as_critic(module: nn.Module) -> Discriminator:
 def refuse(dials: Dials, **fixed: float) -> None:
     """Raise ValueError for a dial that a family of models does not have, unless it stands where it always does."""
     for name, value in fixed.items():
-        asked = getattr(dials, name)
-        if asked not in (value, 0.0 if name == "gan" else value):
-            raise ValueError(f"{name} = {asked}: this model has no such dial; leave it out")
+        if getattr(dials, name) != value:
+            raise ValueError(f"{name} = {getattr(dials, name):g}: this model has no such dial; leave it out")

@@ -1,0 +1,339 @@
+"""Every family of models through the one loop: it trains, is loaded and sampled, and a resumed run is the
+uninterrupted one to the bit, with its pool or its frozen denoiser; what cannot be meant is refused by name.
+"""
+
+import dataclasses
+import io
+import json
+import shutil
+
+import pytest
+import safetensors.torch
+import torch
+from rich.console import Console
+
+import diffflow as df
+from diffflow.models import MODELS as CATALOGUE
+from diffflow.recipes import MODELS, SCALES, recipe
+from diffflow.training import checkpoint
+from diffflow.training.config import (
+    FAMILIES,
+    ConfigError,
+    ConvGeneratorConfig,
+    MLPGeneratorConfig,
+    ScoreGANConfig,
+    changed,
+    from_dict,
+    from_yaml,
+    replace,
+    to_dict,
+    to_yaml,
+)
+from diffflow.training.fit import train
+from diffflow.training.folder import Folder
+
+# one of each family, and of each of its ways to move
+KINDS = ["gan", "discriminator-flow", "improved-gan-independent", "diffusion-gan", "score-gan", "drifting"]
+GENERATORS = {"gan", "score-gan", "drifting"}
+TINY = {
+    "width": 16, "depth": 1, "embed": 8, "latent": 4, "widths": [8, 8], "layers": 1, "attention": False, "groups": 4,
+    "stages": 3, "warmup": 2,
+}  # fmt: skip
+FIT = {"batch": 16, "steps": 4, "minutes": None, "log_every": 2, "checkpoint_minutes": 1e4, "sample_minutes": 1e4}
+
+
+def shrunk(values):
+    """Settings with every network as small as it may be."""
+    small = {k: v if k not in TINY or v is None else TINY[k] for k, v in values.items()}
+    return {k: shrunk(v) if isinstance(v, dict) else v for k, v in small.items()}
+
+
+def tiny(name, source, **settings):
+    values = shrunk(to_dict(recipe(name, source).config))
+    values["data"]["source"] = source
+    values["fit"] |= FIT | {"tensorboard": False}
+    if "path" in values:
+        values["path"] |= {"steps": 3, "eta": 0.5}  # an untrained discriminator is steep: short steps keep floats close
+    if "ranges" in values:
+        values |= {"ranges": {"gan": 2.0, "churn": 1.0, "steps": [2, 4]}}
+        # D* = y + sigma^2 grad log r + ...: at a high level the rounding of a gradient is no longer small
+        values["sampling"] |= {"steps": 4, "sigma_max": 2.0}
+    return replace(from_dict(values), settings)
+
+
+def quiet():
+    return Console(file=io.StringIO(), width=200)
+
+
+def saved(path):
+    return Folder(path).newest().tensors
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(
+        a[g].keys() == b[g].keys() and all(torch.equal(v, b[g][k]) for k, v in a[g].items()) for g in a
+    )
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory):
+    """A run of a denoiser on each source, for Score GAN to start from."""
+    home = tmp_path_factory.mktemp("scores")
+    presets = {"digits": "digits", "moons": "toy"}
+    return {s: train(tiny(preset, s), home / s, console=quiet()) for s, preset in presets.items()}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, scores):
+    """Runs by (model, source), each trained when first asked for."""
+    home, runs = tmp_path_factory.mktemp("families"), {}
+
+    def run(name, source):
+        if (name, source) not in runs:
+            start = scores[source] if name == "score-gan" else None
+            where = home / f"{name}-{source}"
+            runs[name, source] = train(tiny(name, source), where, init_from=start, console=quiet())
+        return runs[name, source]
+
+    return run
+
+
+# -- settings ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_preset_of_every_size_survives_yaml(name, scale):
+    made = MODELS[name](scale)
+    config = made.config
+    assert (made.name, made.about) == (name, MODELS[name].__doc__)
+    assert made.about.endswith(".")
+    assert from_yaml(to_yaml(config)) == config
+    assert from_yaml(to_yaml(config), recipe("toy").config) == config
+    assert not changed(config, from_dict(to_dict(config)))
+    assert config.row in CATALOGUE
+
+
+def test_families_differ_in_what_they_are_and_in_what_they_hold():
+    configs = {name: MODELS[name]("toy").config for name in KINDS}
+    assert {type(c).__name__ for c in configs.values()} == FAMILIES.keys() - {"ScoreConfig"}
+    for a in KINDS:
+        for b in KINDS:
+            assert (changed(configs[a], configs[b]) == []) == (a == b)
+    assert "type" in changed(configs["gan"], configs["drifting"])
+    assert changed(configs["gan"], replace(configs["gan"], {"game.penalty.real": 3.0})) == ["game.penalty.real"]
+    for key, value in {"discriminator.lr": 9.0, "path.pool": 7, "model.stages": 9, "game.loss": "hinge"}.items():
+        old = configs["discriminator-flow"]
+        assert changed(old, replace(old, {key: value})) == [key]
+
+
+def test_an_unknown_preset_or_setting_is_helped():
+    with pytest.raises(ConfigError, match=r"'discriminator-flo'; did you mean 'discriminator-flow'\?"):
+        recipe("discriminator-flo")
+    with pytest.raises(ConfigError, match=r"type = 'GANConfg' is no family.*did you mean 'GANConfig'\?"):
+        from_dict({"type": "GANConfg"})
+    with pytest.raises(ConfigError, match=r"game.loss = 'hing' is unknown; did you mean 'hinge'\?"):
+        tiny("gan", "moons", **{"game.loss": "hing"})
+
+
+# -- training, loading, sampling --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("source", ["moons", "digits"])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_run_trains_is_loaded_and_sampled(made, name, source):
+    path = made(name, source)
+    run = df.load(path, device="cpu")
+    shape = (2,) if source == "moons" else (1, 8, 8)
+    assert list((path / "samples").glob("*.png"))
+    assert (run.step, run.shape, run.config) == (4, shape, tiny(name, source))
+    labels = None if run.classes is None else torch.arange(6) % 10
+    x = run.sample(6, labels)
+    assert x.last.shape == (6, *shape)
+    assert torch.isfinite(x.last).all()
+    if source == "digits":
+        assert 0 <= x.last.min() <= x.last.max() <= 1
+    assert x.nfe == (1 if name in GENERATORS else 3 * 4 if name == "diffusion-gan" else 2 * 3)
+    parts = [run.sample(3, None if labels is None else labels[k : k + 3], noise=df.Noise(0, first=k)) for k in (0, 3)]
+    torch.testing.assert_close(torch.cat([p.last for p in parts]), x.last, rtol=1e-5, atol=1e-5)
+    log = [line["log"] for line in run.metrics()]
+    assert len(log) >= 2
+    assert all(key.partition("/")[0] in (*run.players, "samples") for line in log for key in line)
+    assert run.players.keys() == run.config.players().keys()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, scores, name):
+    config = tiny(name, "moons", **{"fit.steps": 20})
+    start = scores["moons"] if name == "score-gan" else None
+    whole = train(config, tmp_path / "whole", init_from=start, console=quiet())
+    half = replace(config, {"fit.steps": 10})
+    train(half, tmp_path / "parts", init_from=start, console=quiet())
+    first = saved(tmp_path / "parts")
+    parts = train(config, tmp_path / "parts", resume="auto", console=quiet())
+    a, b = saved(whole), saved(parts)
+    assert same(a, b)
+    assert not same(first, b)
+    kept = {"discriminator-flow": "pool/x", "improved-gan-independent": "pool/k", "diffusion-gan": "1/pool/x"}
+    if name in kept:
+        assert not torch.equal(first["objective"][kept[name]], b["objective"][kept[name]])  # the particles moved on
+    elif name == "score-gan":
+        source = Folder(scores["moons"])
+        width = source.config().denoiser.ema[0]
+        for k, v in saved(source.path)["ema"].items():  # the data's denoiser is the run's average, and stays it
+            if k.startswith(f"denoiser/{width}/"):
+                assert torch.equal(b["objective"][k.replace(f"denoiser/{width}/", "data/")], v)
+    else:
+        assert not b["objective"]
+    assert [line["step"] for line in Folder(parts).lines()] == list(range(2, 21, 2))
+
+
+def test_micro_batches_sum_to_the_batch(tmp_path):
+    """The same samples and streams, summed in another order, for a pool that moves on after each micro-batch's own last
+    turn: all that differs is float32 rounding."""
+    config = tiny("discriminator-flow", "moons", **{"fit.steps": 3, "discriminator.betas": [0.9, 0.99]})
+    one = saved(train(config, tmp_path / "one", console=quiet()))
+    two = saved(train(replace(config, {"fit.accumulate": 2}), tmp_path / "two", console=quiet()))
+    for key in ("pool/k", "pool/cond", "pool/dials"):
+        assert torch.equal(one["objective"][key], two["objective"][key])
+    torch.testing.assert_close(two["objective"]["pool/x"], one["objective"]["pool/x"], rtol=1e-3, atol=1e-4)
+    for k, v in one["players"].items():
+        torch.testing.assert_close(two["players"][k], v, rtol=1e-3, atol=1e-4)
+
+
+def test_likelihood_where_there_is_a_velocity(made):
+    for name in ("discriminator-flow", "diffusion-gan"):
+        run = df.load(made(name, "moons"), device="cpu")
+        value = run.log_prob(df.TOYS["moons"]().sample(4)).value
+        assert torch.isfinite(value).all()
+    with pytest.raises(ValueError, match="a generator has no equation"):
+        df.load(made("gan", "moons")).log_prob(torch.zeros(2, 2))
+
+
+# -- dials ------------------------------------------------------------------------------------------------------------
+def test_dials_outside_their_training_warn_and_the_equation_is_the_sampler(made):
+    run = df.load(made("diffusion-gan", "moons"), device="cpu")
+    with pytest.warns(UserWarning, match=r"gan=5 is outside \[0, 2\]"):
+        run.sample(3, gan=5.0)
+    with pytest.warns(UserWarning, match=r"steps=9 is outside \[2, 4\]"):
+        run.sample(3, steps=9)
+    assert run.sample(3, gan=0.0).nfe == 4  # the score alone, of which any number of steps is known
+    assert run.sample(3, gan=0.0, steps=9).nfe == 9
+    moved = [run.sample(3, gan=g, churn=z).last for g, z in ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))]
+    assert not torch.equal(moved[0], moved[1])
+    assert not torch.equal(moved[1], moved[2])
+    assert run.sde().needs(0.3).ratio
+    assert not run.sde(gan=0.0).needs(0.3).ratio
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("discriminator-flow", {"churn": 1.0}, "churn = 1: this model has no such dial"),
+        ("discriminator-flow", {"gan": 0.0}, "gan = 0: this model has no such dial"),
+        ("discriminator-flow", {"guidance": 2.0}, "guidance = 2: this model has no such dial"),
+        ("gan", {"steps": 5}, "steps = 5: a generator draws in one evaluation"),
+        ("gan", {"churn": 0.5}, "churn = 0.5: a generator"),
+        ("gan", {"gan": 1.0}, "gan = 1.0: a generator"),
+        ("drifting", {"guidance": 2.0}, "guidance = 2.0: a generator"),
+        ("score-gan", {"solver": df.Euler()}, r"solver = Euler.*: a generator"),
+        ("diffusion-gan", {"gan": -1.0}, "gan=-1.0 positive"),
+        ("diffusion-gan", {"churn": -1.0}, "churn=-1.0 not negative"),
+        ("diffusion-gan", {"steps": 0}, "steps=0 must be at least 1"),
+        ("diffusion-gan", {"guidance": 2.0}, "guidance = 2.0 needs classes"),
+    ],
+)
+def test_dials_that_a_model_does_not_have_are_named(made, name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        df.load(made(name, "moons"), device="cpu").sample(3, **arguments)
+
+
+def test_a_run_without_a_discriminator_has_no_gan(scores):
+    with pytest.raises(ValueError, match=r"gan = 1.0 weighs the log-ratio, and this run has no discriminator"):
+        df.load(scores["moons"]).sample(3, gan=1.0)
+
+
+# -- what cannot be meant ---------------------------------------------------------------------------------------------
+class Flat(torch.nn.Module):
+    """A generator's net that makes samples of one number too few."""
+
+    latent_shape, classes = (4,), 0
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 1)
+
+    def forward(self, z, cond=None):
+        return self.linear(z)
+
+
+def test_a_generator_of_the_wrong_shape_is_refused(tmp_path, monkeypatch):
+    nets = dataclasses.replace(tiny("gan", "digits").model, generator=MLPGeneratorConfig())
+    vectors = dataclasses.replace(tiny("gan", "digits"), model=nets)
+    images = dataclasses.replace(tiny("drifting", "moons"), model=ConvGeneratorConfig())
+    with pytest.raises(ConfigError, match="MLPGeneratorConfig is for vectors"):
+        train(vectors, tmp_path / "a", console=quiet())
+    with pytest.raises(ConfigError, match="ConvGeneratorConfig is for images"):
+        train(images, tmp_path / "b", console=quiet())
+    monkeypatch.setattr(MLPGeneratorConfig, "build", lambda self, shape, classes: Flat())
+    with pytest.raises(ValueError, match=r"made samples of shape \(1,\), but the data have shape \(2,\)"):
+        train(tiny("drifting", "moons"), tmp_path / "c", console=quiet())
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("name", ["discriminator-flow", "diffusion-gan"])
+def test_a_path_needs_a_discriminator_that_is_told_the_time(tmp_path, monkeypatch, name):
+    config, built = tiny(name, "moons"), type(tiny(name, "moons")).build
+
+    def untimed(self, meta):
+        players = built(self, meta)
+        players["discriminator"].timed = False
+        return players
+
+    monkeypatch.setattr(type(config), "build", untimed)
+    with pytest.raises(ValueError, match="not told the time"):
+        train(config, tmp_path / "run", console=quiet())
+    assert not (tmp_path / "run").exists()
+
+
+def test_score_gan_starts_from_a_denoiser_of_the_same_data(tmp_path, scores, made):
+    config = tiny("score-gan", "moons")
+    out = tmp_path / "run"
+    with pytest.raises(ConfigError, match=r"needs a trained denoiser of the same data.*--init-from"):
+        train(config, out, console=quiet())
+    with pytest.raises(ConfigError, match=r"has no denoiser \(it has discriminator, generator\): name one"):
+        train(config, out, init_from=made("gan", "moons"), console=quiet())
+    with pytest.raises(ConfigError, match="do not fit this network"):
+        train(config, out, init_from=scores["digits"], console=quiet())
+    with pytest.raises(ConfigError, match="do not fit this network"):
+        train(replace(config, {"model.net.width": 24}), out, init_from=scores["moons"], console=quiet())
+    with pytest.raises(ConfigError, match="not a GANConfig"):
+        ScoreGANConfig().after(Folder(made("gan", "moons")).config())
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["score-gan", "gan"])
+def test_a_run_killed_before_its_first_checkpoint_keeps_the_weights_it_started_from(tmp_path, scores, made, name):
+    config, source = tiny(name, "moons"), scores["moons"] if name == "score-gan" else made("gan", "moons")
+    whole = train(config, tmp_path / "run", init_from=source, console=quiet())
+    first = "checkpoints/00000000"  # all that a run leaves that is killed before it has named itself (config.yaml)
+    shutil.copytree(whole / first, tmp_path / "killed" / first)
+    assert same(saved(whole), saved(train(config, tmp_path / "killed", resume="auto", console=quiet())))
+
+
+@pytest.mark.parametrize(
+    ("name", "lost", "message"),
+    [("discriminator-flow", "pool/x", "no particle pool"), ("score-gan", "data/", "lacks the data's denoiser")],
+)
+def test_a_checkpoint_without_the_objective_s_state_is_named(tmp_path, made, name, lost, message):
+    path = shutil.copytree(made(name, "moons"), tmp_path / "run")
+    last = Folder(path).newest().path
+    kept = {k: v for k, v in saved(path)["objective"].items() if not k.startswith(lost)}
+    content = safetensors.torch.save(kept)
+    (last / "objective.safetensors").write_bytes(content)
+    manifest = json.loads((last / "manifest.json").read_text())
+    manifest["objective.safetensors"] = {
+        "sha256": checkpoint.hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+    }
+    (last / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(checkpoint.CheckpointError, match=message):
+        train(replace(Folder(path).config(), {"fit.steps": 6}), path, resume="auto", console=quiet())
+    assert df.load(path).sample(2).last.shape == (2, 2)  # samples need the players only

@@ -1,0 +1,78 @@
+"""Signs of a training that goes wrong: said when they have stood for a while, once, and not of a young generator."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from diffflow.recipes import recipe
+from diffflow.training import watch
+from diffflow.training.config import replace
+from diffflow.training.fit import train
+from diffflow.training.folder import Folder
+from diffflow.training.watch import PATIENCE, YOUNG, Watch
+
+
+def line(**log):
+    return {"log": {k.replace("_", "/"): v for k, v in log.items()}, "grad": {}}
+
+
+@pytest.mark.parametrize(
+    ("sign", "wrong", "right", "words"),
+    [
+        ("discriminator_accuracy", 0.999, 0.9, "it has won"),
+        ("discriminator_calibration", 0.3, 0.05, "its logit is not the log-ratio"),
+        ("generator_spread", 0.1, 0.9, "0.10 times as wide as the data"),
+        ("samples_modes", 0.25, 0.9, "reach 25% of the modes"),
+    ],
+)
+def test_a_sign_that_stands_is_said_once(sign, wrong, right, words):
+    seen = Watch()
+    for _ in range(YOUNG):
+        assert seen.see(line(**{sign: right})) == []
+    said = [seen.see(line(**{sign: wrong})) for _ in range(2 * PATIENCE)]
+    assert [len(s) for s in said] == [0] * (PATIENCE - 1) + [1] + [0] * PATIENCE
+    assert words in said[PATIENCE - 1][0]
+    seen.see(line(**{sign: right}))  # it passes, comes back, and is worth another word
+    assert [len(seen.see(line(**{sign: wrong}))) for _ in range(PATIENCE)] == [0] * (PATIENCE - 1) + [1]
+
+
+def test_what_is_not_measured_in_a_line_keeps_its_count():
+    seen = Watch()
+    for _ in range(YOUNG):
+        seen.see(line())
+    said = []
+    for _ in range(PATIENCE):
+        said += seen.see(line(samples_modes=0.1))
+        said += seen.see(line())
+    assert len(said) == 1
+
+
+def test_a_young_generator_may_be_narrow():
+    seen = Watch()
+    assert not any(seen.see(line(generator_spread=0.01)) for _ in range(YOUNG))
+    assert any(seen.see(line(generator_spread=0.01)) for _ in range(PATIENCE))
+
+
+def test_a_gradient_out_of_hand_is_measured_by_its_own_past():
+    seen = Watch()
+    for size in (1.0, 2.0) * YOUNG:
+        assert seen.see({"log": {}, "grad": {"generator": size}}) == []
+    said = [seen.see({"log": {}, "grad": {"generator": 1.5 * watch.GROWTH * 2}}) for _ in range(PATIENCE)]
+    assert "--generator.lr" in said[-1][0]
+
+
+def test_the_last_grid_is_judged_too(tmp_path):
+    """Modes of the averaged weights stand in the last line, also where that line was due before the grid."""
+    console = Console(file=io.StringIO())
+    config = replace(
+        recipe("drifting").config,
+        {"data.source": "8gaussians", "fit.steps": 4, "fit.minutes": None, "fit.batch": 16, "fit.tensorboard": False},
+    )
+    for every in (2, 3):
+        path = train(replace(config, {"fit.log_every": every}), tmp_path / str(every), console=console)
+        *earlier, last = Folder(path).lines()
+        assert last["step"] == 4
+        assert 0 <= last["log"]["samples/modes"] <= 1
+        assert 0 <= last["log"]["samples/within"] <= 1
+        assert not any("samples/modes" in one["log"] for one in earlier)
