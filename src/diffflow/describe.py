@@ -76,11 +76,8 @@ def rows(config: Mapping) -> list[tuple[str, str]]:
     if family == "DiscriminatorFlowConfig":
         path = config["path"]
         noised = f"noised less and less, from {path['noise']:g} to {path['noise_end']:g} of its standard deviation"
-        speed = (
-            f"{path['eta']:g} times the data's variance"
-            if path["noise"]
-            else f"−<i>η</i> <i>l</i>′(<i>d</i>), <i>η</i> = {path['eta']:g}"
-        )
+        size = f"{path['eta']:g} × entries of a sample × the data’s variance"
+        speed = size if path["noise"] else f"−<i>η</i> <i>l</i>′(<i>d</i>), <i>η</i> = {size}"
         entropy = f"−{path['entropy']:g}: noise that flattens the law" if path["entropy"] else "0: no noise"
         stages = config["model"]["stages"]
         which = "one discriminator" if stages is None else f"{stages} independent discriminators, one per interval,"

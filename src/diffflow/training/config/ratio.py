@@ -117,8 +117,10 @@ class PathConfig:
 
     steps: int = 25
     """Steps N; the discriminator is trained at their times."""
-    eta: float = 5.0
-    """Speed of the flow for data of unit variance: dx = -eta l'(d) grad d dt; for the improved GAN eta grad d dt."""
+    eta: float = 0.5
+    """Speed: dx = -speed l'(d) grad d dt (improved GAN: speed grad d dt), speed = eta x entries of a sample x variance
+    of the data. A logit that tells samples a typical distance apart has slopes that fall with both, so that one eta
+    moves points and pictures alike."""
     noise: float = 0.0
     """Noise of the real samples at t = 0, in units of the data's standard deviation, falling to noise_end at t = 1
     (improved GAN); 0: clean at all times (Discriminator Flow)."""
@@ -207,12 +209,13 @@ class DiscriminatorFlowConfig(TrainConfig):
     def flow(self, ratio: Ratio, meta: Mapping[str, Any], device: torch.device) -> DiffFlow:
         """The equation of the particles."""
         path, std = self.path, float(meta["std"])
+        speed = path.eta * math.prod(meta["shape"]) * std**2
         width = path.spread * math.hypot(std, path.noise * std)
         start = Gaussian(torch.full(tuple(meta["shape"]), float(meta["mean"])), width).to(device)
         if path.noise:
-            sde = improved_gan(VE(path.noise_end * std, path.noise * std), ratio, path.eta * std**2, start)
+            sde = improved_gan(VE(path.noise_end * std, path.noise * std), ratio, speed, start)
         else:
-            sde = discriminator_flow(ratio, self.game.game.speed, path.eta * std**2, start)
+            sde = discriminator_flow(ratio, self.game.game.speed, speed, start)
         return continued(sde, -path.entropy * std**2) if path.entropy else sde
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> PathRatio:

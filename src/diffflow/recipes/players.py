@@ -1,0 +1,277 @@
+"""By model: games, particle flows and generators, in the scale that fits the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from ..critic import Penalty
+from ..objectives.difference import LogUniformLevels, ScoreGAN
+from ..training.config import (
+    ConvCriticConfig,
+    ConvGeneratorConfig,
+    DiffusionGANConfig,
+    DiffusionGANSampling,
+    DiscriminatorFlowConfig,
+    DriftingConfig,
+    FieldConfig,
+    FitConfig,
+    GameConfig,
+    GANConfig,
+    GANNets,
+    MLPCriticConfig,
+    MLPGeneratorConfig,
+    MMDConfig,
+    MoveConfig,
+    PathConfig,
+    PathCriticConfig,
+    PlayerConfig,
+    RangesConfig,
+    ScoreConfig,
+    ScoreGANConfig,
+    SlicedWassersteinConfig,
+    TrainConfig,
+)
+from .base import MODELS, Recipe
+from .diffusion import cifar10, demo, mnist, table, toy
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What fits a kind of data: the diffusion recipe whose data, denoiser and budget are taken over, and the networks
+    of the other players.
+
+    lr, decay   of the players of a game, and the step from which their rate falls
+    penalty     weight of R1 and R2 in a game with a generator
+    eta, hold   speed and weight of R2 of a Discriminator Flow; in the plane a firmer hand, since a particle that
+                overshoots narrow modes is lost
+    temperatures   of drifting, in the units of a distance between samples
+    """
+
+    diffusion: Callable[[], Recipe]
+    critic: MLPCriticConfig | ConvCriticConfig
+    generator: MLPGeneratorConfig | ConvGeneratorConfig
+    batch: int
+    lr: float
+    decay: int
+    penalty: float
+    eta: float
+    hold: float
+    temperatures: tuple[float, ...]
+
+    @property
+    def vectors(self) -> bool:
+        return isinstance(self.critic, MLPCriticConfig)
+
+    @property
+    def base(self) -> ScoreConfig:
+        config = self.diffusion().config
+        assert isinstance(config, ScoreConfig)
+        return config
+
+    @property
+    def fit(self) -> FitConfig:
+        return replace(self.base.fit, batch=self.batch)
+
+
+SCALES = {
+    "toy": Scale(
+        toy,
+        MLPCriticConfig(64, 3, waves=32),
+        MLPGeneratorConfig(2, 96, 3, waves=16),
+        batch=128,
+        lr=1e-3,
+        decay=500,
+        penalty=0.003,
+        eta=0.5,
+        hold=0.02,
+        temperatures=(0.03, 0.15, 0.5),
+    ),
+    "table": Scale(
+        table,
+        MLPCriticConfig(256, 3),
+        MLPGeneratorConfig(32, 256, 3),
+        batch=128,
+        lr=5e-4,
+        decay=1000,
+        penalty=0.01,
+        eta=0.5,
+        hold=0.02,
+        temperatures=(0.2, 0.6),
+    ),
+    "digits": Scale(
+        demo,
+        ConvCriticConfig((24, 48)),
+        ConvGeneratorConfig(32, (64, 32)),
+        batch=64,
+        lr=1e-3,
+        decay=1000,
+        penalty=0.01,
+        eta=0.6,
+        hold=0.005,
+        temperatures=(1.0, 3.0),
+    ),
+    "mnist": Scale(
+        mnist,
+        ConvCriticConfig((16, 32, 64)),
+        ConvGeneratorConfig(64, (64, 32, 16)),
+        batch=64,
+        lr=1e-3,
+        decay=1000,
+        penalty=0.01,
+        eta=0.6,
+        hold=0.05,
+        temperatures=(2.0, 6.0),
+    ),
+    "cifar10": Scale(
+        cifar10,
+        ConvCriticConfig((128, 256, 512)),
+        ConvGeneratorConfig(128, (512, 256, 128)),
+        batch=256,
+        lr=2e-4,
+        decay=20_000,
+        penalty=0.01,
+        eta=0.6,
+        hold=0.05,
+        temperatures=(4.0, 12.0),
+    ),
+}
+
+
+Make = TypeVar("Make", bound=Callable[[Scale], TrainConfig])
+
+
+def model(make: Make) -> Make:
+    """Enter a model's settings into MODELS under its function's name, with the first line of its docstring."""
+    enter(make.__name__.replace("_", "-"), (make.__doc__ or "").split("\n")[0], make)
+    return make
+
+
+def enter(name: str, about: str, make: Callable[[Scale], TrainConfig]) -> None:
+    def build(scale: str) -> Recipe:
+        return Recipe(name, about, make(SCALES[scale]))
+
+    build.__doc__ = about
+    MODELS[name] = build
+
+
+def adversary(scale: Scale) -> PlayerConfig:
+    """Adam without memory of the gradient: in a game yesterday's gradient is of another opponent."""
+    return PlayerConfig(lr=scale.lr, betas=(0.0, 0.99), warmup=0, clip=None, decay=scale.decay)
+
+
+def played(loss: str) -> Callable[[Scale], GANConfig]:
+    def make(scale: Scale) -> GANConfig:
+        weight = scale.penalty
+        penalty = Penalty(between=10.0 * weight, centre=1.0) if loss == "ipm" else Penalty(real=weight, fake=weight)
+        return GANConfig(
+            scale.base.data,
+            GANNets(scale.generator, scale.critic),
+            GameConfig(loss, penalty),
+            MoveConfig(updates=1),
+            adversary(scale),
+            adversary(scale),
+            scale.fit,
+        )
+
+    return make
+
+
+for name, loss, about in (
+    ("gan", "vanilla", "A generator and a discriminator, non-saturating loss."),
+    (
+        "gan-saturating",
+        "saturating",
+        "The GAN of the first paper's minimax game: slow where the discriminator is sure.",
+    ),
+    ("gan-kl", "kl", "A GAN whose samples descend KL(p|q): the log-ratio's gradient at unit speed."),
+    ("lsgan", "lsgan", "A GAN with least-squares losses."),
+    ("hinge", "hinge", "A GAN with the hinge loss."),
+    ("ipm", "ipm", "A GAN whose discriminator is a witness of bounded slope (WGAN-GP)."),
+    ("relativistic", "relativistic", "A GAN whose samples are judged against real partners (R3GAN)."),
+    ("fgan-kl", "fgan-kl", "An f-GAN for KL(p|q)."),
+    ("fgan-pearson", "fgan-pearson", "An f-GAN for Pearson's chi-squared divergence."),
+):
+    enter(name, about, played(loss))
+
+
+@model
+def discriminator_flow(scale: Scale) -> DiscriminatorFlowConfig:
+    """Particles moved by one discriminator along their own path; no generator, no score."""
+    return DiscriminatorFlowConfig(
+        scale.base.data,
+        PathCriticConfig(scale.critic),
+        GameConfig("vanilla", Penalty(fake=scale.hold)),
+        PathConfig(steps=25, eta=scale.eta),
+        adversary(scale),
+        scale.fit,
+    )
+
+
+@model
+def improved_gan(scale: Scale) -> DiscriminatorFlowConfig:
+    """One shared discriminator, told the time; the data's noise falls along the path, and particles follow."""
+    base = discriminator_flow(scale)
+    return replace(base, game=replace(base.game, loss="kl"), path=PathConfig(steps=25, eta=scale.eta, noise=0.5))
+
+
+@model
+def improved_gan_independent(scale: Scale) -> DiscriminatorFlowConfig:
+    """The same with an independent discriminator per step."""
+    base = improved_gan(scale)
+    return replace(base, model=replace(base.model, stages=10), path=replace(base.path, steps=10))
+
+
+@model
+def diffusion_gan(scale: Scale) -> DiffusionGANConfig:
+    """Score and discriminator together, with the dials gan, churn and steps free at sampling."""
+    base = scale.base
+    return DiffusionGANConfig(
+        base.data,
+        base.model,
+        scale.critic,
+        base.loss,
+        GameConfig("vanilla", Penalty(real=scale.penalty, fake=scale.penalty)),
+        RangesConfig(),
+        base.denoiser,
+        adversary(scale),
+        replace(scale.fit, batch=512 if scale.vectors else scale.fit.batch),
+        DiffusionGANSampling(churn=1.0),
+    )
+
+
+@model
+def score_gan(scale: Scale) -> ScoreGANConfig:
+    """A generator moved by two scores, the data's (--init-from RUN) and its own samples'; one evaluation a sample."""
+    base, fake = scale.base, PlayerConfig(lr=1e-3, betas=(0.0, 0.99), warmup=0)
+    if scale.vectors:  # narrow modes far apart: a nearer start keeps them all, and low levels draw them sharply
+        generator = PlayerConfig(lr=5e-4, betas=(0.0, 0.99), warmup=0, clip=None, decay=1000)
+        pull, levels = ScoreGAN(power=1.5), LogUniformLevels(0.02, 2.0)
+        return ScoreGANConfig(base.data, base.model, 1.0, pull, levels, generator=generator, fake=fake, fit=scale.fit)
+    generator = PlayerConfig(lr=1e-4, betas=(0.0, 0.99), warmup=0, clip=None)
+    levels = LogUniformLevels(0.05, 3.0)
+    return ScoreGANConfig(base.data, base.model, 3.0, levels=levels, generator=generator, fake=fake, fit=scale.fit)
+
+
+def moved(scale: Scale, mover: DriftingConfig | MMDConfig | SlicedWassersteinConfig) -> FieldConfig:
+    player = PlayerConfig(lr=scale.lr, betas=(0.9, 0.99), clip=None, decay=scale.decay)
+    return FieldConfig(scale.base.data, scale.generator, mover, MoveConfig(), player, replace(scale.fit, batch=256))
+
+
+@model
+def drifting(scale: Scale) -> FieldConfig:
+    """A generator whose samples drift to the data's kernel mean, and from each other."""
+    return moved(scale, DriftingConfig(scale.temperatures, others=not scale.vectors))
+
+
+@model
+def mmd_generator(scale: Scale) -> FieldConfig:
+    """A generator that descends the maximum mean discrepancy."""
+    return moved(scale, MMDConfig())
+
+
+@model
+def sw_generator(scale: Scale) -> FieldConfig:
+    """A generator that descends the sliced Wasserstein distance."""
+    return moved(scale, SlicedWassersteinConfig())
