@@ -6,7 +6,8 @@ confidence, evaluations per sample, seconds of sampling, what training took and 
 
     python benchmarks/mnist.py path/to/mnist --lenet path/to/lenet.pth --runs runs/mnist-edm runs/mnist-gan
 
-The JSON gains one entry a run; runs that are in it already are skipped (--again measures them anew).
+The JSON gains one entry a run. Runs that are in it already, at the step and with the settings of now, are skipped
+(--again measures them anew).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from torch import Tensor
 
 import diffflow as df
 from diffflow import figures, metrics
+from diffflow.training.config import to_dict
 
 
 def portable(words: list[str]) -> list[str]:
@@ -36,6 +38,12 @@ def portable(words: list[str]) -> list[str]:
 def bytes_of(x: Tensor) -> Tensor:
     """Images in [0, 1] as they would be saved."""
     return (x * 255.0).round().to(torch.uint8)
+
+
+def asked(run: df.Run, n: int, seed: int) -> dict[str, Any]:
+    """What decides an entry, in its JSON form."""
+    settings = {"step": run.step, "config": to_dict(run.config), "samples": n, "seed": seed}
+    return json.loads(json.dumps(settings))
 
 
 def measure(
@@ -56,6 +64,7 @@ def measure(
     about = run.versions
     last = run.metrics()[-1] if run.metrics() else {}
     entry = {
+        "asked": asked(run, n, seed),
         "metrics": [m.to_dict() for m in found],
         "evaluations": path.nfe,
         "dials": {"steps": dials.steps, "gan": dials.gan, "churn": dials.churn, "guidance": dials.guidance},
@@ -92,9 +101,10 @@ def main() -> None:
     file = args.out / "mnist.json"
     record: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"runs": {}}
     for path in args.runs:
-        if path.name in record["runs"] and not args.again:
+        run = df.load(path, device=args.device)
+        if record["runs"].get(path.name, {}).get("asked") == asked(run, args.n, args.seed) and not args.again:
             continue
-        entry, x = measure(df.load(path, device=args.device), judge, real, held, args.n, args.seed)
+        entry, x = measure(run, judge, real, held, args.n, args.seed)
         figures.save(args.out / f"{path.name}.png", figures.png(figures.grid(x[:100] / 255.0, columns=10)))
         record["runs"][path.name] = entry
         record |= {

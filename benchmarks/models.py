@@ -1,12 +1,15 @@
 """One table of every model: the rows of `diffflow.models`, measured on two toys and on digits.
 
 A cell is (model, dataset, seed): train within a stated budget, or move particles, then sample and measure. Its outcome
-is one JSON file under --out, so the script can be stopped at any time; finished cells are skipped, unfinished runs go
-on from their checkpoint. Models that need a data score share one denoiser per dataset and seed, trained once, under
---runs. `--table` only writes docs/models.md from the JSON files; a cell that is missing is shown as missing.
+is one JSON file under --out (with a picture beside it: of digits, and of 25 Gaussians at seed 0), so the script can be
+stopped at any time. Finished cells are skipped as long as the settings that are stored with them are those of now;
+unfinished runs go on from their checkpoint. Models that need a data score share one denoiser per dataset and seed,
+trained once, under --runs. `--table` only writes docs/models.md from the JSON files; a cell that is missing is shown as
+missing.
 
     python benchmarks/models.py --workers 2
     python benchmarks/models.py --only gan hinge --dataset 25gaussians
+    python benchmarks/models.py --only gan score-gan discriminator-flow --dataset digits --digits-minutes 10
     python benchmarks/models.py --table
     python benchmarks/models.py --quick --out /tmp/quick       every cell in seconds, to see that it works
 
@@ -17,12 +20,13 @@ samples against the 500 held-out images (the floor: 500 training images), k = 5,
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -36,10 +40,10 @@ from rich.console import Console
 from torch import Tensor
 
 import diffflow as df
-from diffflow import flows, metrics
+from diffflow import figures, flows, metrics
 from diffflow.models import MODELS
 from diffflow.recipes import recipe
-from diffflow.training.config import ScoreGANConfig, replace, to_dict
+from diffflow.training.config import ScoreGANConfig, TrainConfig, replace, to_dict, to_yaml
 from diffflow.training.fit import train
 from diffflow.training.folder import environment
 
@@ -83,11 +87,12 @@ def seeds(dataset: str, quick: bool) -> range:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Samples in data units, network evaluations each, what it took, and the classes asked for."""
+    """Samples in data units, network evaluations each, the runs that they rest on, in the order of their training, and
+    the classes asked for."""
 
     x: Tensor
     nfe: int
-    settings: dict[str, Any]
+    runs: Sequence[df.Run] = ()
     labels: Tensor | None = None
 
 
@@ -112,60 +117,115 @@ def needs_denoiser(cell: Cell) -> bool:
     return flow is None or (cell.dataset == "digits" and flows.FLOWS[flow].needs_score)
 
 
-# -- a cell ------------------------------------------------------------------------------------------------------------
-def fitted(name: str, dataset: str, seed: int, budget: Budget, runs: Path, begin: df.Run | None = None) -> df.Run:
-    """The run of a preset on a dataset, trained to the end of the budget (resumed where it stopped).
+# -- what a cell is ----------------------------------------------------------------------------------------------------
+def trainer(name: str, dataset: str, seed: int, budget: Budget) -> TrainConfig:
+    """The settings of a preset on a dataset."""
+    config = recipe(name, dataset).config
+    if isinstance(config, ScoreGANConfig):
+        config = config.after(scorer(dataset, seed, budget))
+    minutes = budget.minutes(dataset)
+    settings = {"data.source": dataset, "fit.seed": seed, "fit.minutes": minutes, "fit.steps": None}
+    return replace(config, settings | {"fit.sample_minutes": 1e6, "fit.tensorboard": False})
 
+
+def scorer(dataset: str, seed: int, budget: Budget) -> TrainConfig:
+    """The settings of the score model that all score-based rows of a dataset and seed share."""
+    return trainer("demo" if dataset == "digits" else "toy", dataset, seed, budget)
+
+
+def flow_steps(flow: str, budget: Budget) -> int:
+    return 10 if budget.quick else flows.FLOWS[flow].steps
+
+
+def asked(cell: Cell, budget: Budget) -> dict[str, Any]:
+    """Everything that decides a cell's outcome, as it would be done now; kept with the outcome, in its JSON form."""
+    name, flow = option(cell.model, "--preset"), option(cell.model, "--model")
+    settings: dict[str, Any] = {"samples": budget.samples(cell.dataset)}
+    if flow is not None:
+        settings |= {"flow": flow, "steps": flow_steps(flow, budget)}
+    if name is not None:
+        settings |= {"config": to_dict(trainer(name, cell.dataset, cell.seed, budget))}
+    if needs_denoiser(cell):
+        settings |= {"denoiser": to_dict(scorer(cell.dataset, cell.seed, budget))}
+    settings |= {"dials": {k: str(v) for k, v in DIALS.get(cell.model, {}).items()}}
+    return json.loads(json.dumps(settings))
+
+
+def current(cell: Cell, budget: Budget, out: Path) -> bool:
+    """Whether the cell is finished, with the settings of now."""
+    file = out / f"{cell.name}.json"
+    return file.exists() and json.loads(file.read_text())["settings"] == asked(cell, budget)
+
+
+# -- a cell ------------------------------------------------------------------------------------------------------------
+def fitted(config: TrainConfig, label: str, budget: Budget, runs: Path, begin: df.Run | None = None) -> df.Run:
+    """The run of these settings, trained to the end of the budget (resumed where it stopped).
+
+    label  what its directory is called, before a hash of the settings: others make another run
     begin  the run to start from, where the model needs one
     """
-    out = runs / f"{name}--{dataset}--{seed}"
-    settings = {"data.source": dataset, "fit.seed": seed, "fit.minutes": budget.minutes(dataset), "fit.steps": None}
-    settings |= {"fit.sample_minutes": 1e6, "fit.tensorboard": False}
-    config = recipe(name, dataset).config
-    if isinstance(config, ScoreGANConfig) and begin is not None:
-        config = config.after(begin.config)
+    text = to_yaml(config) + (to_yaml(begin.config) if begin is not None else "")
+    out = runs / f"{label}--{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     resume = "auto" if out.exists() else None
     start = None if resume or begin is None else begin.path
-    train(replace(config, settings), out, resume=resume, init_from=start, device=budget.device, console=SILENT)
+    train(config, out, resume=resume, init_from=start, device=budget.device, console=SILENT)
     return df.load(out, device=budget.device)
 
 
 def denoiser(dataset: str, seed: int, budget: Budget, runs: Path) -> df.Run:
     """The score model that all score-based rows of a dataset and seed share."""
-    return fitted("demo" if dataset == "digits" else "toy", dataset, seed, budget, runs)
+    return fitted(scorer(dataset, seed, budget), f"denoiser--{dataset}--{seed}", budget, runs)
 
 
-def draw(cell: Cell, budget: Budget, runs: Path) -> tuple[Drawn, df.Run | None]:
-    """Samples of a cell, and the run they come from."""
+def draw(cell: Cell, budget: Budget, runs: Path) -> Drawn:
+    """Samples of a cell."""
     n, noise = budget.samples(cell.dataset), df.Noise(cell.seed).fork("samples")
-    run = denoiser(cell.dataset, cell.seed, budget, runs) if needs_denoiser(cell) else None
+    begin = denoiser(cell.dataset, cell.seed, budget, runs) if needs_denoiser(cell) else None
+    behind = [] if begin is None else [begin]
     flow = option(cell.model, "--model")
     if flow is not None:
-        return move(flow, cell, run, n, noise, budget.quick), run
+        return move(flow, cell, behind, n, noise, budget)
     name, dials = option(cell.model, "--preset"), DIALS.get(cell.model, {})
     if name is not None:
-        run = fitted(name, cell.dataset, cell.seed, budget, runs, run)
-    assert run is not None
+        behind.append(fitted(trainer(name, cell.dataset, cell.seed, budget), cell.name, budget, runs, begin))
+    run = behind[-1]
     labels = torch.arange(n) % len(run.classes) if run.classes else None
     path = run.sample(n, cond=labels, noise=noise, **dials)
-    settings = to_dict(run.config) | {"dials": {k: str(v) for k, v in dials.items()}}
-    return Drawn(path.last, path.nfe, settings, labels), run
+    return Drawn(path.last, path.nfe, behind, labels)
 
 
-def move(flow: str, cell: Cell, run: df.Run | None, n: int, noise: df.Noise, quick: bool) -> Drawn:
+def move(flow: str, cell: Cell, behind: list[df.Run], n: int, noise: df.Noise, budget: Budget) -> Drawn:
     """The flow toward the law of a toy, or toward the training images with the learned score."""
-    steps = 10 if quick else None
+    steps = flow_steps(flow, budget)
     if cell.dataset in df.TOYS:
         sde, x0, steps = flows.build(flow, df.TOYS[cell.dataset](), particles=n, steps=steps, noise=noise)
         path = df.sample(sde, x0, steps, noise=noise)
-        return Drawn(path.last, path.nfe, {"flow": flow, "steps": steps})
-    data = df.data.load(cell.dataset)
+        return Drawn(path.last, path.nfe)
+    data, run = df.data.load(cell.dataset), behind[-1] if behind else None
     score = None if run is None else run.denoiser
     sde, x0, steps = flows.build(flow, data.encode(data.x), score=score, particles=n, steps=steps, noise=noise)
     # particles that do not see each other can have classes of their own
     labels = None if sde.cloud or run is None or not run.classes else torch.arange(n) % len(run.classes)
     path = df.sample(sde, x0, steps, noise=noise, cond=labels)
-    return Drawn(data.decode(path.last), path.nfe, {"flow": flow, "steps": steps}, labels)
+    return Drawn(data.decode(path.last), path.nfe, behind, labels)
+
+
+def trained(runs: Sequence[df.Run]) -> dict[str, Any]:
+    """What the training behind a cell took: `minutes` in all, of which `denoiser_minutes` where it began from one."""
+    if not runs:
+        return {}
+    minutes = [run.metrics()[-1]["seconds"] / 60 for run in runs]
+    found = {"run": runs[-1].path.name, "steps": runs[-1].step, "minutes": round(sum(minutes), 3)}
+    return found if len(runs) == 1 else found | {"denoiser_minutes": round(minutes[0], 3)}
+
+
+def picture(cell: Cell, drawn: Drawn) -> bytes | None:
+    """A hundred digits, class by column where there are classes, or the cloud on 25 Gaussians at the first seed."""
+    if cell.dataset == "digits":
+        return figures.png(figures.grid(drawn.x[:100], columns=10))
+    if (cell.dataset, cell.seed) == ("25gaussians", 0):
+        return figures.png(figures.scatter(drawn.x, truth=df.TOYS[cell.dataset]().sample(len(drawn.x))))
+    return None
 
 
 def measure(cell: Cell, drawn: Drawn) -> list[metrics.Metric]:
@@ -203,9 +263,8 @@ def work(cell: Cell, budget: Budget, runs: Path, out: Path) -> str | None:
     torch.set_num_threads(1)
     try:
         begun = time.perf_counter()
-        drawn, run = draw(cell, budget, runs)
+        drawn = draw(cell, budget, runs)
         seconds = time.perf_counter() - begun
-        lines = [] if run is None else run.metrics()
         record = {
             "model": cell.model,
             "dataset": cell.dataset,
@@ -213,21 +272,19 @@ def work(cell: Cell, budget: Budget, runs: Path, out: Path) -> str | None:
             "environment": environment() | {"command": portable(["python", *sys.argv])},
             "budget_minutes": budget.minutes(cell.dataset),
             "quick": budget.quick,
-            "settings": drawn.settings,
-            "trained": {"run": run.path.name, "steps": run.step, "seconds": lines[-1]["seconds"]}
-            if run and lines
-            else {},
+            "settings": asked(cell, budget),
+            "trained": trained(drawn.runs),
             "seconds": round(seconds, 2),  # this time: of training, where it was not done before, and of sampling
             "evaluations": drawn.nfe,
             "samples": len(drawn.x),
             "metrics": [m.to_dict() for m in measure(cell, drawn)],
         }
-        text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+        text, image = json.dumps(record, indent=1, allow_nan=False) + "\n", picture(cell, drawn)
     except Exception:
         return traceback.format_exc()
-    target = out / f"{cell.name}.json"
-    target.with_suffix(".tmp").write_text(text)
-    target.with_suffix(".tmp").replace(target)
+    if image is not None:
+        figures.save(out / f"{cell.name}.png", image)
+    figures.save(out / f"{cell.name}.json", text.encode())  # last: it marks the cell as finished
     return None
 
 
@@ -261,14 +318,14 @@ def main() -> int:
     parser.add_argument("--page", type=Path, default=Path("docs/models.md"))
     parser.add_argument("--only", nargs="*", choices=MODELS, default=list(MODELS), metavar="MODEL")
     parser.add_argument("--dataset", nargs="*", choices=DATASETS, default=list(DATASETS))
-    parser.add_argument("--minutes", type=float, default=1.0, help="of training, on a toy")
-    parser.add_argument("--digits-minutes", type=float, default=5.0, help="of training, on digits")
+    parser.add_argument("--toy-minutes", type=float, default=3.0, help="of training, on a toy (%(default)g)")
+    parser.add_argument("--digits-minutes", type=float, default=5.0, help="of training, on digits (%(default)g)")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--quick", action="store_true", help="seconds a cell: to see that it works")
     parser.add_argument("--table", action="store_true", help="only write the page")
     args = parser.parse_args()
-    console, budget = Console(), Budget(args.minutes, args.digits_minutes, 2000, 500, args.device, False)
+    console, budget = Console(), Budget(args.toy_minutes, args.digits_minutes, 2000, 500, args.device, False)
     if args.quick:
         if args.out == parser.get_default("out"):
             parser.error("--quick measures nothing: give another --out, so that its files do not pass for results")
@@ -278,7 +335,7 @@ def main() -> int:
     failed = 0
     if not args.table:
         cells = [Cell(m, d, s) for d in args.dataset for s in seeds(d, args.quick) for m in args.only]
-        cells = [c for c in cells if not (args.out / f"{c.name}.json").exists()]
+        cells = [c for c in cells if not current(c, budget, args.out)]
         shared = sorted({(c.dataset, c.seed) for c in cells if needs_denoiser(c)})
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(args.workers, context) as pool:

@@ -254,8 +254,9 @@ def test_signals_tell_an_honest_logit_from_a_boastful_one():
     n = 20_000
     g = torch.Generator().manual_seed(0)
     real, fake = (m + torch.randn(n, generator=g, dtype=F64) for m in (0.5, -0.5))
-    honest = signals(real, fake)  # log q/p of N(1/2, 1) and N(-1/2, 1) is x itself
-    boast = signals(3 * real, 3 * fake)
+    vanilla = GAMES["vanilla"]
+    honest = signals(vanilla, real, fake)  # log q/p of N(1/2, 1) and N(-1/2, 1) is x itself
+    boast = signals(vanilla, 3 * real, 3 * fake)
     phi = 0.5 * (1 + math.erf(0.5 / math.sqrt(2)))
     assert abs(float(honest["accuracy"]) - phi) < 4.5 * math.sqrt(phi * (1 - phi) / (2 * n))
     assert float(honest["calibration"]) < 2 * 0.9 / math.sqrt(n)
@@ -363,8 +364,17 @@ def test_every_time_of_an_equal_grid_begins_its_own_stage(dtype):
             assert torch.equal(stages(torch.zeros(count, 2), inside), k.float())
 
 
+@ROWS
+def test_signals_are_those_that_a_game_s_logit_can_be_read_for(game):
+    """Odds where the optimum is log q/p, sides where it vanishes at q = p and nowhere else (hinge, lsgan)."""
+    found = signals(game, torch.ones(3), torch.zeros(3)).keys()
+    assert ("calibration" in found) == (game.name in {"vanilla", "saturating", "kl", "chi2"})
+    assert ("accuracy" in found) == (game.name not in {"ipm", "relativistic", "fgan-kl"})
+    assert {"logit_real", "logit_fake"} <= found
+
+
 def test_signals_of_broken_numbers_are_broken_numbers():
     """The loop skips such a step and counts it; the log must not stop it first."""
-    found = signals(torch.tensor([1.0, float("nan")]), torch.tensor([float("inf"), -1.0]))
+    found = signals(GAMES["vanilla"], torch.tensor([1.0, float("nan")]), torch.tensor([float("inf"), -1.0]))
     assert math.isnan(found["calibration"])
     assert math.isnan(found["logit_real"])

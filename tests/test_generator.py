@@ -76,6 +76,8 @@ def test_a_denoiser_is_a_generator():
     wide = math.hypot(4.0, 0.5) * z
     torch.testing.assert_close(g.draw(5, df.Noise(0), labels), denoiser(wide, torch.tensor(4.0), labels))
     assert {id(p) for p in g.parameters()} == {id(p) for p in denoiser.parameters()}
+    beside = Generator(FromDenoiser(denoiser, 4.0, (2,), mean=-0.7), (2,))  # data noised by sigma have the data's mean
+    torch.testing.assert_close(beside(z, labels), denoiser(wide - 0.7, torch.tensor(4.0), labels))
     with pytest.raises(ValueError, match=r"sigma = 0"):
         FromDenoiser(denoiser, 0.0, (2,))
 

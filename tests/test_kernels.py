@@ -224,3 +224,11 @@ def test_flows_that_cannot_be_built():
         flows.build("svgd", POINTS)
     with pytest.raises(ValueError, match="particles=1"):
         flows.build("mmd", POINTS, particles=1)
+
+
+def test_directions_of_micro_batches_are_others():
+    """A direction belongs to a step, not to a particle: neighbouring batches must not share all but a few of theirs."""
+    x = torch.zeros(8, 8)
+    first, second = (kernels.SlicedWasserstein(x, 64).on(x, df.Noise(1, k)).axes(x, 0.0) for k in (0, 8))
+    cosines = (first.T @ second).abs()
+    assert (cosines > 1 - 1e-6).sum() == 0

@@ -309,10 +309,45 @@ def test_a_cloud_field_sees_the_batch_as_its_data_and_acts_within_classes(field)
     cond = torch.tensor([0] * 7 + [1] * 4 + [2])
     labelled = Batch(batch.x, cond, batch.rows)
     v = mover.velocity(x, cond, labelled, df.Noise(0))
-    for at in (slice(0, 7), slice(7, 11)):
-        alone = mover.velocity(x[at], None, Batch(batch.x[at], None, batch.rows[at]), df.Noise(0))
+    for label, at in enumerate((slice(0, 7), slice(7, 11))):
+        own = df.Noise(0).fork("class", label)
+        alone = mover.velocity(x[at], None, Batch(batch.x[at], None, batch.rows[at]), own)
         torch.testing.assert_close(v[at], alone)
     assert (v[11] == 0).all()  # alone of its class
+
+
+class Drawn(MMD):
+    """A field that is nothing but its own random numbers."""
+
+    def __call__(self, x, t):
+        return self.noise.normal(len(x), tuple(x.shape[1:]))
+
+
+def test_classes_have_random_numbers_of_their_own():
+    cond = torch.tensor([0] * 6 + [1] * 6)
+    v = CloudMover(Drawn(torch.zeros(1, 2))).velocity(a_batch(12).x, cond, a_batch(12), df.Noise(0))
+    assert not torch.isclose(v[:6], v[6:]).any()
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.5])
+def test_partners_are_the_real_samples_of_the_game(sigma):
+    """d(x) - d(y) with y noised as the discriminator's own real samples are: for a linear d the speeds tell y."""
+
+    class Linear(torch.nn.Module):
+        timed, classes, dials = False, 0, 0
+
+        def __init__(self):
+            super().__init__()
+            self.a = torch.nn.Parameter(torch.tensor([0.7, -0.4]))
+
+        def forward(self, x, time, cond=None, dials=None):
+            return x @ self.a
+
+    game, batch, n = GAMES["relativistic"], a_batch(4000), 4000
+    batch = Batch(0 * batch.x, None, batch.rows)
+    v = Critic(Discriminator(Linear()), game, sigma=sigma).velocity(0 * batch.x, None, batch, df.Noise(3))
+    gap = -(v[:, 0] / 0.7).logit()  # beta(d) = sigmoid(-d), d = d(x) - d(y)
+    assert abs(gap.std().item() - sigma * math.hypot(0.7, 0.4)) <= 4.5 * sigma / math.sqrt(2 * n)
 
 
 def test_a_generator_that_follows_a_cloud_field_arrives_at_the_data():

@@ -350,3 +350,46 @@ def test_sampling_outside_the_trained_ranges_warns(dial, values):
             path.sampler(net, **(inside | {dial: value}))
     sde, _ = path.sampler(net, **inside)
     assert df.sample(sde, 7, steps=5, solver=path.solver).nfe == 5 * 3
+
+
+@pytest.mark.parametrize("step", [0, 3])
+def test_a_lost_particle_starts_again_and_is_counted(step):
+    """One that is no number, mid-path or after its last step: the loss of its next visit is finite, the pool whole."""
+    n, N = 16, 3
+    objective = PathRatio(Discriminator(Known()), ParticlePath(unit, N), VANILLA, size=n)
+    train(objective, 2, n)
+    at = int((objective.pool["k"] == 1).nonzero()[0])
+    objective.pool["x"][at, 0] = float("nan") if step else float("inf")
+    objective.pool["k"][at] = step
+    ((turn,),) = train(objective, 1, n, begin=2)
+    assert torch.isfinite(turn.loss).all()
+    assert turn.log["lost"] == 1 / n
+    assert torch.isfinite(objective.pool["x"]).all()
+    assert torch.isfinite(objective.pool["moved"]).all()
+    assert objective.pool["k"][at] == 1  # from the start, one step
+    ((turn,),) = train(objective, 1, n, begin=3)
+    assert turn.log["lost"] == 0
+    assert torch.isfinite(turn.log["displacement"])
+
+
+def test_a_step_that_loses_a_particle_costs_no_turn():
+    """Whichever step it is that overflows, the last one too."""
+    n, N = 16, 3
+
+    class Breaking(Known):
+        def forward(self, x, time, cond=None, dials=None):
+            d = super().forward(x, time, cond, dials)
+            return d if len(x) == 2 * n else d * torch.where(torch.arange(len(x)) == self.broken, math.inf, 1.0)
+
+    net = Breaking()
+    net.broken = -1
+    objective = PathRatio(Discriminator(net), ParticlePath(unit, N), VANILLA, size=n)
+    train(objective, 1, n)
+    for k in range(N):
+        net.broken = int((objective.pool["k"] == k).nonzero()[0])
+        train(objective, 1, n, begin=1 + 2 * k)
+        net.broken = -1
+        ((turn,),) = train(objective, 1, n, begin=2 + 2 * k)
+        assert turn.log["lost"] == 1 / n
+        assert torch.isfinite(turn.loss).all()
+        assert math.isfinite(turn.log["displacement"])

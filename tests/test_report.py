@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffflow import describe, figures, report
-from diffflow.recipes import MODELS, SCALES
+from diffflow.recipes import BY_MODEL
+from diffflow.recipes.players import SCALES
 from diffflow.training.config import FAMILIES as CONFIGS
 from diffflow.training.config import replace, to_dict, to_yaml
 
@@ -218,11 +219,24 @@ FAMILIES = {
         "climb what the discriminator",
         "one discriminator d(x, t)",
         "−η l′",
+        "−0.25 × the data’s variance: noise",
     ),
-    "improved-gan": ("noised less and less, from 1 to 0.01", "one discriminator", "times the data's variance"),
+    "improved-gan": ("noised less and less, from 1 to 0.01", "one discriminator", "sample × the data’s variance"),
     "improved-gan-independent": ("10 independent discriminators", "in 10 steps"),
-    "diffusion-gan": ("A denoiser and a discriminator", "gan G²/2", "gan up to 2, churn up to 1", "--gan 1", "gan=1.0"),
-    "score-gan": ("the denoiser of its own samples", "difference of two denoisers", "one evaluation"),
+    "diffusion-gan": (
+        "A denoiser and a discriminator",
+        "gan G²/2",
+        "(1 + σ²/std²)",
+        "gan up to 2, churn up to 1",
+        "--gan 1",
+        "gan=1.0",
+    ),
+    "score-gan": (
+        "the data noised by σ",
+        "the denoiser of its own samples",
+        "difference of two denoisers",
+        "one evaluation",
+    ),
     "mmd-generator": ("A generator with", "a field of samples and data alone: MMD", "one evaluation"),
 }
 
@@ -230,6 +244,7 @@ FAMILIES = {
 SETTINGS = {
     "gan": {"game.loss": "vanilla", "move.steps": 1},
     "improved-gan": {"path.noise": 1.0, "path.noise_end": 0.01},
+    "discriminator-flow": {"path.entropy": 0.25},
     "improved-gan-independent": {"model.stages": 10, "path.steps": 10},
     "diffusion-gan": {"ranges.gan": 2.0, "ranges.churn": 1.0},
 }
@@ -244,7 +259,7 @@ def log_line(k: int, **log: float) -> dict:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_page_of_every_family_says_what_it_is(run_dir: Path, name: str) -> None:
-    config = replace(MODELS[name]("toy").config, SETTINGS.get(name, {}))
+    config = replace(BY_MODEL[name]("toy").config, SETTINGS.get(name, {}))
     (run_dir / "config.yaml").write_text(to_yaml(config))
     text = " ".join(Page(report.write(run_dir).read_text()).text.split())
     for words in FAMILIES[name]:
@@ -257,7 +272,7 @@ def test_the_page_of_every_family_says_what_it_is(run_dir: Path, name: str) -> N
 
 def test_every_family_is_described() -> None:
     assert describe.FAMILIES.keys() == CONFIGS.keys()
-    for preset in MODELS.values():
+    for preset in BY_MODEL.values():
         for scale in SCALES:
             values = to_dict(preset(scale).config)
             assert all(symbol and meaning for symbol, meaning in describe.rows(values))

@@ -174,6 +174,7 @@ class Game:
     beta       d -> -l'(d), the speed of the same motion as a flow of particles
     optimum    log q/p -> the d that minimises the critic loss; None where no single function of q/p does
     flow       the functional of p whose Wasserstein-2 gradient flow the particles follow at that optimum
+    row        the name of a generator that plays it in the catalogue (models.MODELS)
     paired     whether `generator` and `beta` are read at d(x) - d(y), y the real partner of x
     """
 
@@ -183,12 +184,18 @@ class Game:
     beta: Callable[[Tensor], Tensor]
     optimum: Callable[[Tensor], Tensor] | None
     flow: str
+    row: str = "gan"
     paired: bool = False
 
     @property
     def log_ratio(self) -> bool:
         """True where the optimal logit is log q/p itself, so that it can be read as odds and added to a score."""
         return self.optimum is _same
+
+    @property
+    def balanced(self) -> bool:
+        """True where the optimal logit changes sign where q = p, so that its sign says on which side a sample is."""
+        return self.optimum is not None and float(self.optimum(torch.zeros(()))) == 0
 
     @property
     def speed(self) -> Speed:
@@ -206,10 +213,18 @@ def _same(d: Tensor) -> Tensor:
 
 _GAMES = [
     Game("vanilla", _logistic, lambda d: F.softplus(-d), lambda d: (-d).sigmoid(), _same, "2 KL((p+q)/2 | q)"),
-    Game("saturating", _logistic, lambda d: -F.softplus(d), torch.sigmoid, _same, "2 JS(p, q)"),
+    Game("saturating", _logistic, lambda d: -F.softplus(d), torch.sigmoid, _same, "2 JS(p, q)", "gan-saturating"),
     Game("kl", _logistic, torch.neg, torch.ones_like, _same, "KL(p | q)"),
     Game("chi2", _logistic, lambda d: _exp(-d), lambda d: (-d).clamp(max=STEEP).exp(), _same, "1/2 chi2(p | q)"),
-    Game("hinge", lambda r, f: F.relu(1 - r) + F.relu(1 + f), torch.neg, torch.ones_like, torch.sign, "2 TV(p, q)"),
+    Game(
+        "hinge",
+        lambda r, f: F.relu(1 - r) + F.relu(1 + f),
+        torch.neg,
+        torch.ones_like,
+        torch.sign,
+        "2 TV(p, q)",
+        "hinge",
+    ),
     Game(
         "lsgan",
         lambda r, f: 0.5 * (r - 1).square() + 0.5 * (f + 1).square(),
@@ -217,9 +232,12 @@ _GAMES = [
         lambda d: 1 - d,
         lambda logratio: (0.5 * logratio).tanh(),
         "int q f(p/q), f'(w) = 2 w^2/(1+w)^2",
+        "lsgan",
     ),
-    Game("ipm", lambda r, f: f - r, torch.neg, torch.ones_like, None, "sup of E_q d - E_p d over the critics"),
-    Game("fgan-kl", lambda r, f: f + _exp(-1 - r), torch.neg, torch.ones_like, lambda lr: lr - 1, "KL(p | q)"),
+    Game("ipm", lambda r, f: f - r, torch.neg, torch.ones_like, None, "sup of E_q d - E_p d over the critics", "ipm"),
+    Game(
+        "fgan-kl", lambda r, f: f + _exp(-1 - r), torch.neg, torch.ones_like, lambda lr: lr - 1, "KL(p | q)", "fgan-kl"
+    ),
     Game(
         "fgan-pearson",
         lambda r, f: f + 0.25 * r.square() - r,
@@ -227,6 +245,7 @@ _GAMES = [
         torch.ones_like,
         lambda logratio: -2 * torch.expm1(-logratio),
         "chi2(p | q)",
+        "fgan-pearson",
     ),
     Game(
         "relativistic",
@@ -235,6 +254,7 @@ _GAMES = [
         lambda d: (-d).sigmoid(),
         None,
         "the pairwise logistic loss, d known up to a constant",
+        "relativistic",
         paired=True,
     ),
 ]
@@ -281,23 +301,28 @@ class Penalty:
 
 
 @torch.no_grad()
-def signals(d_real: Tensor, d_fake: Tensor) -> dict[str, Tensor]:
+def signals(game: Game, d_real: Tensor, d_fake: Tensor) -> dict[str, Tensor]:
     """What the log of a critic's turn carries, each 0-d.
 
-    accuracy     share of samples on the right side of d = 0; 1/2 when the laws cannot be told apart
+    accuracy     share of samples on the right side of d = 0; 1/2 when the laws cannot be told apart. For games whose
+                 optimal d changes sign where q = p (`Game.balanced`)
     calibration  E |share real - mean sigmoid(d)| over ten bins of sigmoid(d): 0 when d is an honest log-ratio (from a
                  batch of n + n, an honest one reads up to about 0.9/sqrt(n)). For games whose optimum is log q/p
     logit_real, logit_fake    the mean logits
     """
+    found: dict[str, Tensor] = {}
+    if game.balanced:
+        found["accuracy"] = 0.5 * ((d_real > 0).float().mean() + (d_fake < 0).float().mean())
+    if game.log_ratio:
+        found["calibration"] = _miscalibration(d_real, d_fake)
+    return found | {"logit_real": d_real.float().mean(), "logit_fake": d_fake.float().mean()}
+
+
+def _miscalibration(d_real: Tensor, d_fake: Tensor) -> Tensor:
     d, real = (
         torch.cat([d_real, d_fake]).float(),
         torch.cat([torch.ones_like(d_real), torch.zeros_like(d_fake)]).float(),
     )
     p = d.sigmoid()
     gaps = torch.zeros(10, device=d.device).index_add_(0, (10 * p).long().clamp(0, 9), real - p)
-    return {
-        "accuracy": 0.5 * ((d_real > 0).float().mean() + (d_fake < 0).float().mean()),
-        "calibration": gaps.abs().sum() / len(d),
-        "logit_real": d_real.float().mean(),
-        "logit_fake": d_fake.float().mean(),
-    }
+    return gaps.abs().sum() / len(d)

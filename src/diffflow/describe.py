@@ -1,6 +1,7 @@
 """What a run's settings say of the equation, in words: the players, the coefficients (as HTML), and the dials to turn.
 
-Read from plain settings (config.yaml), so that a report needs nothing but files.
+Read from plain settings (config.yaml), so that a report needs nothing but files: no networks are built, and no data are
+looked for. That is why families are told apart here by the names of their classes, which is all that the file holds.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def rows(config: Mapping) -> list[tuple[str, str]]:
             *_schedule(sampling),
             (
                 "<i>β</i>",
-                f"<i>g</i>²/2 + gan <i>G</i>²/2, the weight of the discriminator's {RATIO}; here {sampling['gan']:g}",
+                f"<i>g</i>²/2 + gan <i>G</i>²/2 / (1 + <i>σ</i>²/std²), the weight of the discriminator's {RATIO}: it "
+                f"fades where the noise is wider than the data, of standard deviation std; here gan = "
+                f"{sampling['gan']:g}",
             ),
             (
                 "trained for",
@@ -78,7 +81,11 @@ def rows(config: Mapping) -> list[tuple[str, str]]:
         noised = f"noised less and less, from {path['noise']:g} to {path['noise_end']:g} of its standard deviation"
         size = f"{path['eta']:g} × entries of a sample × the data’s variance"
         speed = size if path["noise"] else f"−<i>η</i> <i>l</i>′(<i>d</i>), <i>η</i> = {size}"
-        entropy = f"−{path['entropy']:g}: noise that flattens the law" if path["entropy"] else "0: no noise"
+        entropy = (
+            f"−{path['entropy']:g} × the data’s variance: noise that flattens the law"
+            if path["entropy"]
+            else "0: no noise"
+        )
         stages = config["model"]["stages"]
         which = "one discriminator" if stages is None else f"{stages} independent discriminators, one per interval,"
         return [
@@ -92,7 +99,7 @@ def rows(config: Mapping) -> list[tuple[str, str]]:
             still,
             ("<i>λ</i>²", entropy),
         ]
-    move = config["move"]
+    move, target = config["move"], "the data itself"
     follow = f"the generator follows by {move['steps']} regression step{'s' if move['steps'] > 1 else ''} for each move"
     if family == "GANConfig":
         rows = [
@@ -100,11 +107,12 @@ def rows(config: Mapping) -> list[tuple[str, str]]:
             ("<i>β</i>", "−<i>l</i>′(<i>d</i>), the slope of the generator’s loss"),
         ]
     elif family == "ScoreGANConfig":
+        target = "the data noised by <i>σ</i>, drawn at random"
         rows = [(RATIO, "the difference of two denoisers at random noise levels: the data’s, and that of the samples")]
     else:
         kind = escape(str(config["mover"].get("type", "")).removesuffix("Config"))
         rows = [(f"<i>β</i> {RATIO}", f"a field of samples and data alone: {kind}")]
-    return [("<i>r</i>", "the data itself"), *rows, still, ("<i>λ</i>²", "0: no noise"), ("generator", follow)]
+    return [("<i>r</i>", target), *rows, still, ("<i>λ</i>²", "0: no noise"), ("generator", follow)]
 
 
 def dials(family: str) -> tuple[str, str, str]:

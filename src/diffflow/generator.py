@@ -4,7 +4,7 @@ A generator is a particle flow that has learned where its particles end: every z
 along a velocity field (objectives/particles.py). Its law has no density to ask for, but any field that moves samples
 can train it. A denoiser is a generator from the start, by one long step from pure noise:
 
-    G(z) = D(sqrt(sigma^2 + sigma_data^2) z, sigma)        (`FromDenoiser`, the start of Score GAN, theory.md 6.3)
+    G(z) = D(mean + sqrt(sigma^2 + sigma_data^2) z, sigma)        (`FromDenoiser`, the start of Score GAN)
 
 Shapes: z (n, *latent_shape), cond int64 (n,) or None -> x (n, *shape).
 """
@@ -66,20 +66,21 @@ class Generator(nn.Module):
 
 
 class FromDenoiser(nn.Module):
-    """G(z) = D(sqrt(sigma^2 + sigma_data^2) z, sigma): the denoiser, which it owns, as a net of `Generator` for data
-    of `shape`. Its input is as wide as data noised by sigma. Give it a copy where the original must stay as it is.
+    """G(z) = D(mean + sqrt(sigma^2 + sigma_data^2) z, sigma): the denoiser, which it owns, as a net of `Generator` for
+    data of `shape`. With the data's mean its input is where data noised by sigma are, and as wide. Give it a copy where
+    the original must stay as it is.
 
     Where D is the data's own denoiser this draws blurred samples near the mean for a large sigma; sigma of a few data
-    standard deviations is the usual start. Raises ValueError unless 0 < sigma < inf.
+    standard deviations is the usual start (theory.md 6.3). Raises ValueError unless 0 < sigma < inf.
     """
 
-    def __init__(self, denoiser: Denoiser, sigma: float, shape: tuple[int, ...]):
+    def __init__(self, denoiser: Denoiser, sigma: float, shape: tuple[int, ...], mean: float = 0.0):
         super().__init__()
         if not 0 < sigma < float("inf"):
             raise ValueError(f"sigma = {sigma} must be positive and finite: the noise that the generator starts from")
-        self.denoiser, self.sigma = denoiser, float(sigma)
+        self.denoiser, self.sigma, self.mean = denoiser, float(sigma), float(mean)
         self.latent_shape, self.classes = tuple(shape), denoiser.classes
 
     def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
-        y = math.hypot(self.sigma, self.denoiser.sigma_data) * z
+        y = self.mean + math.hypot(self.sigma, self.denoiser.sigma_data) * z
         return self.denoiser(y, torch.tensor(self.sigma, dtype=z.dtype, device=z.device), cond)

@@ -90,6 +90,18 @@ BIBTEX: dict[str, str] = {
   booktitle = {Advances in Neural Information Processing Systems},
   year      = {2017}
 }""",
+    "jolicoeur2019": """@inproceedings{jolicoeur2019relativistic,
+  title     = {The Relativistic Discriminator: A Key Element Missing from Standard {GAN}},
+  author    = {Jolicoeur-Martineau, Alexia},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2019}
+}""",
+    "huang2024": """@inproceedings{huang2024gan,
+  title     = {The {GAN} is Dead; Long Live the {GAN}! {A} Modern {GAN} Baseline},
+  author    = {Huang, Nick and Gokaslan, Aaron and Kuleshov, Volodymyr and Tompkin, James},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2024}
+}""",
     "mescheder2018": """@inproceedings{mescheder2018which,
   title     = {Which Training Methods for {GAN}s do actually Converge?},
   author    = {Mescheder, Lars and Geiger, Andreas and Nowozin, Sebastian},

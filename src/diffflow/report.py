@@ -33,6 +33,8 @@ MEANING = {
     "c2st": "a classifier's success in telling samples from data; 0.5 is a perfect model",
     "nearest": "median distance to the nearest training example",
     "nearest_ratio": "the same over that of held-out data; far below 1 means copies",
+    "modes": "modes of the toy that hold at least a fifth of their fair share of the samples",
+    "within": "share of samples within 3 standard deviations of a mode",
     "accuracy": "share that a classifier trained on real data sees as the class asked for",
 }
 

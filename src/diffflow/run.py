@@ -94,17 +94,26 @@ class Run:
         """How samples are drawn when nobody says otherwise."""
         return self.config.dials
 
-    def sde(self, gan: float | None = None, churn: float = 0.0, guidance: float = 1.0, cond: Labels = None) -> DiffFlow:
+    def sde(
+        self,
+        gan: float | None = None,
+        churn: float = 0.0,
+        guidance: float = 1.0,
+        cond: Labels = None,
+        steps: int | None = None,
+    ) -> DiffFlow:
         """The equation at (gan, churn) of the spectrum, in model units, with its start, on the run's device.
 
         gan       weight of the log-ratio; None: the run's own, which is 0 without a discriminator
         guidance  1 is the law of the class itself, more sharpens it
         cond      class index, or one per particle; None: no class
+        steps     of the solver to come, which a Diffusion-GAN's discriminator is told; None: the run's own
 
         Raises ValueError for a dial that this family of models does not have, and for a generator, which has no
         equation.
         """
-        dials = Dials(self.dials.steps, self.dials.gan if gan is None else gan, churn, guidance)
+        own = self.dials
+        dials = Dials(own.steps if steps is None else steps, own.gan if gan is None else gan, churn, guidance)
         sde = self.config.sde(self.players, self.data, dials)
         return sde if cond is None else sde.given(self._labels(cond, None))
 

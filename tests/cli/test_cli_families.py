@@ -56,6 +56,8 @@ def test_each_is_sampled_measured_and_cited(
         assert card["evaluations"] == card["steps"] * (3 if name == "diffusion-gan" else 2)
     assert main(["cite", run]) == 0
     assert "zhang2023diffflow" in capsys.readouterr().out
+    numbers = json.loads((models / name / "evaluation.json").read_text())["metrics"]
+    assert not {"modes", "within"} & {m["name"] for m in numbers}  # a moon has no modes
     page = (models / name / "report.html").read_text()
     assert "sliced_w2" in page
 
@@ -104,7 +106,12 @@ def test_a_generator_has_no_dials(
 
 
 def test_a_generator_has_no_path(models: Path, refused: Callable[..., str]) -> None:
-    assert "a generator has no path" in refused("sample", models / "gan", "--animate", "x.gif")
+    message = refused("sample", models / "gan", "--animate", "x.gif")
+    assert "a generator has no path" in message
+    assert "leave --animate out" in message
+    assert "--steps" not in message  # which a generator refuses in turn
+    flow = models / "discriminator-flow"
+    assert "Give at least --steps 2" in refused("sample", flow, "--animate", "x.gif", "--steps", 1)
 
 
 def test_dials_of_others_are_refused(models: Path, refused: Callable[..., str], runs: Path) -> None:
@@ -165,7 +172,7 @@ def test_presets_by_model_are_helped_and_listed(
     assert "did you mean 'discriminator-flow'" in refused("train", "moons", "--preset", "discriminatorflow")
     assert main(["train", "--help"]) == 0
     shown = capsys.readouterr().out
-    for name, make in df.recipes.MODELS.items():
+    for name, make in df.recipes.BY_MODEL.items():
         assert f"    {name:<25}{make.__doc__}" in shown
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 import diffflow as df
 from diffflow.cli import main
-from diffflow.cli.train import bare_word
+from diffflow.cli.train import bare_word, default_name
 
 
 def test_a_run_directory_has_everything(runs: Path) -> None:
@@ -77,6 +77,21 @@ def test_flags_before_the_source_choose_the_same_preset(capsys: pytest.CaptureFi
 def test_the_last_words_can_be_pasted(toy: list[str], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*toy, "--out", "my run"]) == 0
     assert "diffflow sample 'my run' -n 100" in capsys.readouterr().err
+
+
+def test_runs_are_called_after_source_and_model(here: Path) -> None:
+    """The examples of the help, one after the other: a generator of a run does not ask for the run's own directory."""
+    small = ["--steps", "2", "--fit.batch", "8", "--fit.no-tensorboard"]
+    assert main(["train", "moons", *small]) == 0
+    assert main(["train", "moons", "--preset", "score-gan", "--init-from", "runs/moons", *small]) == 0
+    assert sorted(p.name for p in Path("runs").iterdir()) == ["moons", "moons-score-gan"]
+    for preset, source, name in (
+        ("gan", "path/to/images.zip", "images-gan"),
+        ("toy", "8gaussians", "8gaussians"),
+        ("mnist", "path/to/mnist", "mnist"),
+        ("demo", "digits", "demo"),
+    ):
+        assert default_name(preset, source) == name
 
 
 def test_minutes_replace_a_preset_s_steps(capsys: pytest.CaptureFixture[str]) -> None:

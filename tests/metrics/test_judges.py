@@ -9,7 +9,9 @@ import torch
 
 from diffflow.data import load
 from diffflow.data.base import Raw, finish
+from diffflow.laws import TOYS
 from diffflow.metrics import Classifier, LeNet5, accuracy, c2st, evaluate, fit_classifier, load_lenet
+from diffflow.noise import Noise
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +129,23 @@ def test_evaluate_on_vectors_does_not_depend_on_units():
         tolerance = 0.05 if a.name == "c2st" else 1e-4  # training amplifies the last bits
         assert a.value == pytest.approx(b.value, rel=tolerance, abs=1e-6), a.name
     assert reports[0].card["heldout"] == "half of the reference"
+
+
+def test_evaluate_counts_the_modes_of_a_toy():
+    train, test = (load("25gaussians", split=split) for split in ("train", "test"))
+    law = TOYS["25gaussians"]()
+    x = law.sample(500, Noise(3))
+    half = torch.where(x[:, :1] > 0.3, x, law.means[0])  # 10 of 25, and a heap in the corner
+    for points, reached in ((x, 25), (half, 11)):
+        report = evaluate(points, train, test, limit=200)
+        assert report["modes"].value == reached
+        assert report["modes"].floor == 25
+        # 1 - e^-4.5 of exact points lie within, of the heap all; binomial error of 500, four times
+        assert report["within"].value == pytest.approx(0.989, abs=0.011 + 4 * (0.011 * 0.989 / 500) ** 0.5)
+    few = {m.name for m in evaluate(x[:100], train, test, limit=50)}
+    assert "modes" not in few  # a fifth of a mode's fair share of 100 is less than one sample
+    moons = load("moons")
+    assert "modes" not in {m.name for m in evaluate(moons.x[:500], moons, limit=50)}
 
 
 def test_evaluate_refuses_what_makes_no_sense(digits):

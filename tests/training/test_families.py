@@ -6,15 +6,18 @@ import dataclasses
 import io
 import json
 import shutil
+import warnings
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 from rich.console import Console
 
 import diffflow as df
 from diffflow.models import MODELS as CATALOGUE
-from diffflow.recipes import MODELS, SCALES, recipe
+from diffflow.recipes import BY_MODEL, SCALES, fitting, recipe
 from diffflow.training import checkpoint
 from diffflow.training.config import (
     FAMILIES,
@@ -30,7 +33,8 @@ from diffflow.training.config import (
     to_yaml,
 )
 from diffflow.training.fit import train
-from diffflow.training.folder import Folder
+from diffflow.training.folder import Folder, RunError
+from diffflow.training.place import Place
 
 # one of each family, and of each of its ways to move
 KINDS = ["gan", "discriminator-flow", "improved-gan-independent", "diffusion-gan", "score-gan", "drifting"]
@@ -53,7 +57,7 @@ def tiny(name, source, **settings):
     values["data"]["source"] = source
     values["fit"] |= FIT | {"tensorboard": False}
     if "path" in values:
-        values["path"] |= {"steps": 3, "eta": 0.5}  # an untrained discriminator is steep: short steps keep floats close
+        values["path"] |= {"steps": 3, "eta": 0.2}  # an untrained discriminator is steep: short steps keep floats close
     if "ranges" in values:
         values |= {"ranges": {"gan": 2.0, "churn": 1.0, "steps": [2, 4]}}
         # D* = y + sigma^2 grad log r + ...: at a high level the rounding of a gradient is no longer small
@@ -100,11 +104,11 @@ def made(tmp_path_factory, scores):
 
 # -- settings ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", BY_MODEL)
 def test_every_preset_of_every_size_survives_yaml(name, scale):
-    made = MODELS[name](scale)
+    made = BY_MODEL[name](scale)
     config = made.config
-    assert (made.name, made.about) == (name, MODELS[name].__doc__)
+    assert (made.name, made.about) == (name, BY_MODEL[name].__doc__)
     assert made.about.endswith(".")
     assert from_yaml(to_yaml(config)) == config
     assert from_yaml(to_yaml(config), recipe("toy").config) == config
@@ -112,8 +116,39 @@ def test_every_preset_of_every_size_survives_yaml(name, scale):
     assert config.row in CATALOGUE
 
 
+@pytest.mark.parametrize("accelerated", [False, True])
+def test_a_scale_is_that_of_the_data_on_any_machine(tmp_path, monkeypatch, accelerated):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: accelerated)
+    rng = np.random.default_rng(0)
+    for name, channels, sizes in (("grey", 1, (8, 8)), ("colour", 3, (8, 12)), ("one", 3, (8, 8))):
+        (tmp_path / name).mkdir()
+        for i, side in enumerate(sizes):
+            pixels = rng.integers(0, 256, (side, side, channels), np.uint8)
+            Image.fromarray(pixels.squeeze()).save(tmp_path / name / f"{i}.png")
+        np.save(tmp_path / f"{name}.npy", rng.integers(0, 256, (20, channels, 8, 8), np.uint8))
+    np.save(tmp_path / "rows.npy", rng.normal(size=(20, 3)))
+    kinds = {"grey": "mnist", "grey.npy": "mnist", "colour": "cifar10", "one": "cifar10", "one.npy": "cifar10"}
+    for source, scale in {**kinds, "rows.npy": "table"}.items():
+        assert fitting(str(tmp_path / source)) == scale
+        for preset in ("gan", "discriminator-flow", "diffusion-gan", "score-gan"):
+            config = recipe(preset, str(tmp_path / source)).config
+            assert not config.data.flip  # asked for, or not at all
+            assert config.fit.minutes == BY_MODEL[preset](scale).config.fit.minutes
+    assert (fitting("moons"), fitting("digits")) == ("toy", "digits")
+    with pytest.raises(df.data.DataError, match="did you mean 'moons'"):
+        fitting("mons")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(df.data.DataError, match="is empty"):
+        fitting(str(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize("scale", ["digits", "mnist", "cifar10"])
+def test_a_discriminator_flow_draws_pictures_in_at_most_25_evaluations(scale):
+    assert 2 * BY_MODEL["discriminator-flow"](scale).config.path.steps <= 25  # value and gradient
+
+
 def test_families_differ_in_what_they_are_and_in_what_they_hold():
-    configs = {name: MODELS[name]("toy").config for name in KINDS}
+    configs = {name: BY_MODEL[name]("toy").config for name in KINDS}
     assert {type(c).__name__ for c in configs.values()} == FAMILIES.keys() - {"ScoreConfig"}
     for a in KINDS:
         for b in KINDS:
@@ -158,6 +193,13 @@ def test_a_run_trains_is_loaded_and_sampled(made, name, source):
     assert run.players.keys() == run.config.players().keys()
 
 
+def test_a_score_gan_starts_where_noised_data_are(made):
+    run = df.load(made("score-gan", "digits"), device="cpu")
+    start = run.players["generator"].net
+    assert (start.mean, start.sigma) == (run.data["mean"], run.config.sigma * run.data["std"])
+    assert start.mean < -0.1  # digits are mostly background
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, scores, name):
     config = tiny(name, "moons", **{"fit.steps": 20})
@@ -197,6 +239,39 @@ def test_micro_batches_sum_to_the_batch(tmp_path):
         torch.testing.assert_close(two["players"][k], v, rtol=1e-3, atol=1e-4)
 
 
+def test_micro_batches_of_a_gan_sum_to_the_batch(tmp_path):
+    """Two players in turns, the same samples and streams: all that differs is float32 rounding."""
+    config = tiny("gan", "moons", **{"fit.steps": 3})
+    one = saved(train(config, tmp_path / "one", console=quiet()))
+    two = saved(train(replace(config, {"fit.accumulate": 2}), tmp_path / "two", console=quiet()))
+    for k, v in one["players"].items():
+        torch.testing.assert_close(two["players"][k], v, rtol=1e-3, atol=1e-4)
+
+
+def test_a_field_keeps_its_batch_whole(tmp_path, monkeypatch):
+    config = tiny("sw-generator", "moons")
+    with pytest.raises(ConfigError, match=r"one process.* --fit.accumulate 1, not in 1 x 2 parts"):
+        train(replace(config, {"fit.accumulate": 2}), tmp_path / "run", console=quiet())
+    monkeypatch.setattr("diffflow.training.fit.find_place", lambda device: Place(torch.device("cpu"), 0, 2))
+    with pytest.raises(ConfigError, match=r"one process.* not in 2 x 1 parts"):
+        train(config, tmp_path / "run", console=quiet())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["discriminator-flow", "gan"])
+def test_drawing_grids_leaves_the_players_alone(tmp_path, name):
+    """Spectral normalisation moves its power iteration at every call while training: grids, however many, are not
+    training, and a resumed run is the uninterrupted one."""
+    net = {"discriminator-flow": "model.net.spectral", "gan": "model.discriminator.spectral"}[name]
+    config = tiny(name, "moons", **{net: True, "fit.steps": 6})
+    often = replace(config, {"fit.sample_minutes": 1e-6})
+    rare = saved(train(config, tmp_path / "rare", console=quiet()))
+    assert any(k.endswith("._u") for k in rare["players"])
+    assert same(rare, saved(train(often, tmp_path / "often", console=quiet())))
+    train(replace(often, {"fit.steps": 3}), tmp_path / "parts", console=quiet())
+    assert same(rare, saved(train(config, tmp_path / "parts", resume="auto", console=quiet())))
+
+
 def test_likelihood_where_there_is_a_velocity(made):
     for name in ("discriminator-flow", "diffusion-gan"):
         run = df.load(made(name, "moons"), device="cpu")
@@ -220,6 +295,59 @@ def test_dials_outside_their_training_warn_and_the_equation_is_the_sampler(made)
     assert not torch.equal(moved[1], moved[2])
     assert run.sde().needs(0.3).ratio
     assert not run.sde(gan=0.0).needs(0.3).ratio
+
+
+def test_another_process_than_that_of_the_training_warns(made):
+    digits, moons = (df.load(made("diffusion-gan", source), device="cpu") for source in ("digits", "moons"))
+    with pytest.warns(UserWarning, match="guidance = 2 moves the particles otherwise"):
+        digits.sample(3, cond=1, guidance=2.0)
+    with pytest.warns(UserWarning, match=r"solver = Euler.* moves the particles otherwise"):
+        moons.sample(3, solver=df.Euler())
+    with pytest.warns(UserWarning, match="a grid of your own moves the particles otherwise"):
+        moons.sample(3, steps=2, grid=[0.0, 0.5, 1.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        digits.sample(3, cond=1)
+        digits.sample(3, cond=1, guidance=2.0, gan=0.0)
+        moons.sample(3, solver=df.Euler(), gan=0.0)
+
+
+def test_the_equation_is_told_the_steps_to_come(made):
+    run = df.load(made("diffusion-gan", "moons"), device="cpu")
+    start = run.config.sampling.start(run.data, run.device).sample(5, df.Noise(0))
+    for steps in (2, 3):
+        drawn = run.sample(5, steps=steps, gan=1.0, churn=0.0)
+        sde = run.sde(steps=steps)
+        x = df.sample(sde, 5, steps=steps, solver=run.config.solver(run.dials)).last
+        torch.testing.assert_close(run.decode(x), drawn.last)
+    here = torch.tensor(0.9, dtype=torch.float64)
+    assert not torch.equal(run.sde(steps=2).ratio(start, here), run.sde(steps=3).ratio(start, here))
+    assert torch.equal(run.sde().ratio(start, here), run.sde(steps=run.dials.steps).ratio(start, here))
+    with pytest.warns(UserWarning, match=r"steps=9 is outside \[2, 4\]"):
+        run.sde(steps=9)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ranges.gan": 0.0}, "ranges.gan = 0.0 must be positive"),
+        ({"ranges.gan": float("inf")}, "ranges.gan = inf must be positive and finite"),
+        ({"ranges.churn": -0.1}, "ranges.churn = -0.1 must be finite and not negative"),
+        ({"ranges.steps": [0, 4]}, r"ranges.steps = \(0, 4\) must be"),
+        ({"ranges.steps": [5, 4]}, r"ranges.steps = \(5, 4\) must be"),
+        ({"sampling.steps": 9}, r"sampling.steps = 9 is outside \[2, 4\].*widen ranges.steps"),
+        ({"sampling.gan": 2.5}, r"sampling.gan = 2.5 is outside \[0, 2\].*widen ranges.gan"),
+        ({"sampling.churn": 1.5}, r"sampling.churn = 1.5 is outside \[0, 1\].*widen ranges.churn"),
+    ],
+)
+def test_ranges_that_cannot_be_meant_and_defaults_outside_them(change, message):
+    with pytest.raises(ConfigError, match=message):
+        tiny("diffusion-gan", "moons", **change)
+
+
+def test_without_its_discriminator_a_diffusion_gan_samples_in_any_way():
+    config = tiny("diffusion-gan", "moons", **{"sampling.gan": 0.0, "sampling.steps": 50, "sampling.churn": 3.0})
+    assert config.dials.steps == 50
 
 
 @pytest.mark.parametrize(
@@ -300,8 +428,10 @@ def test_score_gan_starts_from_a_denoiser_of_the_same_data(tmp_path, scores, mad
         train(config, out, console=quiet())
     with pytest.raises(ConfigError, match=r"has no denoiser \(it has discriminator, generator\): name one"):
         train(config, out, init_from=made("gan", "moons"), console=quiet())
-    with pytest.raises(ConfigError, match="do not fit this network"):
+    with pytest.raises(RunError, match=r"of the same data, but .*digits learned digits .* these data are moons"):
         train(config, out, init_from=scores["digits"], console=quiet())
+    with pytest.raises(RunError, match=r"these data are moons \(test, "):  # of one shape, but other points
+        train(replace(config, {"data.split": "test"}), out, init_from=scores["moons"], console=quiet())
     with pytest.raises(ConfigError, match="do not fit this network"):
         train(replace(config, {"model.net.width": 24}), out, init_from=scores["moons"], console=quiet())
     with pytest.raises(ConfigError, match="not a GANConfig"):

@@ -23,7 +23,6 @@ def line(**log):
         ("discriminator_accuracy", 0.999, 0.9, "it has won"),
         ("discriminator_calibration", 0.3, 0.05, "its logit is not the log-ratio"),
         ("generator_spread", 0.1, 0.9, "0.10 times as wide as the data"),
-        ("samples_modes", 0.25, 0.9, "reach 25% of the modes"),
     ],
 )
 def test_a_sign_that_stands_is_said_once(sign, wrong, right, words):
@@ -37,15 +36,40 @@ def test_a_sign_that_stands_is_said_once(sign, wrong, right, words):
     assert [len(seen.see(line(**{sign: wrong}))) for _ in range(PATIENCE)] == [0] * (PATIENCE - 1) + [1]
 
 
+def test_a_grid_counts_at_once_and_is_said_once():
+    """Grids are minutes apart: a training of two minutes has one, its last."""
+    seen = Watch()
+    for _ in range(YOUNG):
+        assert seen.see(line()) == []
+    (words,) = seen.see(line(samples_modes=0.25))
+    assert "reach 25% of the modes" in words
+    # lines without a grid say nothing of modes, for better or worse
+    assert [seen.see(one) for one in 3 * [line(), line(samples_modes=0.1)]] == 6 * [[]]
+    assert seen.see(line(samples_modes=0.9)) == []
+    assert len(seen.see(line(samples_modes=0.1))) == 1
+
+
 def test_what_is_not_measured_in_a_line_keeps_its_count():
     seen = Watch()
     for _ in range(YOUNG):
         seen.see(line())
     said = []
     for _ in range(PATIENCE):
-        said += seen.see(line(samples_modes=0.1))
+        said += seen.see(line(critic_accuracy=1.0))
         said += seen.see(line())
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("cut", range(0, 3 * YOUNG, 3))
+def test_a_resumed_training_goes_on_watching(cut):
+    """What was said before is not said again, what was about to be said is."""
+    log = [line() for _ in range(YOUNG)]
+    log += [line(critic_accuracy=1.0, **({"samples_modes": 0.1} if k % 4 == 0 else {})) for k in range(2 * YOUNG)]
+    whole = Watch()
+    said = [whole.see(one) for one in log]
+    assert sum(map(len, said)) == 2
+    resumed = Watch(log[:cut])
+    assert [resumed.see(one) for one in log[cut:]] == said[cut:]
 
 
 def test_a_young_generator_may_be_narrow():
@@ -58,7 +82,10 @@ def test_a_gradient_out_of_hand_is_measured_by_its_own_past():
     seen = Watch()
     for size in (1.0, 2.0) * YOUNG:
         assert seen.see({"log": {}, "grad": {"generator": size}}) == []
-    said = [seen.see({"log": {}, "grad": {"generator": 1.5 * watch.GROWTH * 2}}) for _ in range(PATIENCE)]
+    large, small = ({"log": {}, "grad": {"generator": size}} for size in (1.5 * watch.GROWTH * 2, 1.0))
+    for _ in range(2 * PATIENCE):  # a single spike passes, however often
+        assert seen.see(large) == seen.see(small) == []
+    said = [seen.see(large) for _ in range(PATIENCE)]
     assert "--generator.lr" in said[-1][0]
 
 
@@ -76,3 +103,22 @@ def test_the_last_grid_is_judged_too(tmp_path):
         assert 0 <= last["log"]["samples/modes"] <= 1
         assert 0 <= last["log"]["samples/within"] <= 1
         assert not any("samples/modes" in one["log"] for one in earlier)
+
+
+def test_the_last_grid_warns_and_a_resumed_run_does_not_repeat_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, "YOUNG", 1)
+    out = io.StringIO()
+    config = replace(
+        recipe("drifting").config,
+        {"data.source": "25gaussians", "fit.steps": 4, "fit.minutes": None, "fit.batch": 16, "fit.log_every": 2}
+        | {"fit.tensorboard": False, "generator.lr": 1e-9},
+    )
+    console = Console(file=out)
+    for steps in (4, 8):
+        train(replace(config, {"fit.steps": steps}), tmp_path / "run", resume="auto", console=console)
+    lines = Folder(tmp_path / "run").lines()
+    assert lines[1]["log"]["samples/modes"] < 0.5
+    assert lines[3]["log"]["samples/modes"] < 0.5
+    said = [[w for w in one.get("warnings", []) if "of the modes" in w] for one in lines]
+    assert [len(s) for s in said] == [0, 1, 0, 0]
+    assert " ".join(out.getvalue().split()).count("of the modes") == 1

@@ -1,4 +1,4 @@
-"""The command line: `diffflow train | sample | evaluate | cite | demo`.
+"""The command line: `diffflow train | sample | flow | evaluate | models | cite | demo`.
 
 Question answered: how do I use this without writing Python? One file a command; each is a frozen dataclass whose
 fields are the flags (read by tyro) and whose `main()` does what five lines of Python could do. This file finds the

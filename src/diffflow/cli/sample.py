@@ -61,7 +61,8 @@ class Sample:
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Steps of the solver; default: the run's own."""
     churn: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
-    """The dial: 0 is the deterministic probability flow, 1 the reverse SDE; any value >= 0 has the same law."""
+    """The dial: 0 is the deterministic probability flow, 1 the reverse SDE. With a denoiser alone any value >= 0 has
+    the same law; beside a discriminator it adds to the pull, as --gan does."""
     guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
     """Classifier-free guidance; 1 is none."""
     solver: SolverName = "default"
@@ -91,6 +92,8 @@ class Sample:
         out = destination(self.out, self.run, kind, run.shape)
         if self.animate:
             drawable(self.animate, self.run, kind, run.shape)
+            if "generator" in run.players:
+                raise UsageError(f"--animate {self.animate!r}: a generator has no path to show; leave --animate out.")
         labels = labels_of(self.label, run.classes, self.n, self.first)
         steps = self.steps or run.dials.steps
         keep = math.ceil(steps / (figures.FRAMES - 1)) if self.animate else None
@@ -98,8 +101,7 @@ class Sample:
         if self.animate:
             if len(path.kept) < 3:
                 raise UsageError(
-                    f"--animate {self.animate!r}: {path.nfe} evaluations make these samples, which is no path to show. "
-                    "Give at least --steps 2, or leave it out: a generator has no path."
+                    f"--animate {self.animate!r}: a single step is no path to show. Give at least --steps 2."
                 )
             film = figures.animate(path.kept if kind == "image" else same_width(path.kept))
         figures.save(out, WRITERS[out.suffix][1](path.last.numpy(), labels, run.classes))

@@ -24,7 +24,7 @@ from rich.console import Console
 import diffflow as df
 from diffflow import report
 from diffflow.cli import UsageError, parse
-from diffflow.recipes import MODELS, RECIPES, fitting, recipe
+from diffflow.recipes import BY_MODEL, RECIPES, fitting, recipe
 from diffflow.training.config import FAMILIES, ScoreGANConfig, TrainConfig, load_yaml, replace, to_yaml
 from diffflow.training.fit import Feed, fit, train
 from diffflow.training.folder import Folder
@@ -56,7 +56,7 @@ class Train:
     config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """YAML file over the preset; keys that it does not mention keep the preset's value."""
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Run directory; default runs/NAME, after the source."""
+    """Run directory; default runs/SOURCE, or runs/SOURCE-PRESET for a preset by model."""
     minutes: Annotated[float | None, tyro.conf.arg(metavar="M")] = None
     """Train for this long, resumed parts included (short for --fit.minutes, and replaces a preset's --fit.steps)."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
@@ -135,7 +135,7 @@ def main(args: Sequence[str]) -> int:
     if known.preset is None and known.config is None and not helping:
         print(f"settings of {preset!r}; --preset and --print-config say more", file=sys.stderr)
     by_data = "\n".join(f"    {name:<10}{make().about}" for name, make in RECIPES.items())
-    by_model = "\n".join(f"    {name:<25}{make.__doc__}" for name, make in MODELS.items())
+    by_model = "\n".join(f"    {name:<25}{make.__doc__}" for name, make in BY_MODEL.items())
     presets = (
         f"\n\nPresets, by data (diffusion models):\n{by_data}\n\nBy model, in the size that fits SOURCE:\n{by_model}"
     )
@@ -188,10 +188,10 @@ def starting_point(known: argparse.Namespace, source: str | None, helping: bool)
     else:
         raise UsageError(
             "name what to learn, `diffflow train SOURCE`, or choose --preset (one of "
-            f"{', '.join([*RECIPES, *MODELS])}); "
+            f"{', '.join([*RECIPES, *BY_MODEL])}); "
             "`diffflow train --help` explains."
         )
-    base = recipe(preset, source if preset in MODELS else None).config
+    base = recipe(preset, source if preset in BY_MODEL else None).config
     if known.init_from is not None and isinstance(base, ScoreGANConfig):
         base = base.after(Folder(Path(known.init_from)).config())
     return preset, base if known.config is None else load_yaml(known.config, base=base)
@@ -205,9 +205,11 @@ class Nobody:
 
 
 def default_name(preset: str, source: str) -> str:
-    """A run is called after its source; the demo after itself."""
+    """A run is called after its source, and after its model where the preset names one; the demo after itself."""
     name = Path(source).resolve().name.split(".")[0]
-    return preset if preset == "demo" or not name else name
+    if preset == "demo" or not name:
+        return preset
+    return f"{name}-{preset}" if preset in BY_MODEL else name
 
 
 def dry_run(config: TrainConfig, device: str | None) -> int:

@@ -160,7 +160,8 @@ class SlicedWasserstein(OnPoints):
     to the points' (Bonneel et al. 2015; Liutkus et al. 2019): descent of 1/2 SW2^2.
 
     Directions come in orthonormal sets of up to d (less variance: over a whole set the mean of theta theta^T is I/d
-    exactly); they are a function of (noise, t), others at every step. Numbers of points may differ: T is then the mean
+    exactly); they are a function of (noise, t), others at every step: of the noise's own number, for a direction
+    belongs to no particle. Numbers of points may differ: T is then the mean
     of the points' quantiles over the particle's share of mass. Away from the cloud T is interpolated.
     """
 
@@ -173,7 +174,8 @@ class SlicedWasserstein(OnPoints):
     def axes(self, x: Tensor, t: Time) -> Tensor:
         """The directions at t, (d, directions), unit columns."""
         d = x[0].numel()
-        draws = self.noise.fork("directions", moment(t)).normal(self.directions, (d,), dtype=x.dtype, device=x.device)
+        own = Noise(self.noise.seed).fork("directions", self.noise.first, moment(t))
+        draws = own.normal(self.directions, (d,), dtype=x.dtype, device=x.device)
         return torch.cat([torch.linalg.qr(part.T)[0] for part in draws.split(d)], 1)
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:

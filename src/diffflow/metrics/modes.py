@@ -50,6 +50,11 @@ def modes(
     ]
 
 
+def countable(law: GaussianMixture, n: int) -> bool:
+    """Whether n samples are enough to look for every component of the law: a fifth of its fair share is one or more."""
+    return FAIR * float(law.weights.min()) * n >= 1.0
+
+
 def _counted(
     x: Tensor, law: GaussianMixture, kinds: Tensor, fair: Tensor
 ) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -18,11 +18,15 @@ import torch
 from torch import Tensor
 
 from ..data.base import Data
+from ..laws import GaussianMixture
 from .base import Metric, pick
 from .classifier import Classifier, accuracy, c2st, fit_classifier
 from .kernel import energy_distance, mmd
+from .modes import countable, modes
 from .neighbours import nearest, prdc
 from .transport import exact_w2, sliced_w2
+
+MODES = 64  # components of a mixture up to which each is a mode; curves and squares are made of more
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ def evaluate(
     reference plays that part (so copies can then only be judged against the distances within the training set).
     labels: (n,) the classes asked for; they are judged by `classifier`, or by a small one trained on the reference.
     limit: most points in any two-sample metric (exact W2: at most 1000). card: further entries for the protocol card.
+    A reference that was drawn from a mixture of up to 64 components (a toy) adds the modes covered and the share of
+    samples within one, where there are samples enough to look for all.
     Float images are rounded to 8 bits first when the reference has 8, as saving them would. Vectors are compared in
     standardised units when the reference is a Data. Raises ValueError where shapes or ranges disagree.
     """
@@ -99,6 +105,10 @@ def evaluate(
         c2st(x, real, other, limit=limit, seed=seed),
         *nearest(x, y, held, limit=min(limit, 1000), seed=seed),
     ]
+    law = None if data is None else data.law
+    if isinstance(law, GaussianMixture) and len(law.means) <= MODES and countable(law, len(decoded)):
+        other = None if heldout is None else _tensor(heldout)
+        metrics += modes(decoded, law, other if other is not None and countable(law, len(other)) else None)
     if labels is not None and judge is not None:
         truth = heldout.y if isinstance(heldout, Data) else None
         metrics.append(accuracy(decoded, labels.cpu(), judge, None if heldout is None else _tensor(heldout), truth))

@@ -109,24 +109,26 @@ class Critic(_Stateless):
             return self.discriminator(x, 0.0, cond)
 
         for k in range(self.updates):
-            own, real = noise.fork("update", k), batch.x
-            if self.sigma:
-                eps = own.fork("real").normal(len(real), tuple(real.shape[1:]), dtype=real.dtype, device=real.device)
-                real = real + self.sigma * eps
+            own = noise.fork("update", k)
+            real = self._real(batch, own)
             made = fake(own.fork("fake"))
             d_real, d_fake = logit(real), logit(made)
             loss = self.game.critic(d_real, d_fake) + self.penalty(logit, real, made, own.fork("between"))
-            log = signals(d_real, d_fake)
-            if not self.game.log_ratio:
-                del log["calibration"]  # such a logit is no log-odds
-            yield Turn("discriminator", loss, log)
+            yield Turn("discriminator", loss, signals(self.game, d_real, d_fake))
 
     def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise) -> Tensor:
         logit, grad = CriticRatio(self.discriminator, cond=cond).value_and_grad(x.detach(), 0.0)
         if self.game.paired:
             with torch.no_grad():
-                logit = logit - self.discriminator(batch.x, 0.0, cond)
+                logit = logit - self.discriminator(self._real(batch, noise), 0.0, cond)
         return spread_over(self.game.beta(logit), x) * grad
+
+    def _real(self, batch: Batch, noise: Noise) -> Tensor:
+        """The real samples that the game is played with, (n, *shape)."""
+        x = batch.x
+        if not self.sigma:
+            return x
+        return x + self.sigma * noise.fork("real").normal(len(x), tuple(x.shape[1:]), dtype=x.dtype, device=x.device)
 
 
 # -- the cloud itself --------------------------------------------------------------------------------------------------
@@ -137,6 +139,9 @@ class CloudMover(_Stateless):
 
     For a conditional generator the field acts within classes: generated samples of a class see each other and the data
     of that class only. A sample that is alone of its class has no cloud, and rests.
+
+    The cloud is the batch that it is handed, so the field of a step depends on how the batch is cut: this mover wants
+    it whole, without micro-batches and in one process.
     """
 
     field: CloudField | Injected
@@ -162,7 +167,7 @@ class CloudMover(_Stateless):
             at = cond == label
             cloud = x[at]
             if len(cloud) > 1:
-                field = self.field.on(batch.x[at], noise).given(label).observe(cloud, 0.0)
+                field = self.field.on(batch.x[at], noise.fork("class", int(label))).given(label).observe(cloud, 0.0)
                 v[at] = field(cloud, 0.0)
         return v
 

@@ -176,7 +176,8 @@ class PathRatio:
     label_dropout   share of samples and particles whose class is hidden (-1), for a discriminator with classes
 
     A turn logs the critic's signals, `evaluations` (network evaluations per sample of this update; a backward pass or
-    an input gradient doubles a call) and `displacement` (root mean square of the particles' last step).
+    an input gradient doubles a call), `displacement` (root mean square of the particles' last step) and `lost` (share
+    of particles whose last step was not finite: they start again at once, so that they cost the game no turn).
     """
 
     def __init__(
@@ -297,6 +298,9 @@ class PathRatio:
         at = torch.arange(noise.first, noise.first + n, device=device) % self.size
         real_cond, new_cond = (self.labels(batch, noise.fork(who)) for who in ("real", "new"))
         slots, births = self.take(at, new_cond, noise)
+        lost = ~_finite(slots["x"])
+        if bool(lost.any()):
+            slots = _where(lost, self.fresh(new_cond, noise.fork("lost")), slots)
         fake, fake_cond, t = slots["x"], slots["cond"], self.times(slots["k"], slots["dials"])
         real = y
         if self.schedule is not None:
@@ -317,11 +321,15 @@ class PathRatio:
             (replace(self.penalty, real=0.0, between=0.0), fake_cond),
         ):
             loss = loss + penalty(partial(logit, cond=cond), real, fake, noise.fork("penalty"))
-        log = {"evaluations": self.evaluations(slots, t, births), "displacement": slots["moved"].square().mean().sqrt()}
-        yield Turn("discriminator", loss, signals(d_real.detach(), d_fake.detach()) | log)
+        log = {
+            "evaluations": self.evaluations(slots, t, births),
+            "displacement": slots["moved"].square().mean().sqrt(),
+            "lost": lost.float().mean(),
+        }
+        yield Turn("discriminator", loss, signals(self.game, d_real.detach(), d_fake.detach()) | log)
 
         after = self.stepped(slots, noise.fork("step"))
-        arrived = after["k"] >= slots["dials"][:, 0]
+        arrived = (after["k"] >= slots["dials"][:, 0]) & _finite(after["x"])  # the next visit counts the lost
         begun = self.fresh(new_cond, noise.fork("again")) | {"moved": after["moved"]}
         after = _where(arrived, begun, after)
         at = _everywhere(at)
@@ -364,6 +372,11 @@ class PathRatio:
                     "the same batch, pool and data"
                 )
         self.pool = {name: state[f"pool/{name}"].to(own) for name, own in self.pool.items()}
+
+
+def _finite(x: Tensor) -> Tensor:
+    """Which particles (n,) are numbers throughout."""
+    return x.flatten(1).isfinite().all(1)
 
 
 def _where(mask: Tensor, a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,16 +10,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from .. import data as datasets
+from ..data.packed import is_idx, is_sheets
 from ..laws import TOYS
 from ..training.config import ConfigError, suggest
 from ..training.config import replace as settings
 from . import diffusion, players
-from .base import MODELS, RECIPES, Recipe
+from .base import BY_MODEL, RECIPES, Recipe
+from .players import SCALES
 
-__all__ = ["MODELS", "RECIPES", "Recipe", "diffusion", "fitting", "players", "recipe"]
+__all__ = ["BY_MODEL", "RECIPES", "SCALES", "Recipe", "diffusion", "fitting", "players", "recipe"]
 
 
 def recipe(name: str, source: str | None = None) -> Recipe:
@@ -28,23 +28,24 @@ def recipe(name: str, source: str | None = None) -> Recipe:
     """
     if name in RECIPES:
         return RECIPES[name]()
-    if name not in MODELS:
-        raise ConfigError(f"unknown preset {name!r}{suggest(name, [*RECIPES, *MODELS])}")
+    if name not in BY_MODEL:
+        raise ConfigError(f"unknown preset {name!r}{suggest(name, [*RECIPES, *BY_MODEL])}")
     scale = "toy" if source is None else fitting(source)
-    made = MODELS[name](scale)
+    made = BY_MODEL[name](scale)
     return made if source is None else replace(made, config=settings(made.config, {"data.source": source}))
 
 
 def fitting(source: str) -> str:
-    """The diffusion recipe, and the scale, for a source: by its name, else by the kind of file and the machine."""
+    """The diffusion recipe, and the scale, for a source: by its name, else by what is in it. Raises DataError as
+    `data.load` does."""
     if source in TOYS:
         return "toy"
     if source == "digits":
         return "digits"
     path = Path(source).expanduser()
-    if not path.exists():
-        datasets.load(source)  # says what is wrong with the name
-    table = path.name.lower().endswith((".csv", ".csv.gz"))
-    if table or (path.suffix in (".npy", ".npz") and datasets.load(path).kind == "vector"):
+    files = path.suffix.lower() == ".zip" or (path.is_dir() and not (is_idx(path) or is_sheets(path)))
+    # image files in any size they have: only their colours matter here
+    data = datasets.load(source, size=1 if files else None)
+    if data.kind == "vector":
         return "table"
-    return "cifar10" if torch.accelerator.is_available() else "mnist"
+    return "mnist" if data.shape[0] == 1 else "cifar10"

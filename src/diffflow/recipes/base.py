@@ -18,4 +18,4 @@ class Recipe:
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {}  # by data
-MODELS: dict[str, Callable[[str], Recipe]] = {}  # by model, for the scale of that name
+BY_MODEL: dict[str, Callable[[str], Recipe]] = {}  # by model, for the scale of that name

@@ -33,19 +33,21 @@ from ..training.config import (
     SlicedWassersteinConfig,
     TrainConfig,
 )
-from .base import MODELS, Recipe
+from .base import BY_MODEL, Recipe
 from .diffusion import cifar10, demo, mnist, table, toy
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What fits a kind of data: the diffusion recipe whose data, denoiser and budget are taken over, and the networks
-    of the other players.
+    """What fits a kind of data: the diffusion recipe whose denoiser and budget are taken over, and the networks of the
+    other players. Mirror images are shown only where somebody asks for them: a scale knows the size of pictures, not
+    what is on them.
 
     lr, decay   of the players of a game, and the step from which their rate falls
     penalty     weight of R1 and R2 in a game with a generator
-    eta, hold   speed and weight of R2 of a Discriminator Flow; in the plane a firmer hand, since a particle that
-                overshoots narrow modes is lost
+    eta, hold   speed (over 25 steps) and weight of R2 of a Discriminator Flow; in the plane a firmer hand,
+                since a particle that overshoots narrow modes is lost
+    steps       of a Discriminator Flow, each of two evaluations and of one length: a longer one overshoots
     temperatures   of drifting, in the units of a distance between samples
     """
 
@@ -58,6 +60,7 @@ class Scale:
     penalty: float
     eta: float
     hold: float
+    steps: int
     temperatures: tuple[float, ...]
 
     @property
@@ -68,7 +71,7 @@ class Scale:
     def base(self) -> ScoreConfig:
         config = self.diffusion().config
         assert isinstance(config, ScoreConfig)
-        return config
+        return replace(config, data=replace(config.data, flip=False))
 
     @property
     def fit(self) -> FitConfig:
@@ -86,6 +89,7 @@ SCALES = {
         penalty=0.003,
         eta=0.5,
         hold=0.02,
+        steps=25,
         temperatures=(0.03, 0.15, 0.5),
     ),
     "table": Scale(
@@ -98,6 +102,7 @@ SCALES = {
         penalty=0.01,
         eta=0.5,
         hold=0.02,
+        steps=25,
         temperatures=(0.2, 0.6),
     ),
     "digits": Scale(
@@ -110,6 +115,7 @@ SCALES = {
         penalty=0.01,
         eta=0.6,
         hold=0.005,
+        steps=12,
         temperatures=(1.0, 3.0),
     ),
     "mnist": Scale(
@@ -122,6 +128,7 @@ SCALES = {
         penalty=0.01,
         eta=0.6,
         hold=0.05,
+        steps=12,
         temperatures=(2.0, 6.0),
     ),
     "cifar10": Scale(
@@ -134,6 +141,7 @@ SCALES = {
         penalty=0.01,
         eta=0.6,
         hold=0.05,
+        steps=12,
         temperatures=(4.0, 12.0),
     ),
 }
@@ -143,7 +151,7 @@ Make = TypeVar("Make", bound=Callable[[Scale], TrainConfig])
 
 
 def model(make: Make) -> Make:
-    """Enter a model's settings into MODELS under its function's name, with the first line of its docstring."""
+    """Enter a model's settings into BY_MODEL under its function's name, with the first line of its docstring."""
     enter(make.__name__.replace("_", "-"), (make.__doc__ or "").split("\n")[0], make)
     return make
 
@@ -153,7 +161,7 @@ def enter(name: str, about: str, make: Callable[[Scale], TrainConfig]) -> None:
         return Recipe(name, about, make(SCALES[scale]))
 
     build.__doc__ = about
-    MODELS[name] = build
+    BY_MODEL[name] = build
 
 
 def adversary(scale: Scale) -> PlayerConfig:
@@ -203,7 +211,7 @@ def discriminator_flow(scale: Scale) -> DiscriminatorFlowConfig:
         scale.base.data,
         PathCriticConfig(scale.critic),
         GameConfig("vanilla", Penalty(fake=scale.hold)),
-        PathConfig(steps=25, eta=scale.eta),
+        PathConfig(steps=scale.steps, eta=scale.eta * scale.steps / 25),
         adversary(scale),
         scale.fit,
     )

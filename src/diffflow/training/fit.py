@@ -32,12 +32,11 @@ from torch import Tensor
 
 from .. import data as datasets
 from ..data import Data
-from ..laws import GaussianMixture
-from ..metrics.modes import modes
 from ..noise import Noise
 from ..objectives.objective import Batch, Turn
 from . import checkpoint
 from .config import ConfigError, FitConfig, TrainConfig, changed
+from .draw import counter, painter
 from .folder import Folder, RunError, environment, start_weights
 from .place import OutOfMemory, Place, advice, find_place, out_of_memory, signals
 from .players import Outcome, Training
@@ -245,6 +244,11 @@ def train(
     folder, console = Folder(Path(run_dir)), console or Console(stderr=True)
     if config.fit.steps is None and config.fit.minutes is None:
         raise ConfigError("when to stop? give --steps or --minutes (fit.steps or fit.minutes)")
+    if config.whole_batch and place.world * config.fit.accumulate > 1:
+        raise ConfigError(
+            f"{config.whole_batch}: train it in one process with --fit.accumulate 1, not in {place.world} x "
+            f"{config.fit.accumulate} parts"
+        )
     if resume is None and folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
         raise RunError(
             f"{folder.path} exists already: go on with the run in it (--resume auto), or choose another directory "
@@ -282,7 +286,15 @@ def train(
         modules = {name: module.to(place.device) for name, module in config.build(meta).items()}
         objective = config.objective(modules, meta)
     if init_from is not None:
-        config.begin(objective, start_weights(init_from), str(init_from))
+        start = start_weights(init_from)
+        theirs = Folder(Path(init_from)).about()["data"]
+        if config.needs_start and theirs["fingerprint"] != meta["fingerprint"]:
+            raise RunError(
+                f"{config.needs_start}, but {init_from} learned {theirs['name']} ({theirs['split']}, fingerprint "
+                f"{theirs['fingerprint'][:12]}), and these data are {meta['name']} ({meta['split']}, fingerprint "
+                f"{meta['fingerprint'][:12]}): give that run's data, or a run of these"
+            )
+        config.begin(objective, start, str(init_from))
     elif saved is None and config.needs_start:
         raise ConfigError(f"{config.needs_start}: name a run of it with --init-from RUN (init_from in Python)")
     training = Training(objective, config.players())
@@ -363,34 +375,3 @@ def chosen(folder: Folder, resume: str | Path | None, console: Console) -> check
     for line in skipped:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return None if found is None else checkpoint.load(found)
-
-
-def painter(training: Training, config: TrainConfig, data: Data, device: torch.device) -> Callable[[], Tensor]:
-    """A function that draws the samples of the grid, always from the same noise: 4 per class for the first ten
-    classes, decoded.
-    """
-    classes = min(len(data.classes or ()), 10)
-    n = 512 if data.kind == "vector" else 40
-    cond = torch.arange(n, device=device) % classes if classes else None
-    noise, meta = Noise(0).fork("grid"), data.meta()
-    modules = {name: player.module for name, player in training.players.items()}
-
-    @torch.no_grad()
-    def draw() -> Tensor:
-        return data.decode(config.draw(modules, meta, n, config.dials, cond, noise).last.cpu())
-
-    return draw
-
-
-def counter(data: Data) -> Callable[[Tensor], dict[str, float]] | None:
-    """For a toy of well separated modes: the share of them that samples reach, and the share of samples that lie in
-    one."""
-    law = data.law
-    if not isinstance(law, GaussianMixture) or len(law.means) > 64:  # finer mixtures draw curves
-        return None
-
-    def count(x: Tensor) -> dict[str, float]:
-        reached, within = modes(x, law)
-        return {"modes": reached.value / len(law.means), "within": within.value}
-
-    return count

@@ -55,7 +55,7 @@ class Recorder:
         self.judge = judge or (lambda x: {})
         self.recent: list[Outcome] = []
         self.found: dict[str, float] = {}
-        self.watch = Watch()
+        self.watch = Watch(folder.lines() if main else ())
         now = time.monotonic()
         self.logged, self.saved, self.drawn, self.said = (now, begin), now, now, now
         self.board = tensorboard(folder.path / "tensorboard", begin) if main and config.tensorboard else None
@@ -122,8 +122,7 @@ class Recorder:
                 for name, value in line[group].items():
                     self.board.add_scalar(f"{group}/{name}", value, training.step)
             self.board.add_scalar("images per second", rate, training.step)
-        for text in warnings:
-            self.say(f"warning at step {training.step}: {text}")
+        self.warn(training, warnings)
         losses = "  ".join(f"{k} {v:.4f}" for k, v in line["loss"].items())
         text = f"{losses}  {rate:,.0f} images/s" + (f"  {training.skipped} skipped" if training.skipped else "")
         left = self.left(training)
@@ -134,6 +133,10 @@ class Recorder:
         else:
             total = None if left is None else training.step + left * rate / self.config.batch
             self.progress.update(self.bar, total=total, description=text)
+
+    def warn(self, training: Training, warnings: list[str]) -> None:
+        for text in warnings:
+            self.say(f"warning at step {training.step}: {text}")
 
     def left(self, training: Training) -> float | None:
         """Seconds to go, by whichever budget ends first."""
@@ -174,8 +177,12 @@ class Recorder:
             self.log(training)
         elif self.found:  # the last line stood before this grid was drawn
             *earlier, last = self.folder.lines()
-            last["log"] |= {f"samples/{k}": v for k, v in self.found.items()}
+            judged = {f"samples/{k}": v for k, v in self.found.items()}
+            last["log"] |= judged
+            if warnings := self.watch.see({"log": judged, "grad": {}}):
+                last["warnings"] = [*last.get("warnings", ()), *warnings]
             self.folder.keep([*earlier, last])
+            self.warn(training, warnings)
         for name, player in training.players.items():
             for s in player.config.ema:
                 share = early_share(s, player.config.warmup, player.updates)

@@ -3,7 +3,8 @@
 A generator and a discriminator can fail quietly: losses stay finite while the samples shrink to a point, or the
 discriminator wins and teaches nothing. Each sign below is read from a line of metrics.jsonl (means over `log_every`
 steps), is judged against a level with a reason, and has words and a remedy. A sign counts when it stands in
-`PATIENCE` lines in a row: single lines are noise.
+`PATIENCE` lines in a row: single lines are noise. What is counted on a grid of samples (`samples/...`) is none, and
+grids are minutes apart: it counts at once.
 
     accuracy      share of samples that a discriminator puts on the right side; 1/2 when it sees no difference
     calibration   how far its odds are from the shares it claims (critic.signals); its gradient is wrong by as much
@@ -15,7 +16,7 @@ steps), is judged against a level with a reason, and has words and a remedy. A s
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 PATIENCE = 3
@@ -62,21 +63,29 @@ def signs(line: Mapping[str, Any], before: Sequence[Mapping[str, Any]]) -> dict[
     return found
 
 
-class Watch:
-    """Signs that have stood long enough, said once each."""
+def patience(sign: str) -> int:
+    """Lines in a row in which a sign must stand."""
+    return 1 if sign.startswith("samples/") else PATIENCE
 
-    def __init__(self) -> None:
+
+class Watch:
+    """Signs that have stood long enough, said once each. `before`: the lines of a log that is resumed, said already."""
+
+    def __init__(self, before: Iterable[Mapping[str, Any]] = ()) -> None:
         self.lines: list[Mapping[str, Any]] = []
         self.streaks: dict[str, int] = {}
+        for line in before:
+            self.see(line)
 
     def see(self, line: Mapping[str, Any]) -> list[str]:
         """Take in a line of the log; the warnings that it makes due."""
         found = signs(line, self.lines)
         self.lines.append(line)
         # a sign that is not measured in this line (a grid is drawn now and then) keeps its count
+        measured = line["log"].keys() | {f"{player}/grad" for player in line["grad"]}
         self.streaks = {
             k: self.streaks.get(k, 0) + (k in found)
             for k in self.streaks.keys() | found
-            if k in found or k not in line["log"]
+            if k in found or k not in measured
         }
-        return [found[k] for k, n in self.streaks.items() if n == PATIENCE and k in found]
+        return [found[k] for k, n in self.streaks.items() if n == patience(k) and k in found]

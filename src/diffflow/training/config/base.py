@@ -142,6 +142,7 @@ class TrainConfig:
     fit: FitConfig
     sampling: Any  # has `ema`, the width of the weight average to use, or None for the player's first
     needs_start: ClassVar[str] = ""  # what must be trained before, where it must: a new run then needs --init-from
+    whole_batch: ClassVar[str] = ""  # why a batch may not be cut into micro-batches or processes, where it may not
 
     def __init_subclass__(cls, family: bool = True) -> None:
         if family:

@@ -24,7 +24,6 @@ from ...kernels import (
     Several,
     SlicedWasserstein,
 )
-from ...models import MODELS
 from ...nets.generator import ConvGenerator, MLPGenerator
 from ...noise import Noise
 from ...objectives.difference import DMD, KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN, SiD
@@ -178,8 +177,7 @@ class GANConfig(GeneratorConfig):
 
     @property
     def row(self) -> str:
-        loss = self.game.loss
-        return {"saturating": "gan-saturating"}.get(loss, loss if loss in MODELS else "gan")
+        return self.game.game.row
 
     def players(self) -> dict[str, PlayerConfig]:
         return {"generator": self.generator, "discriminator": self.discriminator}
@@ -204,8 +202,7 @@ class ScoreGANConfig(GeneratorConfig):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     sigma: float = 3.0
-    """Noise of the one long step G(z) = D(sigma z, sigma) that the generator starts as, in standard deviations of the
-    data."""
+    """Noise of the one long step that the generator starts as (FromDenoiser), in standard deviations of the data."""
     pull: ScoreGAN | DMD | SiD = field(default_factory=ScoreGAN)
     """How the two denoisers make a velocity: Score GAN (any power of sigma: Diff-Instruct), DMD, SiD."""
     levels: KarrasLevels | LogUniformLevels = field(default_factory=LogUniformLevels)
@@ -240,7 +237,7 @@ class ScoreGANConfig(GeneratorConfig):
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
         class_count(meta)
         shape = tuple(meta["shape"])
-        start = FromDenoiser(self.model.build(meta), self.sigma * float(meta["std"]), shape)
+        start = FromDenoiser(self.model.build(meta), self.sigma * float(meta["std"]), shape, float(meta["mean"]))
         return {"generator": Generator(start, shape), "fake": self.model.build(meta)}
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Generate:
@@ -325,6 +322,8 @@ class FieldConfig(GeneratorConfig):
     generator: PlayerConfig = PlayerConfig()
     fit: FitConfig = FitConfig()
     sampling: GeneratorSampling = GeneratorSampling()
+
+    whole_batch: ClassVar[str] = "a field is made of the whole batch, and the cloud of a field lives in one process"
 
     @property
     def row(self) -> str:

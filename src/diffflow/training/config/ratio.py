@@ -4,20 +4,23 @@ discriminator together)."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...critic import GAMES, Discriminator, Game, Penalty
 from ...fields import Ratio
 from ...laws import Gaussian
 from ...nets.critic import ConvCritic, MLPCritic, Stages
+from ...noise import Noise
 from ...objectives.objective import Joint
 from ...objectives.ratio import ParticlePath, PathRatio, SchedulePath
 from ...objectives.score import EDMWeighting, ScoreMatching
+from ...sample import Grid, Step, Trajectory
 from ...schedule import VE
 from ...sde import DiffFlow
 from ...solvers import Solver
@@ -99,7 +102,8 @@ class GameConfig:
     """What the discriminator minimises."""
 
     loss: str = "vanilla"
-    """A row of critic.GAMES: vanilla, saturating, kl, chi2, hinge, lsgan, ipm, fgan-kl, fgan-pearson."""
+    """A row of critic.GAMES: vanilla, saturating, kl, chi2, hinge, lsgan, ipm, fgan-kl, fgan-pearson,
+    relativistic (for a generator only: its particles have partners)."""
     penalty: Penalty = Penalty()
     """weight (|grad d| - centre)^2 at real, fake and in-between points."""
 
@@ -234,7 +238,7 @@ class DiscriminatorFlowConfig(TrainConfig):
         return Dials(self.sampling.steps or self.path.steps, gan=1.0)
 
     def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> DiffFlow:
-        refuse(dials, gan=1.0, churn=0.0, guidance=1.0)
+        refuse(dials, Dials(gan=1.0))
         return self.flow(as_critic(modules["discriminator"]).ratio(), meta, device_of(modules))
 
 
@@ -249,6 +253,12 @@ class RangesConfig:
     """Largest churn; the least is 0."""
     steps: tuple[int, int] = (8, 32)
     """Fewest and most steps."""
+
+    def __post_init__(self) -> None:
+        low, high = self.steps
+        require(0 < self.gan < math.inf, f"ranges.gan = {self.gan} must be positive and finite")
+        require(0 <= self.churn < math.inf, f"ranges.churn = {self.churn} must be finite and not negative")
+        require(1 <= low <= high, f"ranges.steps = {self.steps} must be (fewest, most) with 1 <= fewest <= most")
 
 
 @dataclass(frozen=True)
@@ -278,6 +288,17 @@ class DiffusionGANConfig(TrainConfig):
     discriminator: PlayerConfig = PlayerConfig()
     fit: FitConfig = FitConfig()
     sampling: DiffusionGANSampling = DiffusionGANSampling()
+
+    def __post_init__(self) -> None:
+        r, s = self.ranges, self.sampling
+        bounds = {"gan": (0.0, r.gan), "churn": (0.0, r.churn), "steps": r.steps}
+        for name, (low, high) in bounds.items() if s.gan else ():  # the denoiser alone knows any number of steps
+            value = getattr(s, name)
+            require(
+                low <= value <= high,
+                f"sampling.{name} = {value} is outside [{low:g}, {high:g}], for which the discriminator is trained: "
+                f"widen ranges.{name}, or sample within",
+            )
 
     @property
     def row(self) -> str:
@@ -322,10 +343,41 @@ class DiffusionGANConfig(TrainConfig):
         if dials.gan == 0:
             score = guided(self.sampling.schedule, modules["denoiser"], dials.guidance)
             return at(self.sampling.schedule, score, churn=dials.churn, start=path.start)
+        if dials.guidance != 1.0:
+            foreign(f"guidance = {dials.guidance:g}")
         return path.sampler(as_critic(modules["discriminator"]), dials.steps, dials.gan, dials.churn)[0]
 
     def solver(self, dials: Dials) -> Solver | None:
         return None if dials.gan == 0 else SchedulePath.solver  # the very steps that the discriminator was trained on
+
+    def draw(
+        self,
+        modules: Mapping[str, nn.Module],
+        meta: Mapping[str, Any],
+        n: int,
+        dials: Dials,
+        cond: Tensor | None = None,
+        noise: Noise = Noise(0),
+        solver: Solver | None = None,
+        grid: Grid | None = None,
+        keep: int | None = None,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> Trajectory:
+        """As for every family; warns of another solver or grid than the particles of the training had."""
+        if dials.gan != 0 and solver not in (None, SchedulePath.solver):
+            foreign(f"solver = {solver}")
+        if dials.gan != 0 and grid is not None:
+            foreign("a grid of your own")
+        return super().draw(modules, meta, n, dials, cond, noise, solver, grid, keep, on_step)
+
+
+def foreign(what: str) -> None:
+    """Warn that a setting makes another process than the one that a discriminator was trained on."""
+    warnings.warn(
+        f"{what} moves the particles otherwise than in training: this discriminator does not know their law, and its "
+        "ratio is a guess. Leave it out, or use gan=0",
+        stacklevel=3,
+    )
 
 
 def as_critic(module: nn.Module) -> Discriminator:
@@ -333,8 +385,8 @@ def as_critic(module: nn.Module) -> Discriminator:
     return module
 
 
-def refuse(dials: Dials, **fixed: float) -> None:
-    """Raise ValueError for a dial that a family of models does not have, unless it stands where it always does."""
-    for name, value in fixed.items():
-        if getattr(dials, name) != value:
+def refuse(dials: Dials, fixed: Dials) -> None:
+    """Raise ValueError for a dial, other than the steps, that does not stand where this family of models has it."""
+    for name in ("gan", "churn", "guidance"):
+        if getattr(dials, name) != getattr(fixed, name):
             raise ValueError(f"{name} = {getattr(dials, name):g}: this model has no such dial; leave it out")

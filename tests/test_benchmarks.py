@@ -1,0 +1,74 @@
+"""The table of all models: a cell is done when it was done with the settings of now, and what it took is counted."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import model_table
+import models as bench
+from mnist import asked as asked_of_run
+
+from diffflow.models import MODELS
+from diffflow.training.config import replace as settings
+
+BUDGET = bench.Budget(0.005, 0.005, 200, 30, "cpu", True)
+
+
+@pytest.mark.parametrize("dataset", bench.DATASETS)
+def test_every_cell_knows_what_decides_it(dataset: str) -> None:
+    for model in MODELS:
+        cell = bench.Cell(model, dataset, 0)
+        now = bench.asked(cell, BUDGET)
+        assert now != bench.asked(cell, replace(BUDGET, toy_samples=201, digits_samples=31))
+        trained = "config" in now or "denoiser" in now
+        assert trained == (now != bench.asked(cell, replace(BUDGET, toy_minutes=1.0, digits_minutes=1.0)))
+        assert trained == (now != bench.asked(replace(cell, seed=1), BUDGET))
+        assert ("denoiser" in now) == bench.needs_denoiser(cell)
+
+
+def test_a_cell_is_done_again_when_its_settings_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = bench.Cell("score-gan", "digits", 0)
+    assert not bench.current(cell, BUDGET, tmp_path)
+    assert bench.work(cell, BUDGET, tmp_path / "runs", tmp_path) is None
+    assert bench.current(cell, BUDGET, tmp_path)
+    assert (tmp_path / f"{cell.name}.png").read_bytes()[:4] == b"\x89PNG"
+    record = json.loads((tmp_path / f"{cell.name}.json").read_text())
+    took = record["trained"]
+    # the generator's own training and that of the denoiser it starts from, each of the budget's minutes
+    assert took["denoiser_minutes"] >= BUDGET.digits_minutes
+    assert took["minutes"] - took["denoiser_minutes"] >= BUDGET.digits_minutes - 1e-3
+    shown = "\n".join(model_table.claim([record]))
+    assert f"| {took['minutes']:.1f}" in shown
+    assert "| 1 |" in shown
+
+    run = bench.df.load(tmp_path / "runs" / took["run"])
+    for other in ((run, 10, 1), (run, 11, 0), (replace(run, step=run.step + 1), 10, 0)):
+        assert asked_of_run(run, 10, 0) != asked_of_run(*other)
+
+    made = bench.recipe
+    monkeypatch.setattr(
+        bench,
+        "recipe",
+        lambda *a: replace(r := made(*a), config=settings(r.config, {"fit.batch": 7})) if a[0] == "demo" else made(*a),
+    )
+    assert not bench.current(cell, BUDGET, tmp_path)  # its start is another
+
+
+def test_the_aim_is_judged_by_quality_evaluations_and_all_minutes() -> None:
+    metrics = [{"name": name, "value": 0.61, "floor": None} for name in ("precision", "coverage")]
+    good = {"model": "gan", "dataset": "digits", "evaluations": 1, "trained": {"minutes": 10.05}, "metrics": metrics}
+    poor = [metrics[0], metrics[1] | {"value": 0.49}]
+    for change, word in (
+        ({}, "yes"),
+        ({"trained": {"minutes": 12.0, "denoiser_minutes": 6.0}}, "no"),
+        ({"evaluations": 3}, "no"),
+        ({"metrics": poor}, "no"),
+    ):
+        (line,) = [x for x in model_table.claim([good | change]) if x.startswith("| [GAN, non")]
+        assert line.endswith(f"| {word} |")
