@@ -45,8 +45,9 @@ class Scale:
 
     lr, decay   of the players of a game, and the step from which their rate falls
     penalty     weight of R1 and R2 in a game with a generator
-    eta, hold   speed (over 25 steps) and weight of R2 of a Discriminator Flow; in the plane a firmer hand,
-                since a particle that overshoots narrow modes is lost
+    eta, hold   speed (over 25 steps) and penalty of a Discriminator Flow: R2 in the plane, where a particle that
+                overshoots narrow modes is lost; on images between real and fake, since a discriminator that is flat at
+                the particles only (R2) wins, and then moves nothing
     steps       of a Discriminator Flow, each of two evaluations and of one length: a longer one overshoots
     temperatures   of drifting, in the units of a distance between samples
     """
@@ -114,7 +115,7 @@ SCALES = {
         decay=1000,
         penalty=0.01,
         eta=0.6,
-        hold=0.005,
+        hold=0.05,
         steps=12,
         temperatures=(1.0, 3.0),
     ),
@@ -127,7 +128,7 @@ SCALES = {
         decay=1000,
         penalty=0.01,
         eta=0.6,
-        hold=0.05,
+        hold=0.2,
         steps=12,
         temperatures=(2.0, 6.0),
     ),
@@ -140,7 +141,7 @@ SCALES = {
         decay=20_000,
         penalty=0.01,
         eta=0.6,
-        hold=0.05,
+        hold=0.2,
         steps=12,
         temperatures=(4.0, 12.0),
     ),
@@ -210,7 +211,7 @@ def discriminator_flow(scale: Scale) -> DiscriminatorFlowConfig:
     return DiscriminatorFlowConfig(
         scale.base.data,
         PathCriticConfig(scale.critic),
-        GameConfig("vanilla", Penalty(fake=scale.hold)),
+        GameConfig("vanilla", Penalty(fake=scale.hold) if scale.vectors else Penalty(between=scale.hold)),
         PathConfig(steps=scale.steps, eta=scale.eta * scale.steps / 25),
         adversary(scale),
         scale.fit,
