@@ -150,15 +150,15 @@ class TrainConfig:
 
     def players(self) -> dict[str, PlayerConfig]:
         """How each player moves."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define players")
 
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
         """The players' networks, by name."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define build")
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Objective:
         """What the players minimise; on their device."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define objective")
 
     def begin(self, objective: Objective, weights: Mapping[str, Mapping[str, Tensor]], source: str) -> None:
         """Start from the averaged weights of another run: the players that it has too. Raises ConfigError where they
@@ -180,16 +180,19 @@ class TrainConfig:
     @property
     def dials(self) -> Dials:
         """How samples are drawn when nobody says otherwise."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define dials")
 
     def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> DiffFlow:
         """The equation that samples obey, in model units, with its start, on the players' device. Raises ValueError for
         dials that this family does not have."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define sde")
 
     def solver(self, dials: Dials) -> Solver | None:
         """The solver that the model was trained for; None: `df.sample`'s default."""
         return None
+
+    def check(self, dials: Dials, solver: Solver | None, grid: Grid | None) -> None:
+        """Before a draw: warn of what the model was not trained for."""
 
     def draw(
         self,
@@ -205,6 +208,7 @@ class TrainConfig:
         on_step: Callable[[Step], None] | None = None,
     ) -> Trajectory:
         """n samples in model units, of classes `cond` (n,)."""
+        self.check(dials, solver, grid)
         sde = self.sde(modules, meta, dials)
         method = solver or self.solver(dials)
         return sample(sde, n, dials.steps, solver=method, grid=grid, noise=noise, cond=cond, keep=keep, on_step=on_step)

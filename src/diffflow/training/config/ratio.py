@@ -5,22 +5,21 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...critic import GAMES, Discriminator, Game, Penalty
 from ...fields import Ratio
 from ...laws import Gaussian
 from ...nets.critic import ConvCritic, MLPCritic, Stages
-from ...noise import Noise
 from ...objectives.objective import Joint
 from ...objectives.ratio import ParticlePath, PathRatio, SchedulePath
 from ...objectives.score import EDMWeighting, ScoreMatching
-from ...sample import Grid, Step, Trajectory
+from ...sample import Grid
 from ...schedule import VE
 from ...sde import DiffFlow
 from ...solvers import Solver
@@ -350,25 +349,12 @@ class DiffusionGANConfig(TrainConfig):
     def solver(self, dials: Dials) -> Solver | None:
         return None if dials.gan == 0 else SchedulePath.solver  # the very steps that the discriminator was trained on
 
-    def draw(
-        self,
-        modules: Mapping[str, nn.Module],
-        meta: Mapping[str, Any],
-        n: int,
-        dials: Dials,
-        cond: Tensor | None = None,
-        noise: Noise = Noise(0),
-        solver: Solver | None = None,
-        grid: Grid | None = None,
-        keep: int | None = None,
-        on_step: Callable[[Step], None] | None = None,
-    ) -> Trajectory:
-        """As for every family; warns of another solver or grid than the particles of the training had."""
+    def check(self, dials: Dials, solver: Solver | None, grid: Grid | None) -> None:
+        """Warn of another solver or grid than the particles of the training had."""
         if dials.gan != 0 and solver not in (None, SchedulePath.solver):
             foreign(f"solver = {solver}")
         if dials.gan != 0 and grid is not None:
             foreign("a grid of your own")
-        return super().draw(modules, meta, n, dials, cond, noise, solver, grid, keep, on_step)
 
 
 def foreign(what: str) -> None:
