@@ -34,10 +34,11 @@ python benchmarks/models.py --table          # only this page, from those files
 """
 
 NOTES = """
-**How to read it.** Two-dimensional toys: {toy}, 2000 samples against as many exact draws, means over seeds. *modes*
+**How to read it.** Training runs on one thread, for {} minutes on 25 Gaussians, {} on the checkerboard and {} on digits.
+Two-dimensional toys: 2000 samples against as many exact draws, means over seeds. *modes*
 counts those that hold, within 3 standard deviations, at least a fifth of their fair share of the samples (of 25; on the
 checkerboard of 8 squares), *within* is the share of samples within 3 standard deviations of a mode. Digits (8×8,
-scikit-learn): {digits}, one seed, 500 samples against 500 held-out images, k = 5, in pixels; *accuracy* is the share
+scikit-learn): one seed, 500 samples against 500 held-out images, k = 5, in pixels; *accuracy* is the share
 that a classifier sees as the class asked for, and for models without classes its mean confidence, in italics. Flows
 without training follow the exact law on toys, on digits the training images, with the score of the same denoiser that
 the score-based rows share. Floors in brackets are those of real data. *Evaluations* count networks per sample, as
@@ -138,13 +139,11 @@ def shown(cells: list[dict[str, Any]], name: str) -> str:
 def notes(found: list[dict[str, Any]]) -> list[str]:
     """How the numbers were taken, from the files themselves."""
 
-    def budget(toy: bool) -> str:
-        minutes = sorted({c["budget_minutes"] for c in found if (c["dataset"] == "digits") != toy})
-        if not minutes:
-            return "not measured yet"
-        return f"{' or '.join(f'{m:g}' for m in minutes)} minutes of training on one thread"
+    def budget(dataset: str) -> str:
+        minutes = sorted({c["budget_minutes"] for c in found if c["dataset"] == dataset})
+        return " or ".join(f"{m:g}" for m in minutes) or "–"
 
-    return [NOTES.format(toy=budget(True), digits=budget(False))]
+    return [NOTES.format(*(budget(d) for d in ("25gaussians", "checkerboard", "digits")))]
 
 
 def reasons() -> list[str]:

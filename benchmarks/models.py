@@ -9,7 +9,7 @@ missing.
 
     python benchmarks/models.py --workers 2
     python benchmarks/models.py --only gan hinge --dataset 25gaussians
-    python benchmarks/models.py --only gan score-gan discriminator-flow --dataset digits --digits-minutes 10
+    python benchmarks/models.py --only gan score-gan discriminator-flow --dataset digits --minutes 5
     python benchmarks/models.py --table
     python benchmarks/models.py --quick --out /tmp/quick       every cell in seconds, to see that it works
 
@@ -48,23 +48,23 @@ from diffflow.training.fit import train
 from diffflow.training.folder import environment
 
 DATASETS = ("25gaussians", "checkerboard", "digits")
+MINUTES = {"25gaussians": 3.0, "checkerboard": 1.0, "digits": 4.0}  # of training, on one thread
 GROUPS = {"25gaussians": None, "checkerboard": torch.arange(8).repeat_interleave(100)}  # components of a mode
 SILENT = Console(quiet=True)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Minutes of training and numbers of samples."""
+    """Minutes of training (of all datasets alike, or their own MINUTES) and numbers of samples."""
 
-    toy_minutes: float
-    digits_minutes: float
+    every: float | None
     toy_samples: int
     digits_samples: int
     device: str | None
     quick: bool
 
     def minutes(self, dataset: str) -> float:
-        return self.digits_minutes if dataset == "digits" else self.toy_minutes
+        return MINUTES[dataset] if self.every is None else self.every
 
     def samples(self, dataset: str) -> int:
         return self.digits_samples if dataset == "digits" else self.toy_samples
@@ -318,18 +318,17 @@ def main() -> int:
     parser.add_argument("--page", type=Path, default=Path("docs/models.md"))
     parser.add_argument("--only", nargs="*", choices=MODELS, default=list(MODELS), metavar="MODEL")
     parser.add_argument("--dataset", nargs="*", choices=DATASETS, default=list(DATASETS))
-    parser.add_argument("--toy-minutes", type=float, default=3.0, help="of training, on a toy (%(default)g)")
-    parser.add_argument("--digits-minutes", type=float, default=5.0, help="of training, on digits (%(default)g)")
+    parser.add_argument("--minutes", type=float, help=f"of training, instead of {MINUTES}")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--quick", action="store_true", help="seconds a cell: to see that it works")
     parser.add_argument("--table", action="store_true", help="only write the page")
     args = parser.parse_args()
-    console, budget = Console(), Budget(args.toy_minutes, args.digits_minutes, 2000, 500, args.device, False)
+    console, budget = Console(), Budget(args.minutes, 2000, 500, args.device, False)
     if args.quick:
         if args.out == parser.get_default("out"):
             parser.error("--quick measures nothing: give another --out, so that its files do not pass for results")
-        budget = Budget(0.03, 0.05, 500, 200, args.device, True)
+        budget = Budget(0.04, 500, 200, args.device, True)
         args.runs, args.page = args.out / "runs", args.out / "models.md"
     args.out.mkdir(parents=True, exist_ok=True)
     failed = 0
