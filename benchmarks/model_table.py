@@ -34,17 +34,17 @@ python benchmarks/models.py --table          # only this page, from those files
 """
 
 NOTES = """
-**How to read it.** Training runs on one thread, for {} minutes on 25 Gaussians, {} on the checkerboard and {} on digits.
-Two-dimensional toys: 2000 samples against as many exact draws, means over seeds. *modes*
-counts those that hold, within 3 standard deviations, at least a fifth of their fair share of the samples (of 25; on the
-checkerboard of 8 squares), *within* is the share of samples within 3 standard deviations of a mode. Digits (8×8,
-scikit-learn): one seed, 500 samples against 500 held-out images, k = 5, in pixels; *accuracy* is the share
-that a classifier sees as the class asked for, and for models without classes its mean confidence, in italics. Flows
-without training follow the exact law on toys, on digits the training images, with the score of the same denoiser that
-the score-based rows share. Floors in brackets are those of real data. *Evaluations* count networks per sample, as
-measured on 25 Gaussians; an input gradient counts 2. *Minutes* are those of all training behind a row, and Score GAN
-starts from a denoiser that had its own. Pictures of the samples lie beside the JSON files, under the names of the cells
-(digits, and 25 Gaussians at the first seed). A dash is a cell that has not been measured.
+**How to read it.** Training runs on one thread, for {} minutes on 25 Gaussians, {} on the checkerboard and {} on
+digits. Two-dimensional toys: 2000 samples against as many exact draws, means over seeds. *modes* counts those that
+hold, within 3 standard deviations, at least a fifth of their fair share of the samples (of 25; on the checkerboard of 8
+squares), *within* is the share of samples within 3 standard deviations of a mode. Digits (8×8, scikit-learn): one seed,
+500 samples against 500 held-out images, k = 5, in pixels; *accuracy* is the share that a classifier sees as the class
+asked for, and for models without classes its mean confidence, in italics. Flows without training follow the exact law
+on toys, on digits the training images, with the score of the same denoiser that the score-based rows share. Floors in
+brackets are those of real data. *Evaluations* count networks per sample, as measured on 25 Gaussians; an input gradient
+counts 2. *Minutes* are those of all training behind a row, and Score GAN starts from a denoiser that had its own.
+Pictures of the samples lie beside the JSON files, under the names of the cells (digits, and 25 Gaussians at the first
+seed). A dash is a cell that has not been measured.
 """
 
 AIM = """## The aim on digits

@@ -17,7 +17,7 @@ from mnist import asked as asked_of_run
 from diffflow.models import MODELS
 from diffflow.training.config import replace as settings
 
-BUDGET = bench.Budget(0.005, 0.005, 200, 30, "cpu", True)
+BUDGET = bench.Budget(0.005, 200, 30, "cpu", True)
 
 
 @pytest.mark.parametrize("dataset", bench.DATASETS)
@@ -27,7 +27,7 @@ def test_every_cell_knows_what_decides_it(dataset: str) -> None:
         now = bench.asked(cell, BUDGET)
         assert now != bench.asked(cell, replace(BUDGET, toy_samples=201, digits_samples=31))
         trained = "config" in now or "denoiser" in now
-        assert trained == (now != bench.asked(cell, replace(BUDGET, toy_minutes=1.0, digits_minutes=1.0)))
+        assert trained == (now != bench.asked(cell, replace(BUDGET, every=1.0)))
         assert trained == (now != bench.asked(replace(cell, seed=1), BUDGET))
         assert ("denoiser" in now) == bench.needs_denoiser(cell)
 
@@ -41,8 +41,8 @@ def test_a_cell_is_done_again_when_its_settings_change(tmp_path: Path, monkeypat
     record = json.loads((tmp_path / f"{cell.name}.json").read_text())
     took = record["trained"]
     # the generator's own training and that of the denoiser it starts from, each of the budget's minutes
-    assert took["denoiser_minutes"] >= BUDGET.digits_minutes
-    assert took["minutes"] - took["denoiser_minutes"] >= BUDGET.digits_minutes - 1e-3
+    assert took["denoiser_minutes"] >= BUDGET.minutes("digits")
+    assert took["minutes"] - took["denoiser_minutes"] >= BUDGET.minutes("digits") - 1e-3
     shown = "\n".join(model_table.claim([record]))
     assert f"| {took['minutes']:.1f}" in shown
     assert "| 1 |" in shown
