@@ -116,7 +116,7 @@ def test_penalties_of_a_linear_logit(w, centre, slope):
     """d = <a, x>: the gradient is a everywhere, so all three points agree, and so does the penalty's own gradient."""
     a = torch.tensor(slope, dtype=F64, requires_grad=True)
     x = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0), dtype=F64)
-    got = Penalty(*w, centre)(lambda y: y @ a, x[0], x[1], df.Noise(0))
+    got = Penalty(*w, centre)(lambda y, real: y @ a, x[0], x[1], df.Noise(0))
     norm = a.detach().norm()
     torch.testing.assert_close(got, torch.full((5,), float(sum(w) * (norm - centre) ** 2), dtype=F64))
     (grad,) = torch.autograd.grad(got.mean(), a)
@@ -128,7 +128,8 @@ def test_penalties_look_at_the_points_they_name():
     """d = |x|^2/2: the gradient at x is x itself."""
     real, fake = torch.full((4000, 2, 1), 3.0, dtype=F64), torch.zeros(4000, 2, 1, dtype=F64)
 
-    def logit(x):
+    def logit(x, real):
+        assert torch.equal(real, x.flatten(1)[:, 0] > 1.5)  # the nearer end, whose class a point belongs to
         return 0.5 * x.flatten(1).square().sum(1)
 
     norm2, half = 18.0, math.sqrt(18.0) - 1
@@ -147,13 +148,13 @@ def test_penalties_look_at_the_points_they_name():
 
 
 def test_penalties_without_weight_cost_nothing_and_a_flat_logit_has_a_gradient():
-    def never(x):
+    def never(x, real):
         raise AssertionError("nothing to penalise")
 
     x = torch.zeros(3, 2)
     assert torch.equal(Penalty()(never, x, x, df.Noise(0)), torch.zeros(3))
     a = torch.zeros(2, requires_grad=True)
-    Penalty(1.0, 1.0, 1.0, 0.5)(lambda y: y @ a, x, x, df.Noise(0)).sum().backward()
+    Penalty(1.0, 1.0, 1.0, 0.5)(lambda y, real: y @ a, x, x, df.Noise(0)).sum().backward()
     assert a.grad is not None
     assert a.grad.isfinite().all()
     with pytest.raises(ValueError, match=r"Penalty\(fake=-1"):

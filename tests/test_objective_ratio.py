@@ -263,6 +263,19 @@ def test_a_particle_keeps_its_label_and_some_are_hidden():
         assert abs((fake == -1).float().mean().item() - share) < 4.5 * math.sqrt(share * (1 - share) / n)
 
 
+def test_a_penalised_point_is_judged_as_the_class_of_its_nearer_end():
+    n, net = 500, Known(classes=3)
+    objective = PathRatio(Discriminator(net), ParticlePath(unit, 4), VANILLA, Penalty(1.0, 1.0, 1.0), size=n)
+    train(objective, 1, n, classes=3)
+    at = next(i for i, (x, *_) in enumerate(net.seen) if len(x) == 2 * n)  # the game, then the penalties, then the move
+    (real, fake), (real_cond, fake_cond) = (net.seen[at][i].split(n) for i in (0, 2))
+    for (x, _, cond, _), share in zip(net.seen[at + 1 : at + 4], (1.0, 0.0, None), strict=True):
+        u = (x - fake).norm(dim=1) / (real - fake).norm(dim=1)
+        assert share is None or (u - share).abs().max() < 1e-5
+        clear = (u - 0.5).abs() > 1e-3
+        assert torch.equal(cond[clear], torch.where(u > 0.5, real_cond, fake_cond)[clear])
+
+
 @pytest.mark.parametrize("penalty", [Penalty(), Penalty(real=0.1, between=0.1)])
 def test_evaluations_are_what_was_called(penalty):
     """A backward pass or an input gradient doubles a call; both, a penalty, make four."""

@@ -280,22 +280,29 @@ class Penalty:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"Penalty({name}={getattr(self, name)}) must be finite and >= 0")
 
-    def __call__(self, logit: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, noise: Noise) -> Tensor:
-        """The penalty per sample (n,), differentiable in the parameters of `logit`: x -> (n,). real, fake (n, *shape);
-        row i of all three kinds of points belongs to sample i."""
+    def __call__(
+        self, logit: Callable[[Tensor, Tensor], Tensor], real: Tensor, fake: Tensor, noise: Noise
+    ) -> Tensor:
+        """The penalty per sample (n,), differentiable in the parameters of `logit`. real, fake (n, *shape).
+
+        logit: (points (n, *shape), whether each is nearer to the real end (n,) bool) -> (n,). Row i of all three kinds
+        of points belongs to sample i; where real and fake have classes of their own, a point has that of its nearer
+        end.
+        """
+        yes = torch.ones(len(real), dtype=torch.bool, device=real.device)
         total = torch.zeros(len(real), dtype=real.dtype, device=real.device)
         if self.real:
-            total = total + self.real * self._at(logit, real)
+            total = total + self.real * self._at(logit, real, yes)
         if self.fake:
-            total = total + self.fake * self._at(logit, fake)
+            total = total + self.fake * self._at(logit, fake, ~yes)
         if self.between:
             u = noise.uniform(len(real), (1,) * (real.dim() - 1), dtype=real.dtype, device=real.device)
-            total = total + self.between * self._at(logit, torch.lerp(fake, real, u))
+            total = total + self.between * self._at(logit, torch.lerp(fake, real, u), u.flatten() > 0.5)
         return total
 
-    def _at(self, logit: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    def _at(self, logit: Callable[[Tensor, Tensor], Tensor], x: Tensor, real: Tensor) -> Tensor:
         x = x.detach().requires_grad_(True)
-        (grad,) = torch.autograd.grad(logit(x).sum(), x, create_graph=True)
+        (grad,) = torch.autograd.grad(logit(x, real).sum(), x, create_graph=True)
         # vector_norm's own derivative at zero is zero, where the square root of a sum would give nan
         return (torch.linalg.vector_norm(grad.flatten(1), dim=1) - self.centre).square()
 

@@ -105,8 +105,8 @@ class Critic(_Stateless):
         return self.discriminator.classes
 
     def learn(self, batch: Batch, fake: Draw, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
-        def logit(x: Tensor) -> Tensor:
-            return self.discriminator(x, 0.0, cond)
+        def logit(x: Tensor, nearer_real: Tensor | None = None) -> Tensor:
+            return self.discriminator(x, 0.0, cond)  # sample i is of one class, real and generated
 
         for k in range(self.updates):
             own = noise.fork("update", k)

@@ -25,8 +25,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -315,12 +314,11 @@ class PathRatio:
             return self.discriminator(x, t.repeat(m), cond if classes else None, both)
 
         d_real, d_fake = logit(torch.cat([real, fake]), torch.cat([real_cond, fake_cond])).split(n)
-        loss = self.game.critic(d_real, d_fake)
-        for penalty, cond in (
-            (replace(self.penalty, fake=0.0), real_cond),
-            (replace(self.penalty, real=0.0, between=0.0), fake_cond),
-        ):
-            loss = loss + penalty(partial(logit, cond=cond), real, fake, noise.fork("penalty"))
+
+        def at_class(x: Tensor, nearer_real: Tensor) -> Tensor:
+            return logit(x, torch.where(nearer_real, real_cond, fake_cond))
+
+        loss = self.game.critic(d_real, d_fake) + self.penalty(at_class, real, fake, noise.fork("penalty"))
         log = {
             "evaluations": self.evaluations(slots, t, births),
             "displacement": slots["moved"].square().mean().sqrt(),
