@@ -280,9 +280,7 @@ class Penalty:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"Penalty({name}={getattr(self, name)}) must be finite and >= 0")
 
-    def __call__(
-        self, logit: Callable[[Tensor, Tensor], Tensor], real: Tensor, fake: Tensor, noise: Noise
-    ) -> Tensor:
+    def __call__(self, logit: Callable[[Tensor, Tensor], Tensor], real: Tensor, fake: Tensor, noise: Noise) -> Tensor:
         """The penalty per sample (n,), differentiable in the parameters of `logit`. real, fake (n, *shape).
 
         logit: (points (n, *shape), whether each is nearer to the real end (n,) bool) -> (n,). Row i of all three kinds

@@ -24,6 +24,7 @@ from diffflow.training.config import (
     ConfigError,
     ConvGeneratorConfig,
     MLPGeneratorConfig,
+    PathConfig,
     ScoreGANConfig,
     changed,
     from_dict,
@@ -145,6 +146,24 @@ def test_a_scale_is_that_of_the_data_on_any_machine(tmp_path, monkeypatch, accel
 @pytest.mark.parametrize("scale", ["digits", "mnist", "cifar10"])
 def test_a_discriminator_flow_draws_pictures_in_at_most_25_evaluations(scale):
     assert 2 * BY_MODEL["discriminator-flow"](scale).config.path.steps <= 25  # value and gradient
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_the_steps_of_a_slowing_path_shrink_evenly_and_sum_to_one(noise):
+    """t_k = 1 - (1 - k/N)^2: steps (2 (N - k) - 1)/N^2, in the pool and in any number at sampling."""
+    config = replace(BY_MODEL["discriminator-flow"]("toy").config, {"path.slowing": 2.0, "path.noise": noise})
+    meta = {"shape": [2], "std": 1.0, "mean": 0.0, "classes": None}
+    modules = config.build(meta)
+    pool, expected = config.objective(modules, meta).grids[0], lambda n: (2 * torch.arange(n, 0, -1) - 1.0) / n**2
+    torch.testing.assert_close(pool.diff(), expected(config.path.steps).double())
+    for n in (4, 10):
+        sde = config.sde(modules, meta, dataclasses.replace(config.dials, steps=n))
+        times = df.sample(sde, 2, steps=n, keep=1, noise=df.Noise(0)).times
+        torch.testing.assert_close(times.diff(), expected(n).double())
+        assert times[-1] == 1
+    assert config.path.grid(7)[0] == 0
+    with pytest.raises(ValueError, match=r"slowing = 0.5.*equal steps"):
+        PathConfig(slowing=0.5)
 
 
 def test_families_differ_in_what_they_are_and_in_what_they_hold():

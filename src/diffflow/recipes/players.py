@@ -45,10 +45,10 @@ class Scale:
 
     lr, decay   of the players of a game, and the step from which their rate falls
     penalty     weight of R1 and R2 in a game with a generator
-    eta, hold   speed (over 25 steps) and penalty of a Discriminator Flow: R2 in the plane, where a particle that
-                overshoots narrow modes is lost; on images between real and fake, since a discriminator that is flat at
-                the particles only (R2) wins, and then moves nothing
-    steps       of a Discriminator Flow, each of two evaluations and of one length: a longer one overshoots
+    eta, hold   speed and penalty of a Discriminator Flow: R2 in the plane, where a particle that overshoots narrow
+                modes is lost; on images between real and fake, since a discriminator that is flat at the particles only
+                (R2) wins, and then moves nothing. Slopes fall as 1/distance, so the weight grows with the square of it
+    steps, slowing   of its path, two evaluations a step
     temperatures   of drifting, in the units of a distance between samples
     """
 
@@ -62,6 +62,7 @@ class Scale:
     eta: float
     hold: float
     steps: int
+    slowing: float
     temperatures: tuple[float, ...]
 
     @property
@@ -91,6 +92,7 @@ SCALES = {
         eta=0.5,
         hold=0.02,
         steps=25,
+        slowing=1.0,
         temperatures=(0.03, 0.15, 0.5),
     ),
     "table": Scale(
@@ -104,6 +106,7 @@ SCALES = {
         eta=0.5,
         hold=0.02,
         steps=25,
+        slowing=1.0,
         temperatures=(0.2, 0.6),
     ),
     "digits": Scale(
@@ -114,9 +117,10 @@ SCALES = {
         lr=1e-3,
         decay=1000,
         penalty=0.01,
-        eta=0.6,
-        hold=0.05,
+        eta=2.0,
+        hold=0.3,
         steps=12,
+        slowing=2.0,
         temperatures=(1.0, 3.0),
     ),
     "mnist": Scale(
@@ -127,9 +131,10 @@ SCALES = {
         lr=1e-3,
         decay=1000,
         penalty=0.01,
-        eta=0.6,
-        hold=0.2,
+        eta=1.0,
+        hold=1.5,
         steps=12,
+        slowing=2.0,
         temperatures=(2.0, 6.0),
     ),
     "cifar10": Scale(
@@ -140,9 +145,10 @@ SCALES = {
         lr=2e-4,
         decay=20_000,
         penalty=0.01,
-        eta=0.6,
-        hold=0.2,
+        eta=1.0,
+        hold=4.0,
         steps=12,
+        slowing=2.0,
         temperatures=(4.0, 12.0),
     ),
 }
@@ -173,7 +179,7 @@ def adversary(scale: Scale) -> PlayerConfig:
 def played(loss: str) -> Callable[[Scale], GANConfig]:
     def make(scale: Scale) -> GANConfig:
         weight = scale.penalty
-        penalty = Penalty(between=10.0 * weight, centre=1.0) if loss == "ipm" else Penalty(real=weight, fake=weight)
+        penalty = Penalty(between=0.1, centre=1.0) if loss == "ipm" else Penalty(real=weight, fake=weight)
         return GANConfig(
             scale.base.data,
             GANNets(scale.generator, scale.critic),
@@ -212,7 +218,7 @@ def discriminator_flow(scale: Scale) -> DiscriminatorFlowConfig:
         scale.base.data,
         PathCriticConfig(scale.critic),
         GameConfig("vanilla", Penalty(fake=scale.hold) if scale.vectors else Penalty(between=scale.hold)),
-        PathConfig(steps=scale.steps, eta=scale.eta * scale.steps / 25),
+        PathConfig(steps=scale.steps, eta=scale.eta, slowing=scale.slowing),
         adversary(scale),
         scale.fit,
     )

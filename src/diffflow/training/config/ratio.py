@@ -6,11 +6,11 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...critic import GAMES, Discriminator, Game, Penalty
 from ...fields import Ratio
@@ -116,7 +116,7 @@ class GameConfig:
 
 @dataclass(frozen=True)
 class PathConfig:
-    """The particles' path: equal steps of t from 0 to 1."""
+    """The particles' path, t from 0 to 1."""
 
     steps: int = 25
     """Steps N; the discriminator is trained at their times."""
@@ -134,6 +134,9 @@ class PathConfig:
     continuation)."""
     spread: float = 1.0
     """Standard deviation of the start, in units of the data's."""
+    slowing: float = 1.0
+    """Times t_k = 1 - (1 - k/N)^slowing: 1 for equal steps; 2 for steps that shrink to nothing, since a field is smooth
+    far from the data, where particles begin, and steep near them, where long steps overshoot."""
     pool: int = 1
     """Particles kept, in batches: each moves at every pool-th update."""
 
@@ -142,11 +145,16 @@ class PathConfig:
             self.steps >= 1 and self.pool >= 1, f"path.steps = {self.steps} and pool = {self.pool} must be at least 1"
         )
         require(self.eta > 0 and self.spread > 0, f"path.eta = {self.eta} and spread = {self.spread} must be positive")
+        require(self.slowing >= 1, f"path.slowing = {self.slowing} must be at least 1, which is equal steps")
         require(min(self.noise, self.entropy) >= 0, f"path.noise = {self.noise}, entropy = {self.entropy}: at least 0")
         require(
             self.noise == 0 or 0 < self.noise_end < self.noise,
             f"path.noise_end = {self.noise_end} must lie between 0 and path.noise = {self.noise}",
         )
+
+    def grid(self, steps: int) -> Tensor:
+        """The times of `steps` steps: (steps + 1,)."""
+        return 1 - torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** self.slowing
 
 
 @dataclass(frozen=True)
@@ -209,8 +217,8 @@ class DiscriminatorFlowConfig(TrainConfig):
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
         return {"discriminator": self.model.build(meta)}
 
-    def flow(self, ratio: Ratio, meta: Mapping[str, Any], device: torch.device) -> DiffFlow:
-        """The equation of the particles."""
+    def flow(self, ratio: Ratio, meta: Mapping[str, Any], device: torch.device, steps: int) -> DiffFlow:
+        """The equation of the particles, for a solve of so many steps."""
         path, std = self.path, float(meta["std"])
         speed = path.eta * math.prod(meta["shape"]) * std**2
         width = path.spread * math.hypot(std, path.noise * std)
@@ -219,13 +227,14 @@ class DiscriminatorFlowConfig(TrainConfig):
             sde = improved_gan(VE(path.noise_end * std, path.noise * std), ratio, speed, start)
         else:
             sde = discriminator_flow(ratio, self.game.game.speed, speed, start)
+        sde = replace(sde, grid=path.grid(steps).tolist())
         return continued(sde, -path.entropy * std**2) if path.entropy else sde
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> PathRatio:
         device = device_of(modules)
         return PathRatio(
             as_critic(modules["discriminator"]),
-            ParticlePath(lambda ratio: self.flow(ratio, meta, device), self.path.steps),
+            ParticlePath(lambda ratio: self.flow(ratio, meta, device, self.path.steps), self.path.steps),
             self.game.game,
             self.game.penalty,
             size=self.path.pool * self.fit.batch,
@@ -238,7 +247,7 @@ class DiscriminatorFlowConfig(TrainConfig):
 
     def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> DiffFlow:
         refuse(dials, Dials(gan=1.0))
-        return self.flow(as_critic(modules["discriminator"]).ratio(), meta, device_of(modules))
+        return self.flow(as_critic(modules["discriminator"]).ratio(), meta, device_of(modules), dials.steps)
 
 
 @dataclass(frozen=True)
