@@ -64,7 +64,8 @@ class Path(Protocol):
 
 @dataclass(frozen=True)
 class ParticlePath:
-    """N equal Euler steps of a particle flow without score: Discriminator Flow, the improved GAN.
+    """N Euler steps of a particle flow without score, equal unless its equation has a grid: Discriminator Flow, the
+    improved GAN.
 
     flow    the ratio -> its equation, with a start: for instance
             lambda ratio: discriminator_flow(ratio, game.speed, eta=5.0, start=Gaussian(torch.zeros(2)))

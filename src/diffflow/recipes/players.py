@@ -93,7 +93,7 @@ SCALES = {
         hold=0.02,
         steps=25,
         slowing=1.0,
-        temperatures=(0.03, 0.15, 0.5),
+        temperatures=(0.03, 0.3),
     ),
     "table": Scale(
         table,
@@ -270,7 +270,8 @@ def score_gan(scale: Scale) -> ScoreGANConfig:
 
 
 def moved(scale: Scale, mover: DriftingConfig | MMDConfig | SlicedWassersteinConfig) -> FieldConfig:
-    player = PlayerConfig(lr=scale.lr, betas=(0.9, 0.99), clip=None, decay=scale.decay)
+    lr = 2 * scale.lr if scale.vectors else scale.lr  # the target does not answer, as an opponent does
+    player = PlayerConfig(lr=lr, betas=(0.9, 0.99), clip=None, decay=scale.decay)
     return FieldConfig(scale.base.data, scale.generator, mover, MoveConfig(), player, replace(scale.fit, batch=256))
 
 
