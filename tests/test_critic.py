@@ -11,7 +11,7 @@ from torch import nn
 
 import diffflow as df
 from diffflow.critic import GAMES, STEEP, CriticRatio, Discriminator, Penalty, signals
-from diffflow.nets.critic import ConvCritic, MLPCritic, Stages
+from diffflow.nets.critic import ConvCritic, Down, MLPCritic, Stages
 
 F64 = torch.float64
 ROWS = pytest.mark.parametrize("game", GAMES.values(), ids=list(GAMES))
@@ -379,3 +379,16 @@ def test_signals_of_broken_numbers_are_broken_numbers():
     found = signals(GAMES["vanilla"], torch.tensor([1.0, float("nan")]), torch.tensor([float("inf"), -1.0]))
     assert math.isnan(found["calibration"])
     assert math.isnan(found["logit_real"])
+
+
+def test_halving_an_image_weighs_all_its_pixels_alike():
+    """Unit filters: the gradient counts the taps that meet a pixel, 2 x 2 each inside, where 3 x 3 filters of stride 2
+    meet 1, 2 or 4."""
+    down = Down(1, 1, 2, zero=True)
+    torch.nn.init.ones_(down.inner.weight)
+    for side in (8, 9):
+        x = torch.zeros(1, 1, side, side, requires_grad=True)
+        padded = torch.nn.functional.pad(x, (1, 1 + side % 2, 1, 1 + side % 2))
+        (grad,) = torch.autograd.grad(down.inner(padded).sum(), x)
+        assert torch.equal(grad[..., 1:-1, 1:-1], torch.full((1, 1, side - 2, side - 2), 4.0))
+        assert down(x, torch.zeros(1, 2)).shape[-1] == math.ceil(side / 2)
