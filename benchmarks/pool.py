@@ -72,7 +72,7 @@ TOY = Settings("vanilla", 1.0, 25, 3000, 128, 1e-3, 500, Penalty(fake=0.02), 64)
 TARGETS = {
     "25gaussians": TOY,
     "checkerboard": TOY,
-    "digits": Settings("ipm", 6.0, 25, 3000, 64, 1e-3, 1000, Penalty(between=1.0, centre=1.0), 24),
+    "digits": Settings("vanilla", 128.0, 25, 3000, 64, 1e-3, 1000, Penalty(between=0.3), 24),
 }
 
 
