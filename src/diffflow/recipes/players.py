@@ -260,10 +260,11 @@ def diffusion_gan(scale: Scale) -> DiffusionGANConfig:
 def score_gan(scale: Scale) -> ScoreGANConfig:
     """A generator moved by two scores, the data's (--init-from RUN) and its own samples'; one evaluation a sample."""
     base, fake = scale.base, PlayerConfig(lr=1e-3, betas=(0.0, 0.99), warmup=0)
-    if scale.vectors:  # narrow modes far apart: a nearer start keeps them all, and low levels draw them sharply
-        generator = PlayerConfig(lr=5e-4, betas=(0.0, 0.99), warmup=0, clip=None, decay=1000)
-        pull, levels = ScoreGAN(power=1.5), LogUniformLevels(0.02, 2.0)
-        return ScoreGANConfig(base.data, base.model, 1.0, pull, levels, generator=generator, fake=fake, fit=scale.fit)
+    if scale.vectors:  # narrow modes far apart: begin where the denoiser tells them apart, and weigh all levels alike
+        generator = PlayerConfig(lr=1e-3, betas=(0.0, 0.99), warmup=0, clip=None, decay=1000)
+        fake = PlayerConfig(lr=1e-3, betas=(0.9, 0.99), warmup=0, decay=2000)
+        pull, levels = ScoreGAN(power=2.0), LogUniformLevels(0.02, 1.0)
+        return ScoreGANConfig(base.data, base.model, 0.35, pull, levels, generator=generator, fake=fake, fit=scale.fit)
     generator = PlayerConfig(lr=1e-4, betas=(0.0, 0.99), warmup=0, clip=None)
     levels = LogUniformLevels(0.05, 3.0)
     return ScoreGANConfig(base.data, base.model, 3.0, levels=levels, generator=generator, fake=fake, fit=scale.fit)
