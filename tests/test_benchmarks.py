@@ -72,3 +72,19 @@ def test_the_aim_is_judged_by_quality_evaluations_and_all_minutes() -> None:
     ):
         (line,) = [x for x in model_table.claim([good | change]) if x.startswith("| [GAN, non")]
         assert line.endswith(f"| {word} |")
+
+
+def test_the_aim_on_the_toy_wants_every_mode_at_every_seed() -> None:
+    def cell(modes: float, within: float) -> dict:
+        metrics = [{"name": k, "value": v, "floor": None} for k, v in (("modes", modes), ("within", within))]
+        of = {"model": "ipm", "dataset": "25gaussians", "evaluations": 1}
+        return of | {"trained": {"minutes": 3.0}, "metrics": metrics}
+
+    for cells, word in (
+        ([], "–"),
+        ([cell(25, 0.92), cell(25, 0.89)], "yes"),
+        ([cell(25, 0.99), cell(24, 0.99)], "no"),
+        ([cell(25, 0.89), cell(25, 0.90)], "no"),
+    ):
+        (line,) = [x for x in model_table.claim(cells) if x.startswith("| [IPM")]
+        assert line.endswith(f"| {word} |")
