@@ -49,7 +49,8 @@ seed). A dash is a cell that has not been measured.
 
 AIM_TOY = """## The aim on 25 Gaussians
 
-All 25 modes at every seed, and 90 % of the samples within 3 standard deviations of one.
+All 25 modes at each of three seeds, and 90 % of the samples within 3 standard deviations of one, after at most 6
+minutes of training on one thread (the denoiser that Score GAN starts from counted in).
 """
 AIMED_TOY = ("diffusion-gan", "discriminator-flow", "score-gan", "hinge", "ipm", "drifting-generator")
 
@@ -130,6 +131,7 @@ def claim(found: list[dict[str, Any]]) -> list[str]:
     for name in AIMED_TOY:
         cells, (modes, within), cost = of(name, "25gaussians", "modes", "within")
         good = bool(cells) and min(modes) == 25 and fmean(within) >= 0.9
+        good = good and len(cells) >= 3 and all(c["trained"]["minutes"] <= 6.1 for c in cells)
         least = f"{min(modes):g}" if modes else "–"
         measured = (minutes(cells), least, shown(cells, "within"), shown(cells, "sliced_w2"))
         lines.append(row((link(MODELS[name]), cost, *measured, verdict(cells, good))))

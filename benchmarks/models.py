@@ -47,24 +47,24 @@ from diffflow.training.config import ScoreGANConfig, TrainConfig, replace, to_di
 from diffflow.training.fit import train
 from diffflow.training.folder import environment
 
-DATASETS = ("25gaussians", "checkerboard", "digits")
 MINUTES = {"25gaussians": 3.0, "checkerboard": 1.0, "digits": 4.0}  # of training, on one thread
+DATASETS = tuple(MINUTES)
 GROUPS = {"25gaussians": None, "checkerboard": torch.arange(8).repeat_interleave(100)}  # components of a mode
 SILENT = Console(quiet=True)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Minutes of training (of all datasets alike, or their own MINUTES) and numbers of samples."""
+    """Minutes of training (`override` for all datasets, or their own MINUTES) and numbers of samples."""
 
-    every: float | None
+    override: float | None
     toy_samples: int
     digits_samples: int
     device: str | None
     quick: bool
 
     def minutes(self, dataset: str) -> float:
-        return MINUTES[dataset] if self.every is None else self.every
+        return MINUTES[dataset] if self.override is None else self.override
 
     def samples(self, dataset: str) -> int:
         return self.digits_samples if dataset == "digits" else self.toy_samples
@@ -326,6 +326,8 @@ def main() -> int:
     args = parser.parse_args()
     console, budget = Console(), Budget(args.minutes, 2000, 500, args.device, False)
     if args.quick:
+        if args.minutes is not None:
+            parser.error("--quick has minutes of its own: leave --minutes out")
         if args.out == parser.get_default("out"):
             parser.error("--quick measures nothing: give another --out, so that its files do not pass for results")
         budget = Budget(0.04, 500, 200, args.device, True)

@@ -44,7 +44,7 @@ from diffflow.noise import Noise
 from diffflow.objectives.objective import Batch, Turn
 from diffflow.objectives.ratio import ParticlePath, PathRatio
 from diffflow.spectrum import discriminator_flow
-from diffflow.training.config import FitConfig, PlayerConfig
+from diffflow.training.config import FitConfig, PathConfig, PlayerConfig
 from diffflow.training.fit import Feed, fit
 from diffflow.training.place import Place
 from diffflow.training.players import Outcome, Training
@@ -63,6 +63,7 @@ class Settings:
     decay: int
     penalty: Penalty
     width: int
+    slowing: float = 1.0
 
     def player(self) -> PlayerConfig:
         return PlayerConfig(lr=self.lr, decay=self.decay)
@@ -72,7 +73,7 @@ TOY = Settings("vanilla", 1.0, 25, 3000, 128, 1e-3, 500, Penalty(fake=0.02), 64)
 TARGETS = {
     "25gaussians": TOY,
     "checkerboard": TOY,
-    "digits": Settings("vanilla", 128.0, 25, 3000, 64, 1e-3, 1000, Penalty(between=0.3), 24),
+    "digits": Settings("vanilla", 128.0, 25, 3000, 64, 1e-3, 1000, Penalty(between=0.3), 24, 2.0),
 }
 
 
@@ -161,7 +162,10 @@ def cell(target: str, method: str, seed: int, s: Settings, budget: float) -> lis
     meta = data.meta()
     std, mean = float(meta["std"]), float(meta["mean"])
     start = df.Gaussian(torch.full(data.shape, mean), std)
-    path = ParticlePath(lambda ratio: discriminator_flow(ratio, game.speed, s.eta * std**2, start), s.steps)
+    grid = PathConfig(slowing=s.slowing).grid
+    path = ParticlePath(
+        lambda ratio: replace(discriminator_flow(ratio, game.speed, s.eta * std**2, start), grid=grid), s.steps
+    )
     objective = METHODS[method](discriminator, path, game, s.penalty, size=s.batch)
     training = Training(objective, {"discriminator": s.player()})
     lab = Lab(target, path, data, seed, [budget])

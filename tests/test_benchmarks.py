@@ -27,9 +27,15 @@ def test_every_cell_knows_what_decides_it(dataset: str) -> None:
         now = bench.asked(cell, BUDGET)
         assert now != bench.asked(cell, replace(BUDGET, toy_samples=201, digits_samples=31))
         trained = "config" in now or "denoiser" in now
-        assert trained == (now != bench.asked(cell, replace(BUDGET, every=1.0)))
+        assert trained == (now != bench.asked(cell, replace(BUDGET, override=1.0)))
         assert trained == (now != bench.asked(replace(cell, seed=1), BUDGET))
         assert ("denoiser" in now) == bench.needs_denoiser(cell)
+
+
+def test_every_dataset_has_minutes_of_its_own_unless_they_are_given() -> None:
+    own, given = replace(BUDGET, override=None), replace(BUDGET, override=7.0)
+    assert {d: own.minutes(d) for d in bench.DATASETS} == bench.MINUTES
+    assert {given.minutes(d) for d in bench.DATASETS} == {7.0}
 
 
 def test_a_cell_is_done_again_when_its_settings_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,9 +88,11 @@ def test_the_aim_on_the_toy_wants_every_mode_at_every_seed() -> None:
 
     for cells, word in (
         ([], "–"),
-        ([cell(25, 0.92), cell(25, 0.89)], "yes"),
-        ([cell(25, 0.99), cell(24, 0.99)], "no"),
-        ([cell(25, 0.89), cell(25, 0.90)], "no"),
+        ([cell(25, 0.92), cell(25, 0.92), cell(25, 0.89)], "yes"),
+        ([cell(25, 0.99), cell(25, 0.99)], "no"),
+        ([cell(25, 0.99), cell(24, 0.99), cell(25, 0.99)], "no"),
+        ([cell(25, 0.89), cell(25, 0.90), cell(25, 0.90)], "no"),
+        ([cell(25, 0.99), cell(25, 0.99), cell(25, 0.99) | {"trained": {"minutes": 7.0}}], "no"),
     ):
         (line,) = [x for x in model_table.claim(cells) if x.startswith("| [IPM")]
         assert line.endswith(f"| {word} |")

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -242,6 +243,16 @@ def test_a_missing_or_foreign_pool_is_an_error():
         joint().load_state(state)
     with pytest.raises(ValueError, match="no particle pool"):
         joint().load_state({})
+
+
+def test_a_path_has_the_steps_of_its_equation():
+    def fixed(ratio):
+        return replace(unit(ratio), grid=(0.0, 0.5, 1.0))
+
+    assert PathRatio(Discriminator(Known()), ParticlePath(fixed, 2), VANILLA, size=8).grids.shape == (1, 3)
+    for steps in (1, 3):
+        with pytest.raises(ValueError, match=f"a path of {steps} steps, but its equation has 2 of its own"):
+            PathRatio(Discriminator(Known()), ParticlePath(fixed, steps), VANILLA, size=8)
 
 
 # -- labels, costs, learning ------------------------------------------------------------------------------------------

@@ -287,20 +287,20 @@ class Penalty:
         of points belongs to sample i; where real and fake have classes of their own, a point has that of its nearer
         end.
         """
-        yes = torch.ones(len(real), dtype=torch.bool, device=real.device)
+        at_real = torch.ones(len(real), dtype=torch.bool, device=real.device)
         total = torch.zeros(len(real), dtype=real.dtype, device=real.device)
         if self.real:
-            total = total + self.real * self._at(logit, real, yes)
+            total = total + self.real * self._at(logit, real, at_real)
         if self.fake:
-            total = total + self.fake * self._at(logit, fake, ~yes)
+            total = total + self.fake * self._at(logit, fake, ~at_real)
         if self.between:
             u = noise.uniform(len(real), (1,) * (real.dim() - 1), dtype=real.dtype, device=real.device)
             total = total + self.between * self._at(logit, torch.lerp(fake, real, u), u.flatten() > 0.5)
         return total
 
-    def _at(self, logit: Callable[[Tensor, Tensor], Tensor], x: Tensor, real: Tensor) -> Tensor:
+    def _at(self, logit: Callable[[Tensor, Tensor], Tensor], x: Tensor, nearer_real: Tensor) -> Tensor:
         x = x.detach().requires_grad_(True)
-        (grad,) = torch.autograd.grad(logit(x, real).sum(), x, create_graph=True)
+        (grad,) = torch.autograd.grad(logit(x, nearer_real).sum(), x, create_graph=True)
         # vector_norm's own derivative at zero is zero, where the square root of a sum would give nan
         return (torch.linalg.vector_norm(grad.flatten(1), dim=1) - self.centre).square()
 

@@ -86,6 +86,7 @@ def rows(config: Mapping) -> list[tuple[str, str]]:
             if path["entropy"]
             else "0: no noise"
         )
+        shrinking = " that shrink toward the data" if path.get("slowing", 1) > 1 else ""
         stages = config["model"]["stages"]
         which = "one discriminator" if stages is None else f"{stages} independent discriminators, one per interval,"
         return [
@@ -95,7 +96,7 @@ def rows(config: Mapping) -> list[tuple[str, str]]:
                 f"the gradient of {which} <i>d</i>(<i>x</i>, <i>t</i>), trained along the particles’ own path; "
                 f"game {game}",
             ),
-            ("<i>β</i>", f"{speed}, in {path['steps']} steps"),
+            ("<i>β</i>", f"{speed}, in {path['steps']} steps{shrinking}"),
             still,
             ("<i>λ</i>²", entropy),
         ]

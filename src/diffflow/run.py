@@ -107,8 +107,7 @@ class Run:
         gan       weight of the log-ratio; None: the run's own, which is 0 without a discriminator
         guidance  1 is the law of the class itself, more sharpens it
         cond      class index, or one per particle; None: no class
-        steps     of the solver to come; None: the run's own. A Diffusion-GAN's discriminator is told them, and the times
-                  of a Discriminator Flow, which shrink toward its end, are those of so many steps
+        steps     of the solver to come, which a Diffusion-GAN's discriminator is told; None: the run's own
 
         Raises ValueError for a dial that this family of models does not have, and for a generator, which has no
         equation.

@@ -3,7 +3,8 @@ r"""`sample`: the only loop that moves particles.
     x_0 ~ start;    for k = 0, 1, ...:   x_{k+1} = solver.step(x_k, t_k -> t_{k+1}, dw_k)
 
 The default solver on a schedule is the exponential multistep and its grid ends on the clean data (sigma = 0) after
-exactly `steps` evaluations; elsewhere it is Euler on equal steps to the horizon. Shapes: x (n, *shape).
+exactly `steps` evaluations; elsewhere it is Euler, on the equation's own times or
+equal steps to the horizon. Shapes: x (n, *shape).
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def default_solver(sde: DiffFlow) -> Solver:
 def default_grid(sde: DiffFlow, steps: int) -> Tensor:
     """The times a solve of `steps` steps visits when none are given: (steps + 1,), or the equation's own."""
     if sde.grid is not None:
-        return torch.as_tensor(sde.grid, dtype=torch.float64)
+        return torch.as_tensor(sde.grid(steps) if callable(sde.grid) else sde.grid, dtype=torch.float64)
     if sde.schedule is not None and sde.on_schedule:
         spread = sde.score.spread if isinstance(sde.score, ScoreField) else None
         return jump(sde.schedule, steps, 1.0 if spread is None else spread)
@@ -98,8 +99,8 @@ def sample(
     Args:
         sde: the equation.
         x0: particles (n, *shape) at the grid's first time, or how many to draw from sde.start.
-        steps: number of steps; on a schedule with the default solver also the number of evaluations. Ignored where a
-            grid of times is given.
+        steps: number of steps; on a schedule with the default solver also the number of evaluations. Ignored where
+            `grid`, or the equation, gives the times themselves.
         solver: default Exponential(4) on a schedule (weak order 2 with noise), else Euler.
         grid: times, or a rule such as `karras`; a last time of schedule.clean denoises to sigma = 0, a last time of
             horizon stops at sigma_min.

@@ -80,7 +80,7 @@ class DiffFlow:
         schedule: the noise schedule that r_t follows, if it does.
         start: the law of the particles at t = 0.
         horizon: the time at which the particles are samples.
-        grid: default times of a solve.
+        grid: default times of a solve, or the number of steps -> its times.
         papers: keys of `references.BIBTEX`.
     """
 
@@ -93,7 +93,7 @@ class DiffFlow:
     schedule: Schedule | None = None
     start: Law | None = None
     horizon: float = 1.0
-    grid: Sequence[float] | None = None
+    grid: Sequence[float] | Callable[[int], Tensor] | None = None
     papers: tuple[str, ...] = ()
     tally: Tally | None = field(default=None, repr=False, compare=False)
 

@@ -5,6 +5,7 @@ uninterrupted one to the bit, with its pool or its frozen denoiser; what cannot 
 import dataclasses
 import io
 import json
+import math
 import shutil
 import warnings
 
@@ -157,13 +158,15 @@ def test_the_steps_of_a_slowing_path_shrink_evenly_and_sum_to_one(noise):
     pool, expected = config.objective(modules, meta).grids[0], lambda n: (2 * torch.arange(n, 0, -1) - 1.0) / n**2
     torch.testing.assert_close(pool.diff(), expected(config.path.steps).double())
     for n in (4, 10):
-        sde = config.sde(modules, meta, dataclasses.replace(config.dials, steps=n))
-        times = df.sample(sde, 2, steps=n, keep=1, noise=df.Noise(0)).times
+        times = df.sample(config.sde(modules, meta, config.dials), 2, steps=n, keep=1, noise=df.Noise(0)).times
         torch.testing.assert_close(times.diff(), expected(n).double())
         assert times[-1] == 1
     assert config.path.grid(7)[0] == 0
-    with pytest.raises(ValueError, match=r"slowing = 0.5.*equal steps"):
-        PathConfig(slowing=0.5)
+    for wrong in (0.5, 5.0, math.nan):
+        with pytest.raises(ValueError, match=r"slowing = .*between 1, which is equal steps, and 4"):
+            PathConfig(slowing=wrong)
+    with pytest.raises(ConfigError, match=r"stages = 3.*leave path.slowing at 1"):
+        replace(config, {"model.stages": 3})
 
 
 def test_families_differ_in_what_they_are_and_in_what_they_hold():

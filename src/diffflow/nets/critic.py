@@ -172,7 +172,7 @@ class MLPCritic(nn.Module):
 class Down(nn.Module):
     """A residual block that halves the image: 1x1(pool h) + conv silu(conv/2 silu(h) + M e).
 
-    The halving filter is 4 x 4: every pixel meets as many of its taps as its neighbours do, so that the input gradient,
+    The halving filter is 4 x 4: every inner pixel meets as many of its taps as the next, so that the input gradient,
     which moves particles, has no checkerboard (Odena et al. 2016).
     """
 

@@ -218,13 +218,14 @@ class PathRatio:
         if sde.start is None:
             raise ValueError("the particles need a law to start from: give the path's equation a start")
         self.start, self.schedule = sde.start, sde.schedule
-        low, high = (int(n) for n in path.ranges[0])
+        self.low, high = (int(n) for n in path.ranges[0])
+        grids = [default_grid(sde, n) for n in range(self.low, high + 1)]
+        for n, grid in enumerate(grids, self.low):
+            if len(grid) != n + 1:
+                raise ValueError(f"a path of {n} steps, but its equation has {len(grid) - 1} of its own: give as many")
         # the grid of N steps is row N - low; a place beyond its end repeats the end
-        self.low = low
-        self.grids = torch.stack(
-            [torch.nn.functional.pad(g := default_grid(sde, n), (0, high - n), value=g[-1].item())
-             for n in range(low, high + 1)]
-        )  # fmt: skip
+        pad = torch.nn.functional.pad
+        self.grids = torch.stack([pad(g, (0, high + 1 - len(g)), value=g[-1].item()) for g in grids])
         self.pool: dict[str, Tensor] = {
             "x": torch.zeros(size, *self.start.shape),
             "k": torch.full((size,), -1),  # not born yet

@@ -45,9 +45,10 @@ class Scale:
 
     lr, decay   of the players of a game, and the step from which their rate falls
     penalty     weight of R1 and R2 in a game with a generator
-    eta, hold   speed and penalty of a Discriminator Flow: R2 in the plane, where a particle that overshoots narrow
-                modes is lost; on images between real and fake, since a discriminator that is flat at the particles only
-                (R2) wins, and then moves nothing. Slopes fall as 1/distance, so the weight grows with the square of it
+    eta, hold   speed and penalty of a Discriminator Flow (and of the improved GAN): R2 in the plane, where a particle
+                that overshoots narrow modes is lost; on images between real and fake, since a discriminator that is
+                flat at the particles only (R2) wins, and then moves nothing. Slopes fall as 1/distance, so the weight
+                grows with the square of it
     steps, slowing   of its path, two evaluations a step
     temperatures   of drifting, in the units of a distance between samples
     """
@@ -178,8 +179,9 @@ def adversary(scale: Scale) -> PlayerConfig:
 
 def played(loss: str) -> Callable[[Scale], GANConfig]:
     def make(scale: Scale) -> GANConfig:
-        weight = scale.penalty
-        penalty = Penalty(between=0.1, centre=1.0) if loss == "ipm" else Penalty(real=weight, fake=weight)
+        penalty = Penalty(real=scale.penalty, fake=scale.penalty)
+        if loss == "ipm":
+            penalty = Penalty(between=0.1, centre=1.0)
         return GANConfig(
             scale.base.data,
             GANNets(scale.generator, scale.critic),
@@ -259,19 +261,20 @@ def diffusion_gan(scale: Scale) -> DiffusionGANConfig:
 @model
 def score_gan(scale: Scale) -> ScoreGANConfig:
     """A generator moved by two scores, the data's (--init-from RUN) and its own samples'; one evaluation a sample."""
-    base, fake = scale.base, PlayerConfig(lr=1e-3, betas=(0.0, 0.99), warmup=0)
+    base = scale.base
     if scale.vectors:  # narrow modes far apart: begin where the denoiser tells them apart, and weigh all levels alike
         generator = PlayerConfig(lr=1e-3, betas=(0.0, 0.99), warmup=0, clip=None, decay=1000)
         fake = PlayerConfig(lr=1e-3, betas=(0.9, 0.99), warmup=0, decay=2000)
         pull, levels = ScoreGAN(power=2.0), LogUniformLevels(0.02, 1.0)
         return ScoreGANConfig(base.data, base.model, 0.35, pull, levels, generator=generator, fake=fake, fit=scale.fit)
     generator = PlayerConfig(lr=1e-4, betas=(0.0, 0.99), warmup=0, clip=None)
+    fake = PlayerConfig(lr=1e-3, betas=(0.0, 0.99), warmup=0)
     levels = LogUniformLevels(0.05, 3.0)
     return ScoreGANConfig(base.data, base.model, 3.0, levels=levels, generator=generator, fake=fake, fit=scale.fit)
 
 
 def moved(scale: Scale, mover: DriftingConfig | MMDConfig | SlicedWassersteinConfig) -> FieldConfig:
-    lr = 2 * scale.lr if scale.vectors else scale.lr  # the target does not answer, as an opponent does
+    lr = 2 * scale.lr if scale.vectors else scale.lr  # without an opponent, a small net bears a faster rate
     player = PlayerConfig(lr=lr, betas=(0.9, 0.99), clip=None, decay=scale.decay)
     return FieldConfig(scale.base.data, scale.generator, mover, MoveConfig(), player, replace(scale.fit, batch=256))
 

@@ -35,18 +35,19 @@ def signs(line: Mapping[str, Any], before: Sequence[Mapping[str, Any]]) -> dict[
         if name == "accuracy" and value > WON:
             found[key] = (
                 f"{player} tells real from generated on {value:.1%} of samples: it has won, and its gradient says "
-                f"little. Raise a penalty (--game.penalty.real), lower --{player}.lr, or move the particles faster"
+                f"little. Raise a penalty (--game.penalty) or lower --{player}.lr; where displacement has doubled, "
+                "samples overshoot: move them less far"
             )
         elif name == "calibration" and value > CALIBRATION:
             found[key] = (
                 f"{player} is sure of itself by {value:.2f} more than it is right: its logit is not the log-ratio, and "
-                f"its gradient is off by as much. Raise a penalty (--game.penalty.real), or lower --{player}.lr"
+                f"its gradient is off by as much. Raise a penalty (--game.penalty), or lower --{player}.lr"
             )
         elif name == "spread" and value < SPREAD and len(before) >= YOUNG:
             found[key] = (
                 f"the samples are {value:.2f} times as wide as the data: they collapse onto few points. Lower "
                 f"--{player}.lr; give what moves them, where it learns, more turns (--move.updates), or a "
-                "discriminator a higher penalty (--game.penalty.real)"
+                "discriminator a higher penalty (--game.penalty)"
             )
         elif name == "modes" and value < 0.5 and len(before) >= YOUNG:
             found[key] = (

@@ -145,7 +145,10 @@ class PathConfig:
             self.steps >= 1 and self.pool >= 1, f"path.steps = {self.steps} and pool = {self.pool} must be at least 1"
         )
         require(self.eta > 0 and self.spread > 0, f"path.eta = {self.eta} and spread = {self.spread} must be positive")
-        require(self.slowing >= 1, f"path.slowing = {self.slowing} must be at least 1, which is equal steps")
+        require(
+            1 <= self.slowing <= 4,
+            f"path.slowing = {self.slowing} must be between 1, which is equal steps, and 4, where the last ones vanish",
+        )
         require(min(self.noise, self.entropy) >= 0, f"path.noise = {self.noise}, entropy = {self.entropy}: at least 0")
         require(
             self.noise == 0 or 0 < self.noise_end < self.noise,
@@ -205,6 +208,13 @@ class DiscriminatorFlowConfig(TrainConfig):
     fit: FitConfig = FitConfig()
     sampling: FlowSampling = FlowSampling()
 
+    def __post_init__(self) -> None:
+        require(
+            self.model.stages is None or self.path.slowing == 1,
+            f"model.stages = {self.model.stages} networks have equal intervals of time: leave path.slowing at 1, so "
+            "that all of them see steps",
+        )
+
     @property
     def row(self) -> str:
         if not self.path.noise:
@@ -217,8 +227,8 @@ class DiscriminatorFlowConfig(TrainConfig):
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
         return {"discriminator": self.model.build(meta)}
 
-    def flow(self, ratio: Ratio, meta: Mapping[str, Any], device: torch.device, steps: int) -> DiffFlow:
-        """The equation of the particles, for a solve of so many steps."""
+    def flow(self, ratio: Ratio, meta: Mapping[str, Any], device: torch.device) -> DiffFlow:
+        """The equation of the particles."""
         path, std = self.path, float(meta["std"])
         speed = path.eta * math.prod(meta["shape"]) * std**2
         width = path.spread * math.hypot(std, path.noise * std)
@@ -227,14 +237,14 @@ class DiscriminatorFlowConfig(TrainConfig):
             sde = improved_gan(VE(path.noise_end * std, path.noise * std), ratio, speed, start)
         else:
             sde = discriminator_flow(ratio, self.game.game.speed, speed, start)
-        sde = replace(sde, grid=path.grid(steps).tolist())
+        sde = replace(sde, grid=path.grid)
         return continued(sde, -path.entropy * std**2) if path.entropy else sde
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> PathRatio:
         device = device_of(modules)
         return PathRatio(
             as_critic(modules["discriminator"]),
-            ParticlePath(lambda ratio: self.flow(ratio, meta, device, self.path.steps), self.path.steps),
+            ParticlePath(lambda ratio: self.flow(ratio, meta, device), self.path.steps),
             self.game.game,
             self.game.penalty,
             size=self.path.pool * self.fit.batch,
@@ -247,7 +257,7 @@ class DiscriminatorFlowConfig(TrainConfig):
 
     def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> DiffFlow:
         refuse(dials, Dials(gan=1.0))
-        return self.flow(as_critic(modules["discriminator"]).ratio(), meta, device_of(modules), dials.steps)
+        return self.flow(as_critic(modules["discriminator"]).ratio(), meta, device_of(modules))
 
 
 @dataclass(frozen=True)
