@@ -44,11 +44,9 @@ class Scale:
     what is on them.
 
     lr, decay   of the players of a game, and the step from which their rate falls
-    penalty     weight of R1 and R2 in a game with a generator
-    eta, hold   speed and penalty of a Discriminator Flow (and of the improved GAN): R2 in the plane, where a particle
-                that overshoots narrow modes is lost; on images between real and fake, since a discriminator that is
-                flat at the particles only (R2) wins, and then moves nothing. Slopes fall as 1/distance, so the weight
-                grows with the square of it
+    penalty     of |grad d|^2 between real and generated samples. Slopes fall as 1/distance, so the weight grows with
+                the square of it; too small a one, and generators miss modes and discriminators win
+    eta         speed of a Discriminator Flow
     steps, slowing   of its path, two evaluations a step
     temperatures   of drifting, in the units of a distance between samples
     """
@@ -61,7 +59,6 @@ class Scale:
     decay: int
     penalty: float
     eta: float
-    hold: float
     steps: int
     slowing: float
     temperatures: tuple[float, ...]
@@ -89,9 +86,8 @@ SCALES = {
         batch=128,
         lr=1e-3,
         decay=500,
-        penalty=0.003,
+        penalty=0.03,
         eta=0.5,
-        hold=0.02,
         steps=25,
         slowing=1.0,
         temperatures=(0.03, 0.3),
@@ -103,9 +99,8 @@ SCALES = {
         batch=128,
         lr=5e-4,
         decay=1000,
-        penalty=0.01,
+        penalty=0.1,
         eta=0.5,
-        hold=0.02,
         steps=25,
         slowing=1.0,
         temperatures=(0.2, 0.6),
@@ -117,9 +112,8 @@ SCALES = {
         batch=64,
         lr=1e-3,
         decay=1000,
-        penalty=0.01,
+        penalty=0.3,
         eta=2.0,
-        hold=0.3,
         steps=12,
         slowing=2.0,
         temperatures=(1.0, 3.0),
@@ -131,9 +125,8 @@ SCALES = {
         batch=64,
         lr=1e-3,
         decay=1000,
-        penalty=0.01,
+        penalty=1.5,
         eta=1.0,
-        hold=1.5,
         steps=12,
         slowing=2.0,
         temperatures=(2.0, 6.0),
@@ -145,9 +138,8 @@ SCALES = {
         batch=256,
         lr=2e-4,
         decay=20_000,
-        penalty=0.01,
+        penalty=4.0,
         eta=1.0,
-        hold=4.0,
         steps=12,
         slowing=2.0,
         temperatures=(4.0, 12.0),
@@ -179,9 +171,11 @@ def adversary(scale: Scale) -> PlayerConfig:
 
 def played(loss: str) -> Callable[[Scale], GANConfig]:
     def make(scale: Scale) -> GANConfig:
-        penalty = Penalty(real=scale.penalty, fake=scale.penalty)
-        if loss == "ipm":
+        penalty = Penalty(between=scale.penalty)
+        if loss == "ipm":  # as published, but for the weight
             penalty = Penalty(between=0.1, centre=1.0)
+        elif loss == "relativistic":
+            penalty = Penalty(real=scale.penalty, fake=scale.penalty)
         return GANConfig(
             scale.base.data,
             GANNets(scale.generator, scale.critic),
@@ -216,10 +210,13 @@ for name, loss, about in (
 @model
 def discriminator_flow(scale: Scale) -> DiscriminatorFlowConfig:
     """Particles moved by one discriminator along their own path; no generator, no score."""
+    # in the plane a particle that overshoots narrow modes is lost: d is flat where particles are. On pictures such a d
+    # wins, and then moves nothing: it is flat between them and the data
+    penalty = Penalty(fake=0.02) if scale.vectors else Penalty(between=scale.penalty)
     return DiscriminatorFlowConfig(
         scale.base.data,
         PathCriticConfig(scale.critic),
-        GameConfig("vanilla", Penalty(fake=scale.hold) if scale.vectors else Penalty(between=scale.hold)),
+        GameConfig("vanilla", penalty),
         PathConfig(steps=scale.steps, eta=scale.eta, slowing=scale.slowing),
         adversary(scale),
         scale.fit,
@@ -243,13 +240,13 @@ def improved_gan_independent(scale: Scale) -> DiscriminatorFlowConfig:
 @model
 def diffusion_gan(scale: Scale) -> DiffusionGANConfig:
     """Score and discriminator together, with the dials gan, churn and steps free at sampling."""
-    base = scale.base
+    base, weight = scale.base, 0.003 if scale.vectors else 0.01
     return DiffusionGANConfig(
         base.data,
         base.model,
         scale.critic,
         base.loss,
-        GameConfig("vanilla", Penalty(real=scale.penalty, fake=scale.penalty)),
+        GameConfig("vanilla", Penalty(real=weight, fake=weight)),
         RangesConfig(),
         base.denoiser,
         adversary(scale),
