@@ -23,7 +23,9 @@ import argparse
 import hashlib
 import json
 import multiprocessing
+import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -298,6 +300,18 @@ def prepare(dataset: str, seed: int, budget: Budget, runs: Path) -> str | None:
     return None
 
 
+def leave_with_parent() -> None:
+    """A worker whose script was killed stops at once, instead of working on beside the next one."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 # -- all of them -------------------------------------------------------------------------------------------------------
 def each(pool: ProcessPoolExecutor, job: Callable[..., str | None], asks: Iterable[tuple], console: Console) -> int:
     """Run jobs side by side, say how each went, and count the failures."""
@@ -339,7 +353,7 @@ def main() -> int:
         cells = [c for c in cells if not current(c, budget, args.out)]
         shared = sorted({(c.dataset, c.seed) for c in cells if needs_denoiser(c)})
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(args.workers, context) as pool:
+        with ProcessPoolExecutor(args.workers, context, leave_with_parent) as pool:
             failed += each(pool, prepare, [(d, s, budget, args.runs) for d, s in shared], console)
             failed += each(pool, work, [(c, budget, args.runs, args.out) for c in cells], console)
     write_page(args.page, args.out)
