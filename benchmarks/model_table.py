@@ -123,18 +123,18 @@ def claim(found: list[dict[str, Any]]) -> list[str]:
         values = [[m["value"] for c in cells for m in c["metrics"] if m["name"] == k] for k in metrics]
         return cells, values, ", ".join(map(str, sorted({c["evaluations"] for c in cells}))) or "–"
 
-    def verdict(cells: list[dict[str, Any]], good: bool) -> str:
-        return "–" if not cells else "yes" if good else "no"
+    def verdict(cells: list[dict[str, Any]], good: bool, seeds: int = 1) -> str:
+        return "–" if len(cells) < seeds else "yes" if good else "no"
 
     heads = ("model", "evaluations", "minutes", "modes, least of the seeds", "within", "sliced W2", "reached")
     lines = [AIM_TOY, row(heads), row("---" for _ in heads)]
     for name in AIMED_TOY:
         cells, (modes, within), cost = of(name, "25gaussians", "modes", "within")
         good = bool(cells) and min(modes) == 25 and fmean(within) >= 0.9
-        good = good and len(cells) >= 3 and all(c["trained"]["minutes"] <= 6.1 for c in cells)
+        good = good and all(c["trained"]["minutes"] <= 6.1 for c in cells)
         least = f"{min(modes):g}" if modes else "–"
         measured = (minutes(cells), least, shown(cells, "within"), shown(cells, "sliced_w2"))
-        lines.append(row((link(MODELS[name]), cost, *measured, verdict(cells, good))))
+        lines.append(row((link(MODELS[name]), cost, *measured, verdict(cells, good, seeds=3))))
 
     heads = ("model", "evaluations", "minutes", "precision", "coverage", "reached")
     lines += ["", AIM, row(heads), row("---" for _ in heads)]

@@ -140,7 +140,8 @@ def flow_steps(flow: str, budget: Budget) -> int:
 
 
 def asked(cell: Cell, budget: Budget) -> dict[str, Any]:
-    """Everything that decides a cell's outcome, as it would be done now; kept with the outcome, in its JSON form."""
+    """The settings that decide a cell's outcome, as they are now; kept with the outcome, in their JSON form. (The numbers
+    of a flow without training are code: whoever changes flows.py deletes the flow's cells.)"""
     name, flow = option(cell.model, "--preset"), option(cell.model, "--model")
     settings: dict[str, Any] = {"samples": budget.samples(cell.dataset)}
     if flow is not None:

@@ -106,7 +106,27 @@ def test_steep_exponentials_are_finite_and_stay_convex():
 
 
 def test_which_logits_are_log_ratios():
-    assert {name for name, game in GAMES.items() if game.log_ratio} == {"vanilla", "saturating", "kl", "chi2"}
+    honest = {"vanilla", "saturating", "kl", "chi2"}
+    assert {name for name, game in GAMES.items() if game.log_ratio} == honest
+    assert {name for name, game in GAMES.items() if game.additive} == honest | {"fgan-kl"}
+
+
+def test_the_clock_of_a_discriminator_is_exact_near_the_end_of_a_schedule():
+    """t of one number is kept in float64: a noise level 80 - t of 0.005 is 0.005, as for the times of a batch."""
+    told = []
+
+    class Ear(nn.Module):
+        timed, classes, dials = True, 0, 0
+
+        def forward(self, x, time, cond=None, dials=None):
+            told.append(time)
+            return x.sum(1)
+
+    critic, x = Discriminator(Ear(), time=lambda t: 80 - t), torch.zeros(2, 2, dtype=F64)
+    for t in (79.995, torch.tensor(79.995, dtype=F64), torch.full((2,), 79.995, dtype=F64)):
+        critic(x, t)
+    for time in told:
+        torch.testing.assert_close(time, torch.full((2,), 0.005, dtype=F64), rtol=1e-9, atol=0)
 
 
 # -- penalties --------------------------------------------------------------------------------------------------------
@@ -236,7 +256,7 @@ def test_wrong_use_is_named():
     full = Discriminator(Bowl())
     with pytest.raises(ValueError, match="takes 2 dials per particle, got none"):
         full(x, 0.0)
-    with pytest.raises(ValueError, match=r"cond = 3 must be integer classes 0..2"):
+    with pytest.raises(ValueError, match=r"classes from 3 to 3, but there are only 0..2 \(or -1"):
         full.ratio(3)
     with pytest.raises(ValueError, match="2 conditions for 4 particles"):
         CriticRatio(full, dials, torch.tensor([0, 1]))(x, 0.0)

@@ -90,8 +90,13 @@ def test_wrong_use_is_named():
         Generator(plain, (5,)).draw(2, df.Noise(0), 1)
     with pytest.raises(ValueError, match="of 4 classes: give cond"):
         Generator(labelled, (5,)).draw(2, df.Noise(0))
-    with pytest.raises(ValueError, match=r"cond = 4 must be integer classes 0..3"):
-        Generator(labelled, (5,)).draw(2, df.Noise(0), 4)
+    for wrong, message in (
+        (4, "from 4 to 4, but there are only 0..3$"),
+        (-1, "from -1 to -1"),
+        (1.5, "classes are integers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Generator(labelled, (5,)).draw(2, df.Noise(0), wrong)
     with pytest.raises(ValueError, match="at least 2 classes, got 1"):
         Generator(MLPGenerator(3, 5, classes=1), (5,))
     with pytest.raises(ValueError, match=r"takes \(n, 3\)"):

@@ -226,6 +226,18 @@ def test_flows_that_cannot_be_built():
         flows.build("mmd", POINTS, particles=1)
 
 
+def test_who_leaves_itself_out_needs_others_and_its_place():
+    one = POINTS[:1]
+    for field in (kernels.KernelScore(0.3, leave_one_out=True), kernels.KernelRatio(POINTS, 0.3, leave_one_out=True)):
+        with pytest.raises(ValueError, match="needs at least two"):
+            field.observe(one, 0.0)(one, 0.0)
+    # shifted by noise a particle is none of the cloud: it would flee from its own place
+    for field in (kernels.Drifting(POINTS), kernels.Several([kernels.MMD(POINTS), kernels.Drifting(POINTS)])):
+        with pytest.raises(ValueError, match="leave_one_out=False"):
+            kernels.Injected(field, 0.1)
+    kernels.Injected(kernels.Drifting(POINTS, leave_one_out=False), 0.1)
+
+
 def test_directions_of_micro_batches_are_others():
     """A direction belongs to a step, not to a particle: neighbouring batches must not share all but a few of theirs."""
     x = torch.zeros(8, 8)

@@ -292,6 +292,14 @@ def test_guidance_weighs_the_class_of_the_data():
     torch.testing.assert_close(pulls[1] - pulls[0], extra.detach(), rtol=1e-3, atol=1e-5)
 
 
+def test_movers_together_add_up_with_their_weights_each_with_its_own_randomness():
+    critic, difference = a_critic(sigma=0.3), a_difference()
+    x, batch, noise = a_batch().x, a_batch(), df.Noise(4)
+    sum_ = Together([(2.0, critic), (-0.5, difference)]).velocity(x, None, batch, noise)
+    parts = [mover.velocity(x, None, batch, noise.fork(j)) for j, mover in enumerate((critic, difference))]
+    torch.testing.assert_close(sum_, 2.0 * parts[0] - 0.5 * parts[1])
+
+
 # -- clouds -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "field",

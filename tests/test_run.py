@@ -151,9 +151,10 @@ def test_raw_tracked_and_rebuilt_weights_are_all_there(run, path):
         ({"n": 4, "churn": -1.0}, "churn=-1.0"),
         ({"n": 4, "guidance": float("nan")}, "guidance = nan"),
         ({"n": 4, "gan": 0.5}, "gan = 0.5.*no discriminator"),
-        ({"n": 4, "cond": 10}, r"cond = 10: classes are integers from 0 to 9"),
+        ({"n": 4, "cond": 10}, r"cond holds 10 to 10: classes are integers from 0 to 9"),
         ({"n": 4, "cond": [0, 1]}, "2 classes for 4 samples"),
-        ({"n": 4, "cond": 1.5}, "cond = 1.5"),
+        ({"n": 4, "cond": 1.5}, "cond holds torch.float32"),
+        ({"n": 4, "cond": [[0, 1]]}, r"cond has shape \(1, 2\)"),
     ],
 )
 def test_arguments_that_cannot_be_meant_are_named(run, arguments, message):

@@ -45,20 +45,25 @@ from torch.nn import functional as F
 
 from .fields import Cond, Ratio
 from .noise import Noise
-from .schedule import Time
+from .schedule import Time, clock
 from .sde import Speed
 
 STEEP = 10.0  # where an exponential turns into its tangent
 
 
 # -- the network ------------------------------------------------------------------------------------------------------
-def labels(cond: Tensor | int, classes: int) -> Tensor:
-    """cond as int64 class numbers, () or (n,). Raises ValueError unless they are integers in -1..classes-1."""
+def labels(cond: Tensor | int, classes: int, least: int = -1) -> Tensor:
+    """cond as int64 class numbers, () or (n,). Raises ValueError unless they are integers in least..classes-1; -1 is no
+    class."""
     cond = torch.as_tensor(cond)
     if not classes:
         raise ValueError("cond was given, but this network knows no classes: leave cond out")
-    if cond.is_floating_point() or (cond.numel() and not -1 <= int(cond.min()) <= int(cond.max()) < classes):
-        raise ValueError(f"cond = {cond.tolist()} must be integer classes 0..{classes - 1} (or -1 for no class)")
+    none = " (or -1 for no class)" if least < 0 else ""
+    if cond.is_floating_point():
+        raise ValueError(f"cond has type {cond.dtype}, but classes are integers 0..{classes - 1}{none}")
+    low, high = (int(cond.min()), int(cond.max())) if cond.numel() else (0, 0)
+    if not least <= low <= high < classes:
+        raise ValueError(f"cond holds classes from {low} to {high}, but there are only 0..{classes - 1}{none}")
     return cond.long()
 
 
@@ -110,8 +115,7 @@ class Discriminator(nn.Module):
             given = "none" if dials is None else tuple(dials.shape)
             raise ValueError(f"this discriminator takes {self.dials} dials per particle, got {given}")
         inner = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x.dtype)
-        now = torch.as_tensor(t, device=x.device)
-        now = (now if now.is_floating_point() else now.double()).expand(len(x))
+        now = clock(t).to(x.device).expand(len(x))
         seen = x.to(inner)
         if self.precondition is not None:
             seen = seen * self.precondition(now).to(inner).reshape(-1, *[1] * (x.dim() - 1))
@@ -189,8 +193,14 @@ class Game:
 
     @property
     def log_ratio(self) -> bool:
-        """True where the optimal logit is log q/p itself, so that it can be read as odds and added to a score."""
+        """True where the optimal logit is log q/p itself, so that it can be read as odds."""
         return self.optimum is _same
+
+    @property
+    def additive(self) -> bool:
+        """True where the optimal logit is log q/p up to a constant, so that its gradient can be added to a score."""
+        u = torch.tensor([-2.0, 0.0, 3.0])
+        return self.optimum is not None and torch.equal(self.optimum(u), u + self.optimum(u)[1])
 
     @property
     def balanced(self) -> bool:
@@ -285,8 +295,12 @@ class Penalty:
 
         logit: (points (n, *shape), whether each is nearer to the real end (n,) bool) -> (n,). Row i of all three kinds
         of points belongs to sample i; where real and fake have classes of their own, a point has that of its nearer
-        end.
+        end. Squared gradients are sums of many small terms: they are taken in full precision, under autocast too.
         """
+        with torch.autocast(real.device.type, enabled=False):
+            return self._sum(logit, real, fake, noise)
+
+    def _sum(self, logit: Callable[[Tensor, Tensor], Tensor], real: Tensor, fake: Tensor, noise: Noise) -> Tensor:
         at_real = torch.ones(len(real), dtype=torch.bool, device=real.device)
         total = torch.zeros(len(real), dtype=real.dtype, device=real.device)
         if self.real:

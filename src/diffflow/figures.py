@@ -68,7 +68,7 @@ def scatter(points: Any, *, truth: Any = None):
     ax.set_aspect("equal", adjustable="datalim")
     ax.spines[["top", "right"]].set_visible(False)
     if truth is not None:
-        ax.legend(frameon=False, markerscale=4, loc="upper right")
+        ax.legend(frameon=False, markerscale=4, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
     return fig
 
 

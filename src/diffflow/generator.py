@@ -37,8 +37,8 @@ class Generator(nn.Module):
         self.latent_shape, self.classes = tuple(net.latent_shape), at_least_two(net.classes)
 
     def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Samples (n, *shape). Raises ValueError when cond is missing (or not wanted), or when the net makes samples of
-        another shape."""
+        """Samples (n, *shape) in z's dtype. Raises ValueError when cond is missing (or not wanted), or when the net
+        makes samples of another shape."""
         if (cond is None) == bool(self.classes):
             raise ValueError(
                 f"this generator makes samples of {self.classes} classes: give cond, one class per sample"
@@ -51,17 +51,17 @@ class Generator(nn.Module):
                 f"the generator made samples of shape {tuple(x.shape[1:])}, but the data have shape {self.shape}: "
                 "build its net for that shape"
             )
-        return x
+        return x.to(z.dtype)
 
     def draw(
         self, n: int, noise: Noise, cond: Tensor | int | None = None, device: torch.device | str | None = None
     ) -> Tensor:
-        """n samples (n, *shape), sample i from stream i of `noise`. cond: None, or a class for all or for each.
-        `device` defaults to the network's."""
+        """n samples (n, *shape), sample i from stream i of `noise`. cond: a class for all or for each,
+        None where there are none. `device` defaults to the network's."""
         weight = next(self.parameters())
         device = weight.device if device is None else device
         if cond is not None:
-            cond = labels(cond, self.classes).to(device).expand(n)
+            cond = labels(cond, self.classes, least=0).to(device).expand(n)
         return self(noise.normal(n, self.latent_shape, dtype=weight.dtype, device=device), cond)
 
 

@@ -58,6 +58,7 @@ class Model:
 
 
 NOISED, COOLED, DATA = "data scaled by s, noised by sσ", "data noised by σ(t), falling", "the data"
+LIGHTLY = "data lightly noised"
 LEARNED = "a denoiser, trained by score matching"
 CRITIC = "gradient of a discriminator"
 SCORE = "diffflow train 25gaussians --out runs/score"
@@ -105,7 +106,7 @@ _MODELS = (
            "--solver edm --churn 0.5", "theory/edm-churn.md"),
     _score("slcd", "SLCD: score only, any noise", "g²/2", "free (1.5 G²)", "1 per step",
            ("song2021", "karras2022"), "--churn 0.5", "theory/slcd.md"),
-    Model("langevin", "Langevin dynamics", False, "0", "free", "2β", "0", DATA, "a score known or learned",
+    Model("langevin", "Langevin dynamics", False, "0", "free", "2β", "0", LIGHTLY, "a score known or learned",
           "score", "1 per step", ("roberts1996",), ("diffflow flow 25gaussians --model langevin",),
           "theory/langevin.md"),
     Model("ncsn", "Annealed Langevin (NCSN)", False, "0", "ρ σₖ² per step", "2β", "0", "data noised by σₖ, falling",
@@ -150,8 +151,9 @@ _MODELS = (
            COOLED),
     _cloud("drifting", "Drifting field", "mean shift to the data minus mean shift to the cloud", "samples",
            ("deng2026",)),
-    Model("monoflow", "MonoFlow", False, "0", "any h(d) > 0", "0", "0", COOLED, "∇log(r/p), by kernels", "samples", "0",
-          ("yi2023", "gao2019"), ("diffflow flow 25gaussians --model kl",), "theory/particle-flows.md"),
+    Model("monoflow", "MonoFlow, any speed h(d) > 0", False, "0", "sig(-d) = p/(r+p)", "0", "0", COOLED,
+          "∇log(r/p), by kernels", "samples", "0", ("yi2023", "gao2019"),
+          ("diffflow flow 25gaussians --model mid",), "theory/particle-flows.md"),
     _amortised("drifting-generator", "Drifting generator", "mean shift to the data minus mean shift to the batch",
                ("deng2026",), "drifting"),
     _amortised("mmd-generator", "Generator moved by the MMD field", "-∇ of the first variation of ½ MMD²",

@@ -122,15 +122,29 @@ class Run:
         if not self.classes:
             raise ValueError(f"cond was given, but {self.path} was trained without classes: leave it out")
         labels = torch.as_tensor(cond, device=self.device)
-        wrong = labels.is_floating_point() or labels.dim() > 1
-        if wrong or (labels.numel() and not -1 <= int(labels.min()) <= int(labels.max()) < len(self.classes)):
+        if labels.dim() > 1:
+            raise ValueError(f"cond has shape {tuple(labels.shape)}: give one class, or one per sample")
+        if labels.is_floating_point() or (
+            labels.numel() and not -1 <= int(labels.min()) <= int(labels.max()) < len(self.classes)
+        ):
             known = f"0 to {len(self.classes) - 1} ({', '.join(self.classes[:12])})"
-            raise ValueError(f"cond = {labels.tolist()}: classes are integers from {known}, or -1 for none")
+            some = f"{labels.dtype}" if labels.is_floating_point() else f"{int(labels.min())} to {int(labels.max())}"
+            raise ValueError(f"cond holds {some}: classes are integers from {known}, or -1 for none")
         if n is not None and labels.dim() and len(labels) != n:
             raise ValueError(
                 f"cond holds {len(labels)} classes for {n} samples: give one per sample, or a single one for all"
             )
         return labels.long()
+
+    def _learned(self, labels: Tensor | None, guidance: float) -> None:
+        """Raises ValueError for samples of no class, which guidance compares with, where none were learned."""
+        none = labels is None or bool((labels < 0).any())
+        if self.classes and not self.config.classless and (none or guidance != 1):
+            what = f"guidance = {guidance:g} compares with" if guidance != 1 else "cond = None, or -1, means"
+            raise ValueError(
+                f"{what} samples of no class, and {self.path} learned none (model.label_dropout = 0): give a class for "
+                "each sample and guidance = 1, or train with label dropout"
+            )
 
     @torch.no_grad()
     def sample(
@@ -162,6 +176,7 @@ class Run:
         asked = {"steps": steps, "gan": gan, "churn": churn, "guidance": guidance}
         dials = dataclasses.replace(self.dials, **{k: v for k, v in asked.items() if v is not None})
         labels = None if cond is None else self._labels(cond, n).expand(n)
+        self._learned(labels, dials.guidance)
         parts: list[Trajectory] = []
         for first in range(0, n, batch):
             size, here = min(batch, n - first), noise.shift(first)
@@ -182,6 +197,7 @@ class Run:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}: give (n, {', '.join(map(str, self.shape))}) in the data's units"
             )
+        self._learned(None if cond is None else self._labels(cond, None), 1.0)
         return log_prob(self.sde(cond=cond), self.encode(x).to(self.device), trace=Exact() if trace is None else trace)
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from rich.console import Console
 
 import diffflow as df
+from diffflow.critic import GAMES
 from diffflow.models import MODELS as CATALOGUE
 from diffflow.recipes import BY_MODEL, SCALES, fitting, recipe
 from diffflow.training import checkpoint
@@ -167,6 +168,10 @@ def test_the_steps_of_a_slowing_path_shrink_evenly_and_sum_to_one(noise):
             PathConfig(slowing=wrong)
     with pytest.raises(ConfigError, match=r"stages = 3.*leave path.slowing at 1"):
         replace(config, {"model.stages": 3})
+    with pytest.raises(ConfigError, match=r"stages = 5 networks for path.steps = 4 would leave some"):
+        replace(config, {"model.stages": 5, "path.steps": 4, "path.slowing": 1.0})
+    with pytest.raises(ConfigError, match=r"move.updates = 2: a field .* has no network that learns"):
+        replace(BY_MODEL["drifting"]("toy").config, {"move.updates": 2})
 
 
 def test_families_differ_in_what_they_are_and_in_what_they_hold():
@@ -180,6 +185,86 @@ def test_families_differ_in_what_they_are_and_in_what_they_hold():
     for key, value in {"discriminator.lr": 9.0, "path.pool": 7, "model.stages": 9, "game.loss": "hinge"}.items():
         old = configs["discriminator-flow"]
         assert changed(old, replace(old, {key: value})) == [key]
+
+
+def test_noise_levels_that_a_discriminator_is_trained_along_are_no_sampling_choice():
+    score, both = recipe("toy").config, BY_MODEL["diffusion-gan"]("toy").config
+    change = {"sampling.sigma_max": 2.0, "sampling.steps": 9}
+    assert changed(score, replace(score, change)) == []
+    assert changed(both, replace(both, change)) == ["sampling.sigma_max"]
+
+
+@pytest.mark.parametrize("game", [game.name for game in GAMES.values() if not game.paired])
+def test_a_logit_beside_a_score_is_a_log_ratio(game):
+    for name in ("diffusion-gan", "improved-gan"):
+        config = BY_MODEL[name]("toy").config
+        if GAMES[game].additive:
+            assert replace(config, {"game.loss": game}).game.loss == game
+        else:
+            with pytest.raises(ConfigError, match=rf"game.loss = '{game}'.*vanilla, saturating, kl, chi2, fgan-kl"):
+                replace(config, {"game.loss": game})
+    replace(BY_MODEL["discriminator-flow"]("toy").config, {"game.loss": game})  # its flow is the game's own
+
+
+# -- the equation that the settings mean ------------------------------------------------------------------------------
+META = {"shape": [1, 4, 4], "std": 0.5, "mean": 0.25, "spread": 0.7, "classes": None}
+
+
+class Linear(df.fields.Ratio):
+    """d = <a, x>, with a of ones: a ratio of known gradient."""
+
+    def value_and_grad(self, x, t):
+        return x.flatten(1).sum(1), torch.ones_like(x)
+
+
+def starts_as(sde, mean, std):
+    """N(mean, std^2 I) has score -1/std at mean + std."""
+    x = torch.full((1, *sde.start.shape), mean + std)
+    torch.testing.assert_close(sde.start.score(x).float(), torch.full_like(x, -1 / std))
+
+
+def test_a_discriminator_flow_is_the_equation_of_its_settings():
+    """dx = -eta D std^2 l'(d) grad d dt + sqrt(entropy) std dW from N(mean, (spread std)^2), theory.md 6.4."""
+    settings = {"path.eta": 0.3, "path.spread": 2.0, "path.entropy": 0.09, "path.noise": 0.0, "game.loss": "vanilla"}
+    config = replace(BY_MODEL["discriminator-flow"]("digits").config, settings)
+    sde = config.flow(Linear(), META, torch.device("cpu"))
+    x = torch.linspace(-1, 1, 3)[:, None, None, None].expand(3, 1, 4, 4)
+    speed = 0.3 * 16 * 0.5**2 * (-x.flatten(1).sum(1)).sigmoid()
+    # lam2 < 0 weighs the data score, which is absent: the law spreads by noise alone
+    torch.testing.assert_close(sde.drift(x, 0.4), speed[:, None, None, None].expand_as(x))
+    torch.testing.assert_close(torch.as_tensor(sde.noise(0.4)), torch.tensor(0.3 * 0.5, dtype=torch.float64))
+    starts_as(sde, 0.25, 2.0 * 0.5)
+
+
+def test_an_improved_gan_is_the_equation_of_its_settings():
+    """dx = eta D std^2 grad d dt toward data noised from noise std to noise_end std (theory.md 3.2)."""
+    settings = {"path.eta": 0.3, "path.spread": 1.0, "path.noise": 2.0, "path.noise_end": 0.1}
+    config = replace(BY_MODEL["improved-gan"]("digits").config, settings)
+    sde = config.flow(Linear(), META, torch.device("cpu"))
+    x = torch.zeros(3, 1, 4, 4)
+    torch.testing.assert_close(sde.drift(x, 0.4), torch.full_like(x, 0.3 * 16 * 0.5**2))
+    for t, sigma in ((0.0, 2.0 * 0.5), (1.0, 0.1 * 0.5)):
+        torch.testing.assert_close(float(sde.schedule.sigma(t)), sigma)
+    starts_as(sde, 0.25, 0.5 * math.hypot(1.0, 2.0))
+
+
+def test_a_diffusion_gan_is_the_equation_of_its_settings():
+    """g2 = (1 + z) G2 and beta = g2/2 + (k G2/2) / (1 + sigma^2/std^2), from N(mean, std^2 + sigma_max^2)."""
+    config = BY_MODEL["diffusion-gan"]("toy").config
+    meta = META | {"shape": [2]}
+    sde = config.path(config.build(meta), meta).sde(Linear(), torch.tensor([16.0, 0.8, 0.5], dtype=torch.float64))
+    for sigma in (0.05, 0.5, 7.0):
+        t = config.sampling.schedule.time(sigma)
+        G2 = config.sampling.schedule.lam2(t)
+        torch.testing.assert_close(sde.g2(t), 1.5 * G2)
+        torch.testing.assert_close(sde.beta(t), 0.75 * G2 + 0.5 * 0.8 * G2 / (1 + (sigma / 0.5) ** 2))
+    starts_as(sde, 0.25, math.hypot(0.5, config.sampling.sigma_max))
+    # the logit that the network gives is as large as two laws may differ at a noise level: std / sqrt(sigma^2 + std^2)
+    critic = config.build(meta)["discriminator"]
+    t = config.sampling.schedule.time(torch.tensor([0.05, 0.5, 7.0], dtype=torch.float64))
+    expected = torch.tensor([0.5 / math.hypot(s, 0.5) for s in (0.05, 0.5, 7.0)], dtype=torch.float64)
+    torch.testing.assert_close(critic.amplitude(t), expected)
+    torch.testing.assert_close(critic.precondition(t), expected / 0.5)
 
 
 def test_an_unknown_preset_or_setting_is_helped():
@@ -380,6 +465,7 @@ def test_without_its_discriminator_a_diffusion_gan_samples_in_any_way():
         ("discriminator-flow", {"guidance": 2.0}, "guidance = 2: this model has no such dial"),
         ("gan", {"steps": 5}, "steps = 5: a generator draws in one evaluation"),
         ("gan", {"churn": 0.5}, "churn = 0.5: a generator"),
+        ("gan", {"keep": 1}, "keep = 1: a generator"),
         ("gan", {"gan": 1.0}, "gan = 1.0: a generator"),
         ("drifting", {"guidance": 2.0}, "guidance = 2.0: a generator"),
         ("score-gan", {"solver": df.Euler()}, r"solver = Euler.*: a generator"),
@@ -392,6 +478,43 @@ def test_without_its_discriminator_a_diffusion_gan_samples_in_any_way():
 def test_dials_that_a_model_does_not_have_are_named(made, name, arguments, message):
     with pytest.raises(ValueError, match=message):
         df.load(made(name, "moons"), device="cpu").sample(3, **arguments)
+
+
+@pytest.mark.parametrize("name", ["digits", "discriminator-flow", "diffusion-gan"])
+def test_without_label_dropout_there_is_no_law_of_all_classes(tmp_path, name):
+    config = tiny(name, "digits", **{"model.label_dropout": 0.0, "fit.steps": 1})
+    run = df.load(train(config, tmp_path / "run", console=quiet()), device="cpu")
+    assert run.sample(2, cond=[0, 1]).last.isfinite().all()
+    for wrong in ({}, {"cond": [0, -1]}, {"cond": 0, "guidance": 2.0}):
+        with pytest.raises(ValueError, match=r"of no class, and .* learned none \(model.label_dropout = 0\)"):
+            run.sample(2, **wrong)
+    with pytest.raises(ValueError, match="learned none"):
+        run.log_prob(torch.rand(1, 1, 8, 8))
+    if name == "digits":
+        with pytest.raises(ConfigError, match=r"guidance = 2.0 compares with samples of no class"):
+            replace(BY_MODEL["score-gan"]("digits").config, {"guidance": 2.0}).after(run.config)
+
+
+@pytest.mark.parametrize("source", ["moons", "digits"])
+@pytest.mark.parametrize("name", [*KINDS, "relativistic", "ipm", "sw-generator", "mmd-generator"])
+def test_every_kind_trains_in_half_precision(tmp_path, scores, name, source):
+    """bf16 is the default of large images: networks in half precision, samples, penalties and forces in full."""
+    config = tiny(name, source, **{"fit.precision": "bf16", "fit.steps": 2})
+    start = scores[source] if name == "score-gan" else None
+    run = df.load(train(config, tmp_path / "run", init_from=start, console=quiet()), device="cpu")
+    labels = [0, 1, 2] if source == "digits" else None
+    assert run.step == 2
+    assert run.sample(3, cond=labels).last.dtype == torch.float32
+
+
+def test_compiled_players_are_all_but_the_discriminator(tmp_path, monkeypatch):
+    """torch.compile has no second derivative, which a gradient penalty takes."""
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
+    console = quiet()
+    train(tiny("gan", "moons", **{"fit.compile": True}), tmp_path / "run", console=console)
+    assert compiled == ["Generator"]
+    assert "The discriminator stays uncompiled" in console.file.getvalue()
 
 
 def test_a_run_without_a_discriminator_has_no_gan(scores):

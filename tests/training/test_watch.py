@@ -36,6 +36,22 @@ def test_a_sign_that_stands_is_said_once(sign, wrong, right, words):
     assert [len(seen.see(line(**{sign: wrong}))) for _ in range(PATIENCE)] == [0] * (PATIENCE - 1) + [1]
 
 
+@pytest.mark.parametrize(
+    ("players", "remedies", "absent"),
+    [
+        ({"generator", "discriminator"}, ["--game.penalty.between", "--move.updates"], []),
+        ({"discriminator"}, ["--game.penalty.between"], ["--move.updates"]),
+        ({"generator", "fake"}, ["--move.updates"], ["--game.penalty"]),
+        ({"generator"}, [], ["--game.penalty", "--move.updates"]),
+    ],
+)
+def test_remedies_are_settings_of_the_family(players, remedies, absent):
+    bad = line(samples_modes=0.1) | {"grad": dict.fromkeys(players, 1.0)}
+    (words,) = watch.signs(bad, [line()] * YOUNG).values()
+    assert all(flag in words for flag in remedies)
+    assert not any(flag in words for flag in absent)
+
+
 def test_a_grid_counts_at_once_and_is_said_once():
     """Grids are minutes apart: a training of two minutes has one, its last."""
     seen = Watch()

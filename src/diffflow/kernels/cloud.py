@@ -81,6 +81,8 @@ class _Density(CloudField):
         """log p_h (n,) and its gradient at x (n, *shape)."""
         flat, cloud, h = x.flatten(1), self._seen(), self._h(t)
         own = self.leave_one_out and x is self.particles
+        if own and len(cloud) < 2:
+            raise ValueError("the density of the other particles needs at least two: or leave_one_out=False")
         log_sum, mean = mean_shift(GaussianKernel(h), flat, cloud, own)
         log_p = log_sum - math.log(len(cloud) - own) - 0.5 * flat.shape[1] * math.log(2 * math.pi * h**2)
         return log_p, ((mean - flat) / h**2).reshape(x.shape)
@@ -146,9 +148,19 @@ class Several(CloudField):
 class Injected(Field):
     """A field evaluated at x + level xi, xi ~ N(0, I): the noise injection of Arbel et al. (2019), which frees MMD flow
     from local minima. The particles themselves stay free of noise; xi is a function of (noise, t), so that any solver
-    may call it. level: a length, or a function of t."""
+    may call it. level: a length, or a function of t.
+
+    A shifted point is no particle, so nothing would be left out of its sum: raises ValueError for a field with
+    leave_one_out.
+    """
 
     def __init__(self, field: Field, level: float | Callable[[Time], float], noise: Noise = Noise(0)) -> None:
+        parts = field.fields if isinstance(field, Several) else [field]
+        if any(getattr(part, "leave_one_out", False) for part in parts):
+            raise ValueError(
+                "injected noise takes particles from their places, and every one of them would flee from its own: "
+                "build the field with leave_one_out=False"
+            )
         self.field, self.level, self.noise = field, level, noise
         self.cost, self.cloud = field.cost, field.cloud
 

@@ -22,7 +22,7 @@ PAIRS = 1 << 20  # pairs that a block may hold
 
 
 def median_bandwidth(points: Tensor) -> float:
-    """The median heuristic (Liu & Wang 2016): h with h^2 = median squared distance / (2 log n), so that a Gaussian
+    """The median heuristic (Liu & Wang 2016): h with h^2 = median squared distance / (2 log(n + 1)), so that a Gaussian
     kernel sums to about 1 over all other points. Looks at 1000 points at most; (n, *shape)."""
     flat = points.detach().flatten(1)
     few = flat[:: max(1, math.ceil(len(flat) / 1000))]

@@ -256,5 +256,5 @@ class Stages(nn.Module):
             own = self.nets[k](
                 x[at], time[at], None if cond is None else cond[at], None if dials is None else dials[at]
             )
-            logit = logit.index_put((at,), own)
+            logit = logit.index_put((at,), own.to(logit.dtype))
         return logit

@@ -141,7 +141,8 @@ class CloudMover(_Stateless):
     of that class only. A sample that is alone of its class has no cloud, and rests.
 
     The cloud is the batch that it is handed, so the field of a step depends on how the batch is cut: this mover wants
-    it whole, without micro-batches and in one process.
+    it whole, without micro-batches and in one process. Forces of data and cloud nearly cancel, so they are computed in
+    full precision, under autocast too.
     """
 
     field: CloudField | Injected
@@ -159,7 +160,10 @@ class CloudMover(_Stateless):
 
     @torch.no_grad()
     def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise) -> Tensor:
-        x = x.detach()
+        with torch.autocast(x.device.type, enabled=False):
+            return self._velocity(x.detach(), cond, batch, noise)
+
+    def _velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise) -> Tensor:
         if cond is None:
             return self.field.on(batch.x, noise).observe(x, 0.0)(x, 0.0)
         v = torch.zeros_like(x)

@@ -91,9 +91,17 @@ class Watch(Protocol):
     def after(self, training: Training, outcomes: list[Outcome]) -> None: ...
 
 
-def fit(training: Training, feed: Callable[[int, int], Batch], config: FitConfig, place: Place, watch: Watch) -> int:
+def fit(
+    training: Training,
+    feed: Callable[[int, int], Batch],
+    config: FitConfig,
+    place: Place,
+    watch: Watch,
+    whole_batch: bool = False,
+) -> int:
     """Train until `config.steps` or `config.minutes` (of the whole training), or until a process gets a signal. Returns
-    the signal's number (SIGTERM where another process got it), else 0.
+    the signal's number (SIGTERM where another process got it), else 0. `whole_batch`: the objective bears no
+    micro-batches, so none are advised where memory runs out.
 
     Raises NonFinite after 3 skipped turns in a row or more than 1 % of them (of the first 300: more than 3),
     OutOfMemory with what to change, and ConfigError for a batch that does not divide.
@@ -124,7 +132,7 @@ def fit(training: Training, feed: Callable[[int, int], Batch], config: FitConfig
             except (RuntimeError, MemoryError) as e:
                 if not out_of_memory(e):
                     raise
-                raise OutOfMemory(advice(micro, config, place)) from e
+                raise OutOfMemory(advice(micro, config, place, whole_batch)) from e
             training.step += 1
             training.seconds = before + time.monotonic() - begun
             watch.after(training, outcomes)
@@ -301,8 +309,15 @@ def train(
     if saved is not None:
         training.restore(saved)
     if config.fit.compile:
-        for player in training.players.values():
-            player.module.compile()
+        for name, player in training.players.items():
+            if name != "discriminator":
+                player.module.compile()
+            elif place.rank == 0:
+                console.print(
+                    "The discriminator stays uncompiled: penalties of its gradient need second derivatives, which "
+                    "torch.compile does not have.",
+                    highlight=False,
+                )
 
     about = (folder.about() if going_on else {}) | {"finished": False}
     about |= environment() | {"data": meta, "device": str(place.device), "processes": place.world}
@@ -338,7 +353,7 @@ def run(
     draw, judge = painter(training, config, data, place.device), counter(data)
     recorder = Recorder(folder, config.fit, draw, console, main, training.step, judge)
     try:
-        received = fit(training, feed, config.fit, place, recorder)
+        received = fit(training, feed, config.fit, place, recorder, bool(config.whole_batch))
         recorder.save(training)
         place.wait()  # no process leaves, and is taken for dead, while the first one writes
         if received:

@@ -124,18 +124,18 @@ def out_of_memory(e: BaseException) -> bool:
     )
 
 
-def advice(micro: int, config: FitConfig, place: Place) -> str:
-    """What to change when memory runs out."""
+def advice(micro: int, config: FitConfig, place: Place, whole: bool) -> str:
+    """What to change when memory runs out; whole: the batch may not be cut into micro-batches."""
     more = next(
         (k for k in range(config.accumulate + 1, config.batch + 1) if config.batch % (k * place.world) == 0), None
     )
     split = (
         [f"--fit.accumulate {more} (same result, {config.batch // (more * place.world)} samples at a time)"]
-        if more
+        if more and not whole
         else []
     )
     bf16 = ["--fit.precision bf16"] if config.precision == "fp32" else []
-    ways = [*split, f"--fit.batch {max(1, config.batch // 2)}", *bf16, "a narrower net (--model.net.widths)"]
+    ways = [*split, f"--fit.batch {max(1, config.batch // 2)}", *bf16, "a narrower net"]
     return (
         f"{place.device} ran out of memory with {micro} samples at a time. Any of these needs less: {'; '.join(ways)}"
     )

@@ -30,29 +30,33 @@ GROWTH = 30.0  # gradient norms vary by a factor of a few
 def signs(line: Mapping[str, Any], before: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """What looks wrong in a line of the log, given the lines before it: {sign: what it means and what to do}."""
     found: dict[str, str] = {}
+    # what else may help, by what moves the samples: a discriminator, a second denoiser, or nothing that learns
+    opponent = "; give the second denoiser more turns (--move.updates)" if "fake" in line["grad"] else ""
+    if "discriminator" in line["grad"]:
+        opponent = "; give the discriminator a higher penalty (--game.penalty.between)"
+        opponent += ", or more turns (--move.updates)" if "generator" in line["grad"] else ""
     for key, value in line["log"].items():
         player, _, name = key.partition("/")
         if name == "accuracy" and value > WON:
             found[key] = (
                 f"{player} tells real from generated on {value:.1%} of samples: it has won, and its gradient says "
-                f"little. Raise a penalty (--game.penalty) or lower --{player}.lr; where displacement has doubled, "
-                "samples overshoot: move them less far"
+                f"little. Raise a penalty (--game.penalty.between) or lower --{player}.lr; where displacement has "
+                "doubled, samples overshoot: move them less far"
             )
         elif name == "calibration" and value > CALIBRATION:
             found[key] = (
                 f"{player} is sure of itself by {value:.2f} more than it is right: its logit is not the log-ratio, and "
-                f"its gradient is off by as much. Raise a penalty (--game.penalty), or lower --{player}.lr"
+                f"its gradient is off by as much. Raise a penalty (--game.penalty.between), or lower --{player}.lr"
             )
         elif name == "spread" and value < SPREAD and len(before) >= YOUNG:
             found[key] = (
                 f"the samples are {value:.2f} times as wide as the data: they collapse onto few points. Lower "
-                f"--{player}.lr; give what moves them, where it learns, more turns (--move.updates), or a "
-                "discriminator a higher penalty (--game.penalty)"
+                f"--{player}.lr{opponent}"
             )
         elif name == "modes" and value < 0.5 and len(before) >= YOUNG:
             found[key] = (
                 f"the samples reach {value:.0%} of the modes: the others are lost, and rarely come back. Start again "
-                "with a higher penalty or another game"
+                f"with a lower rate{opponent}"
             )
     for player, norm in line["grad"].items():
         past = [b["grad"][player] for b in before if player in b["grad"]]

@@ -144,6 +144,8 @@ class TrainConfig:
     needs_start: ClassVar[str] = ""  # what must be trained before, where it must: a new run then needs --init-from
     whole_batch: ClassVar[str] = ""  # why a batch may not be cut into micro-batches or processes, where it may not
 
+    fixed: ClassVar[tuple[str, ...]] = ()  # settings of `sampling` that the training depends on
+
     def __init_subclass__(cls, family: bool = True) -> None:
         if family:
             FAMILIES[cls.__name__] = cls
@@ -176,6 +178,11 @@ class TrainConfig:
     def row(self) -> str | None:
         """Its row in the catalogue (models.MODELS); None where that depends on how it is sampled."""
         return None
+
+    @property
+    def classless(self) -> bool:
+        """Whether, of data with classes, samples of no class were learned too (they take label dropout)."""
+        return True
 
     @property
     def dials(self) -> Dials:

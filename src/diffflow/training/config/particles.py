@@ -116,11 +116,11 @@ class GeneratorConfig(TrainConfig, family=False):
     ) -> Trajectory:
         """As for every family; where there are classes and none are asked for, they are drawn at random."""
         asked = {k: v for k, v in dataclasses.asdict(dials).items() if v != getattr(self.dials, k)}
-        asked |= {k: v for k, v in {"solver": solver, "grid": grid}.items() if v is not None}
+        asked |= {k: v for k, v in {"solver": solver, "grid": grid, "keep": keep}.items() if v is not None}
         if asked:
             raise ValueError(
                 f"{', '.join(f'{k} = {v}' for k, v in asked.items())}: a generator draws in one evaluation, and has no "
-                "steps, dials, solver or grid; leave it out"
+                "steps, dials, solver, grid or states between; leave it out"
             )
         generator = modules["generator"]
         assert isinstance(generator, Generator)
@@ -225,6 +225,11 @@ class ScoreGANConfig(GeneratorConfig):
         model = getattr(run, "model", None)
         require(isinstance(model, ModelConfig), f"{self.needs_start}, not a {type(run).__name__}")
         assert isinstance(model, ModelConfig)
+        require(
+            self.guidance == 1 or model.label_dropout > 0,
+            f"guidance = {self.guidance} compares with samples of no class, and that run was trained without them "
+            "(model.label_dropout = 0): leave it at 1, or train the denoiser with label dropout",
+        )
         return replace(self, data=run.data, model=model)
 
     @property
@@ -322,6 +327,12 @@ class FieldConfig(GeneratorConfig):
     generator: PlayerConfig = PlayerConfig()
     fit: FitConfig = FitConfig()
     sampling: GeneratorSampling = GeneratorSampling()
+
+    def __post_init__(self) -> None:
+        require(
+            self.move.updates == 1,
+            f"move.updates = {self.move.updates}: a field of the cloud and the data has no network that learns",
+        )
 
     whole_batch: ClassVar[str] = "a field is made of the whole batch, and the cloud of a field lives in one process"
 

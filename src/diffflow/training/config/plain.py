@@ -172,7 +172,8 @@ FREE = (
 
 
 def changed(old: Any, new: Any) -> list[str]:
-    """Dotted keys in which two configurations differ, apart from those that leave the trained weights alone (FREE)."""
+    """Dotted keys in which two configurations differ, apart from those that leave the trained weights alone: FREE, but
+    for those that the family trains by (`fixed`)."""
 
     def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
         out: dict[str, Any] = {}
@@ -181,4 +182,5 @@ def changed(old: Any, new: Any) -> list[str]:
         return out
 
     a, b = flat(to_dict(old)), flat(to_dict(new))
-    return [k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k) and not k.startswith(FREE)]
+    keys = [k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
+    return [k for k in keys if not k.startswith(FREE) or k in old.fixed]

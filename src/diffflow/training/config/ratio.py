@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +114,16 @@ class GameConfig:
         return GAMES[self.loss]
 
 
+def log_ratio_game(config: GameConfig, why: str) -> None:
+    """Raise ConfigError for a game whose logit is something else than the log-ratio that the equation asks for."""
+    known = [name for name, game in GAMES.items() if game.additive]
+    require(
+        config.game.additive,
+        f"game.loss = {config.loss!r}: with {why} particles move along grad log r/p, and the logit of this game is "
+        f"another function of r and p. Take one of {', '.join(known)}",
+    )
+
+
 @dataclass(frozen=True)
 class PathConfig:
     """The particles' path, t from 0 to 1."""
@@ -214,12 +224,23 @@ class DiscriminatorFlowConfig(TrainConfig):
             f"model.stages = {self.model.stages} networks have equal intervals of time: leave path.slowing at 1, so "
             "that all of them see steps",
         )
+        require(
+            self.model.stages is None or self.model.stages <= self.path.steps,
+            f"model.stages = {self.model.stages} networks for path.steps = {self.path.steps} would leave some that no "
+            "particle ever meets: take at most one per step",
+        )
+        if self.path.noise:
+            log_ratio_game(self.game, "path.noise")
 
     @property
     def row(self) -> str:
         if not self.path.noise:
             return "discriminator-flow"
         return "improved-gan" if self.model.stages is None else "improved-gan-independent"
+
+    @property
+    def classless(self) -> bool:
+        return self.model.label_dropout > 0
 
     def players(self) -> dict[str, PlayerConfig]:
         return {"discriminator": self.discriminator}
@@ -307,7 +328,10 @@ class DiffusionGANConfig(TrainConfig):
     fit: FitConfig = FitConfig()
     sampling: DiffusionGANSampling = DiffusionGANSampling()
 
+    fixed: ClassVar[tuple[str, ...]] = ("sampling.sigma_min", "sampling.sigma_max")  # the path's own noise levels
+
     def __post_init__(self) -> None:
+        log_ratio_game(self.game, "a score beside it")
         r, s = self.ranges, self.sampling
         bounds = {"gan": (0.0, r.gan), "churn": (0.0, r.churn), "steps": r.steps}
         for name, (low, high) in bounds.items() if s.gan else ():  # the denoiser alone knows any number of steps
@@ -321,6 +345,10 @@ class DiffusionGANConfig(TrainConfig):
     @property
     def row(self) -> str:
         return "diffusion-gan"
+
+    @property
+    def classless(self) -> bool:
+        return self.model.label_dropout > 0
 
     def players(self) -> dict[str, PlayerConfig]:
         return {"denoiser": self.denoiser, "discriminator": self.discriminator}

@@ -140,6 +140,10 @@ class ScoreConfig(TrainConfig):
     fit: FitConfig = FitConfig()
     sampling: SamplingConfig = SamplingConfig()
 
+    @property
+    def classless(self) -> bool:
+        return self.model.label_dropout > 0
+
     def players(self) -> dict[str, PlayerConfig]:
         return {"denoiser": self.denoiser}
 
