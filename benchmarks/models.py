@@ -140,8 +140,8 @@ def flow_steps(flow: str, budget: Budget) -> int:
 
 
 def asked(cell: Cell, budget: Budget) -> dict[str, Any]:
-    """The settings that decide a cell's outcome, kept with it, in their JSON form. The numbers of a flow without training
-    are code, and not among them: whoever changes flows.py deletes the flow's cells."""
+    """The settings that decide a cell's outcome, kept with it, in their JSON form. The numbers of a flow without
+    training are code, and not among them: whoever changes flows.py deletes the flow's cells."""
     name, flow = option(cell.model, "--preset"), option(cell.model, "--model")
     settings: dict[str, Any] = {"samples": budget.samples(cell.dataset)}
     if flow is not None:
