@@ -14,23 +14,24 @@ from diffflow.models import MODELS, Model
 
 # Why a model is weak where it is: written by whoever has looked at the samples behind the figures.
 REASONS: dict[str, str] = {
-    "langevin": "one noise level. A particle settles in the mode next to its start and hardly ever crosses to another, "
-    "so the modes keep the shares that the start gave them. On digits it starts from noise, at a level at which the "
-    "denoiser has seen digits only: the chains end on strokes that are no digit.",
-    "gan": "(and every generator below it) a continuous map of one Gaussian: what is not within a mode lies on bridges "
-    "between modes. On digits the pictures are clean, and less varied than the data (recall).",
+    "langevin": "one noise level. A particle settles in the mode next to its start and hardly ever crosses to "
+    "another, so the modes keep the shares that the start gave them. On digits it starts from noise, at a level at "
+    "which the denoiser has seen digits only: the chains end on strokes that are no digit.",
+    "gan": "(and every generator below it) a continuous map of one Gaussian: what is not within a mode lies on "
+    "bridges between modes. On digits the pictures are clean, and less varied than the data (recall).",
     "hinge": "one seed of three lost a mode.",
     "ipm": "the least varied digits of the games. It takes one critic turn a step, where the paper takes five.",
     "improved-gan-independent": "ten networks share the minutes of one, and each learns on particles that the others "
     "moved. On digits many of the samples are noise or grey.",
     "improved-gan": "particles move at constant speed over equal steps, where Discriminator Flow slows down by its "
     "logit and by its grid. On digits about a third of the samples is still grey at the end.",
-    "discriminator-flow": "inner modes get more than their share: the samples of 25 Gaussians have a standard deviation "
-    "of 0.93 instead of 0.99, and the sliced W2 sees it. On digits about one in ten has not arrived after 12 steps.",
-    "score-gan": "uneven shares of the modes at some seeds, and bridges between neighbours. It needs a trained denoiser "
-    "first.",
-    "diffusion-gan": "inner modes get more than their share, as in Discriminator Flow (0.93 instead of 0.99), which its "
-    "denoiser alone (the rows of score diffusion) does not show.",
+    "discriminator-flow": "inner modes get more than their share: the samples of 25 Gaussians have a standard "
+    "deviation of 0.93 instead of 0.99, and the sliced W2 sees it. On digits about one in ten has not arrived after "
+    "12 steps.",
+    "score-gan": "uneven shares of the modes at some seeds, and bridges between neighbours. It needs a trained "
+    "denoiser first.",
+    "diffusion-gan": "inner modes get more than their share, as in Discriminator Flow (0.93 instead of 0.99), which "
+    "its denoiser alone (the rows of score diffusion) does not show.",
     "continuation": "flattened on purpose: lam2 < 0 adds entropy, and every mode is wider than the data's.",
     "mmd": "the energy distance weighs large scales most. On digits noise is left in most pictures.",
     "svgd": "a deterministic repulsion, as wide as the last noise level, holds the outermost particles of each mode "
@@ -39,12 +40,12 @@ REASONS: dict[str, str] = {
     "digits many samples are strokes between two digits.",
     "sliced-wasserstein": "few random projections see what tells 64 pixels apart. On digits noise is left in most "
     "pictures, in the plane some particles stay between modes.",
-    "drifting": "at its last temperature a particle sits on the picture next to it: digits are clean, and pictures that "
-    "no particle came near are missing (recall).",
+    "drifting": "at its last temperature a particle sits on the picture next to it: digits are clean, and pictures "
+    "that no particle came near are missing (recall).",
     "mmd-generator": "samples between narrow modes cost the energy distance little, and a continuous map must have "
     "some: many lie outside, though the sliced W2 is near the floor.",
-    "sw-generator": "as the MMD generator: the projections of narrow modes fill the line, and samples between them cost "
-    "almost nothing.",
+    "sw-generator": "as the MMD generator: the projections of narrow modes fill the line, and samples between them "
+    "cost almost nothing.",
 }
 
 HEAD = """# The models, measured
