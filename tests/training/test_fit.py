@@ -454,6 +454,8 @@ def test_out_of_memory_is_answered_with_what_to_change():
         match=r"cpu ran out of memory with 6 samples.*--fit.accumulate 2 \(same result, 3 samples.*--fit.batch 3.*bf16",
     ):
         fit(training, feed, FitConfig(batch=6, steps=1), CPU, Nobody())
+    with pytest.raises(OutOfMemory, match=r"needs less: --fit.batch 3"):  # what bears no micro-batches is not told to
+        fit(training, feed, FitConfig(batch=6, steps=1), CPU, Nobody(), whole_batch=True)
 
 
 def test_a_batch_that_does_not_divide_is_refused():
