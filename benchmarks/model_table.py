@@ -21,6 +21,7 @@ REASONS: dict[str, str] = {
     "bridges between modes. On digits the pictures are clean, and less varied than the data (recall).",
     "hinge": "one seed of three lost a mode.",
     "ipm": "the least varied digits of the games. It takes one critic turn a step, where the paper takes five.",
+    "fgan-pearson": "two modes drift off their places at one seed of three.",
     "improved-gan-independent": "ten networks share the minutes of one, and each learns on particles that the others "
     "moved. On digits many of the samples are noise or grey.",
     "improved-gan": "particles move at constant speed over equal steps, where Discriminator Flow slows down by its "
