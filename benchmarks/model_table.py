@@ -45,8 +45,9 @@ REASONS: dict[str, str] = {
     "that no particle came near are missing (recall).",
     "mmd-generator": "samples between narrow modes cost the energy distance little, and a continuous map must have "
     "some: many lie outside, though the sliced W2 is near the floor.",
-    "sw-generator": "as the MMD generator: the projections of narrow modes fill the line, and samples between them "
-    "cost almost nothing.",
+    "sw-generator": "draws the square that the modes lie in. Nearly every projection of 25 narrow modes covers the "
+    "line evenly, so what lies between them costs almost nothing (the sliced W2 is near the floor): free particles of "
+    "the same field find the modes, a continuous map of a batch of 256 does not.",
 }
 
 HEAD = """# The models, measured
