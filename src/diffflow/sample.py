@@ -3,8 +3,8 @@ r"""`sample`: the only loop that moves particles.
     x_0 ~ start;    for k = 0, 1, ...:   x_{k+1} = solver.step(x_k, t_k -> t_{k+1}, dw_k)
 
 The default solver on a schedule is the exponential multistep and its grid ends on the clean data (sigma = 0) after
-exactly `steps` evaluations; elsewhere it is Euler, on the equation's own times or
-equal steps to the horizon. Shapes: x (n, *shape).
+exactly `steps` evaluations; elsewhere it is Euler, on the equation's own times or equal steps to the
+horizon. Shapes: x (n, *shape).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 
 from . import plain
 from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig
+from .game import ConvCriticConfig, GameConfig, MLPCriticConfig
 from .particles import (
     ConvGeneratorConfig,
     DriftingConfig,
@@ -27,12 +28,9 @@ from .particles import (
 )
 from .plain import FAMILIES, ConfigError, changed, replace, suggest, to_dict, to_yaml
 from .ratio import (
-    ConvCriticConfig,
     DiffusionGANConfig,
     DiffusionGANSampling,
     DiscriminatorFlowConfig,
-    GameConfig,
-    MLPCriticConfig,
     PathConfig,
     PathCriticConfig,
     RangesConfig,

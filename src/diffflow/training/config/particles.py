@@ -33,8 +33,8 @@ from ...sample import Grid, Step, Trajectory
 from ...sde import DiffFlow
 from ...solvers import Solver
 from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig, device_of, fill
+from .game import CriticNet, GameConfig, MLPCriticConfig, as_critic, class_count
 from .plain import require
-from .ratio import CriticNet, GameConfig, MLPCriticConfig, as_critic, class_count
 from .score import ModelConfig, as_denoiser
 
 

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ...critic import GAMES, Discriminator, Game, Penalty
+from ...critic import Discriminator
 from ...fields import Ratio
 from ...laws import Gaussian
-from ...nets.critic import ConvCritic, MLPCritic, Stages
+from ...nets.critic import Stages
 from ...objectives.objective import Joint
 from ...objectives.ratio import ParticlePath, PathRatio, SchedulePath
 from ...objectives.score import EDMWeighting, ScoreMatching
@@ -25,103 +25,9 @@ from ...sde import DiffFlow
 from ...solvers import Solver
 from ...spectrum import at, continued, discriminator_flow, improved_gan
 from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig, device_of
-from .plain import require, suggest
+from .game import CriticNet, GameConfig, MLPCriticConfig, as_critic, class_count, log_ratio_game
+from .plain import require
 from .score import ModelConfig, SamplingConfig, Weighting, as_denoiser, guided
-
-
-def class_count(meta: Mapping[str, Any]) -> int:
-    """How many classes a game is played within; 0 where the data have none."""
-    classes = meta["classes"] or ()
-    require(
-        len(classes) != 1,
-        f"the data have a single class ({', '.join(map(str, classes))}), and a class-conditional game needs two or "
-        "more: give the data without classes (arrays without labels, a table without its class column)",
-    )
-    return len(classes)
-
-
-@dataclass(frozen=True)
-class MLPCriticConfig:
-    """The discriminator for vectors (nets/critic.py)."""
-
-    width: int = 128
-    """Units of a layer."""
-    depth: int = 3
-    """Residual blocks."""
-    waves: int = 0
-    """Fourier features of x, for data with features much narrower than their spread."""
-    fastest: float = 24.0
-    """Their largest frequency, in radians per unit of x (toys and tables: about the standard deviation)."""
-    spectral: bool = False
-    """Spectral normalisation of every weight matrix."""
-
-    def build(self, shape: tuple[int, ...], classes: int, timed: bool, dials: int = 0) -> nn.Module:
-        require(
-            len(shape) == 1,
-            f"MLPCriticConfig is for vectors, and the data has shape {shape}: use a ConvCriticConfig (its `type` in a "
-            "--config file, or another --preset)",
-        )
-        return MLPCritic(
-            shape[0],
-            classes,
-            self.width,
-            self.depth,
-            timed=timed,
-            dials=dials,
-            spectral=self.spectral,
-            waves=self.waves,
-            fastest=self.fastest,
-        )
-
-
-@dataclass(frozen=True)
-class ConvCriticConfig:
-    """The discriminator for images (nets/critic.py)."""
-
-    widths: tuple[int, ...] = (32, 64)
-    """Channels of the blocks, each of which halves the image."""
-    spectral: bool = False
-    """Spectral normalisation of every weight matrix."""
-
-    def build(self, shape: tuple[int, ...], classes: int, timed: bool, dials: int = 0) -> nn.Module:
-        require(
-            len(shape) == 3,
-            f"ConvCriticConfig is for images, and the data has shape {shape}: use an MLPCriticConfig (its `type` in a "
-            "--config file, or another --preset)",
-        )
-        image = (shape[0], shape[1], shape[2])
-        return ConvCritic(image, classes, self.widths, timed=timed, dials=dials, spectral=self.spectral)
-
-
-CriticNet = MLPCriticConfig | ConvCriticConfig
-
-
-@dataclass(frozen=True)
-class GameConfig:
-    """What the discriminator minimises."""
-
-    loss: str = "vanilla"
-    """A row of critic.GAMES: vanilla, saturating, kl, chi2, hinge, lsgan, ipm, fgan-kl, fgan-pearson,
-    relativistic (for a generator only: its particles have partners)."""
-    penalty: Penalty = Penalty()
-    """weight (|grad d| - centre)^2 at real, fake and in-between points."""
-
-    def __post_init__(self) -> None:
-        require(self.loss in GAMES, f"game.loss = {self.loss!r} is unknown{suggest(self.loss, list(GAMES))}")
-
-    @property
-    def game(self) -> Game:
-        return GAMES[self.loss]
-
-
-def log_ratio_game(config: GameConfig, why: str) -> None:
-    """Raise ConfigError for a game whose logit is something else than the log-ratio that the equation asks for."""
-    known = [name for name, game in GAMES.items() if game.additive]
-    require(
-        config.game.additive,
-        f"game.loss = {config.loss!r}: with {why} particles move along grad log r/p, and the logit of this game is "
-        f"another function of r and p. Take one of {', '.join(known)}",
-    )
 
 
 @dataclass(frozen=True)
@@ -411,11 +317,6 @@ def foreign(what: str) -> None:
         "ratio is a guess. Leave it out, or use gan=0",
         stacklevel=3,
     )
-
-
-def as_critic(module: nn.Module) -> Discriminator:
-    assert isinstance(module, Discriminator)
-    return module
 
 
 def refuse(dials: Dials, fixed: Dials) -> None:
