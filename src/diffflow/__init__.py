@@ -53,7 +53,8 @@ if TYPE_CHECKING:
     from .critic import GAMES, CriticRatio, Discriminator, Game, Penalty
     from .denoiser import Denoiser
     from .generator import FromDenoiser, Generator
-    from .likelihood import Exact, Hutchinson, log_prob
+    from .bounds import Quadrature, Stratified, elbo
+    from .likelihood import Exact, Hutchinson, bits_per_dim, log_prob
     from .run import Run, load
 
 __version__ = "0.1.0"
@@ -63,18 +64,17 @@ __all__ = [
     "DiffFlow", "Discriminator", "Drifting", "Empirical", "EnergyKernel", "Euler", "Exact", "Exponential", "Field",
     "FromDenoiser", "Game", "Gaussian", "GaussianKernel", "GaussianMixture", "Generator", "Heun", "Hutchinson",
     "KernelRatio", "KernelScore", "LaplaceKernel", "Law", "LawRatio", "LawScore", "Levels", "Noise", "NoiseRaising",
-    "Penalty", "Piecewise", "Ratio", "RectifiedFlow", "Run", "Schedule", "ScoreField", "SlicedWasserstein", "Speed",
-    "SubVP", "Trajectory", "annealed_langevin", "at", "continued", "data", "diffusion_gan", "discriminator_flow",
-    "edm_churn", "flows", "gan_flow", "guide", "improved_gan", "jump", "karras", "kernels", "langevin", "laws",
+    "Penalty", "Piecewise", "Quadrature", "Ratio", "RectifiedFlow", "Run", "Schedule", "ScoreField", "SlicedWasserstein", "Speed",
+    "Stratified", "SubVP", "Trajectory", "annealed_langevin", "at", "bits_per_dim", "continued", "data", "diffusion_gan", "discriminator_flow",
+    "edm_churn", "elbo", "flows", "gan_flow", "guide", "improved_gan", "jump", "karras", "kernels", "langevin", "laws",
     "load", "log_prob", "log_uniform", "metrics", "models", "probability_flow", "recipes", "reverse_sde", "sample",
     "slcd", "solvers", "static",
 ]  # fmt: skip
 
 _LATER = {
     "Denoiser": "denoiser",
-    "Exact": "likelihood",
-    "Hutchinson": "likelihood",
-    "log_prob": "likelihood",
+    **dict.fromkeys(("Exact", "Hutchinson", "bits_per_dim", "log_prob"), "likelihood"),
+    **dict.fromkeys(("Quadrature", "Stratified", "elbo"), "bounds"),
     "Run": "run",
     "load": "run",
     **dict.fromkeys(("GAMES", "CriticRatio", "Discriminator", "Game", "Penalty"), "critic"),

@@ -139,7 +139,10 @@ def test_tables_round_trip(tmp_path, x, header, delimiter, zipped):
         (f"1,2\n3,{'4' * 200_000}\n", "no table of numbers: row 2: field larger"),
         ("a,b\n", "a header and no rows"),
         ("\n\n", "holds no rows"),
-        ("a,flat\n1,3\n2,3\n5,3\n", "never change.*remove them\n  column 'flat': always 3"),
+        (
+            "a,flat\n1,3\n2,3\n5,3\n",
+            "never change.*remove them, or leave them out with --data.constant drop\n  column 'flat': always 3",
+        ),
     ],
 )
 def test_bad_tables_name_row_and_column(tmp_path, text, message):

@@ -1,4 +1,4 @@
-"""The command line: `diffflow train | sample | flow | evaluate | models | cite | demo`.
+"""The command line: `diffflow train | sample | flow | evaluate | likelihood | models | cite | demo`.
 
 Question answered: how do I use this without writing Python? One file a command; each is a frozen dataclass whose
 fields are the flags (read by tyro) and whose `main()` does what five lines of Python could do. This file finds the
@@ -30,6 +30,7 @@ COMMANDS = {
     "sample": "draw samples from a run",
     "flow": "move particles to a target without training: SVGD, MMD, Langevin, ...",
     "evaluate": "measure a run against data it has not seen",
+    "likelihood": "how probable data are under a run: nats, bits per dimension",
     "models": "every model as a setting of the equation, and how to run it",
     "cite": "BibTeX for the equation, or for what a run uses",
     "demo": "digits in minutes: train, sample along the dial, write a report",

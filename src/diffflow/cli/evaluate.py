@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
 import torch
@@ -70,14 +70,15 @@ class Evaluate:
         judge = df.metrics.load_lenet(self.classifier) if self.classifier else None
         run = df.load(self.run, device=self.device)
         source = self.data or run.config.data.source
-        split, size = run.data["split"], run.config.data.size
-        train = df.data.load(source, split=split, size=size)
+        split = run.data["split"]
+        ask_data = replace(run.config.data, source=source)
+        train = ask_data.load(split)
         if train.fingerprint != run.data["fingerprint"]:
             raise UsageError(
                 f"{source} is not the data that {self.run} was trained on (its content has another fingerprint). "
                 "Say where that data is with --data."
             )
-        test = df.data.load(source, split=HELD_OUT[split], size=size) if split in HELD_OUT else None
+        test = ask_data.load(HELD_OUT[split]) if split in HELD_OUT else None
         labels = labels_of((), run.classes, self.n)
         console = Console(stderr=True)
         if test is None:

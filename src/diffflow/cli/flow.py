@@ -89,7 +89,7 @@ class Flow:
             truth = None if data.kind == "image" else data.x[:3000].numpy()
             states = [(t, data.decode(z).cpu()) for t, z in path.kept]
             film = figures.animate(states, truth=truth, title=self.model)
-        figures.save(out, WRITERS[out.suffix][1](x.numpy(), None, None))
+        figures.save(out, WRITERS[out.suffix][1](x.numpy(), None, None, data.transform))
         if self.animate:
             figures.save(self.animate, film)
         test = df.data.load(self.source, split="test")

@@ -7,6 +7,7 @@ is then moved into place, so that an interrupted command leaves nothing behind.
 
 from __future__ import annotations
 
+import csv
 import io
 import math
 import zipfile
@@ -104,7 +105,7 @@ class Sample:
                     f"--animate {self.animate!r}: a single step is no path to show. Give at least --steps 2."
                 )
             film = figures.animate(path.kept if kind == "image" else same_width(path.kept))
-        figures.save(out, WRITERS[out.suffix][1](path.last.numpy(), labels, run.classes))
+        figures.save(out, WRITERS[out.suffix][1](path.last.numpy(), labels, run.classes, run.transform))
         if self.animate:
             figures.save(self.animate, film)
         print(f"{out}: {self.n} samples, {path.nfe} evaluations each, seed {self.seed}, first {self.first}")
@@ -229,13 +230,14 @@ def progress(what: str, console: Console) -> Iterator[Callable[[int, int], None]
 
 Labels = np.ndarray | None
 Classes = Sequence[str] | None
+Table = df.data.Transform | None  # what the columns of vectors are called, and what their codes stand for
 
 
-def as_png(x: np.ndarray, labels: Labels, classes: Classes) -> bytes:
+def as_png(x: np.ndarray, labels: Labels, classes: Classes, table: Table) -> bytes:
     return figures.png(figures.grid(x) if x.ndim == 4 else figures.scatter(x))
 
 
-def as_zip(x: np.ndarray, labels: Labels, classes: Classes) -> bytes:
+def as_zip(x: np.ndarray, labels: Labels, classes: Classes, table: Table) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed already
         for i, image in enumerate(x):
@@ -246,7 +248,7 @@ def as_zip(x: np.ndarray, labels: Labels, classes: Classes) -> bytes:
     return buffer.getvalue()
 
 
-def as_npz(x: np.ndarray, labels: Labels, classes: Classes) -> bytes:
+def as_npz(x: np.ndarray, labels: Labels, classes: Classes, table: Table) -> bytes:
     arrays: dict[str, Any] = {"arr_0": np.rint(x * 255).astype(np.uint8).transpose(0, 2, 3, 1) if x.ndim == 4 else x}
     if labels is not None and classes:
         arrays |= {"labels": labels, "classes": np.array(classes)}
@@ -255,13 +257,18 @@ def as_npz(x: np.ndarray, labels: Labels, classes: Classes) -> bytes:
     return buffer.getvalue()
 
 
-def as_csv(x: np.ndarray, labels: Labels, classes: Classes) -> bytes:
+def as_csv(x: np.ndarray, labels: Labels, classes: Classes, table: Table) -> bytes:
+    names = (table and table.columns) or tuple(f"x{k}" for k in range(x.shape[1]))
+    words = (table and table.names) or ((),) * x.shape[1]
     buffer = io.StringIO()
-    np.savetxt(buffer, x, "%.7g", ",", header=",".join(f"x{k}" for k in range(x.shape[1])), comments="")
+    rows = csv.writer(buffer, lineterminator="\n")
+    rows.writerow(names)
+    for row in x:
+        rows.writerow(words[k][round(float(v))] if words[k] else f"{v:.7g}" for k, v in enumerate(row))
     return buffer.getvalue().encode()
 
 
-WRITERS: dict[str, tuple[tuple[str, ...], Callable[[np.ndarray, Labels, Classes], bytes]]] = {
+WRITERS: dict[str, tuple[tuple[str, ...], Callable[[np.ndarray, Labels, Classes, Table], bytes]]] = {
     ".png": (("image", "vector"), as_png),
     ".zip": (("image",), as_zip),
     ".npz": (("image", "vector"), as_npz),

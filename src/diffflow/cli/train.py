@@ -214,12 +214,11 @@ def default_name(preset: str, source: str) -> str:
 
 def dry_run(config: TrainConfig, device: str | None) -> int:
     """Everything that training would do before its first step, then the time of three steps that are not kept."""
-    ask = config.data
-    data = df.data.load(ask.source, split=ask.split, flip=ask.flip, size=ask.size)
+    data = config.data.load()
     place, meta = Place(find_device(device)), data.meta()
     modules = {name: module.to(place.device) for name, module in config.build(meta).items()}
     training = Training(config.objective(modules, meta), config.players())
-    feed, seconds = Feed(data, config.fit.seed, place.device), []
+    feed, seconds = Feed(data, config.fit.seed, place.device, config.data.dequantise), []
     for k in range(3):
         begun = time.perf_counter()
         fit(training, feed, dataclasses.replace(config.fit, steps=k + 1, minutes=None), place, Nobody())

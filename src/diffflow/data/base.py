@@ -5,6 +5,9 @@ A tensor of events and an invertible map to the units a network likes ("model un
     images   x uint8 (n, c, h, w)       z = x / 127.5 - 1          in [-1, 1]
     vectors  x float32 (n, d)           z = (x - mean) / std       column by column, statistics of the training rows
 
+Discrete values (bytes, and columns of few levels) are spread over the cells that they stand for where a density is
+asked of them (cells.py), and read back from the cell that a sample falls into.
+
 Images stay uint8 in memory (a quarter of float32) and are encoded batch by batch. The map is a value of its own,
 `Transform`, so that a run can decode its samples when the data are no longer there.
 """
@@ -12,13 +15,17 @@ Images stay uint8 in memory (a quarter of float32) and are encoded batch by batc
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .cells import Cells, discrete
 
 if TYPE_CHECKING:
     from ..laws import Law
@@ -42,12 +49,17 @@ class Transform:
     """The invertible map between the units of the data and the units of the model.
 
     kind: "image" or "vector". shape: the event shape, (c, h, w) or (d,). mean, std: d numbers each, vectors only.
+    For tables, column by column: columns, their names; levels, the rising values that a discrete one takes, () where it
+    is continuous; names, the words that its levels 0, 1, ... stand for, () for numbers.
     """
 
     kind: str
     shape: tuple[int, ...]
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    levels: tuple[tuple[float, ...], ...] = ()
+    names: tuple[tuple[str, ...], ...] = ()
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.kind not in ("image", "vector"):
@@ -56,14 +68,36 @@ class Transform:
             raise DataError(
                 f"{self.shape[0]} columns need as many means and stds, got {len(self.mean)}, {len(self.std)}"
             )
+        for what in ("levels", "names", "columns"):
+            given = getattr(self, what)
+            if given and (self.kind != "vector" or len(given) != self.shape[0]):
+                raise DataError(f"{what} are for the columns of a table, {self.shape[0]} here, got {len(given)}")
 
-    def encode(self, x: Tensor) -> Tensor:
+    @cached_property
+    def _cells(self) -> dict[int, Cells]:
+        """The cells of the discrete columns."""
+        return {k: Cells(levels) for k, levels in enumerate(self.levels) if levels}
+
+    def encode(self, x: Tensor, u: Tensor | None = None) -> Tensor:
         """Data units to model units, float32, same shape (n, *shape).
 
-        Images may be uint8 in [0, 255] or floating point in [0, 1]; floats outside raise ValueError.
+        u      uniform numbers in [0, 1) of that shape: where in their cells discrete values are put (bytes of images,
+               columns with levels); None: bytes in the middle, columns on their levels
+
+        Images may be uint8 in [0, 255] or floating point in [0, 1]. Raises ValueError for floats outside, for floats
+        where cells are asked for, and for values that are no level of their column.
         """
         if self.kind == "vector":
-            return ((x.double() - self._row(self.mean, x)) / self._row(self.std, x)).float()
+            x = x.double()
+            if self._cells:
+                x = torch.stack(
+                    [self._column(x[:, k], k, None if u is None else u[:, k]) for k in range(x.shape[1])], 1
+                )
+            return ((x - self._row(self.mean, x)) / self._row(self.std, x)).float()
+        if u is not None:
+            if x.dtype != torch.uint8:
+                raise ValueError(f"only bytes stand for cells, and these images are {x.dtype}: give uint8")
+            return (x.float() + (u - 0.5)) / 127.5 - 1.0
         if x.dtype == torch.uint8:
             return x.float() / 127.5 - 1.0
         if not x.is_floating_point():
@@ -74,20 +108,51 @@ class Transform:
             )
         return x.float() * 2.0 - 1.0
 
+    def _column(self, x: Tensor, k: int, u: Tensor | None) -> Tensor:
+        """Column k (n,), float64, spread over its cells if it has any."""
+        cells = self._cells.get(k)
+        if cells is None:
+            return x
+        wrong = ~cells.known(x)
+        if bool(wrong.any()):
+            raise ValueError(
+                f"column {k + 1} takes the levels {', '.join(f'{v:g}' for v in cells.levels[:8])}..., and here "
+                f"{x[wrong][0].item():g}: these are not the data that the transform was made for"
+            )
+        return cells.spread(x, u)
+
     def decode(self, z: Tensor) -> Tensor:
-        """Model units to what a user reads: images float in [0, 1], clamped (n, c, h, w); vectors in original units."""
+        """Model units to what a user reads: images float in [0, 1], clamped (n, c, h, w); vectors in original units,
+        discrete columns on their levels."""
         if self.kind == "vector":
-            return (z.double() * self._row(self.std, z) + self._row(self.mean, z)).float()
+            x = z.double() * self._row(self.std, z) + self._row(self.mean, z)
+            for k, cells in self._cells.items():
+                x[:, k] = cells.snap(x[:, k])
+            return x.float()
         return ((z.float() + 1.0) / 2.0).clamp(0.0, 1.0)
 
+    def log_units(self, x: Tensor) -> Tensor:
+        """What to add to the log-density of encode(x, u), in model units, for the log-probability of discrete
+        coordinates and the log-density of the others in data units: nats (n,) float64 (theory.md 5.3)."""
+        if self.kind == "image":
+            return torch.full((len(x),), math.prod(self.shape) * math.log(1 / 127.5), dtype=torch.float64)
+        total = -self._row(self.std, x).log().sum().expand(len(x))
+        for k, cells in self._cells.items():
+            total = total + cells.widths(x[:, k]).log()
+        return total
+
     def to_meta(self) -> dict[str, Any]:
-        return {"kind": self.kind, "shape": list(self.shape), "mean": list(self.mean), "std": list(self.std)}
+        known = {"kind": self.kind, "shape": list(self.shape), "mean": list(self.mean), "std": list(self.std)}
+        lists = {"levels": [list(v) for v in self.levels], "names": [list(v) for v in self.names]}
+        return known | {k: v for k, v in (lists | {"columns": list(self.columns)}).items() if v}
 
     @classmethod
     def from_meta(cls, meta: dict[str, Any]) -> Transform:
         """The inverse of to_meta; also accepts the whole of `Data.meta()`."""
         m = meta.get("transform", meta)
-        return cls(m["kind"], tuple(m["shape"]), tuple(m["mean"]), tuple(m["std"]))
+        levels, names = (tuple(tuple(v) for v in m.get(k, ())) for k in ("levels", "names"))
+        columns = tuple(m.get("columns", ()))
+        return cls(m["kind"], tuple(m["shape"]), tuple(m["mean"]), tuple(m["std"]), levels, names, columns)
 
     @staticmethod
     def _row(numbers: tuple[float, ...], like: Tensor) -> Tensor:
@@ -140,17 +205,20 @@ class Data:
     def shape(self) -> tuple[int, ...]:
         return self.transform.shape
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor, u: Tensor | None = None) -> Tensor:
         """See Transform.encode."""
-        return self.transform.encode(x)
+        return self.transform.encode(x, u)
 
     def decode(self, z: Tensor) -> Tensor:
         """See Transform.decode."""
         return self.transform.decode(z)
 
-    def batch(self, indices: Tensor, flips: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Examples `indices` (b,), encoded, float32 (b, *shape), and their labels; mirrored where flips is true."""
-        x = self.encode(self.x[indices])
+    def batch(
+        self, indices: Tensor, flips: Tensor | None = None, u: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Examples `indices` (b,), encoded, float32 (b, *shape), and their labels; mirrored where flips is true,
+        discrete values spread over their cells by u (b, *shape) uniform numbers, where given."""
+        x = self.transform.encode(self.x[indices], u)
         if flips is not None:
             if self.kind != "image":
                 raise DataError(f"flips mirror images; {self.name!r} holds vectors")
@@ -236,6 +304,27 @@ class Raw:
     test: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     columns: tuple[str, ...] | None = None
+    names: Mapping[int, tuple[str, ...]] = field(default_factory=dict)  # the words that the codes of a column stand for
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What becomes of the columns of a table whose density cannot be asked for as they are. Nothing is done silently:
+    by default each kind is refused, with its columns and the choices named."""
+
+    text: str = "refuse"
+    """Columns of words: refuse; drop; levels, to model each word as a level."""
+    constant: str = "refuse"
+    """Columns that never change: refuse; drop."""
+    discrete: str = "refuse"
+    """Columns of few values (each met ten times on average): refuse; drop; levels, to spread each value over the cell
+    that it stands for, and to read samples back from it; keep, as if they were continuous."""
+
+    def __post_init__(self) -> None:
+        choices = {"text": ("refuse", "drop", "levels"), "constant": ("refuse", "drop")}
+        for name, known in (choices | {"discrete": ("refuse", "drop", "levels", "keep")}).items():
+            if getattr(self, name) not in known:
+                raise DataError(f"{name} (--data.{name}) is one of {', '.join(known)}, not {getattr(self, name)!r}")
 
 
 def holdout(n: int, y: np.ndarray | None, count: int) -> np.ndarray:
@@ -254,8 +343,10 @@ def holdout(n: int, y: np.ndarray | None, count: int) -> np.ndarray:
     return mask
 
 
-def finish(raw: Raw, name: str, split: str, flip: bool, test_count: int | None = None) -> Data:
-    """A reader's output to Data: labels numbered, split taken, statistics of the training rows attached.
+def finish(
+    raw: Raw, name: str, split: str, flip: bool, test_count: int | None = None, columns: Columns = Columns()
+) -> Data:
+    """A reader's output to Data: labels numbered, split taken, columns chosen, the training rows' statistics attached.
 
     Without a split of its own a tenth of the examples (or test_count) is the test split.
     """
@@ -287,42 +378,94 @@ def finish(raw: Raw, name: str, split: str, flip: bool, test_count: int | None =
             )
     rows = {"train": ~test, "test": test, "all": np.ones(n, bool)}[split]
     x, kind = raw.x, "image" if raw.x.ndim == 4 else "vector"
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
     if kind == "vector":
-        mean, std = _statistics(raw, name, ~test if (~test).any() else test)
-        x = x.astype(np.float32)
+        x, transform = _table(raw, name, ~test if (~test).any() else test, columns, notes)
+    else:
+        transform = Transform(kind, tuple(raw.x.shape[1:]))
     return Data(
         torch.from_numpy(np.ascontiguousarray(x[rows])),
         None if y is None else torch.from_numpy(np.ascontiguousarray(y[rows], dtype=np.int64)),
         classes,
         name,
         split,
-        Transform(kind, tuple(raw.x.shape[1:]), mean, std),
+        transform,
         None,
         flip,
         tuple(notes),
     )
 
 
-def _statistics(raw: Raw, name: str, train: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std of each column over the training rows, float64. Columns that cannot be standardised are refused."""
+def _table(raw: Raw, name: str, train: np.ndarray, choose: Columns, notes: list[str]) -> tuple[np.ndarray, Transform]:
+    """The columns that are kept, float32 (n, d), and their transform, with means and stds over the training rows. What
+    was done is added to `notes`. Raises DataError naming columns that are refused, and values that cannot be used."""
     x = raw.x.astype(np.float64)
-    columns = raw.columns or tuple(str(k + 1) for k in range(x.shape[1]))
+    called = raw.columns or tuple(str(k + 1) for k in range(x.shape[1]))
+    names = [raw.names.get(k, ()) for k in range(x.shape[1])]
     fits = np.abs(x) <= LARGEST  # false for NaN too
     if not fits.all():
-        bad = [f"row {i + 1}, column {columns[k]}: {x[i, k]:g}" for i, k in np.argwhere(~fits)]
+        bad = [f"row {i + 1}, column {name_of(called[k])}: {x[i, k]:g}" for i, k in np.argwhere(~fits)]
         raise DataError(
             f"{name!r} has {len(bad)} values that are not finite in float32; remove, impute or rescale them",
             bad,
             show=20,
         )
     mean, std = x[train].mean(0), x[train].std(0)
-    flat = [f"column {columns[k]}: always {mean[k]:.6g}" for k in np.flatnonzero(std <= 1e-12 * np.abs(mean))]
-    if flat:
-        raise DataError(f"{name!r} has columns that never change over its training rows; remove them", flat)
+    flat = [k for k in range(x.shape[1]) if std[k] <= 1e-12 * np.abs(mean[k])]
+    if flat and choose.constant == "refuse":
+        raise DataError(
+            f"{name!r} has columns that never change over its training rows; remove them, or leave them out with "
+            "--data.constant drop",
+            [f"column {name_of(called[k])}: always {mean[k]:.6g}" for k in flat],
+        )
+    steps: dict[int, tuple[float, ...]] = {}
+    for k in range(x.shape[1]):
+        levels = tuple(map(float, range(len(names[k])))) if names[k] else discrete(x[:, k])
+        if levels and k not in flat:
+            steps[k] = levels
+    found = [k for k in steps if not names[k]]
+    if found and choose.discrete == "refuse":
+        raise DataError(
+            f"{name!r} has columns of few values, which have probabilities and no density. Choose: --data.discrete "
+            "levels (each value is spread over the cell that it stands for, and samples are read back from it), drop, "
+            "or keep (as if continuous)",
+            [f"column {name_of(called[k])}: {len(steps[k])} values, {_values(steps[k])}" for k in found],
+        )
+    drop = {*flat, *(found if choose.discrete == "drop" else ())}
+    keep = [k for k in range(x.shape[1]) if k not in drop]
+    if not keep:
+        raise DataError(f"{name!r} has no columns left to model")
+    cells = [steps.get(k, ()) if names[k] or choose.discrete == "levels" else () for k in range(x.shape[1])]
+    for what, which in (("constant", flat), ("of few values", [k for k in found if k in drop])):
+        if which:
+            notes.append(f"left out: {', '.join(called[k] for k in which)} ({what})")
+    if spread := [k for k in keep if cells[k]]:
+        notes.append(f"spread over cells: {', '.join(f'{called[k]} ({len(cells[k])} values)' for k in spread)}")
+    if choose.discrete == "keep" and found:
+        notes.append(
+            f"taken as continuous: {', '.join(called[k] for k in found)} (few values: their density is unbounded)"
+        )
+    x, mean, std = x[:, keep], mean[keep], std[keep]
     coarse = np.flatnonzero(np.spacing(np.abs(mean).astype(np.float32)) > 1e-3 * std)
     if len(coarse):
-        bad = [f"column {columns[k]}: mean {mean[k]:.6g}, std {std[k]:.6g}" for k in coarse]
+        bad = [f"column {name_of(called[keep[k]])}: mean {mean[k]:.6g}, std {std[k]:.6g}" for k in coarse]
         raise DataError(f"{name!r} has columns too far from zero for float32; subtract an offset first", bad)
-    return tuple(mean.tolist()), tuple(std.tolist())
+    kept = [cells[k] for k in keep], [names[k] for k in keep]
+    return x.astype(np.float32), Transform(
+        "vector",
+        (len(keep),),
+        tuple(mean.tolist()),
+        tuple(std.tolist()),
+        tuple(kept[0]) if any(kept[0]) else (),
+        tuple(kept[1]) if any(kept[1]) else (),
+        tuple(called[k] for k in keep) if raw.columns else (),
+    )
+
+
+def name_of(column: str) -> str:
+    """A column as messages call it: its number, or its name in quotes."""
+    return column if column.isdecimal() else repr(column)
+
+
+def _values(levels: tuple[float, ...]) -> str:
+    shown = ", ".join(f"{v:g}" for v in levels[:6])
+    return shown if len(levels) <= 6 else f"{shown}, ..."

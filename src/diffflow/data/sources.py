@@ -15,18 +15,23 @@ import numpy as np
 import torch
 
 from .arrays import read_arrays
-from .base import Data, DataError, Raw, Transform, finish
+from .base import Columns, Data, DataError, Raw, Transform, finish
 from .images import read_folder, read_zip
 from .packed import is_idx, is_sheets, read_idx, read_sheets
 from .tables import read_table
 
+REFUSED = Columns()
 SPLITS = ("train", "test", "all")
 TOY_POINTS = 10_000
 DIGITS_TEST = 500
 
 
 def load(
-    source: str | Path, split: str = "train", flip: bool = False, size: int | tuple[int, int] | None = None
+    source: str | Path,
+    split: str = "train",
+    flip: bool = False,
+    size: int | tuple[int, int] | None = None,
+    columns: Columns = REFUSED,
 ) -> Data:
     """Load a data set into memory.
 
@@ -34,6 +39,7 @@ def load(
     split: "train", "test" or "all". A source without a split of its own holds out a fixed random tenth for "test".
     flip: let training mirror images left and right (natural images, not digits).
     size: image files only: side, or (height, width), of a resize and centre crop.
+    columns: tables only: what becomes of columns of text, constant ones and those of few values (`Columns`).
     Raises DataError that names every bad file, row or column and what to do.
     """
     if split not in SPLITS:
@@ -50,10 +56,11 @@ def load(
         return _digits(split, flip) if name == "digits" else _toy(name, split, flip)
     if not name or not path.exists():
         raise _missing(path, name, [*TOYS, "digits"])
-    return finish(_read(path, name, split, side), path.resolve().name, split, flip)
+    raw = _read(path, name, split, side, columns)
+    return finish(raw, path.resolve().name, split, flip, columns=columns)
 
 
-def _read(path: Path, name: str, split: str, size: tuple[int, int] | None) -> Raw:
+def _read(path: Path, name: str, split: str, size: tuple[int, int] | None, columns: Columns) -> Raw:
     kind = path.name.lower()
     if path.is_dir() and not any(path.iterdir()):
         raise DataError(f"the folder {name!r} is empty; put images in it, one subfolder for each class")
@@ -71,7 +78,7 @@ def _read(path: Path, name: str, split: str, size: tuple[int, int] | None) -> Ra
     if kind.endswith((".npy", ".npz")):
         return read_arrays(path)
     if kind.endswith((".csv", ".csv.gz")):
-        return read_table(path)
+        return read_table(path, columns.text)
     raise DataError(f"{name!r} is of no known kind; known are folders, .zip, .npy, .npz, .csv and .csv.gz")
 
 

@@ -1,8 +1,9 @@
 """CSV tables: each row an event, each column a coordinate, x (n, d).
 
-Comma, semicolon or tab; a first line without a single number is the header. Every cell must be a finite float32
-number: gaps are the user's decision, so they are named (row as the file counts lines, column by its name) and never
-filled.
+Comma, semicolon or tab; a first line without a single number is the header, where a number follows below. Every cell
+must be a finite float32 number: gaps are the user's decision, so they are named (row as the file counts lines, column
+by its name) and never filled. Columns that a density cannot be asked of as they are (of text, constant, or of few values)
+are named too, with the choices that there are (`Columns`).
 """
 
 from __future__ import annotations
@@ -14,48 +15,70 @@ from pathlib import Path
 import numpy as np
 
 from .archives import read_bytes
-from .base import LARGEST, DataError, Raw
+from .base import LARGEST, DataError, Raw, name_of
 
 
-def read_table(path: Path) -> Raw:
-    """A .csv or .csv.gz file; see the head of this file. Raises DataError naming rows and columns."""
+def read_table(path: Path, text: str = "refuse") -> Raw:
+    """A .csv or .csv.gz file; see the head of this file. `text`: what to do with columns without a single number
+    (`Columns.text`). Raises DataError naming rows and columns."""
     source = str(path)
     try:
-        text = read_bytes(path).decode("utf-8-sig")
+        content = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{source!r} is no UTF-8 text ({error}); save it as UTF-8") from None
-    file = io.StringIO(text, newline=None)  # every convention of line ends
+    file = io.StringIO(content, newline=None)  # every convention of line ends
     delimiter = max(",;\t", key=file.readline().count)
     file.seek(0)
     lines = csv.reader(file, delimiter=delimiter)
     try:
-        rows = [(lines.line_num, row) for row in lines if any(cell.strip() for cell in row)]
+        rows = [(lines.line_num, [c.strip() for c in row]) for row in lines if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise DataError(f"{source!r} is no table of numbers: row {lines.line_num}: {error}") from None
     if not rows:
         raise DataError(f"{source!r} holds no rows")
-    columns = tuple(str(k + 1) for k in range(len(rows[0][1])))
+    width = len(rows[0][1])
+    columns = tuple(str(k + 1) for k in range(width))
     if not any(_number(cell) is not None for cell in rows[0][1]):
-        columns = tuple(repr(cell.strip()) if cell.strip() else k for cell, k in zip(rows[0][1], columns, strict=True))
+        columns = tuple(cell or k for cell, k in zip(rows[0][1], columns, strict=True))
         rows = rows[1:]
     if not rows:
         raise DataError(f"{source!r} holds a header and no rows")
-    x = np.empty((len(rows), len(columns)))
-    problems: list[str] = []
-    for i, (line, row) in enumerate(rows):
-        if len(row) != len(columns):
-            problems.append(f"row {line}: {len(row)} cells, not {len(columns)}")
+    found = [(line, 0, f"row {line}: {len(row)} cells, not {width}") for line, row in rows if len(row) != width]
+    whole = [(line, row) for line, row in rows if len(row) == width]
+    words = [k for k in range(width) if whole and all(row[k] and _number(row[k]) is None for _, row in whole)]
+    if words and text == "refuse":
+        found += [(0, k, f"column {name_of(columns[k])} holds text: {_some([r[k] for _, r in whole])}") for k in words]
+    notes, names = [], {}
+    x = np.empty((len(whole), width))
+    for k in range(width):
+        if k in words:
+            names[k] = tuple(sorted({row[k] for _, row in whole}))
+            code = {word: i for i, word in enumerate(names[k])}
+            x[:, k] = [code[row[k]] for _, row in whole]
             continue
-        for k, cell in enumerate(row):
-            value = _number(cell)
+        for i, (line, row) in enumerate(whole):
+            value = _number(row[k])
             if value is None or not abs(value) <= LARGEST:
-                problems.append(f"row {line}, column {columns[k]}: {cell.strip()!r}")
+                found.append((line, k, f"row {line}, column {name_of(columns[k])}: {row[k]!r}"))
             else:
                 x[i, k] = value
-    if problems:
-        what = "every cell must be a finite float32 number; remove, impute or recode"
-        raise DataError(f"{source!r} has {len(problems)} bad rows or cells ({what}):", problems, show=20)
-    return Raw(x, columns=columns)
+    if found:
+        problems = [problem for *_, problem in sorted(found)]
+        choice = (
+            "; columns of text: --data.text levels models each word as a level, drop leaves them out" if words else ""
+        )
+        what = f"every cell must be a finite float32 number; remove, impute or recode{choice}"
+        raise DataError(f"{source!r} has {len(problems)} bad rows, columns or cells ({what}):", problems, show=20)
+    if words and text == "drop":
+        keep = [k for k in range(width) if k not in words]
+        notes.append(f"left out: {', '.join(columns[k] for k in words)} (text)")
+        x, columns, names = x[:, keep], tuple(columns[k] for k in keep), {}
+    return Raw(x, notes=tuple(notes), columns=columns, names=names)
+
+
+def _some(words: list[str]) -> str:
+    found = sorted(set(words))
+    return ", ".join(map(repr, found[:5])) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
 
 
 def _number(cell: str) -> float | None:

@@ -62,8 +62,9 @@ class Interrupted(RuntimeError):
 class Feed:
     """Sample k of the whole training, as a function of (seed, k): every pass over the data is a fresh permutation."""
 
-    def __init__(self, data: Data, seed: int, device: torch.device):
+    def __init__(self, data: Data, seed: int, device: torch.device, dequantise: bool = False):
         self.data, self.noise, self.device = data, Noise(seed).fork("data"), device
+        self.spread = dequantise or bool(data.transform.levels)
         self.order = lru_cache(maxsize=2)(self._order)
 
     def _order(self, epoch: int) -> Tensor:
@@ -81,7 +82,8 @@ class Feed:
     def __call__(self, first: int, n: int) -> Batch:
         rows = self.rows(first, n)
         flips = self.noise.shift(first).fork("flip").uniform(n) < 0.5 if self.data.flip else None
-        x, y = self.data.batch(rows, flips)
+        cells = self.noise.shift(first).fork("cells").uniform(n, self.data.shape) if self.spread else None
+        x, y = self.data.batch(rows, flips, cells)
         return Batch(x.to(self.device), None if y is None else y.to(self.device), rows)
 
 
@@ -281,7 +283,7 @@ def train(
     if data is None:
         if not config.data.source:
             raise ConfigError("data.source is empty: name a toy, 'digits', or a path to the data (--data.source)")
-        data = datasets.load(config.data.source, split=config.data.split, flip=config.data.flip, size=config.data.size)
+        data = config.data.load()
     meta = data.meta()
     if going_on and (before := folder.about()["data"]["fingerprint"]) != meta["fingerprint"]:
         raise RunError(
@@ -349,7 +351,7 @@ def run(
     about: dict[str, Any],
 ) -> Path:
     """Fit, recording into `folder`, to the end of the budget."""
-    main, feed = place.rank == 0, Feed(data, config.fit.seed, place.device)
+    main, feed = place.rank == 0, Feed(data, config.fit.seed, place.device, config.data.dequantise)
     draw, judge = painter(training, config, data, place.device), counter(data)
     recorder = Recorder(folder, config.fit, draw, console, main, training.step, judge)
     try:

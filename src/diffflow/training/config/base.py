@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ... import data as datasets
+from ...data import Columns, Data
 from ...noise import Noise
 from ...objectives.objective import Objective
 from ...sample import Grid, Step, Trajectory, sample
@@ -30,6 +32,20 @@ class DataConfig:
     """Also show mirror images: right for natural images, wrong for letters and digits."""
     size: int | None = None
     """Image files only: side of a resize and centre crop."""
+    dequantise: bool = False
+    """Spread the bytes of images over the cells that they stand for: what a density wants (bits per dimension)."""
+    text: str = "refuse"
+    """Tables: columns of words are refused, dropped (drop), or modelled word by word (levels)."""
+    constant: str = "refuse"
+    """Tables: columns that never change are refused, or dropped (drop)."""
+    discrete: str = "refuse"
+    """Tables: columns of few values are refused, dropped (drop), spread over cells and read back from them (levels), or
+    taken as if continuous (keep)."""
+
+    def load(self, split: str | None = None) -> Data:
+        """The data, or another split of them. Raises DataError."""
+        columns = Columns(self.text, self.constant, self.discrete)
+        return datasets.load(self.source, split or self.split, self.flip, self.size, columns)
 
 
 @dataclass(frozen=True)
