@@ -9,16 +9,14 @@ Everything is computed on exact laws (diagnostics.py), in about a minute; nothin
 from __future__ import annotations
 
 import argparse
-import math
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 import diffflow as df
 from diffflow import figures
-from diffflow.diagnostics import Decay, Line, gaussian_decay, grid_decay, log_sobolev, particle_decay, tempered
+from diffflow.diagnostics import Line, grid_decay, log_sobolev, tempered
 from diffflow.figures import COLOURS, SOFT
 
 F64 = torch.float64
@@ -130,7 +128,7 @@ def lag(out: Path) -> dict[float, float]:
     right.plot(LINE.x, s.law(TWO, 1.0).log_prob(LINE.x[:, None]).exp(), color=SOFT, linestyle="--")
     left.set(title="KL(p|r) while the noise falls", xlabel="t", yscale="log")
     right.set(title="where it ends (dashed: target)", xlabel="x", xlim=(-3, 3))
-    left.legend(frameon=False, fontsize=8)
+    right.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=8)
     figures.save(out / "lag.png", figures.png(fig))
     return found
 
@@ -154,7 +152,8 @@ def continuation(out: Path) -> dict[float, float]:
 
 PAGE = """# Convergence, watched
 
-How fast does the law of the particles reach its target? The DiffFlow paper has two theorems. Here both sides of each statement are computed on exact
+How fast does the law of the particles reach its target? The DiffFlow paper has two theorems. Here both sides of
+each statement are computed on exact
 laws and drawn; `python benchmarks/convergence.py` makes this page, in about a minute.
 
 ## What is lost, and how fast
@@ -165,7 +164,8 @@ For a fixed target and λ² = 0, or on a schedule with its own f and λ² (equat
 d/dt KL(p|r) = −κ I(p|r),        κ = β − λ²/2,        I(p|r) = E_p ‖∇log(p/r)‖²
 ```
 
-whatever the stochasticity g². The GAN, Langevin dynamics and everything between lose the same divergence at the same rate. Three speeds β on the way to
+whatever the stochasticity g². The GAN, Langevin dynamics and everything between lose the same divergence at the
+same rate. Three speeds β on the way to
 two modes; the slope of KL, by differences, agrees with κ I to {slope_error:.1e} of its largest value:
 
 ![dissipation](../assets/convergence/dissipation.png)
@@ -176,22 +176,26 @@ two modes; the slope of KL, by differences, agrees with κ I to {slope_error:.1e
 KL(p_t|r_t) ≤ KL(p_0|r_0) exp(−2 ∫ ρ κ dt)
 ```
 
-with ρ the log-Sobolev constant of the target. For a shifted Gaussian it is an equality. A target in a ball of radius R noised by σ > R has
-ρ ≥ (σ² − R²)/σ⁴; for σ < R a constant exists and falls like exp(−4R²/σ²): true, and of no use. That is the case for annealing:
+with ρ the log-Sobolev constant of the target. For a shifted Gaussian it is an equality. A target in a ball of
+radius R noised by σ > R has
+ρ ≥ (σ² − R²)/σ⁴; for σ < R a constant exists and falls like exp(−4R²/σ²): true, and of no use. That is the case for
+annealing:
 begin where σ is large.
 
 ![rates](../assets/convergence/rates.png)
 
 ## Theorem 1: without any constant
 
-The Fisher divergence is integrable, ∫ I dt ≤ KL₀/β (here {share:.1%} of it at the end), so it comes arbitrarily near 0; and since total variation
+The Fisher divergence is integrable, ∫ I dt ≤ KL₀/β (here {share:.1%} of it at the end), so it comes arbitrarily
+near 0; and since total variation
 never rises (equation 3 is linear and keeps the target), the whole family converges: it is {tv:.1e} at the end.
 
 ![theorem 1](../assets/convergence/theorem1.png)
 
 ## Annealing without the consistent λ²
 
-The improved GAN lets the target's noise fall while its particles follow with λ² = 0. They lag: the faster (β), the less. With the schedule's own λ²
+The improved GAN lets the target's noise fall while its particles follow with λ² = 0. They lag: the faster (β), the
+less. With the schedule's own λ²
 there is no lag at all.
 
 | | β = 3 | β = 10 | β = 30 | λ² of the schedule |
@@ -202,7 +206,8 @@ there is no lag at all.
 
 ## The analytic continuation is another target
 
-With constant β and λ², the particles come to rest on `q^(β/(β − λ²/2))`: flatter than q for λ² < 0, sharper for λ² > 0.
+With constant β and λ², the particles come to rest on `q^(β/(β − λ²/2))`: flatter than q for λ² < 0, sharper for λ²
+> 0.
 
 ![continuation](../assets/convergence/continuation.png)
 
@@ -219,11 +224,11 @@ decay, laws = grid_decay(sde, Line(-9, 9, 600), steps=400)
 print(decay.kl[-1], decay.bound[-1], decay.dissipated[-1])
 ```
 
-`gaussian_decay` does the same for Gaussians in any dimension, `particle_decay` estimates it from a cloud, and `diffflow diagnose RUN` asks a trained
-model how far its fields are from what they should be.
+`gaussian_decay` does the same for Gaussians in any dimension, `particle_decay` estimates it from a cloud, and
+`diffflow diagnose RUN` asks a trained model how far its fields are from what they should be.
 
-Source: Zhang et al., 2023 (arXiv 2307.02159), Theorems 1 and 2, Lemmas 1 and 2, with the repairs of the derivation that this library follows; Bakry
-& Émery, 1985; Chen, Chewi & Niles-Weed, 2021 (arXiv 2102.11476).
+Source: Zhang et al., 2023 (arXiv 2307.02159), Theorems 1 and 2, Lemmas 1 and 2, with the repairs of the derivation
+that this library follows; Bakry & Émery, 1985; Chen, Chewi & Niles-Weed, 2021 (arXiv 2102.11476).
 """
 
 

@@ -12,10 +12,25 @@ from diffflow.laws import GaussianMixture
 from diffflow.nets.mlp import MLP
 from diffflow.noise import Noise
 from diffflow.objectives.objective import Batch
-from diffflow.objectives.score import EDMWeighting, EpsWeighting, FlowWeighting, ScoreMatching, VWeighting
+from diffflow.objectives.score import (
+    EDMWeighting,
+    EpsWeighting,
+    FlowWeighting,
+    LikelihoodWeighting,
+    ScoreMatching,
+    VWeighting,
+)
 from diffflow.schedule import VP
 
-WEIGHTINGS = [EDMWeighting(), EpsWeighting(), VWeighting(), FlowWeighting(), FlowWeighting(std=1.0)]
+WEIGHTINGS = [
+    EDMWeighting(),
+    EpsWeighting(),
+    VWeighting(),
+    FlowWeighting(),
+    FlowWeighting(std=1.0),
+    LikelihoodWeighting(),
+    LikelihoodWeighting(0.01, 20.0, middle=3.0),
+]
 U = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
 
 

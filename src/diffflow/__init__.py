@@ -50,10 +50,10 @@ from .spectrum import (
 
 if TYPE_CHECKING:
     from . import data, flows, kernels, laws, metrics, models, recipes, solvers
+    from .bounds import Quadrature, Stratified, elbo
     from .critic import GAMES, CriticRatio, Discriminator, Game, Penalty
     from .denoiser import Denoiser
     from .generator import FromDenoiser, Generator
-    from .bounds import Quadrature, Stratified, elbo
     from .likelihood import Exact, Hutchinson, bits_per_dim, log_prob
     from .run import Run, load
 
@@ -64,11 +64,11 @@ __all__ = [
     "DiffFlow", "Discriminator", "Drifting", "Empirical", "EnergyKernel", "Euler", "Exact", "Exponential", "Field",
     "FromDenoiser", "Game", "Gaussian", "GaussianKernel", "GaussianMixture", "Generator", "Heun", "Hutchinson",
     "KernelRatio", "KernelScore", "LaplaceKernel", "Law", "LawRatio", "LawScore", "Levels", "Noise", "NoiseRaising",
-    "Penalty", "Piecewise", "Quadrature", "Ratio", "RectifiedFlow", "Run", "Schedule", "ScoreField", "SlicedWasserstein", "Speed",
-    "Stratified", "SubVP", "Trajectory", "annealed_langevin", "at", "bits_per_dim", "continued", "data", "diffusion_gan", "discriminator_flow",
-    "edm_churn", "elbo", "flows", "gan_flow", "guide", "improved_gan", "jump", "karras", "kernels", "langevin", "laws",
-    "load", "log_prob", "log_uniform", "metrics", "models", "probability_flow", "recipes", "reverse_sde", "sample",
-    "slcd", "solvers", "static",
+    "Penalty", "Piecewise", "Quadrature", "Ratio", "RectifiedFlow", "Run", "Schedule", "ScoreField",
+    "SlicedWasserstein", "Speed", "Stratified", "SubVP", "Trajectory", "annealed_langevin", "at", "bits_per_dim",
+    "continued", "data", "diffusion_gan", "discriminator_flow", "edm_churn", "elbo", "flows", "gan_flow", "guide",
+    "improved_gan", "jump", "karras", "kernels", "langevin", "laws", "load", "log_prob", "log_uniform", "metrics",
+    "models", "probability_flow", "recipes", "reverse_sde", "sample", "slcd", "solvers", "static",
 ]  # fmt: skip
 
 _LATER = {

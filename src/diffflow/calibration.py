@@ -86,8 +86,9 @@ class Reliability:
 
 
 def reliability(logit_real: Tensor, logit_fake: Tensor, bins: int = 10) -> Reliability:
-    """Odds against facts, from logits on as many real samples (n,) as generated ones (n,). Raises ValueError where their
-    numbers differ: the odds of a balanced game would be off by their ratio."""
+    """Odds against facts, from logits on as many real samples (n,) as generated ones (n,).
+
+    Raises ValueError where their numbers differ: the odds of a balanced game would be off by their ratio."""
     if len(logit_real) != len(logit_fake):
         raise ValueError(f"{len(logit_real)} real and {len(logit_fake)} generated samples: give as many of each")
     p = torch.cat([logit_real, logit_fake]).double().sigmoid()
@@ -102,7 +103,9 @@ def reliability(logit_real: Tensor, logit_fake: Tensor, bins: int = 10) -> Relia
 
 
 @torch.no_grad()
-def logits(critic: Discriminator, x: Tensor, t: float, cond: Tensor | None = None, dials: Tensor | None = None) -> Tensor:
+def logits(
+    critic: Discriminator, x: Tensor, t: float, cond: Tensor | None = None, dials: Tensor | None = None
+) -> Tensor:
     """d(x, t) in batches, (n,), on the CPU."""
     parts = []
     for first in range(0, len(x), 512):

@@ -86,9 +86,10 @@ def target(sde: DiffFlow) -> Callable[[Time], Law]:
 def log_sobolev(law: Law, sigma: float = 0.0) -> float:
     """A lower bound of the log-Sobolev constant rho of law * N(0, sigma^2): KL(p|r) <= I(p|r) / (2 rho) for every p.
 
-    A Gaussian's is exact, 1/(largest variance + sigma^2). A mixture of equal isotropic components of variance v is a law
-    on its means, in a ball of radius R, noised by v: rho >= (v - R^2)/v^2 where v > R^2 (Bakry & Emery 1985), and always
-    1/rho <= 6 (4 R^2 + v) exp(4 R^2/v) (Chen, Chewi & Niles-Weed 2021); the larger of the two. nan for other laws.
+    A Gaussian's is exact, 1/(largest variance + sigma^2). A mixture of equal isotropic components of variance v is a
+    law on its means, in a ball of radius R, noised by v: rho >= (v - R^2)/v^2 where v > R^2 (Bakry & Emery 1985), and
+    always 1/rho <= 6 (4 R^2 + v) exp(4 R^2/v) (Chen, Chewi & Niles-Weed 2021); the larger of the two. nan for other
+    laws.
     """
     if not isinstance(law, GaussianMixture):
         return math.nan
@@ -307,8 +308,9 @@ def particle_decay(
 
 # -- statements about single laws -------------------------------------------------------------------------------------
 def tempered(log_q: Tensor, beta: float, lam2: float, h: float) -> Tensor:
-    """The stationary density for constant beta and lam2 on a target with log-density log_q on cells of width h: q to the
-    power beta / (beta - lam2/2), normalised (theory.md section 1). Raises ValueError for lam2 >= 2 beta: there is none."""
+    """The stationary density for constant beta and lam2 on a target with log-density log_q on cells of width h: q to
+    the power beta / (beta - lam2/2), normalised (theory.md section 1). Raises ValueError for lam2 >= 2 beta: there is
+    none."""
     if not lam2 < 2 * beta:
         raise ValueError(f"lam2 = {lam2} must be below 2 beta = {2 * beta}: else there is no stationary law")
     p = (log_q * (beta / (beta - 0.5 * lam2))).softmax(0)

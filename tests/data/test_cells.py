@@ -44,7 +44,7 @@ def test_the_density_of_spread_values_bounds_their_probability():
 
 
 def test_units_turn_densities_of_model_units_into_probabilities(tmp_path):
-    """A Gaussian column keeps its density in data units; a fair die has log 1/6 where the model is flat on its cells."""
+    """A Gaussian column keeps its density in data units; a fair die has log 1/6 where a model is flat on its cells."""
     rng = np.random.default_rng(0)
     n = 4000
     die, height = rng.integers(1, 7, n), rng.normal(170, 8, n)
@@ -84,7 +84,7 @@ def test_bytes_spread_over_cells_have_the_bits_of_their_law():
     value = {0: p[0], 100: p[1], 255: p[2]}
     nats = torch.tensor([[value[int(b)] for b in row] for row in x.flatten(1)], dtype=F64)
     log_p = (nats * 127.5).log().sum(1)  # density of a level's mass over a cell of width 1/127.5
-    bits = df.likelihood.bits_per_dim(log_p, dims, 1 / 127.5)
+    bits = df.bits_per_dim(log_p, dims, 1 / 127.5)
     torch.testing.assert_close(bits, -nats.log2().mean(1))
     assert abs(bits.mean() - 1.5) < 4.5 * bits.std() / math.sqrt(len(bits))
     torch.testing.assert_close(-(log_p + transform.log_units(x)) / dims / math.log(2), bits)

@@ -42,7 +42,7 @@ def slopes(decay):
     "beta", [1.0, df.sde.Speed(torch.sigmoid), df.sde.Speed(lambda d: (-d).sigmoid())], ids=["one", "D", "1-D"]
 )
 def test_kl_falls_at_the_rate_of_the_fisher_divergence_on_a_mixture(beta):
-    """Lemma 1, to 1e-3 of the largest rate: differences at 4 ms, and a grid of 20 thousandths, are each of order 1e-4."""
+    """Lemma 1, to 1e-3 of the largest rate: differences over 4 ms, and a grid of .02, err by 1e-4 each."""
     sde = replace(df.static(MIX, None, churn=1.0, horizon=0.8, start=START), beta=beta)
     decay, laws = grid_decay(sde, LINE, steps=400, records=400)
     measured, theory = slopes(decay)
@@ -51,8 +51,7 @@ def test_kl_falls_at_the_rate_of_the_fisher_divergence_on_a_mixture(beta):
     assert laws.min() > -1e-9
 
 
-@pytest.mark.parametrize("s", [df.VP(sigma_min=0.1), df.VE(0.1, 2.0)], ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize("gan", [0.5, 2.0])
+@pytest.mark.parametrize(("s", "gan"), [(df.VP(sigma_min=0.1), 0.5), (df.VE(0.1, 2.0), 2.0)], ids=["VP", "VE"])
 def test_kl_falls_along_a_schedule(s, gan):
     """Equation 5: f and lam2 are the schedule's, the target moves, the start is wrong; kappa = gan lam2/2."""
     start = one(0.5, s.scale(0.0).item() * math.hypot(1.4, s.sigma(0.0).item()))
@@ -91,7 +90,7 @@ def test_theorem_1_on_a_mixture():
     """int I dt is at most KL_0/beta, and nearly all of it in the end; total variation never rises, and goes to 0."""
     beta = 1.5
     sde = df.langevin(MIX, beta=beta, horizon=6.0, start=START)
-    decay, _ = grid_decay(sde, LINE, steps=3000, records=3000)
+    decay, _ = grid_decay(sde, LINE, steps=2000, records=2000)
     total = torch.trapezoid(decay.fisher, decay.times)
     assert total <= decay.kl[0] / beta * (1 + 1e-3)
     assert total >= 0.99 * decay.kl[0] / beta

@@ -91,12 +91,19 @@ class Likelihood:
         figures.save(run.path / "likelihood.png", figures.png(histogram(found)))
         if run.transform.kind == "image":
             figures.save(run.path / "likelihood-extremes.png", figures.png(extremes(found)))
-        record = {"run": str(run.path), "step": run.step, "protocol": self.protocol(run), "sources": [f.record() for f in found]}
+        record = {
+            "run": str(run.path),
+            "step": run.step,
+            "protocol": self.protocol(run),
+            "sources": [f.record() for f in found],
+        }
         if len(found) == 2:
             record["auc"] = auc(found[0].nats, found[1].nats)
         where = figures.save(run.path / "likelihood.json", json.dumps(record, indent=1).encode())
         show(found, record.get("auc"))
-        console.print(f"{self.protocol(run)['model']}\nvalues   {out}\nprotocol {where}", highlight=False, soft_wrap=True)
+        console.print(
+            f"{self.protocol(run)['model']}\nvalues   {out}\nprotocol {where}", highlight=False, soft_wrap=True
+        )
         return 0
 
     def protocol(self, run: df.Run) -> dict[str, Any]:
@@ -113,15 +120,19 @@ class Likelihood:
             "split": self.split,
             "seed": self.seed,
             "conditional": self.classes,
-            **({"churn": self.churn, "times": self.times} if self.bound else {"steps": self.steps, "probes": self.probes}),
+            **(
+                {"churn": self.churn, "times": self.times}
+                if self.bound
+                else {"steps": self.steps, "probes": self.probes}
+            ),
         }
 
     def score(self, run: df.Run, source: str, console: Console) -> Scored:
         data = replace(run.config.data, source=source).load(self.split)
         if data.kind != run.transform.kind or data.shape != run.shape:
             raise UsageError(
-                f"{source} holds {data.kind}s of shape {data.shape}, and {self.run} models {run.transform.kind}s of shape "
-                f"{run.shape}: give data of that shape."
+                f"{source} holds {data.kind}s of shape {data.shape}, and {self.run} models {run.transform.kind}s of "
+                f"shape {run.shape}: give data of that shape."
             )
         if self.classes and (data.y is None or not run.classes or len(data.classes or ()) > len(run.classes)):
             raise UsageError(f"--classes needs classes of the model and of {source}: leave it out.")
@@ -129,7 +140,11 @@ class Likelihood:
         x, labels = data.x[rows], data.y[rows] if self.classes and data.y is not None else None
         images = run.transform.kind == "image"
         trace = None if math.prod(run.shape) <= 16 else df.Hutchinson(self.probes, df.Noise(self.seed))
-        how = {"churn": self.churn, "times": self.times} if self.bound else {"steps": self.steps or (24 if images else None), "trace": trace}
+        how = (
+            {"churn": self.churn, "times": self.times}
+            if self.bound
+            else {"steps": self.steps or (24 if images else None), "trace": trace}
+        )
         columns = (TextColumn(f"likelihood of {data.name}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         parts = []
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as display:

@@ -21,7 +21,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import tyro
 from rich.console import Console
 
-import diffflow as df
 from diffflow import report
 from diffflow.cli import UsageError, parse
 from diffflow.recipes import BY_MODEL, RECIPES, fitting, recipe

@@ -45,7 +45,7 @@ class Cells:
     def index(self, x: Tensor) -> Tensor:
         """The cell that each value falls into, the outer ones beyond the ends."""
         inner = self.edges[1:-1].to(x.device)
-        return torch.bucketize(x.double(), inner, right=True)
+        return torch.bucketize(x.double().contiguous(), inner, right=True)
 
     def known(self, x: Tensor) -> Tensor:
         """Whether each value is a level, up to its rounding to float32."""
@@ -61,7 +61,9 @@ class Cells:
         k = self.index(x)
         if u is None:
             return self._levels.to(x.device)[k]
-        return self.edges.to(x.device)[k] + u.double() * self.edges.diff().to(x.device)[k]
+        edges = self.edges.to(x.device)
+        below = torch.nextafter(edges[1:], edges[:-1])  # the sum may round up to the edge, which is the next cell's
+        return torch.minimum(torch.lerp(edges[k], edges[k + 1], u.double()), below[k])
 
     def snap(self, x: Tensor) -> Tensor:
         """The levels of the cells that values fall into, float64."""

@@ -2,8 +2,8 @@
 
 Comma, semicolon or tab; a first line without a single number is the header, where a number follows below. Every cell
 must be a finite float32 number: gaps are the user's decision, so they are named (row as the file counts lines, column
-by its name) and never filled. Columns that a density cannot be asked of as they are (of text, constant, or of few values)
-are named too, with the choices that there are (`Columns`).
+by its name) and never filled. Columns that a density cannot be asked of as they are (of text, constant, or of few
+values) are named too, with the choices that there are (`Columns`).
 """
 
 from __future__ import annotations

@@ -9,6 +9,9 @@ The adapter does three things and adds no parameter of its own:
           and by repeating the border where there is too little to reflect.
   class   one extra row of the class table means "no class" (cond None or -1), for label dropout and guidance.
 
+For a density it can also be shown sin and cos of 2^k pi x: a convolution is smooth, and a likelihood is decided at
+noise as small as a grey level, where the cell of a byte has edges (Kingma et al. 2021, "Variational diffusion models").
+
 Shapes: x (n, c, h, w), time (n,), cond (n,) int64 or None.
 """
 
@@ -18,6 +21,7 @@ import importlib
 import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -48,6 +52,7 @@ class UNet(nn.Module):
     layers     residual blocks per level
     attention  self-attention at the lowest level (and in the middle block)
     head       channels per attention head
+    octaves    k of the sines of 2^k pi x that are shown beside x
 
     Raises ValueError for widths that do not fit, or images of another shape.
     """
@@ -61,6 +66,7 @@ class UNet(nn.Module):
         attention: bool = True,
         head: int = 32,
         groups: int = 8,
+        octaves: tuple[int, ...] = (),
     ):
         super().__init__()
         if not widths or any(w < groups or w % groups or w % 2 for w in widths):
@@ -69,12 +75,12 @@ class UNet(nn.Module):
             raise ValueError(f"shape = {tuple(shape)} must be (channels, height, width)")
         if attention and widths[-1] % head:
             raise ValueError(f"the last width, {widths[-1]}, must be a multiple of head = {head}")
-        self.shape, self.classes = tuple(shape), classes
+        self.shape, self.classes, self.octaves = tuple(shape), classes, tuple(octaves)
         self.multiple = 2 ** (len(widths) - 1)
         last = len(widths) - 1
         self.unet: Any = unet2d()(
             sample_size=(shape[1], shape[2]) if shape[1] != shape[2] else shape[1],
-            in_channels=shape[0],
+            in_channels=shape[0] * (1 + 2 * len(octaves)),
             out_channels=shape[0],
             freq_shift=frequency_shift(widths[0]),
             down_block_types=tuple(
@@ -100,6 +106,9 @@ class UNet(nn.Module):
         down, right = -height % self.multiple, -width % self.multiple
         if down or right:
             x = F.pad(x, (0, right, 0, down), mode="reflect" if down < height and right < width else "replicate")
+        if self.octaves:
+            angles = [math.pi * 2.0**k * x for k in self.octaves]
+            x = torch.cat([x, *(a.sin() for a in angles), *(a.cos() for a in angles)], 1)
         labels = rows(cond, len(x), self.classes, x.device) if self.classes else None
         out = self.unet(x, time, class_labels=labels).sample
         return out[..., :height, :width] if down or right else out

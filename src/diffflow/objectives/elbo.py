@@ -23,8 +23,7 @@ from ..critic import Discriminator
 from ..denoiser import Denoiser, spread_over
 from ..noise import Noise
 from ..schedule import Schedule
-from .objective import Batch, Turn
-from .particles import Stateless
+from .objective import Batch, Stateless, Turn
 from .score import LikelihoodWeighting
 
 

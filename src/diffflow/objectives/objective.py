@@ -61,6 +61,19 @@ class Objective(Protocol):
     def load_state(self, state: Mapping[str, Tensor]) -> None: ...
 
 
+class Stateless:
+    """An objective (or a part of one) with nothing but its players to keep."""
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        if state:
+            raise ValueError(
+                f"this objective keeps no state, but the checkpoint holds {sorted(state)}: it is of another objective"
+            )
+
+
 class Joint:
     """Several objectives as one: in every step each has its turns, one after the other, on the same batch and with its
     own randomness. State of the k-th is kept under "k/...".

@@ -29,7 +29,7 @@ from ..denoiser import spread_over
 from ..generator import Generator
 from ..kernels import CloudField, Injected
 from ..noise import Noise
-from .objective import Batch, Turn
+from .objective import Batch, Stateless, Turn
 
 UNPENALISED = Penalty()
 Draw = Callable[[Noise], Tensor]  # fresh generated samples (n, *shape), detached, of the classes asked for
@@ -58,17 +58,6 @@ class Mover(Protocol):
     def load_state(self, state: Mapping[str, Tensor]) -> None: ...
 
 
-class _Stateless:
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        if state:
-            raise ValueError(
-                f"this objective keeps no state, but the checkpoint holds {sorted(state)}: it is of another objective"
-            )
-
-
 def at_least_one(name: str, value: int) -> None:
     if int(value) != value or value < 1:
         raise ValueError(f"{name} = {value} must be a whole number, at least 1")
@@ -76,7 +65,7 @@ def at_least_one(name: str, value: int) -> None:
 
 # -- a discriminator --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Critic(_Stateless):
+class Critic(Stateless):
     """v = beta(d) grad d of a discriminator, player "discriminator", that plays `game` under `penalty`.
 
     updates   turns of the discriminator in each step, each against freshly generated samples
@@ -133,7 +122,7 @@ class Critic(_Stateless):
 
 # -- the cloud itself --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class CloudMover(_Stateless):
+class CloudMover(Stateless):
     """A field of the generated cloud itself (kernels/): drifting, MMD, sliced Wasserstein, ... with the batch as its
     target points; SVGD and KSD keep their score. Nothing learns beside the generator.
 

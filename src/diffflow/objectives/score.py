@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ..denoiser import Denoiser, spread_over
 from ..noise import Noise
-from .objective import Batch, Turn
+from .objective import Batch, Stateless, Turn
 
 
 class Weighting(Protocol):
@@ -160,7 +160,7 @@ class LikelihoodWeighting:
 
 
 @dataclass(frozen=True)
-class ScoreMatching:
+class ScoreMatching(Stateless):
     """Denoising score matching of one player, "denoiser".
 
     label_dropout   share of samples whose class is hidden (cond = -1), so that the net also learns the unconditional
@@ -192,12 +192,3 @@ class ScoreMatching:
         yield Turn(
             "denoiser", self.weighting.weight(sigma, self.denoiser.sigma_data) * error, {"error": error.detach().mean()}
         )
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        if state:
-            raise ValueError(
-                f"score matching keeps no state, but the checkpoint holds {sorted(state)}: it is of another objective"
-            )

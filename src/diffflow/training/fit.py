@@ -30,7 +30,6 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from .. import data as datasets
 from ..data import Data
 from ..noise import Noise
 from ..objectives.objective import Batch, Turn

@@ -13,14 +13,21 @@ from torch import nn
 from ...denoiser import FORMS, Denoiser
 from ...fields import ScoreField, guide
 from ...laws import Law
-from ...objectives.score import EDMWeighting, EpsWeighting, FlowWeighting, ScoreMatching, VWeighting
+from ...objectives.score import (
+    EDMWeighting,
+    EpsWeighting,
+    FlowWeighting,
+    LikelihoodWeighting,
+    ScoreMatching,
+    VWeighting,
+)
 from ...schedule import EDM
 from ...sde import DiffFlow
 from ...spectrum import at
 from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig, device_of
 from .plain import require, suggest
 
-Weighting = EDMWeighting | EpsWeighting | VWeighting | FlowWeighting
+Weighting = EDMWeighting | EpsWeighting | VWeighting | FlowWeighting | LikelihoodWeighting
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ class UNetConfig:
     """Channels of an attention head."""
     groups: int = 8
     """Groups of the group normalisation."""
+    octaves: tuple[int, ...] = ()
+    """Sines of 2^k pi x beside the image x, for these k: what a density of bytes wants, e.g. 5 6 7."""
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         from ...nets.unet import UNet
@@ -69,7 +78,14 @@ class UNetConfig:
             "file, or another --preset)",
         )
         return UNet(
-            (shape[0], shape[1], shape[2]), classes, self.widths, self.layers, self.attention, self.head, self.groups
+            (shape[0], shape[1], shape[2]),
+            classes,
+            self.widths,
+            self.layers,
+            self.attention,
+            self.head,
+            self.groups,
+            self.octaves,
         )
 
 
