@@ -1,4 +1,4 @@
-"""Maximum likelihood: the weighted denoising error is the negative likelihood bound, for any law of its noise levels, of
+"""Maximum likelihood: the weighted denoising error is the negative likelihood bound, for any law of noise levels, of
 the score alone and of score and discriminator together."""
 
 import math

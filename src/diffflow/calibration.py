@@ -1,20 +1,21 @@
 r"""Are the learned fields what they should be? A denoiser against its target, a discriminator against its odds.
 
-A denoiser has no label that says D(y, sigma) = E[Y | y]: its mean square error E|D - Y|^2 never falls below the
+Nothing says of a denoiser that D(y, sigma) = E[Y | y]: its mean square error E|D - Y|^2 never falls below the
 conditional variance of Y, which nobody knows. Two things can be known: what the best *linear* denoiser achieves, from
 the covariance of the data,
 
     e_lin(sigma) = 1/d sum_i  v_i sigma^2 / (v_i + sigma^2),        v_i the eigenvalues of the covariance,
 
 which a good one undercuts at every sigma (a Gaussian is all that the other sees), and whether the error on data that
-were not trained on is larger: the gap is memory. A discriminator can be checked outright: among samples to which it
-gives odds e^d : 1, the share of real ones must be sigmoid(d) (`reliability`).
+were not trained on is larger: the gap is memory. The odds of a discriminator can be checked outright (`reliability`),
+at every time of the path on which it was trained.
 
 Shapes: x (n, *shape), levels (k,) -> errors (k,).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,11 @@ from torch import Tensor
 
 from .critic import Discriminator
 from .denoiser import Denoiser
+from .fields import Ratio
+from .generator import Generator
 from .noise import Noise
+from .run import Run
+from .schedule import per_particle
 
 
 @dataclass(frozen=True)
@@ -69,46 +74,35 @@ def denoising_errors(
     return Errors(levels, torch.stack(means), torch.stack(errs), linear)
 
 
-@dataclass(frozen=True)
-class Reliability:
-    """Bins of predicted probability of being real: mean prediction, share that is real, and how many samples (k,).
-    `gap` is the expected calibration error, the mean |share - prediction| weighed by the samples."""
-
-    predicted: Tensor
-    real: Tensor
-    count: Tensor
-
-    @property
-    def gap(self) -> float:
-        full = self.count > 0
-        gaps = (self.predicted - self.real).abs()[full] * self.count[full]
-        return (gaps.sum() / self.count.sum()).item()
-
-
-def reliability(logit_real: Tensor, logit_fake: Tensor, bins: int = 10) -> Reliability:
-    """Odds against facts, from logits on as many real samples (n,) as generated ones (n,).
-
-    Raises ValueError where their numbers differ: the odds of a balanced game would be off by their ratio."""
-    if len(logit_real) != len(logit_fake):
-        raise ValueError(f"{len(logit_real)} real and {len(logit_fake)} generated samples: give as many of each")
-    p = torch.cat([logit_real, logit_fake]).double().sigmoid()
-    real = torch.cat([torch.ones_like(logit_real), torch.zeros_like(logit_fake)]).double()
-    k = (bins * p).long().clamp(0, bins - 1)
-    count, predicted, share = (torch.zeros(bins, dtype=torch.float64, device=p.device) for _ in range(3))
-    count.index_add_(0, k, torch.ones_like(p))
-    predicted.index_add_(0, k, p)
-    share.index_add_(0, k, real)
-    some = count.clamp_min(1)
-    return Reliability(predicted / some, share / some, count)
-
-
 @torch.no_grad()
-def logits(
-    critic: Discriminator, x: Tensor, t: float, cond: Tensor | None = None, dials: Tensor | None = None
-) -> Tensor:
-    """d(x, t) in batches, (n,), on the CPU."""
-    parts = []
-    for first in range(0, len(x), 512):
-        part = slice(first, first + 512)
-        parts.append(critic(x[part], t, None if cond is None else cond[part], dials).cpu())
-    return torch.cat(parts)
+def logits_along(
+    run: Run, x: Tensor, cond: Tensor | None = None, noise: Noise = Noise(0), times: int = 5
+) -> Iterator[tuple[float | None, Tensor, Tensor]]:
+    """Logits of a run's discriminator where it was trained: (t, on real samples (n,), on generated ones (n,)) at some
+    times of the particles' path, from data x (n, *shape) in model units; t None where there is no path (a GAN).
+
+    The real samples at t are the data noised as the run's schedule says, the generated ones its own particles then.
+    """
+    critic = run.players["discriminator"]
+    assert isinstance(critic, Discriminator)
+    dials, n = run.dials, len(x)
+    if isinstance(generator := run.players.get("generator"), Generator):
+        fake = generator.draw(n, noise.fork("start"), cond)
+        classes = cond if critic.classes else None
+        t = torch.zeros((), dtype=torch.float64)
+        yield None, critic(x, t, classes).cpu(), critic(fake, t, classes).cpu()
+        return
+    kept = run.config.draw(run.players, run.data, n, dials, cond, noise, keep=max(1, dials.steps // times)).kept
+    sde = run.sde(gan=dials.gan or None, churn=dials.churn, cond=cond if critic.classes else None)
+    if not isinstance(sde.ratio, Ratio):
+        return
+    for t, fake in kept:
+        if not 0 <= t < sde.horizon:  # at the end nothing moves any more, and nothing was learned
+            continue
+        real = x
+        if sde.schedule is not None:
+            now = torch.tensor(float(t), dtype=torch.float64, device=x.device)
+            eps = noise.fork("real").normal(n, tuple(x.shape[1:]), dtype=x.dtype, device=x.device)
+            real = per_particle(sde.schedule.scale(now), x) * (x + per_particle(sde.schedule.sigma(now), x) * eps)
+        on_real, on_fake = (sde.ratio.value_and_grad(v, float(t))[0].cpu() for v in (real, fake))
+        yield float(t), on_real, on_fake

@@ -333,15 +333,34 @@ def signals(game: Game, d_real: Tensor, d_fake: Tensor) -> dict[str, Tensor]:
     if game.balanced:
         found["accuracy"] = 0.5 * ((d_real > 0).float().mean() + (d_fake < 0).float().mean())
     if game.log_ratio:
-        found["calibration"] = _miscalibration(d_real, d_fake)
+        found["calibration"] = reliability(d_real, d_fake).gap
     return found | {"logit_real": d_real.float().mean(), "logit_fake": d_fake.float().mean()}
 
 
-def _miscalibration(d_real: Tensor, d_fake: Tensor) -> Tensor:
-    d, real = (
-        torch.cat([d_real, d_fake]).float(),
-        torch.cat([torch.ones_like(d_real), torch.zeros_like(d_fake)]).float(),
-    )
-    p = d.sigmoid()
-    gaps = torch.zeros(10, device=d.device).index_add_(0, (10 * p).long().clamp(0, 9), real - p)
-    return gaps.abs().sum() / len(d)
+@dataclass(frozen=True)
+class Reliability:
+    """Bins of the predicted probability of being real: mean prediction, share that is real, how many samples (k,)."""
+
+    predicted: Tensor
+    real: Tensor
+    count: Tensor
+
+    @property
+    def gap(self) -> Tensor:
+        """The expected calibration error, 0-d: the mean |share - prediction|, weighed by the samples."""
+        return ((self.predicted - self.real).abs() * self.count).sum() / self.count.sum()
+
+
+def reliability(d_real: Tensor, d_fake: Tensor, bins: int = 10) -> Reliability:
+    """Odds against facts: among samples to which a discriminator gives odds e^d : 1, the share of real ones must be
+    sigmoid(d). From logits on as many real samples (n,) as generated ones (n,).
+
+    Raises ValueError where their numbers differ: the odds of a balanced game would be off by their ratio."""
+    if len(d_real) != len(d_fake):
+        raise ValueError(f"{len(d_real)} real and {len(d_fake)} generated samples: give as many of each")
+    p = torch.cat([d_real, d_fake]).float().sigmoid()
+    real = torch.cat([torch.ones_like(d_real), torch.zeros_like(d_fake)]).float()
+    k = (bins * p).long().clamp(0, bins - 1)
+    count, predicted, share = (torch.zeros(bins, device=p.device).index_add_(0, k, v) for v in (p * 0 + 1, p, real))
+    some = count.clamp_min(1)
+    return Reliability(predicted / some, share / some, count)

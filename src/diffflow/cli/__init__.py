@@ -1,4 +1,4 @@
-"""The command line: `diffflow train | sample | flow | evaluate | likelihood | models | cite | demo`.
+"""The command line: `diffflow train | sample | flow | evaluate | likelihood | diagnose | models | cite | demo`.
 
 Question answered: how do I use this without writing Python? One file a command; each is a frozen dataclass whose
 fields are the flags (read by tyro) and whose `main()` does what five lines of Python could do. This file finds the
@@ -31,6 +31,7 @@ COMMANDS = {
     "flow": "move particles to a target without training: SVGD, MMD, Langevin, ...",
     "evaluate": "measure a run against data it has not seen",
     "likelihood": "how probable data are under a run: nats, bits per dimension",
+    "diagnose": "check the fields of a run: its denoiser per noise level, its discriminator's odds",
     "models": "every model as a setting of the equation, and how to run it",
     "cite": "BibTeX for the equation, or for what a run uses",
     "demo": "digits in minutes: train, sample along the dial, write a report",

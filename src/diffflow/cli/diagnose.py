@@ -1,0 +1,177 @@
+"""`diffflow diagnose`: are the learned fields of a run what they should be?
+
+A denoiser is held against its target at every noise level, on data that it was trained on and on data that it was not,
+beside the best linear denoiser; a discriminator against its own odds along the path of its particles (calibration.py).
+Beside the run: diagnose.json with the numbers and diagnose.png, the picture.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import diffflow as df
+from diffflow import calibration, figures
+from diffflow.cli import UsageError, parse
+from diffflow.cli.evaluate import HELD_OUT
+from diffflow.critic import GAMES, reliability
+from diffflow.data import Data
+from diffflow.denoiser import Denoiser
+from diffflow.metrics.base import pick
+
+
+@dataclass(frozen=True)
+class Diagnose:
+    """Check the learned fields of a run: the denoiser per noise level, the discriminator's odds along its path.
+
+    Examples:
+        diffflow diagnose runs/demo
+        diffflow diagnose runs/mnist -n 500 --levels 12
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run directory."""
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 500
+    """At most so many examples of each split."""
+    levels: Annotated[int, tyro.conf.arg(metavar="K")] = 16
+    """Noise levels, evenly in their logarithm."""
+    data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
+    """Where the data is now, if it has moved since training."""
+    seed: int = 0
+    """Random seed: which examples, and their noise."""
+    device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
+
+    def main(self) -> int:
+        if self.n < 10 or self.levels < 2:
+            raise UsageError(f"-n {self.n} must be at least 10, and --levels {self.levels} 2.")
+        run = df.load(self.run, device=self.device)
+        if not {"denoiser", "discriminator"} & run.players.keys():
+            raise UsageError(f"{self.run} has {', '.join(run.players)}: no field with a target of its own to check.")
+        ask = replace(run.config.data, source=self.data or run.config.data.source)
+        split, console = run.data["split"], Console(stderr=True)
+        sets = {split: ask.load(split)}
+        if sets[split].fingerprint != run.data["fingerprint"]:
+            raise UsageError(
+                f"{ask.source} is not the data that {self.run} was trained on (its content has another fingerprint). "
+                "Say where that data is with --data."
+            )
+        if split in HELD_OUT:
+            sets[HELD_OUT[split]] = ask.load(HELD_OUT[split])
+        record: dict[str, Any] = {"run": str(run.path), "step": run.step, "examples": self.n, "seed": self.seed}
+        with console.status("comparing the fields with what they should be"):
+            if isinstance(run.players.get("denoiser"), Denoiser) and "generator" not in run.players:
+                record["denoiser"] = self.denoiser(run, sets)
+            if "discriminator" in run.players:
+                record["discriminator"] = self.discriminator(run, next(reversed(sets.values())))
+        where = figures.save(run.path / "diagnose.json", json.dumps(record, indent=1).encode())
+        picture = figures.save(run.path / "diagnose.png", figures.png(draw(record)))
+        show(record)
+        console.print(f"numbers  {where}\npicture  {picture}", highlight=False, soft_wrap=True)
+        return 0
+
+    def rows(self, run: df.Run, data: Data) -> tuple[Tensor, Tensor | None]:
+        """Some examples in model units, spread over their cells, with their classes."""
+        rows = pick(torch.arange(len(data)), self.n, self.seed)
+        spread = run.config.data.dequantise or bool(run.transform.levels)
+        u = df.Noise(self.seed).fork("cells").uniform(len(rows), run.shape) if spread else None
+        x, y = data.batch(rows, u=u)
+        return x.to(run.device), None if y is None or not run.classes else y.to(run.device)
+
+    def denoiser(self, run: df.Run, sets: Mapping[str, Data]) -> dict[str, Any]:
+        sampling: Any = run.config.sampling
+        ends = (torch.tensor(v, dtype=torch.float64).log().item() for v in (sampling.sigma_min, sampling.sigma_max))
+        levels = torch.linspace(*ends, self.levels, dtype=torch.float64).exp()
+        found: dict[str, Any] = {"levels": levels.tolist()}
+        train = next(iter(sets.values()))
+        many = train.encode(train.x[pick(torch.arange(len(train)), 5000, self.seed)])
+        for name, data in sets.items():
+            x, y = self.rows(run, data)
+            got = calibration.denoising_errors(run.denoiser, x, levels, y, df.Noise(self.seed), many)
+            found |= {"linear": got.linear.tolist(), name: got.error.tolist(), f"{name}_stderr": got.stderr.tolist()}
+        return found
+
+    def discriminator(self, run: df.Run, data: Data) -> list[dict[str, Any]]:
+        game = GAMES[getattr(run.config, "game").loss]  # noqa: B009 - families with a discriminator have one
+        x, y = self.rows(run, data)
+        found = []
+        for t, real, fake in calibration.logits_along(run, x, y, df.Noise(self.seed)):
+            entry: dict[str, Any] = {
+                "t": t,
+                "accuracy": ((real > 0).float().mean() + (fake < 0).float().mean()).item() / 2,
+            }
+            if game.log_ratio:
+                odds = reliability(real, fake)
+                entry |= {"gap": odds.gap.item()}
+                entry |= {k: getattr(odds, k).tolist() for k in ("predicted", "real", "count")}
+            found.append(entry)
+        return found
+
+
+def draw(record: Mapping[str, Any]):
+    """Errors per noise level over those of the best linear denoiser, and shares of real samples over their odds."""
+    parts = [name for name in ("denoiser", "discriminator") if record.get(name)]
+    fig = figures.figure(4.6 * max(1, len(parts)), 3.6)
+    fig.set_layout_engine("constrained")
+    axes = dict(zip(parts, fig.subplots(1, max(1, len(parts)), squeeze=False)[0], strict=False))
+    for ax in axes.values():
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(color="#e4e7ec", linewidth=0.6)
+    if "denoiser" in axes:
+        ax, found = axes["denoiser"], record["denoiser"]
+        linear = torch.tensor(found["linear"])
+        splits = [k for k in found if f"{k}_stderr" in found]
+        for colour, name in zip(figures.COLOURS, splits, strict=False):
+            share, err = torch.tensor(found[name]) / linear, 2 * torch.tensor(found[f"{name}_stderr"]) / linear
+            ax.plot(found["levels"], share, color=colour, label=name)
+            ax.fill_between(found["levels"], share - err, share + err, color=colour, alpha=0.2, linewidth=0)
+        ax.axhline(1, color=figures.SOFT, linestyle="--", linewidth=1, label="best linear denoiser")
+        ax.set(xscale="log", xlabel="noise level σ", title="denoising error, linear = 1")
+        ax.set_ylim(bottom=0)
+        ax.legend(frameon=False, fontsize=8)
+    if "discriminator" in axes:
+        ax, found = axes["discriminator"], record["discriminator"]
+        ax.plot([0, 1], [0, 1], color=figures.SOFT, linestyle="--", linewidth=1)
+        for colour, entry in zip(figures.COLOURS, found, strict=False):
+            if "gap" in entry:
+                full = [k for k, c in enumerate(entry["count"]) if c >= 10]
+                xs, ys = ([entry[name][k] for k in full] for name in ("predicted", "real"))
+                label = "" if entry["t"] is None else f"t = {entry['t']:.2g}, "
+                ax.plot(xs, ys, color=colour, marker="o", markersize=3, label=f"{label}gap {entry['gap']:.3f}")
+        ax.set(xlabel="predicted chance of being real", ylabel="share that is real", title="odds against facts")
+        if any("gap" in entry for entry in found):
+            ax.legend(frameon=False, fontsize=8)
+        else:
+            ax.text(0.5, 0.3, "the logit of this game\nis no log-odds", ha="center", color=figures.SOFT)
+    return fig
+
+
+def show(record: Mapping[str, Any]) -> None:
+    console = Console()
+    if found := record.get("denoiser"):
+        splits = [k for k in found if f"{k}_stderr" in found]
+        heads = ("noise level", "best linear", *(f"error, {k}" for k in splits))
+        table = Table(*heads, box=None, header_style="bold", padding=(0, 2, 0, 0))
+        for k, sigma in enumerate(found["levels"]):
+            table.add_row(f"{sigma:.3g}", f"{found['linear'][k]:.3g}", *(f"{found[name][k]:.3g}" for name in splits))
+        console.print(table)
+    if found := record.get("discriminator"):
+        table = Table("t", "told apart", "calibration gap", box=None, header_style="bold", padding=(0, 2, 0, 0))
+        for entry in found:
+            t, gap = entry["t"], entry.get("gap")
+            table.add_row(
+                "-" if t is None else f"{t:.2f}", f"{entry['accuracy']:.1%}", "-" if gap is None else f"{gap:.3f}"
+            )
+        console.print(table)
+
+
+def main(args: Sequence[str]) -> int:
+    return parse(Diagnose, args).main()
