@@ -45,7 +45,8 @@ from diffflow.objectives.objective import Batch, Turn
 from diffflow.objectives.ratio import ParticlePath, PathRatio
 from diffflow.spectrum import discriminator_flow
 from diffflow.training.config import FitConfig, PathConfig, PlayerConfig
-from diffflow.training.fit import Feed, fit
+from diffflow.training.feed import Feed
+from diffflow.training.fit import fit
 from diffflow.training.place import Place
 from diffflow.training.players import Outcome, Training
 

@@ -76,7 +76,7 @@ def denoising_errors(
 
 @torch.no_grad()
 def logits_along(
-    run: Run, x: Tensor, cond: Tensor | None = None, noise: Noise = Noise(0), times: int = 5
+    run: Run, x: Tensor, cond: Tensor | None = None, noise: Noise = Noise(0), times: int = 4
 ) -> Iterator[tuple[float | None, Tensor, Tensor]]:
     """Logits of a run's discriminator where it was trained: (t, on real samples (n,), on generated ones (n,)) at some
     times of the particles' path, from data x (n, *shape) in model units; t None where there is no path (a GAN).

@@ -72,6 +72,61 @@ def scatter(points: Any, *, truth: Any = None):
     return fig
 
 
+def marginals(samples: Any, truth: Any, names: Sequence[str] = (), levels: Sequence[Sequence[float]] = ()):
+    """Histograms of at most 16 columns of samples (n, d) over those of true ones; columns with `levels` as bars."""
+    x, y = np.asarray(samples), np.asarray(truth)
+    shown = min(16, x.shape[1])
+    columns = min(4, shown)
+    rows = -(-shown // columns)
+    fig = figure(2.6 * columns, 1.9 * rows + 0.2)
+    fig.set_layout_engine("constrained")
+    for k, ax in enumerate(fig.subplots(rows, columns, squeeze=False).flat):
+        if k >= shown:
+            ax.set_axis_off()
+            continue
+        both = np.concatenate([x[:, k], y[:, k]])
+        if k < len(levels) and len(levels[k]):
+            middle = 0.5 * (np.asarray(levels[k])[1:] + np.asarray(levels[k])[:-1])
+            edges = np.concatenate(
+                [[min(both.min(), levels[k][0]) - 0.5], middle, [max(both.max(), levels[k][-1]) + 0.5]]
+            )
+            at = np.arange(len(levels[k]))
+            counts = [np.histogram(v[:, k], edges)[0] / len(v) for v in (x, y)]
+            ax.bar(at, counts[0], color=COLOURS[0], alpha=0.55)
+            ax.step(at, counts[1], where="mid", color=INK, linewidth=1)
+        else:
+            low, high = np.percentile(both, [0.2, 99.8])
+            bins = np.linspace(low, high, 41)
+            ax.hist(x[:, k], bins, density=True, color=COLOURS[0], alpha=0.55)
+            ax.hist(y[:, k], bins, density=True, color=INK, histtype="step", linewidth=1)
+        ax.set_title(names[k] if k < len(names) else f"column {k + 1}", fontsize=9)
+        ax.set_yticks([])
+        ax.tick_params(labelsize=7)
+        ax.spines[["top", "right", "left"]].set_visible(False)
+    return fig
+
+
+def pairs(samples: Any, truth: Any, names: Sequence[str] = ()):
+    """Every pair of the first 6 columns: samples (n, d) over true ones, at most 1000 of each."""
+    x, y = np.asarray(samples)[:1000], np.asarray(truth)[:1000]
+    d = min(6, x.shape[1])
+    fig = figure(1.5 * d, 1.5 * d)
+    fig.set_layout_engine("constrained")
+    for (i, j), ax in np.ndenumerate(fig.subplots(d - 1, d - 1, squeeze=False)):
+        if j > i:
+            ax.set_axis_off()
+            continue
+        ax.scatter(y[:, j], y[:, i + 1], s=2, color=PALE, linewidths=0)
+        ax.scatter(x[:, j], x[:, i + 1], s=2, color=COLOURS[0], linewidths=0, alpha=0.6)
+        ax.set(xticks=[], yticks=[])
+        ax.spines[["top", "right"]].set_visible(False)
+        if j == 0:
+            ax.set_ylabel(names[i + 1] if names else f"column {i + 2}", fontsize=8)
+        if i == d - 2:
+            ax.set_xlabel(names[j] if names else f"column {j + 1}", fontsize=8)
+    return fig
+
+
 @dataclass(frozen=True)
 class DialRow:
     """One setting of the dial: its name, a remark under it, and the images (n, c, h, w) that the shared starts

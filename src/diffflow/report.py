@@ -2,8 +2,8 @@
 
 Question answered: what does a stranger need to see to judge a run, and to go on with it? Everything is read from the
 run directory (config.yaml, run.json, metrics.jsonl, samples/, and where they exist dial.png, samples.png,
-evaluation.json), so a report can be rewritten at any time and never disagrees with the files. Pictures are inlined,
-there is no script, and nothing is loaded from anywhere.
+marginals.png, pairs.png, evaluation.json), so a report can be rewritten at any time and never disagrees with the
+files. Pictures are inlined, there is no script, and nothing is loaded from anywhere.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .training.folder import Folder
 MEANING = {
     "w2": "exact Wasserstein-2 distance to the data",
     "sliced_w2": "the same along random directions",
+    "marginal_w2": "the same column by column, in standard deviations of the column",
     "mmd2": "maximum mean discrepancy, squared; unbiased, so it can be negative",
     "energy": "energy distance; unbiased, so it can be negative",
     "precision": "share of samples among the real points",
@@ -189,6 +190,12 @@ def _samples(home: Path) -> str:
         early = (sheets[0], sheets[len(sheets) // 2])
         pair = [_image(s.read_bytes(), f"Step {int(s.stem):,}.", "earlier samples") for s in early]
         parts.append(f'<div class="pair">{"".join(pair)}</div>')
+    for name, caption in (
+        ("marginals.png", "Every column by itself: samples (filled) and held-out data (line)."),
+        ("pairs.png", "Pairs of columns: samples (blue) over held-out data (grey)."),
+    ):
+        if (home / name).exists():
+            parts.append(_image((home / name).read_bytes(), caption, name.removesuffix(".png")))
     return "<h2>Samples</h2>\n" + "\n".join(parts) if parts else ""
 
 

@@ -28,7 +28,8 @@ from diffflow.training.config import (
     ScoreConfig,
     replace,
 )
-from diffflow.training.fit import Feed, Interrupted, NonFinite, fit, train
+from diffflow.training.feed import Feed
+from diffflow.training.fit import Interrupted, NonFinite, fit, train
 from diffflow.training.folder import Folder, RunError
 from diffflow.training.place import OutOfMemory, Place
 from diffflow.training.players import Training

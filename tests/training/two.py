@@ -26,7 +26,8 @@ from diffflow.training.config import (
     PlayerConfig,
     ScoreConfig,
 )
-from diffflow.training.fit import Feed, NonFinite, fit, train
+from diffflow.training.feed import Feed
+from diffflow.training.fit import NonFinite, fit, train
 from diffflow.training.place import find_place
 from diffflow.training.players import Training
 

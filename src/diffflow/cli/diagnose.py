@@ -144,7 +144,7 @@ def draw(record: Mapping[str, Any]):
             if "gap" in entry:
                 full = [k for k, c in enumerate(entry["count"]) if c >= 10]
                 xs, ys = ([entry[name][k] for k in full] for name in ("predicted", "real"))
-                label = "" if entry["t"] is None else f"t = {entry['t']:.2g}, "
+                label = "" if entry["t"] is None else f"t = {entry['t']:.4g}, "
                 ax.plot(xs, ys, color=colour, marker="o", markersize=3, label=f"{label}gap {entry['gap']:.3f}")
         ax.set(xlabel="predicted chance of being real", ylabel="share that is real", title="odds against facts")
         if any("gap" in entry for entry in found):

@@ -98,6 +98,12 @@ class Evaluate:
             known = None if labels is None else torch.from_numpy(labels)
             found = df.metrics.evaluate(torch.from_numpy(x), train, test, known, judge, seed=self.seed, card=card)
         where = figures.save(run.path / "evaluation.json", json.dumps(found.to_dict(), indent=1).encode())
+        if train.kind == "vector" and train.law is None:
+            names, truth = train.transform.columns, (test or train).x.numpy()
+            columns = figures.marginals(x, truth, names, train.transform.levels)
+            figures.save(run.path / "marginals.png", figures.png(columns))
+            if x.shape[1] > 1:
+                figures.save(run.path / "pairs.png", figures.png(figures.pairs(x, truth, names)))
         show(found.to_dict()["metrics"])
         page = report.write(run.path)
         console.print(f"protocol {where}\nreport   {page}", highlight=False, soft_wrap=True)

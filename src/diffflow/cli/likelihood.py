@@ -139,11 +139,10 @@ class Likelihood:
         rows = pick(torch.arange(len(data)), self.n, self.seed)
         x, labels = data.x[rows], data.y[rows] if self.classes and data.y is not None else None
         images = run.transform.kind == "image"
-        trace = None if math.prod(run.shape) <= 16 else df.Hutchinson(self.probes, df.Noise(self.seed))
         how = (
             {"churn": self.churn, "times": self.times}
             if self.bound
-            else {"steps": self.steps or (24 if images else None), "trace": trace}
+            else {"steps": self.steps or (24 if images else None), "probes": self.probes}
         )
         columns = (TextColumn(f"likelihood of {data.name}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         parts = []

@@ -25,7 +25,8 @@ from diffflow import report
 from diffflow.cli import UsageError, parse
 from diffflow.recipes import BY_MODEL, RECIPES, fitting, recipe
 from diffflow.training.config import FAMILIES, ScoreGANConfig, TrainConfig, load_yaml, replace, to_yaml
-from diffflow.training.fit import Feed, fit, train
+from diffflow.training.feed import Feed
+from diffflow.training.fit import fit, train
 from diffflow.training.folder import Folder
 from diffflow.training.place import Place, find_device, find_place
 from diffflow.training.players import Training

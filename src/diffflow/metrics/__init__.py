@@ -8,7 +8,7 @@ from .lenet import LeNet5, load_lenet
 from .modes import modes
 from .neighbours import nearest, prdc
 from .protocol import Evaluation, evaluate
-from .transport import exact_w2, sliced_w2
+from .transport import exact_w2, marginal_w2, sliced_w2
 
 __all__ = [
     "Classifier",
@@ -26,6 +26,7 @@ __all__ = [
     "frechet",
     "gaussian_frechet",
     "load_lenet",
+    "marginal_w2",
     "mmd",
     "modes",
     "nearest",

@@ -24,7 +24,7 @@ from .classifier import Classifier, accuracy, c2st, fit_classifier
 from .kernel import energy_distance, mmd
 from .modes import countable, modes
 from .neighbours import nearest, prdc
-from .transport import exact_w2, sliced_w2
+from .transport import exact_w2, marginal_w2, sliced_w2
 
 MODES = 64  # components of a mixture up to which each is a mode; curves and squares are made of more
 
@@ -105,6 +105,8 @@ def evaluate(
         c2st(x, real, other, limit=limit, seed=seed),
         *nearest(x, y, held, limit=min(limit, 1000), seed=seed),
     ]
+    if data is not None and data.kind == "vector":
+        metrics.insert(2, marginal_w2(x, real, other, limit=limit, seed=seed))
     law = None if data is None else data.law
     if isinstance(law, GaussianMixture) and len(law.means) <= MODES and countable(law, len(decoded)):
         other = None if heldout is None else _tensor(heldout)

@@ -21,11 +21,10 @@ import importlib
 import math
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .mlp import rows
+from .mlp import rows, sines
 
 
 def unet2d() -> type[nn.Module]:
@@ -106,9 +105,7 @@ class UNet(nn.Module):
         down, right = -height % self.multiple, -width % self.multiple
         if down or right:
             x = F.pad(x, (0, right, 0, down), mode="reflect" if down < height and right < width else "replicate")
-        if self.octaves:
-            angles = [math.pi * 2.0**k * x for k in self.octaves]
-            x = torch.cat([x, *(a.sin() for a in angles), *(a.cos() for a in angles)], 1)
+        x = sines(x, self.octaves)
         labels = rows(cond, len(x), self.classes, x.device) if self.classes else None
         out = self.unet(x, time, class_labels=labels).sample
         return out[..., :height, :width] if down or right else out

@@ -22,7 +22,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,10 +35,12 @@ from ..objectives.objective import Batch, Turn
 from . import checkpoint
 from .config import ConfigError, FitConfig, TrainConfig, changed
 from .draw import counter, painter
+from .feed import Feed
 from .folder import Folder, RunError, environment, start_weights
 from .place import OutOfMemory, Place, advice, find_place, out_of_memory, signals
 from .players import Outcome, Training
 from .record import Recorder
+from .select import choose, part
 
 
 class NonFinite(RuntimeError):
@@ -56,34 +57,6 @@ class Interrupted(RuntimeError):
     def __init__(self, message: str, code: int):
         super().__init__(message)
         self.code = code
-
-
-class Feed:
-    """Sample k of the whole training, as a function of (seed, k): every pass over the data is a fresh permutation."""
-
-    def __init__(self, data: Data, seed: int, device: torch.device, dequantise: bool = False):
-        self.data, self.noise, self.device = data, Noise(seed).fork("data"), device
-        self.spread = dequantise or bool(data.transform.levels)
-        self.order = lru_cache(maxsize=2)(self._order)
-
-    def _order(self, epoch: int) -> Tensor:
-        return self.noise.fork("order", epoch).uniform(len(self.data), dtype=torch.float64).argsort(stable=True)
-
-    def rows(self, first: int, n: int) -> Tensor:
-        """Rows of the data that samples first ... first+n-1 show, int64 (n,)."""
-        size, rows = len(self.data), []
-        while n:
-            epoch, at = divmod(first, size)
-            rows.append(self.order(epoch)[at : at + n])
-            first, n = first + len(rows[-1]), n - len(rows[-1])
-        return torch.cat(rows)
-
-    def __call__(self, first: int, n: int) -> Batch:
-        rows = self.rows(first, n)
-        flips = self.noise.shift(first).fork("flip").uniform(n) < 0.5 if self.data.flip else None
-        cells = self.noise.shift(first).fork("cells").uniform(n, self.data.shape) if self.spread else None
-        x, y = self.data.batch(rows, flips, cells)
-        return Batch(x.to(self.device), None if y is None else y.to(self.device), rows)
 
 
 class Watch(Protocol):
@@ -253,6 +226,11 @@ def train(
     folder, console = Folder(Path(run_dir)), console or Console(stderr=True)
     if config.fit.steps is None and config.fit.minutes is None:
         raise ConfigError("when to stop? give --steps or --minutes (fit.steps or fit.minutes)")
+    if config.fit.holdout and not config.selects:
+        raise ConfigError(
+            f"fit.holdout = {config.fit.holdout}: the loss of this model, a game of several players or of changing "
+            "targets, does not say which average is best; leave it at 0"
+        )
     if config.whole_batch and place.world * config.fit.accumulate > 1:
         raise ConfigError(
             f"{config.whole_batch}: train it in one process with --fit.accumulate 1, not in {place.world} x "
@@ -350,7 +328,11 @@ def run(
     about: dict[str, Any],
 ) -> Path:
     """Fit, recording into `folder`, to the end of the budget."""
-    main, feed = place.rank == 0, Feed(data, config.fit.seed, place.device, config.data.dequantise)
+    main, (learned, aside) = place.rank == 0, part(data, config.fit.holdout)
+    feed, kept = (
+        None if d is None else Feed(d, config.fit.seed, place.device, config.data.dequantise) for d in (learned, aside)
+    )
+    assert feed is not None
     draw, judge = painter(training, config, data, place.device), counter(data)
     recorder = Recorder(folder, config.fit, draw, console, main, training.step, judge)
     try:
@@ -364,6 +346,13 @@ def run(
             )
         if main:
             recorder.finish(training)
+            if kept is not None:
+                best = choose(training, folder, kept, config.fit)
+                recorder.say(
+                    f"of the averages along the training that of step {best.step} (ema {best.ema:g}) has the least "
+                    f"loss on the {len(kept.data)} rows kept aside, {best.loss:.4g} (the last one: {best.last:.4g}): "
+                    "it is the model"
+                )
             folder.write(config, about | {"finished": True})
     except NonFinite as e:
         if main:

@@ -101,6 +101,9 @@ class FitConfig:
     """Stop at this step, counted over the whole training, resumed parts included."""
     minutes: float | None = None
     """Stop after this long, counted likewise; whichever comes first."""
+    holdout: float = 0.0
+    """Share of the training rows kept aside. At the end, the average along the training (its time and width) with the
+    least loss on them becomes the model: early stopping after the fact. For few rows; models of one player only."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """fp32, or bf16 autocast."""
     compile: bool = False
@@ -130,6 +133,7 @@ class FitConfig:
             self.log_every >= 1 and self.keep >= 1,
             f"fit.log_every = {self.log_every} and fit.keep = {self.keep} must be at least 1",
         )
+        require(0 <= self.holdout <= 0.5, f"fit.holdout = {self.holdout} must be a share between 0 and 0.5")
         require(
             min(self.checkpoint_minutes, self.sample_minutes) > 0,
             f"checkpoint_minutes = {self.checkpoint_minutes}, sample_minutes = {self.sample_minutes} must be positive",
@@ -160,6 +164,7 @@ class TrainConfig:
     needs_start: ClassVar[str] = ""  # what must be trained before, where it must: a new run then needs --init-from
     whole_batch: ClassVar[str] = ""  # why a batch may not be cut into micro-batches or processes, where it may not
 
+    selects: ClassVar[bool] = False  # whether its loss tells which average is best, so that fit.holdout makes sense
     fixed: ClassVar[tuple[str, ...]] = ()  # settings of `sampling` that the training depends on
 
     def __init_subclass__(cls, family: bool = True) -> None:

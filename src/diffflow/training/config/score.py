@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -40,6 +40,8 @@ class MLPConfig:
     """Residual blocks."""
     embed: int = 64
     """Fourier features of the noise level."""
+    octaves: tuple[int, ...] = ()
+    """Sines of 2^k pi x beside the vector x, for these k: for columns of few values, e.g. 0 1 2 3."""
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         from ...nets.mlp import MLP
@@ -49,7 +51,7 @@ class MLPConfig:
             f"MLPConfig is for vectors, and the data has shape {shape}: use a UNetConfig (model.net.type in a --config "
             "file, or another --preset)",
         )
-        return MLP(shape[0], classes, self.width, self.depth, self.embed)
+        return MLP(shape[0], classes, self.width, self.depth, self.embed, self.octaves)
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,8 @@ class ScoreConfig(TrainConfig):
     denoiser: PlayerConfig = PlayerConfig()
     fit: FitConfig = FitConfig()
     sampling: SamplingConfig = SamplingConfig()
+
+    selects: ClassVar[bool] = True
 
     @property
     def classless(self) -> bool:
