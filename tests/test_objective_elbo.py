@@ -28,7 +28,7 @@ class Wrong(torch.nn.Module):
 
     def forward(self, y, sigma, cond=None):
         level = torch.as_tensor(sigma).to(y).reshape(-1, 1)
-        return LAW.denoise(y, sigma) + 0.2 * level / (1 + level) * torch.sin(y)
+        return LAW.denoise(y, sigma) + 0.5 * level / (1 + level) * torch.sin(y)
 
     def given(self, cond):
         return self
@@ -38,7 +38,7 @@ class Logit(torch.nn.Module):
     classes, timed, dials = 0, False, 0
 
     def forward(self, x, time, cond, dials):
-        return 0.3 * torch.sin(x).sum(1) + 0.1 * x[:, 0] * x[:, 1]
+        return 0.8 * (x[:, 0] + 0.5 * x[:, 1]) / (1 + x.square().sum(1))
 
 
 CRITIC = df.Discriminator(Logit())
@@ -77,7 +77,7 @@ def objective(s, gan: float, churn: float) -> Likelihood:
 def test_the_joint_loss_is_the_bound_up_to_what_knows_no_player(s, churn):
     """Two settings of the players differ in loss by as many nats as in the bound (theory.md eq. 12), on every
     schedule and at every noise, within five standard errors."""
-    n, gan = 20_000, 0.7
+    n, gan = 100_000, 0.7
     high = s.sigma(0.0).item()
     x = LAW.sample(n, Noise(3))
     both = objective(s, gan, churn)
@@ -88,7 +88,7 @@ def test_the_joint_loss_is_the_bound_up_to_what_knows_no_player(s, churn):
     factor = (1 + churn) ** 2 / (4 * churn)
     exact = D * factor * turn.loss.detach()
 
-    start, few = s.prior((D,), 0.0, 0.8).to(F64), x[:3000]
+    start, few = s.prior((D,), 0.0, 0.8).to(F64), x[:10_000]
     rule = df.Stratified(16, Noise(5))
     wrong = df.at(s, s.score(Wrong()), CRITIC.ratio(), gan=gan, churn=churn, start=start)
     right = df.at(s, s.score(LAW), churn=churn, start=start)
@@ -96,7 +96,7 @@ def test_the_joint_loss_is_the_bound_up_to_what_knows_no_player(s, churn):
     difference = loss - exact
     error = math.hypot(*(float(v.std()) / math.sqrt(len(v)) for v in (difference, bounds)))
     assert abs(float(difference.mean() - bounds.mean())) < 5 * error
-    assert float(difference.mean()) > 20 * error  # it is a difference that the test can see
+    assert float(difference.mean()) > 10 * error  # it is a difference that the test can see
 
 
 class Denoised(torch.nn.Module):

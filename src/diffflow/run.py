@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from .bounds import Stratified, blended, elbo
 from .data import Transform
 from .denoiser import Denoiser
+from .dequantise import Dequantiser, fit
 from .likelihood import Exact, Hutchinson, LogProb, Trace, decoded, log_prob
 from .noise import Noise
 from .sample import Grid, Step, Trajectory
@@ -214,6 +215,7 @@ class Run:
         churn: float | None = None,
         times: int = 32,
         batch: int = 64,
+        dequantiser: Dequantiser | None = None,
     ) -> LogProb:
         """Lower bounds of the log-probability of data x (n, *shape), as they are loaded (bytes of images, columns of a
         table), in nats (n,), on the CPU: log-probability of discrete coordinates, log-density of the others in data
@@ -223,6 +225,8 @@ class Run:
         the values are no more than the truth. They belong to the ODE model (`log_prob`, with `steps`), or, where churn
         is given, to the reverse SDE with it (`elbo`, from `times` noise levels). The divergence is exact for 16
         dimensions at most, and from so many random probes a row for more.
+
+        dequantiser  where in its cell a value is put (`self.dequantiser()`); None: uniformly
 
         Raises ValueError for values that are not of this data, and for models without a density.
         """
@@ -234,7 +238,10 @@ class Run:
         parts: list[LogProb] = []
         for first in range(0, len(x), batch):
             rows, own = x[first : first + batch], noise.shift(first)
-            u = own.fork("cells").uniform(len(rows), self.shape)
+            u, log_q = own.fork("cells").uniform(len(rows), self.shape), torch.zeros(len(rows))
+            if dequantiser is not None:
+                with torch.no_grad():
+                    u, log_q = (v.cpu() for v in dequantiser(self.encode(rows).to(self.device), u.to(self.device)))
             z = self.transform.encode(rows, u if self.discrete else None).to(self.device)
             here = sde if labels is None else sde.given(labels[first : first + batch])
             if churn is None:
@@ -245,9 +252,41 @@ class Run:
             else:
                 bound = elbo(here, z, rule=Stratified(times, own), reference=blended(here))
                 value, stderr, nfe = bound.value, bound.stderr, bound.nfe
-            total = value.double().cpu() + self.transform.log_units(rows)
+            total = value.double().cpu() + self.transform.log_units(rows) - log_q
             parts.append(LogProb(total, stderr.double().cpu(), nfe))
         return LogProb(torch.cat([p.value for p in parts]), torch.cat([p.stderr for p in parts]), parts[0].nfe)
+
+    def dequantiser(
+        self,
+        x: Tensor,
+        steps: int = 500,
+        noise: Noise = Noise(0),
+        on_step: Callable[[int, float], None] | None = None,
+    ) -> Dequantiser:
+        """A dequantiser trained on data x (n, *shape), as loaded, for this model (variational dequantisation).
+
+        Raises ValueError for data without discrete values, and for models without a score."""
+        if not self.discrete:
+            raise ValueError("variational dequantisation is for bytes and for columns with levels, and there are none")
+        sde, levels = self.sde(), self.transform.levels
+        score = sde.score
+        if score is None:
+            raise ValueError("variational dequantisation follows the score of the model, and this one has none")
+        mask = torch.tensor([bool(v) for v in levels]) if levels else None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            q = Dequantiser(self.shape, mask).to(self.device)
+        s = sde.schedule
+        scale = 1.0 if s is None else s.scale(sde.horizon).item()
+        return fit(
+            q,
+            lambda y: scale * score(scale * y, sde.horizon),
+            self.transform.encode,
+            x,
+            steps,
+            noise=noise,
+            on_step=on_step,
+        )
 
     @property
     def discrete(self) -> bool:

@@ -13,7 +13,8 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ from torch import Tensor
 import diffflow as df
 from diffflow import figures
 from diffflow.cli import UsageError, parse
+from diffflow.dequantise import Dequantiser
 from diffflow.metrics.base import pick
 from diffflow.report import plus_minus
 
@@ -65,6 +67,9 @@ class Likelihood:
     """Runge-Kutta steps of the solve, 4 evaluations each; default: 24 for images, adaptive for vectors."""
     probes: Annotated[int, tyro.conf.arg(metavar="K")] = 1
     """Random probes of the divergence, for more than 16 dimensions; fewer dimensions are summed exactly."""
+    variational: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 0
+    """Train for so many steps where in its cell a discrete value is best put (variational dequantisation): a tighter
+    bound; 0: uniformly."""
     classes: bool = False
     """Score each example within its own class (models and data with classes)."""
     seed: int = 0
@@ -82,10 +87,9 @@ class Likelihood:
         run = df.load(self.run, device=self.device)
         run.sde()  # a generator has none, and says so
         console = Console(stderr=True)
-        found = []
-        for source in (self.data or run.config.data.source, self.against):
-            if source is not None:
-                found.append(self.score(run, source, console))
+        q = self.dequantiser(run, console) if self.variational else None
+        sources = [s for s in (self.data or run.config.data.source, self.against) if s is not None]
+        found = [self.score(run, source, q, console) for source in sources]
         out = self.out or str(run.path / "likelihood.csv")
         figures.save(out, as_csv(found))
         figures.save(run.path / "likelihood.png", figures.png(histogram(found)))
@@ -120,6 +124,7 @@ class Likelihood:
             "split": self.split,
             "seed": self.seed,
             "conditional": self.classes,
+            "dequantisation": f"variational, {self.variational} steps" if self.variational else "uniform",
             **(
                 {"churn": self.churn, "times": self.times}
                 if self.bound
@@ -127,8 +132,14 @@ class Likelihood:
             ),
         }
 
-    def score(self, run: df.Run, source: str, console: Console) -> Scored:
-        data = replace(run.config.data, source=source).load(self.split)
+    def dequantiser(self, run: df.Run, console: Console) -> Dequantiser:
+        """Trained on the data that the run was trained on."""
+        data = run.config.data.load(like=run.transform)
+        with bar("dequantiser", self.variational, console) as advance:
+            return run.dequantiser(data.x, self.variational, df.Noise(self.seed), lambda k, q: advance(1))
+
+    def score(self, run: df.Run, source: str, q: Dequantiser | None, console: Console) -> Scored:
+        data = replace(run.config.data, source=source).load(self.split, run.transform)
         if data.kind != run.transform.kind or data.shape != run.shape:
             raise UsageError(
                 f"{source} holds {data.kind}s of shape {data.shape}, and {self.run} models {run.transform.kind}s of "
@@ -144,18 +155,26 @@ class Likelihood:
             if self.bound
             else {"steps": self.steps or (24 if images else None), "probes": self.probes}
         )
-        columns = (TextColumn(f"likelihood of {data.name}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         parts = []
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as display:
-            task = display.add_task("", total=len(x))
+        with bar(f"likelihood of {data.name}", len(x), console) as advance:
             for first in range(0, len(x), self.batch):
                 part = slice(first, first + self.batch)
                 own = df.Noise(self.seed).fork("likelihood").shift(first)
                 own_labels = None if labels is None else labels[part]
-                parts.append(run.log_likelihood(x[part], own_labels, noise=own, batch=self.batch, **how))
-                display.advance(task, len(x[part]))
+                more = {"noise": own, "batch": self.batch, "dequantiser": q}
+                parts.append(run.log_likelihood(x[part], own_labels, **more, **how))
+                advance(len(x[part]))
         nats, stderr = (torch.cat([getattr(p, k) for p in parts]) for k in ("value", "stderr"))
         return Scored(data.name, self.split, x, rows, nats, stderr, math.prod(run.shape), run.discrete)
+
+
+@contextmanager
+def bar(what: str, total: int, console: Console) -> Iterator[Callable[[int], None]]:
+    """Progress with the time that is left, where there is a terminal to show it."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as display:
+        task = display.add_task("", total=total)
+        yield lambda n: display.advance(task, n)
 
 
 @dataclass(frozen=True)

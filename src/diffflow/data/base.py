@@ -344,9 +344,16 @@ def holdout(n: int, y: np.ndarray | None, count: int) -> np.ndarray:
 
 
 def finish(
-    raw: Raw, name: str, split: str, flip: bool, test_count: int | None = None, columns: Columns = Columns()
+    raw: Raw,
+    name: str,
+    split: str,
+    flip: bool,
+    test_count: int | None = None,
+    columns: Columns = Columns(),
+    like: Transform | None = None,
 ) -> Data:
     """A reader's output to Data: labels numbered, split taken, columns chosen, the training rows' statistics attached.
+    `like`: the transform of other data instead, whose columns are looked for in a table, and no statistics.
 
     Without a split of its own a tenth of the examples (or test_count) is the test split.
     """
@@ -378,7 +385,14 @@ def finish(
             )
     rows = {"train": ~test, "test": test, "all": np.ones(n, bool)}[split]
     x, kind = raw.x, "image" if raw.x.ndim == 4 else "vector"
-    if kind == "vector":
+    if like is not None:
+        x, transform = (_columns_of(raw, name, like) if kind == like.kind == "vector" else x), like
+        if tuple(x.shape[1:]) != like.shape or kind != like.kind:
+            raise DataError(
+                f"{name!r} holds {kind}s of shape {tuple(x.shape[1:])}, and {like.kind}s of shape {like.shape} are "
+                "asked for"
+            )
+    elif kind == "vector":
         x, transform = _table(raw, name, ~test if (~test).any() else test, columns, notes)
     else:
         transform = Transform(kind, tuple(raw.x.shape[1:]))
@@ -393,6 +407,29 @@ def finish(
         flip,
         tuple(notes),
     )
+
+
+def _columns_of(raw: Raw, name: str, like: Transform) -> np.ndarray:
+    """The columns of `like`, by name where both have names, float32 (n, d), words numbered as there. Raises DataError
+    naming columns that are missing, and words that were never seen."""
+    order = list(range(raw.x.shape[1]))
+    if raw.columns and like.columns:
+        if missing := [c for c in like.columns if c not in raw.columns]:
+            raise DataError(f"{name!r} lacks columns that the model has", [f"column {name_of(c)}" for c in missing])
+        order = [raw.columns.index(c) for c in like.columns]
+    x = raw.x[:, order].astype(np.float32)
+    for k, words in enumerate(like.names[: len(order)]):
+        mine = raw.names.get(order[k], ())
+        if bool(words) != bool(mine):
+            raise DataError(f"{name!r}: column {order[k] + 1} must hold {'words' if words else 'numbers'}")
+        if strange := sorted({*mine} - {*words}):
+            raise DataError(f"{name!r} has words in column {order[k] + 1} that the model never saw", strange, show=20)
+        if words:
+            x[:, k] = np.asarray([words.index(w) for w in mine], np.float32)[raw.x[:, order[k]].astype(int)]
+    bad = [f"row {i + 1}, column {order[k] + 1}: {x[i, k]:g}" for i, k in np.argwhere(~np.isfinite(x))]
+    if bad:
+        raise DataError(f"{name!r} has {len(bad)} values that are not finite in float32", bad, show=20)
+    return x
 
 
 def _table(raw: Raw, name: str, train: np.ndarray, choose: Columns, notes: list[str]) -> tuple[np.ndarray, Transform]:

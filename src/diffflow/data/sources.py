@@ -9,6 +9,7 @@ a folder                                     idx files, the CIFAR-10 form, or im
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ def load(
     flip: bool = False,
     size: int | tuple[int, int] | None = None,
     columns: Columns = REFUSED,
+    like: Transform | None = None,
 ) -> Data:
     """Load a data set into memory.
 
@@ -40,6 +42,7 @@ def load(
     flip: let training mirror images left and right (natural images, not digits).
     size: image files only: side, or (height, width), of a resize and centre crop.
     columns: tables only: what becomes of columns of text, constant ones and those of few values (`Columns`).
+    like: files only: take the columns, levels and units of other data (`Data.transform`), for instance to score rows.
     Raises DataError that names every bad file, row or column and what to do.
     """
     if split not in SPLITS:
@@ -56,8 +59,10 @@ def load(
         return _digits(split, flip) if name == "digits" else _toy(name, split, flip)
     if not name or not path.exists():
         raise _missing(path, name, [*TOYS, "digits"])
+    if like is not None and any(like.names):
+        columns = replace(columns, text="levels")
     raw = _read(path, name, split, side, columns)
-    return finish(raw, path.resolve().name, split, flip, columns=columns)
+    return finish(raw, path.resolve().name, split, flip, columns=columns, like=like)
 
 
 def _read(path: Path, name: str, split: str, size: tuple[int, int] | None, columns: Columns) -> Raw:

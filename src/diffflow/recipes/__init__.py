@@ -45,7 +45,7 @@ def fitting(source: str) -> str:
     path = Path(source).expanduser()
     files = path.suffix.lower() == ".zip" or (path.is_dir() and not (is_idx(path) or is_sheets(path)))
     # image files in any size they have: only their colours matter here
-    data = datasets.load(source, size=1 if files else None)
+    data = datasets.load(source, size=1 if files else None, columns=datasets.Columns("levels", "drop", "keep"))
     if data.kind == "vector":
         return "table"
     return "mnist" if data.shape[0] == 1 else "cifar10"

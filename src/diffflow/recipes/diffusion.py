@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..objectives.score import EDMWeighting
+from ..objectives.score import EDMWeighting, LikelihoodWeighting
 from ..training.config import (
     DataConfig,
     FitConfig,
@@ -102,9 +102,15 @@ def toy() -> ScoreConfig:
 
 @named
 def table() -> ScoreConfig:
-    """Rows of numbers from .csv, .npy or .npz, five minutes on two processor cores."""
+    """Rows of numbers from .csv, .npy or .npz, three minutes on one processor core.
+
+    Trained for likelihood, with sines for narrow columns and, since rows are few, weight decay and a tenth kept aside
+    that decides which average becomes the model."""
+    levels = {"sigma_min": 0.01, "sigma_max": 20.0}
     return ScoreConfig(
-        model=ModelConfig(MLPConfig(width=256, depth=4)),
-        denoiser=PlayerConfig(lr=1e-3, decay=4000),
-        fit=FitConfig(batch=512, minutes=5.0),
+        model=ModelConfig(MLPConfig(width=128, depth=3, octaves=(0, 1, 2, 3))),
+        loss=LikelihoodWeighting(**levels),
+        denoiser=PlayerConfig(lr=2e-3, weight_decay=0.1, decay=2000),
+        fit=FitConfig(batch=256, minutes=3.0, holdout=0.1),
+        sampling=SamplingConfig(**levels),
     )

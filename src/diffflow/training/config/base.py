@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import data as datasets
-from ...data import Columns, Data
+from ...data import Columns, Data, Transform
 from ...noise import Noise
 from ...objectives.objective import Objective
 from ...sample import Grid, Step, Trajectory, sample
@@ -42,10 +42,10 @@ class DataConfig:
     """Tables: columns of few values are refused, dropped (drop), spread over cells and read back from them (levels), or
     taken as if continuous (keep)."""
 
-    def load(self, split: str | None = None) -> Data:
-        """The data, or another split of them. Raises DataError."""
+    def load(self, split: str | None = None, like: Transform | None = None) -> Data:
+        """The data, or another split of them; `like`: in the columns and units of other data. Raises DataError."""
         columns = Columns(self.text, self.constant, self.discrete)
-        return datasets.load(self.source, split or self.split, self.flip, self.size, columns)
+        return datasets.load(self.source, split or self.split, self.flip, self.size, columns, like)
 
 
 @dataclass(frozen=True)
