@@ -1,0 +1,166 @@
+"""likelihood and diagnose, on points, images and a table of mixed columns: numbers that agree with their files, and
+requests that cannot be met."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import diffflow as df
+from diffflow.cli import main
+
+TABLE = (
+    "--preset table --data.text levels --data.discrete levels --fit.batch 64 --model.net.width 16 --fit.log-every 10"
+)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with people.csv and a run `people` on it."""
+    home, rng = tmp_path_factory.mktemp("table"), np.random.default_rng(0)
+    rows = zip(rng.normal(170, 8, 400), rng.integers(0, 4, 400), rng.choice(["cat", "dog"], 400), strict=True)
+    lines = [f"{height:.8g},{children},{pet}" for height, children, pet in rows]
+    (home / "people.csv").write_text("\n".join(["height,children,pet", *lines]) + "\n")
+    made = f"train {home}/people.csv {TABLE} --steps 60 --fit.holdout 0.2 --out {home}/people"
+    assert main(made.split()) == 0
+    return home
+
+
+def scores(path: Path) -> list[dict[str, str]]:
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("more", ["", "--bound --times 4"])
+def test_points(runs: Path, here: Path, capsys: pytest.CaptureFixture[str], more: str) -> None:
+    shutil.copytree(runs / "toy", here / "toy")
+    assert main(f"likelihood toy -n 20 --against circles {more}".split()) == 0
+    assert "moons" in capsys.readouterr().out
+    record, rows = json.loads((here / "toy" / "likelihood.json").read_text()), scores(here / "toy" / "likelihood.csv")
+    assert [s["source"] for s in record["sources"]] == ["moons", "circles"]
+    mine = np.array([float(r["nats"]) for r in rows if r["source"] == "moons"])
+    assert len(mine) == 20
+    assert record["sources"][0]["nats"] == pytest.approx(mine.mean(), rel=1e-5)
+    theirs = np.array([float(r["nats"]) for r in rows if r["source"] == "circles"])
+    assert record["auc"] == pytest.approx((mine[:, None] > theirs).mean(), abs=1e-9)
+    assert (here / "toy" / "likelihood.png").exists()
+    assert ("reverse SDE" in record["protocol"]["model"]) == bool(more)
+
+
+def test_images_have_bits_and_extremes(runs: Path, here: Path) -> None:
+    shutil.copytree(runs / "digits", here / "digits")
+    assert main("likelihood digits -n 6 --steps 2 --out values.csv --variational 2".split()) == 0
+    (source,) = json.loads((here / "digits" / "likelihood.json").read_text())["sources"]
+    assert source["bits_per_dim"] == pytest.approx(-source["nats"] / (64 * np.log(2)))
+    assert Image.open(here / "digits" / "likelihood-extremes.png").width > 50
+    assert len(scores(here / "values.csv")) == 6
+
+
+def test_a_row_has_the_same_value_in_any_batch(runs: Path) -> None:
+    run = df.load(runs / "digits")
+    x = df.data.load("digits", "test").x[:5]
+    whole = run.log_likelihood(x, churn=1.0, times=4)
+    for k in range(5):
+        one = run.log_likelihood(x[k : k + 1], churn=1.0, times=4, noise=df.Noise(0).shift(k))
+        torch.testing.assert_close(one.value, whole.value[k : k + 1], rtol=1e-5, atol=1e-3)
+
+
+def test_rows_of_a_table_are_scored_by_the_names_of_their_columns(table: Path, here: Path) -> None:
+    shutil.copytree(table / "people", here / "people")
+    Path("new.csv").write_text("pet,height,age,children\ndog,171.5,40,2\ncat,168,22,0\n")
+    assert main("likelihood people --data new.csv --split all -n 2".split()) == 0
+    swapped = {r["row"]: r["nats"] for r in scores(here / "people" / "likelihood.csv")}
+    Path("same.csv").write_text("height,children,pet\n171.5,2,dog\n168,0,cat\n")
+    assert main("likelihood people --data same.csv --split all -n 2".split()) == 0
+    assert swapped == {r["row"]: r["nats"] for r in scores(here / "people" / "likelihood.csv")}
+
+
+def test_a_table_goes_all_the_way(table: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Samples in the units and words of the file, pictures of its columns, memorisation measured."""
+    shutil.copytree(table / "people", here / "people")
+    assert json.loads((here / "people" / "chosen.json").read_text())["of"] == 60
+    assert main("sample people -n 30 --steps 4 --out new.csv".split()) == 0
+    rows = scores(here / "new.csv")
+    assert {r["pet"] for r in rows} <= {"cat", "dog"}
+    assert {float(r["children"]) for r in rows} <= {0.0, 1.0, 2.0, 3.0}
+    assert main("evaluate people -n 40 --steps 4".split()) == 0
+    names = {m["name"] for m in json.loads((here / "people" / "evaluation.json").read_text())["metrics"]}
+    assert {"marginal_w2", "nearest_ratio", "c2st"} <= names
+    page = (here / "people" / "report.html").read_text()
+    for picture in ("marginals", "pairs"):
+        assert (here / "people" / f"{picture}.png").exists()
+        assert f'alt="{picture}"' in page
+
+
+@pytest.mark.parametrize("run", ["toy", "digits"])
+def test_diagnose_holds_a_denoiser_against_a_linear_one(runs: Path, here: Path, run: str) -> None:
+    shutil.copytree(runs / run, here / run)
+    assert main(f"diagnose {run} -n 40 --levels 3".split()) == 0
+    found = json.loads((here / run / "diagnose.json").read_text())["denoiser"]
+    # what a linear denoiser leaves is between 0 and the variance, and rises with the noise
+    assert 0 < found["linear"][0] < found["linear"][1] < found["linear"][2] < 1.2
+    assert len(found["train"]) == len(found["test"]) == 3
+    assert (here / run / "diagnose.png").exists()
+
+
+@pytest.mark.parametrize("preset", ["gan", "discriminator-flow", "diffusion-gan", "hinge"])
+def test_diagnose_reads_the_odds_of_a_discriminator(here: Path, preset: str) -> None:
+    assert main(f"train moons --preset {preset} --steps 2 --fit.batch 16 --out run".split()) == 0
+    assert main("diagnose run -n 20 --levels 2".split()) == 0
+    found = json.loads((here / "run" / "diagnose.json").read_text())["discriminator"]
+    assert found
+    for entry in found:
+        assert 0 <= entry["accuracy"] <= 1
+        assert ("gap" in entry) == (preset != "hinge")
+        if "gap" in entry:
+            assert sum(entry["count"]) == 40
+            assert 0 <= entry["gap"] <= 1
+
+
+def test_what_cannot_be_scored(runs: Path, table: Path, refused: Callable[..., str]) -> None:
+    toy, people = runs / "toy", table / "people"
+    assert "shape" in refused("likelihood", toy, "--data", "digits")
+    assert "nowhere" in refused("likelihood", toy, "--data", "nowhere.csv")
+    assert "-n 1 " in refused("likelihood", toy, "-n", "1")
+    assert "--classes" in refused("likelihood", toy, "--classes")
+    assert "there are none" in refused("likelihood", toy, "--variational", "3")
+    files = {
+        "lacks": "height,children\n170,2\n",
+        "gaps": "height,children,pet\n170,,dog\n171,1,cat\n",
+        "words": "height,children,pet\n170,2,fish\n171,1,cat\n",
+        "levels": "height,children,pet\n170,2.5,dog\n171,1,cat\n",
+    }
+    made = {}
+    for name, text in files.items():
+        made[name] = table / f"{name}.csv"
+        made[name].write_text(text)
+    assert "column 'pet'" in refused("likelihood", people, "--data", made["lacks"], "--split", "all")
+    assert "row 2, column 'children'" in refused("likelihood", people, "--data", made["gaps"], "--split", "all")
+    assert "fish" in refused("likelihood", people, "--data", made["words"], "--split", "all")
+    assert "levels" in refused("likelihood", people, "--data", made["levels"], "--split", "all")
+
+
+def test_tables_want_choices(table: Path, refused: Callable[..., str]) -> None:
+    source = table / "people.csv"
+    assert "--data.text levels" in refused("train", source, "--steps", "2")
+    assert "--data.discrete" in refused("train", source, "--steps", "2", "--data.text", "drop")
+    assert "--data.text" in refused("train", source, "--steps", "2", "--data.text", "guess")
+
+
+def test_a_generator_has_no_density(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("train moons --preset gan --steps 2 --fit.batch 16 --out run".split()) == 0
+    assert main("likelihood run".split()) == 2
+    assert "generator has no equation" in " ".join(capsys.readouterr().err.split())
+
+
+def test_rows_kept_aside_are_for_losses_that_can_be_compared(refused: Callable[..., str]) -> None:
+    assert "fit.holdout" in refused("train", "moons", "--preset", "gan", "--steps", "2", "--fit.holdout", "0.1")
+    assert "fit.holdout" in refused("train", "moons", "--steps", "2", "--fit.holdout", "0.9")
