@@ -30,6 +30,10 @@ FAMILIES = {
         "New examples are drawn by moving noise along the equation below; dials set how much of the path is random, "
         "and how much the discriminator corrects it.",
     ),
+    "LikelihoodConfig": (
+        "A denoiser and a discriminator, one composite",
+        "New examples are drawn by moving noise along the equation below; both were trained on one likelihood bound.",
+    ),
     "GANConfig": ("A generator and a discriminator", ONE_EVALUATION),
     "ScoreGANConfig": ("A generator and the denoiser of its own samples", ONE_EVALUATION),
     "FieldConfig": ("A generator", ONE_EVALUATION),
@@ -59,6 +63,18 @@ def rows(config: Mapping) -> list[tuple[str, str]]:
     if family == "ScoreConfig":
         rest = f"<i>g</i>²/2, so that {RATIO} has no weight and no discriminator is needed"
         return [*_schedule(config.get("sampling", {})), ("<i>β</i>", rest)]
+    if family == "LikelihoodConfig":
+        s = config["sampling"]
+        levels = f"from {s['sigma_max']:g} down to {s['sigma_min']:g} on the schedule “{s['schedule']}”"
+        return [
+            (
+                "<i>r</i>",
+                "the data, noised; ∇log <i>r</i> = (<i>D</i> − <i>x</i>)/<i>σ</i>² with the denoiser <i>D</i>",
+            ),
+            ("<i>σ</i>", levels),
+            ("<i>g</i>², <i>λ</i>²", f"(1 + churn) <i>G</i>² and the schedule's own <i>G</i>²; churn = {s['churn']:g}"),
+            ("<i>β</i>", f"<i>g</i>²/2 + gan <i>G</i>²/2, the weight of ∇<i>d</i>; gan = {s['gan']:g}"),
+        ]
     if family == "DiffusionGANConfig":
         sampling, ranges = config["sampling"], config["ranges"]
         steps = "–".join(map(str, ranges["steps"]))
@@ -121,6 +137,8 @@ def dials(family: str) -> tuple[str, str, str]:
     sde = "\nsde = run.sde({})   # the equation, with what was trained in it"
     if family == "ScoreConfig":
         return " --steps 20 --churn 0", ", steps=20, churn=0.5", sde.format("churn=1.0")
+    if family == "LikelihoodConfig":
+        return " --steps 20", ", steps=20", ""
     if family == "DiffusionGANConfig":
         return " --steps 20 --gan 1 --churn 0", ", steps=20, gan=1.0, churn=0.5", sde.format("gan=1.0, churn=1.0")
     return ("", "", sde.format("gan=1.0")) if family == "DiscriminatorFlowConfig" else ("", "", "")

@@ -70,7 +70,7 @@ class Diagnose:
         with console.status("comparing the fields with what they should be"):
             if isinstance(run.players.get("denoiser"), Denoiser) and "generator" not in run.players:
                 record["denoiser"] = self.denoiser(run, sets)
-            if "discriminator" in run.players:
+            if "discriminator" in run.players and hasattr(run.config, "game"):  # else it plays none, and has no odds
                 record["discriminator"] = self.discriminator(run, next(reversed(sets.values())))
         where = figures.save(run.path / "diagnose.json", json.dumps(record, indent=1).encode())
         picture = figures.save(run.path / "diagnose.png", figures.png(draw(record)))

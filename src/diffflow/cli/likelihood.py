@@ -85,7 +85,7 @@ class Likelihood:
         if self.n < 2 or self.batch < 1 or self.probes < 1:
             raise UsageError(f"-n {self.n} must be at least 2, --batch {self.batch} and --probes {self.probes} 1.")
         run = df.load(self.run, device=self.device)
-        run.sde()  # a generator has none, and says so
+        run.sde(churn=self.churn if self.bound else 0.0)  # a generator has none, and says so
         console = Console(stderr=True)
         q = self.dequantiser(run, console) if self.variational else None
         sources = [s for s in (self.data or run.config.data.source, self.against) if s is not None]

@@ -5,6 +5,7 @@ family of models (`TrainConfig`'s subclasses):
 
     score.py       a denoiser: score-based diffusion
     ratio.py       a discriminator along a path, alone or beside a denoiser
+    joint.py       both, descending one likelihood bound
     particles.py   a generator, and what moves its samples
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 from . import plain
 from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig
 from .game import ConvCriticConfig, GameConfig, MLPCriticConfig
+from .joint import JointSampling, LikelihoodConfig
 from .particles import (
     ConvGeneratorConfig,
     DriftingConfig,
@@ -55,10 +57,11 @@ def load_yaml(path: Any, base: TrainConfig = ScoreConfig()) -> Any:
 
 
 __all__ = [
-    "FAMILIES", "ConfigError", "ConvCriticConfig", "ConvGeneratorConfig", "DataConfig", "Dials", "DiffusionGANConfig",
-    "DiffusionGANSampling", "DiscriminatorFlowConfig", "DriftingConfig", "FieldConfig", "FitConfig", "GANConfig",
-    "GANNets", "GameConfig", "GeneratorConfig", "MLPConfig", "MLPCriticConfig", "MLPGeneratorConfig", "MMDConfig",
-    "ModelConfig", "MoveConfig", "PathConfig", "PathCriticConfig", "PlayerConfig", "RangesConfig", "SamplingConfig",
-    "ScoreConfig", "ScoreGANConfig", "SlicedWassersteinConfig", "TrainConfig", "UNetConfig", "changed", "from_dict",
-    "from_yaml", "load_yaml", "replace", "suggest", "to_dict", "to_yaml",
+    "FAMILIES", "ConfigError", "ConvCriticConfig", "ConvGeneratorConfig", "DataConfig", "Dials",
+    "DiffusionGANConfig", "DiffusionGANSampling", "DiscriminatorFlowConfig", "DriftingConfig", "FieldConfig",
+    "FitConfig", "GANConfig", "GANNets", "GameConfig", "GeneratorConfig", "JointSampling", "LikelihoodConfig",
+    "MLPConfig", "MLPCriticConfig", "MLPGeneratorConfig", "MMDConfig", "ModelConfig", "MoveConfig", "PathConfig",
+    "PathCriticConfig", "PlayerConfig", "RangesConfig", "SamplingConfig", "ScoreConfig", "ScoreGANConfig",
+    "SlicedWassersteinConfig", "TrainConfig", "UNetConfig", "changed", "from_dict", "from_yaml", "load_yaml",
+    "replace", "suggest", "to_dict", "to_yaml",
 ]  # fmt: skip
