@@ -9,7 +9,7 @@ import ot
 import pytest
 import torch
 
-from diffflow.metrics import c2st, energy_distance, exact_w2, mmd, nearest, prdc, sliced_w2
+from diffflow.metrics import c2st, energy_distance, exact_w2, marginal_w2, mmd, nearest, prdc, sliced_w2
 from diffflow.metrics.base import binomial_stderr
 
 
@@ -52,6 +52,20 @@ def test_stated_errors_of_w2_are_the_spread_over_fresh_draws(n, d, shift, std):
         values, stated = replicates(metric, draws, n, d, shift, std)
         # the sd of `draws` normals is known to 1/sqrt(2 draws) = 6.5 %: four of these and 20 % for the linearisation
         assert 0.6 < stated.mean() / values.std() < 1.6
+
+
+def test_marginal_w2_sees_columns_and_nothing_between_them():
+    x = normal(400, 3, 0)
+    move = torch.tensor([3.0, -4.0, 12.0], dtype=torch.float64)
+    assert marginal_w2(x + move, x, limit=400).value == pytest.approx(13.0 / math.sqrt(3), rel=1e-9)
+    turned = torch.stack([x[:, 0], x[:, 1].roll(1), x[:, 2].roll(7)], 1)  # other pairs of the same values
+    assert marginal_w2(turned, x, limit=400).value == pytest.approx(0.0, abs=1e-9)
+    assert exact_w2(turned, x, limit=400).value > 0.3
+
+
+def test_stated_errors_of_marginal_w2_are_the_spread_over_fresh_draws():
+    values, stated = replicates(marginal_w2, 120, 100, 2, 1.0, 1.0)
+    assert 0.6 < stated.mean() / values.std() < 1.6
 
 
 def test_sliced_w2_is_w2_over_sqrt_d_for_isotropic_changes():
