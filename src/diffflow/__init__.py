@@ -66,9 +66,10 @@ __all__ = [
     "KernelRatio", "KernelScore", "LaplaceKernel", "Law", "LawRatio", "LawScore", "Levels", "Noise", "NoiseRaising",
     "Penalty", "Piecewise", "Quadrature", "Ratio", "RectifiedFlow", "Run", "Schedule", "ScoreField",
     "SlicedWasserstein", "Speed", "Stratified", "SubVP", "Trajectory", "annealed_langevin", "at", "bits_per_dim",
-    "continued", "data", "diffusion_gan", "discriminator_flow", "edm_churn", "elbo", "flows", "gan_flow", "guide",
-    "improved_gan", "jump", "karras", "kernels", "langevin", "laws", "load", "log_prob", "log_uniform", "metrics",
-    "models", "probability_flow", "recipes", "reverse_sde", "sample", "slcd", "solvers", "static",
+    "bounds", "continued", "data", "diagnostics", "diffusion_gan", "discriminator_flow", "edm_churn", "elbo",
+    "flows", "gan_flow", "guide", "improved_gan", "jump", "karras", "kernels", "langevin", "laws", "load",
+    "log_prob", "log_uniform", "metrics", "models", "probability_flow", "recipes", "reverse_sde", "sample", "slcd",
+    "solvers", "static",
 ]  # fmt: skip
 
 _LATER = {

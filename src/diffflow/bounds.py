@@ -213,9 +213,10 @@ def elbo(
     """
     s, start = _on_schedule(sde)
     tally = Tally()
-    sde = replace(sde if cond is None else sde.given(cond), tally=tally)
+    each = None if cond is None or torch.as_tensor(cond).ndim == 0 else torch.as_tensor(cond)
+    sde = replace(sde if cond is None or each is not None else sde.given(cond), tally=tally)
     kernel = Kernel(sde, reference)
-    d = math.prod(x.shape[1:])
+    d, nfe = math.prod(x.shape[1:]), 0
 
     with torch.no_grad():
         total, squares, before = x.new_zeros(len(x), dtype=torch.float64), 0.0, None
@@ -228,7 +229,9 @@ def elbo(
             y = per_particle(s.scale(t), x) * x + per_particle(root, x) * node.eps
             many = t if t.ndim == 0 else t.repeat(k)
             flat = y.reshape(-1, *x.shape[1:])
-            M = (sde.drift(flat, many) - s.drift(flat, many)).reshape(y.shape)
+            here, before_it = sde if each is None else sde.given(each.repeat(k)), tally.nfe
+            M = (here.drift(flat, many) - s.drift(flat, many)).reshape(y.shape)
+            nfe += k * (tally.nfe - before_it)
             own, along = _sum(M * M), -_sum(M * node.eps) / root.to(x)  # |M|^2 and M . kappa, (k, n)
             inner = torch.tensordot(node.weights.double(), (-own + (c2 + rate).to(x) * along).double(), 1)
             value = (inner - 0.25 * (c2 - rate) ** 2 * d / v) / (2 * c2) * speed * node.weight
@@ -249,7 +252,7 @@ def elbo(
             pairs = logs.reshape(2, -1, len(x)).mean(0)
             squares = squares + pairs.var(0) / len(pairs)
     err = torch.as_tensor(squares, dtype=torch.float64, device=x.device).sqrt().expand(len(x))
-    return Bound(total.to(x), err.to(x), tally.nfe)
+    return Bound(total.to(x), err.to(x), nfe)
 
 
 def _sum(x: Tensor) -> Tensor:

@@ -15,14 +15,13 @@ Shapes: x (n, *shape), levels (k,) -> errors (k,).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .critic import Discriminator
-from .denoiser import Denoiser
 from .fields import Ratio
 from .generator import Generator
 from .noise import Noise
@@ -42,7 +41,7 @@ class Errors:
 
 @torch.no_grad()
 def denoising_errors(
-    denoiser: Denoiser,
+    denoiser: Callable[[Tensor, Tensor, Tensor | None], Tensor],
     x: Tensor,
     levels: Tensor,
     cond: Tensor | None = None,

@@ -69,7 +69,8 @@ def rows(config: Mapping) -> list[tuple[str, str]]:
         return [
             (
                 "<i>r</i>",
-                "the data, noised; ∇log <i>r</i> = (<i>D</i> − <i>x</i>)/<i>σ</i>² with the denoiser <i>D</i>",
+                "the data, noised and scaled by <i>s</i>; ∇log <i>r</i> = (<i>D</i>(<i>x</i>/<i>s</i>) − "
+                "<i>x</i>/<i>s</i>)/(<i>sσ</i>²) with the denoiser <i>D</i>",
             ),
             ("<i>σ</i>", levels),
             ("<i>g</i>², <i>λ</i>²", f"(1 + churn) <i>G</i>² and the schedule's own <i>G</i>²; churn = {s['churn']:g}"),

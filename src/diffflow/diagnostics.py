@@ -138,7 +138,12 @@ def gaussian_decay(sde: DiffFlow, steps: int = 400, substeps: int = 10) -> Decay
 
     def a(t: float) -> float:
         """f = a x."""
-        return 0.0 if sde.f is None else sde.f(zero + 1, t).flatten()[0].item()
+        if sde.f is None:
+            return 0.0
+        one, two = (sde.f(zero + v, t).flatten() for v in (1.0, 2.0))
+        if not (torch.allclose(2 * one, two) and torch.allclose(one, one[:1].expand_as(one))):
+            raise ValueError("closed forms want a drift f = a(t) x: use grid_decay or particle_decay")
+        return one[0].item()
 
     def rate(t: float, m: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
         mu, S = _moments(r(t))

@@ -9,8 +9,8 @@ by sigma_min it is, on average, a lower bound of the density of the data (`decod
 entropy of the noise cancel (theory.md 5.1). div v is the trace of the Jacobian: exactly (d reverse products), or as
 E[e^T J e] over random e (Hutchinson).
 
-Discrete data, integers in `levels` equal steps, have a probability and no density: it is the integral of the density
-over a cell, of which uniform dequantisation gives a lower bound (theory.md 5.3), told in bits per dimension.
+Discrete data have a probability and no density: it is the integral of the density over a cell, of which dequantisation
+gives a lower bound (theory.md 5.3), told in bits per dimension.
 
 Shapes: x (n, *shape) -> nats (n,).
 """
@@ -140,13 +140,23 @@ def log_prob(
 
     state = (x.detach(), x.new_zeros(k, len(x)))
     span = torch.tensor([0.0, 1.0], dtype=torch.float64, device=x.device)
-    solve: Callable = odeint
-    if steps is None:
-        xs, traces = solve(rhs, state, span, rtol=tol, atol=tol, method="dopri5")
-    elif steps >= 1:
-        xs, traces = solve(rhs, state, span, method="rk4", options={"step_size": 1 / steps})
-    else:
+    if steps is not None and steps < 1:
         raise ValueError(f"steps={steps}: at least one")
+    if not bool(x.isfinite().all()):
+        raise ValueError(f"{int((~x.flatten(1).isfinite().all(1)).sum())} of {len(x)} rows are not finite")
+    how = {"rtol": tol, "atol": tol, "method": "dopri5"}
+    if steps is not None:
+        how = {"method": "rk4", "options": {"step_size": 1 / steps}}
+    solve: Callable = odeint
+    try:
+        xs, traces = solve(rhs, state, span, **how)
+    except AssertionError as e:  # of the adaptive step, which fell to nothing
+        far = int(x.flatten(1).abs().amax(1).argmax())
+        raise ValueError(
+            f"the solver found no step small enough ({e}): the fields are not finite somewhere on the path. Row {far} "
+            f"of these lies farthest out, with a coordinate of size {x[far].abs().max().item():.3g}; leave such rows "
+            "out, or give steps="
+        ) from e
     each = traces[-1]  # int from data to prior of div v dt = -int_0^T div v
     prior = start.log_prob(xs[-1])
     if trace.averages:

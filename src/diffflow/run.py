@@ -31,13 +31,14 @@ from .noise import Noise
 from .sample import Grid, Step, Trajectory
 from .sde import DiffFlow
 from .solvers import Solver
-from .training.config import Dials, TrainConfig
+from .training.config import Dials, LikelihoodConfig, TrainConfig
 from .training.config.base import device_of
-from .training.folder import Folder, default_profiles, weights
+from .training.folder import Folder
 from .training.place import find_device
-from .training.select import chosen
+from .training.select import model
 
 Labels = int | Sequence[int] | Tensor | None
+EXACT = 16  # dimensions up to which likelihoods sum the divergence exactly
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -81,9 +82,9 @@ class Run:
     def transform(self) -> Transform:
         return Transform.from_meta(self.data)
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Data units to model units."""
-        return self.transform.encode(x)
+    def encode(self, x: Tensor, u: Tensor | None = None) -> Tensor:
+        """Data units to model units; u in [0, 1) where in their cells discrete values are put."""
+        return self.transform.encode(x, u)
 
     def decode(self, z: Tensor) -> Tensor:
         """Model units to images in [0, 1], clamped, or vectors in the data's units."""
@@ -101,7 +102,7 @@ class Run:
     def sde(
         self,
         gan: float | None = None,
-        churn: float = 0.0,
+        churn: float | None = None,
         guidance: float = 1.0,
         cond: Labels = None,
         steps: int | None = None,
@@ -109,6 +110,7 @@ class Run:
         """The equation at (gan, churn) of the spectrum, in model units, with its start, on the run's device.
 
         gan       weight of the log-ratio; None: the run's own, which is 0 without a discriminator
+        churn     stochasticity; None: 0, or what score and discriminator were trained for as one (LikelihoodConfig)
         guidance  1 is the law of the class itself, more sharpens it
         cond      class index, or one per particle; None: no class
         steps     of the solver to come, which a Diffusion-GAN's discriminator is told; None: the run's own
@@ -117,7 +119,9 @@ class Run:
         equation.
         """
         own = self.dials
-        dials = Dials(own.steps if steps is None else steps, own.gan if gan is None else gan, churn, guidance)
+        still = own.churn if isinstance(self.config, LikelihoodConfig) else 0.0
+        noise = still if churn is None else churn
+        dials = Dials(own.steps if steps is None else steps, own.gan if gan is None else gan, noise, guidance)
         sde = self.config.sde(self.players, self.data, dials)
         return sde if cond is None else sde.given(self._labels(cond, None))
 
@@ -237,21 +241,20 @@ class Run:
         sde = self.sde(churn=0.0 if churn is None else churn)
         parts: list[LogProb] = []
         for first in range(0, len(x), batch):
-            rows, own = x[first : first + batch], noise.shift(first)
+            rows, own = x[first : first + batch].cpu(), noise.shift(first)
             u, log_q = own.fork("cells").uniform(len(rows), self.shape), torch.zeros(len(rows))
             if dequantiser is not None:
                 with torch.no_grad():
                     u, log_q = (v.cpu() for v in dequantiser(self.encode(rows).to(self.device), u.to(self.device)))
             z = self.transform.encode(rows, u if self.discrete else None).to(self.device)
-            here = sde if labels is None else sde.given(labels[first : first + batch])
+            mine = None if labels is None else labels[first : first + batch]
+            at, extra = decoded(sde, z, own) if sde.on_schedule else (z, 0.0)
             if churn is None:
-                at, extra = decoded(here, z, own) if here.on_schedule else (z, 0.0)
-                how = Exact() if math.prod(self.shape) <= 16 else Hutchinson(probes, own)
-                got = log_prob(here, at, trace=how, steps=steps)
-                value, stderr, nfe = got.value + extra, got.stderr, got.nfe
+                how = Exact() if math.prod(self.shape) <= EXACT else Hutchinson(probes, own)
+                got = log_prob(sde, at, trace=how, cond=mine, steps=steps)
             else:
-                bound = elbo(here, z, rule=Stratified(times, own), reference=blended(here))
-                value, stderr, nfe = bound.value, bound.stderr, bound.nfe
+                got = elbo(sde, z, rule=Stratified(times, own), reference=blended(sde), cond=mine)
+            value, stderr, nfe = got.value + extra, got.stderr, got.nfe
             total = value.double().cpu() + self.transform.log_units(rows) - log_q
             parts.append(LogProb(total, stderr.double().cpu(), nfe))
         return LogProb(torch.cat([p.value for p in parts]), torch.cat([p.stderr for p in parts]), parts[0].nfe)
@@ -261,32 +264,29 @@ class Run:
         x: Tensor,
         steps: int = 500,
         noise: Noise = Noise(0),
+        churn: float | None = None,
         on_step: Callable[[int, float], None] | None = None,
     ) -> Dequantiser:
-        """A dequantiser trained on data x (n, *shape), as loaded, for this model (variational dequantisation).
+        """A dequantiser trained on data x (n, *shape), as loaded, for this model (variational dequantisation); `churn`
+        as for `log_likelihood`.
 
         Raises ValueError for data without discrete values, and for models without a score."""
         if not self.discrete:
             raise ValueError("variational dequantisation is for bytes and for columns with levels, and there are none")
-        sde, levels = self.sde(), self.transform.levels
-        score = sde.score
-        if score is None:
-            raise ValueError("variational dequantisation follows the score of the model, and this one has none")
+        sde, levels = self.sde(churn=0.0 if churn is None else churn), self.transform.levels
+        s = sde.schedule
+        if s is None or not sde.on_schedule:
+            raise ValueError("variational dequantisation follows the score of the particles, and this model has none")
+        sigma, scale = s.sigma(sde.horizon).item(), s.scale(sde.horizon).item()
+
+        def score(y: Tensor) -> Tensor:
+            return (sde.denoised(scale * y, sde.horizon) - y) / sigma**2
+
         mask = torch.tensor([bool(v) for v in levels]) if levels else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             q = Dequantiser(self.shape, mask).to(self.device)
-        s = sde.schedule
-        scale = 1.0 if s is None else s.scale(sde.horizon).item()
-        return fit(
-            q,
-            lambda y: scale * score(scale * y, sde.horizon),
-            self.transform.encode,
-            x,
-            steps,
-            noise=noise,
-            on_step=on_step,
-        )
+        return fit(q, score, self.transform.encode, x, steps, noise=noise, on_step=on_step)
 
     @property
     def discrete(self) -> bool:
@@ -306,21 +306,12 @@ def load(
 
     Raises RunError, ConfigError (a device that is not there, too) or CheckpointError with what is wrong.
     """
-    folder, place = Folder(Path(path)), find_device(device)
-    about, saved = folder.about(), folder.newest()
-    config = folder.config()
     if raw and sigma_rel is not None:
         raise ValueError(f"raw weights are not averaged: give raw or sigma_rel = {sigma_rel}, not both")
+    folder, place = Folder(Path(path)), find_device(device)
+    about, config = folder.about(), folder.config()
     modules = config.build(about["data"])
-    profiles = default_profiles(config)
-    if sigma_rel is not None:
-        profiles = dict.fromkeys(profiles, sigma_rel)
-    found, step = weights(folder, saved, None if raw else profiles), saved.state["step"]
-    if not raw and sigma_rel is None and (best := chosen(folder, step)) is not None:
-        step = best[0].step
-        for key, v in best[1].items():
-            name, k = key.split("/", 1)
-            found[name][k] = v
+    found, step = model(folder, raw, sigma_rel)
     for name, module in modules.items():
         module.load_state_dict(found[name])
         module.to(place).eval().requires_grad_(False)

@@ -52,7 +52,7 @@ def test_points(runs: Path, here: Path, capsys: pytest.CaptureFixture[str], more
     theirs = np.array([float(r["nats"]) for r in rows if r["source"] == "circles"])
     assert record["auc"] == pytest.approx((mine[:, None] > theirs).mean(), abs=1e-9)
     assert (here / "toy" / "likelihood.png").exists()
-    assert ("reverse SDE" in record["protocol"]["model"]) == bool(more)
+    assert ("reverse SDE" in record["model"]) == bool(more)
 
 
 def test_images_have_bits_and_extremes(runs: Path, here: Path) -> None:
@@ -76,11 +76,65 @@ def test_a_row_has_the_same_value_in_any_batch(runs: Path) -> None:
 def test_rows_of_a_table_are_scored_by_the_names_of_their_columns(table: Path, here: Path) -> None:
     shutil.copytree(table / "people", here / "people")
     Path("new.csv").write_text("pet,height,age,children\ndog,171.5,40,2\ncat,168,22,0\n")
-    assert main("likelihood people --data new.csv --split all -n 2".split()) == 0
+    assert main("likelihood people --data new.csv".split()) == 0
     swapped = {r["row"]: r["nats"] for r in scores(here / "people" / "likelihood.csv")}
     Path("same.csv").write_text("height,children,pet\n171.5,2,dog\n168,0,cat\n")
-    assert main("likelihood people --data same.csv --split all -n 2".split()) == 0
+    assert main("likelihood people --data same.csv".split()) == 0
     assert swapped == {r["row"]: r["nats"] for r in scores(here / "people" / "likelihood.csv")}
+
+
+def test_one_row_far_out_and_its_error(table: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(table / "people", here / "people")
+    Path("one.csv").write_text("height,children,pet\n171.5,2,dog\n")
+    assert main("likelihood people --data one.csv".split()) == 0
+    (source,) = json.loads((here / "people" / "likelihood.json").read_text())["sources"]
+    assert source["nats_stderr"] is None
+    Path("far.csv").write_text("height,children,pet\n1e30,2,dog\n170,1,cat\n")
+    assert main("likelihood people --data far.csv".split()) == 2
+    assert "leave such rows out" in " ".join(capsys.readouterr().err.split())
+
+
+def test_classes_are_matched_by_name(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder with one of the classes asks for that class, whatever its number is there."""
+    for folder, names in (("all", ("cat", "dog", "eel")), ("some", ("dog", "eel")), ("other", ("dog", "wolf"))):
+        for name in names:
+            (here / folder / name).mkdir(parents=True)
+            for k in range(20):
+                pixels = np.random.default_rng(k).integers(0, 256, (8, 8), dtype=np.uint8)
+                Image.fromarray(pixels).save(here / folder / name / f"{k}.png")
+    small = "--model.net.widths 8 8 --model.net.head 8 --model.net.layers 1 --fit.batch 8 --steps 3"
+    assert main(f"train all --preset mnist {small} --data.split all --out run".split()) == 0
+    for more in ("--bound --times 2", "--steps 1"):
+        assert main(f"likelihood run --data some --split all -n 6 --classes {more} --out some.csv".split()) == 0
+        run = df.load("run")
+        data = df.data.load("some", "all")
+        rows = torch.tensor([int(r["row"]) for r in scores(here / "some.csv")])
+        how = {"churn": 1.0, "times": 2} if "bound" in more else {"steps": 1}
+        noise = df.Noise(0).fork("likelihood")
+        own = run.log_likelihood(data.x[rows], data.y[rows] + 1, noise=noise, **how).value
+        given = torch.tensor([float(r["nats"]) for r in scores(here / "some.csv")])
+        torch.testing.assert_close(given.double(), own, rtol=1e-5, atol=1e-3)
+    assert main("likelihood run --data other --split all --classes".split()) == 2
+    assert "wolf" in capsys.readouterr().err
+
+
+def test_on_a_scaled_schedule_the_bound_is_one_of_the_data(here: Path) -> None:
+    """The bound of the joint model, of a net that says D = 0 at first, against the same model on EDM: scale is a change
+    of units and no more."""
+    values = []
+    for schedule in ("edm", "flow"):
+        Path("joint.yaml").write_text(
+            "{type: LikelihoodConfig, model: {net: {type: MLPConfig, width: 8, depth: 1}}, "
+            f"sampling: {{schedule: {schedule}, sigma_min: 0.05, sigma_max: 50.0}}, "
+            "fit: {steps: 1, minutes: null, batch: 8, tensorboard: false}, denoiser: {lr: 1.0e-9}, "
+            "discriminator: {lr: 1.0e-9}}"
+        )
+        assert main(f"train moons --config joint.yaml --out {schedule}".split()) == 0
+        run = df.load(schedule)
+        found = run.log_likelihood(df.data.load("moons", "test").x[:200], churn=1.0, times=64)
+        values.append((found.value.mean(), found.value.std() / 200**0.5))
+    (a, ea), (b, eb) = values
+    assert abs(a - b) < 4 * (ea**2 + eb**2) ** 0.5 + 0.02  # nets are told time in other units: nearly the same model
 
 
 def test_a_table_goes_all_the_way(table: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,15 +165,15 @@ def test_diagnose_holds_a_denoiser_against_a_linear_one(runs: Path, here: Path, 
     assert (here / run / "diagnose.png").exists()
 
 
-@pytest.mark.parametrize("preset", ["gan", "discriminator-flow", "diffusion-gan", "hinge"])
+@pytest.mark.parametrize("preset", ["gan", "discriminator-flow", "diffusion-gan", "ipm"])
 def test_diagnose_reads_the_odds_of_a_discriminator(here: Path, preset: str) -> None:
     assert main(f"train moons --preset {preset} --steps 2 --fit.batch 16 --out run".split()) == 0
     assert main("diagnose run -n 20 --levels 2".split()) == 0
     found = json.loads((here / "run" / "diagnose.json").read_text())["discriminator"]
     assert found
     for entry in found:
-        assert 0 <= entry["accuracy"] <= 1
-        assert ("gap" in entry) == (preset != "hinge")
+        assert ("accuracy" in entry) == (preset != "ipm")
+        assert ("gap" in entry) == (preset != "ipm")
         if "gap" in entry:
             assert sum(entry["count"]) == 40
             assert 0 <= entry["gap"] <= 1
@@ -129,7 +183,9 @@ def test_what_cannot_be_scored(runs: Path, table: Path, refused: Callable[..., s
     toy, people = runs / "toy", table / "people"
     assert "shape" in refused("likelihood", toy, "--data", "digits")
     assert "nowhere" in refused("likelihood", toy, "--data", "nowhere.csv")
-    assert "-n 1 " in refused("likelihood", toy, "-n", "1")
+    assert "--n 0 " in refused("likelihood", toy, "-n", "0")
+    assert "--steps 0 " in refused("likelihood", toy, "--steps", "0")
+    assert "nowhere" in refused("likelihood", toy, "--against", "nowhere.csv")
     assert "--classes" in refused("likelihood", toy, "--classes")
     assert "there are none" in refused("likelihood", toy, "--variational", "3")
     files = {

@@ -33,6 +33,15 @@ def test_a_value_spread_over_its_cell_is_read_back(v, u):
     assert cells.widths(x).sum() == pytest.approx((cells.edges[-1] - cells.edges[0]).item())
 
 
+def test_levels_that_float32_does_not_hold_are_known(tmp_path):
+    """9.4 as float32 is not 9.4: rows and levels are told by the same rounding."""
+    values = np.random.default_rng(0).choice([9.1, 9.4, 9.5, 100000.3], 200)
+    (tmp_path / "t.csv").write_text("\n".join(f"{v},{k + 0.5}" for k, v in enumerate(values)))
+    data = load(tmp_path / "t.csv", "all", columns=Columns(discrete="levels"))
+    z = data.encode(data.x, torch.rand(200, 2))
+    assert torch.equal(data.decode(z)[:, 0], data.x[:, 0])
+
+
 def test_the_density_of_spread_values_bounds_their_probability():
     """log P(v) >= E_u log p(x) + log width, an equality for a density that is flat on each cell."""
     v = (0.0, 1.0, 3.0, 3.5)
@@ -67,7 +76,7 @@ def test_units_turn_densities_of_model_units_into_probabilities(tmp_path):
     assert torch.equal(data.decode(data.encode(data.x, u))[:, 0], data.x[:, 0])
     meta = json.loads(json.dumps(data.meta()))
     assert Transform.from_meta(meta) == data.transform
-    with pytest.raises(ValueError, match=r"column 1 takes the levels 1, 2, .* and here 2.5"):
+    with pytest.raises(ValueError, match=r"column 'die' takes the levels 1, 2, .* and here 2.5"):
         data.encode(torch.tensor([[2.5, 170.0]]))
 
 
@@ -129,3 +138,35 @@ def test_few_values_are_each_met_ten_times(x, known):
     assert bool(discrete(np.array(x, float))) == (known and len(x) >= 20)
     with pytest.raises(ValueError, match="at least two rising"):
         Cells((1.0, 1.0))
+
+
+def test_other_rows_are_read_as_the_model_s(tmp_path):
+    """The columns of a transform by their names, also where the file has others, and where arrays have none."""
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    x[:, 1] = 2.0
+    np.save(tmp_path / "a.npy", x.astype(np.float32))
+    kept = load(tmp_path / "a.npy", "train", columns=Columns(constant="drop"))
+    assert kept.shape == (2,)
+    again = load(tmp_path / "a.npy", "all", like=kept.transform)
+    np.testing.assert_array_equal(again.x.numpy(), x[:, [0, 2]].astype(np.float32))
+    assert again.transform == kept.transform
+    (tmp_path / "b.csv").write_text("10,word,30,0\n11,more,31,0\n")
+    other = load(tmp_path / "b.csv", "all", like=kept.transform)
+    assert other.x.tolist() == [[10.0, 30.0], [11.0, 31.0]]
+    (tmp_path / "c.csv").write_text("30,10\n31,11\n")
+    with pytest.raises(DataError, match="lacks"):
+        load(tmp_path / "c.csv", "all", like=kept.transform)
+
+
+def test_names_of_columns_are_their_own(tmp_path):
+    (tmp_path / "t.csv").write_text("a,a,b\n1,2,3\n4,5,6\n")
+    with pytest.raises(DataError, match=r"one name(.|\n)*'a'"):
+        load(tmp_path / "t.csv", "all")
+
+
+def test_a_first_line_of_words_is_a_header_only_over_numbers(tmp_path):
+    rows = ["x,u", "y,v"] * 25
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    data = load(tmp_path / "t.csv", "all", columns=Columns(text="levels"))
+    assert len(data) == 50
+    assert data.transform.names == (("x", "y"), ("u", "v"))

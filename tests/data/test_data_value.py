@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from diffflow.data import DataError, Transform, load
-from diffflow.data.base import Raw, finish, holdout
+from diffflow.data.base import Raw
+from diffflow.data.finish import finish, holdout
 
 
 @settings(deadline=None)

@@ -119,6 +119,38 @@ def test_random_evaluation_is_unbiased_within_its_error():
     assert 0.6 < (error.square().mean() / got.stderr.square().mean()).sqrt() < 1.2
 
 
+def test_every_row_may_have_its_own_condition():
+    class Two:
+        """Two laws as one denoiser."""
+
+        cost, classes, spread = 1, 2, 1.0
+
+        def given(self, cond):
+            return Chosen(torch.as_tensor(cond))
+
+        def __call__(self, y, sigma):
+            raise AssertionError("which of the two?")
+
+    class Chosen:
+        cost, spread = 1, 1.0
+
+        def __init__(self, cond):
+            self.cond = cond
+
+        def __call__(self, y, sigma):
+            a, b = (df.Gaussian(torch.tensor([m], dtype=F64), 0.7).denoise(y, sigma) for m in (-1.0, 1.0))
+            return torch.where((self.cond == 0).reshape(-1, 1), a, b)
+
+    s = df.EDM(0.03, 20.0)
+    start = s.prior((1,), 0.0, 1.0).to(F64)
+    sde, cond = df.at(s, s.score(Two()), churn=1.0, start=start), torch.tensor([0, 1, 1, 0])
+    x = torch.tensor([[-1.0], [0.5], [1.0], [0.0]], dtype=F64)
+    whole = elbo(sde, x, rule=EXACT, cond=cond).value
+    for k in range(4):
+        torch.testing.assert_close(elbo(sde, x[k : k + 1], rule=EXACT, cond=cond[k]).value, whole[k : k + 1])
+    assert elbo(sde, x, rule=Stratified(4), cond=cond).nfe == 8  # eps and -eps at every level
+
+
 def test_more_paths_never_give_less_and_many_short_steps_give_the_bound():
     s = df.EDM(0.03, 20.0)
     sde = df.at(s, s.score(Q), churn=1.0)

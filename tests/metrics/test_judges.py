@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from diffflow.data import load
-from diffflow.data.base import Raw, finish
+from diffflow.data.base import Raw
+from diffflow.data.finish import finish
 from diffflow.laws import TOYS
 from diffflow.metrics import Classifier, LeNet5, accuracy, c2st, evaluate, fit_classifier, load_lenet
 from diffflow.noise import Noise

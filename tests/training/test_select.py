@@ -28,7 +28,7 @@ from diffflow.training.feed import Feed
 from diffflow.training.fit import train
 from diffflow.training.folder import Folder
 from diffflow.training.players import Training
-from diffflow.training.select import Choice, chosen, losses, part
+from diffflow.training.select import Choice, chosen, losses, part, start_weights
 
 FEW = ScoreConfig(
     DataConfig("few"),
@@ -105,6 +105,22 @@ def test_a_run_that_goes_on_chooses_again(run, data, tmp_path):
     assert df.load(path).step == 1040
     (path / "chosen.json").write_text("{")
     assert df.load(path).step == 1040
+
+
+def test_every_average_stays_while_rows_may_choose_it(run):
+    steps = sorted(int(p.stem) for p in (run / "ema").glob("*.safetensors"))
+    assert steps[0] <= 12  # in other runs those before the last sixteenth are dropped
+
+
+def test_a_run_starts_from_the_model_that_was_chosen(run):
+    own = df.load(run).players["denoiser"].state_dict()
+    for k, v in start_weights(run)["denoiser"].items():
+        torch.testing.assert_close(v, own[k], rtol=0, atol=0)
+
+
+def test_too_few_rows_are_refused_by_name(data):
+    with pytest.raises(ConfigError, match=r"fit\.holdout = 0\.4 keeps 4 of 10 rows"):
+        part(replace(data, x=data.x[:10]), 0.4)
 
 
 def test_games_have_no_best_average(tmp_path, data):

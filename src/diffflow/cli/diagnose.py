@@ -8,7 +8,7 @@ Beside the run: diagnose.json with the numbers and diagnose.png, the picture.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -24,8 +24,9 @@ from diffflow.cli import UsageError, parse
 from diffflow.cli.evaluate import HELD_OUT
 from diffflow.critic import GAMES, reliability
 from diffflow.data import Data
-from diffflow.denoiser import Denoiser
 from diffflow.metrics.base import pick
+from diffflow.training.config import LikelihoodConfig
+from diffflow.training.select import part
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,18 @@ class Diagnose:
         ask = replace(run.config.data, source=self.data or run.config.data.source)
         split, console = run.data["split"], Console(stderr=True)
         sets = {split: ask.load(split)}
-        if sets[split].fingerprint != run.data["fingerprint"]:
+        whole = sets[split]
+        if whole.fingerprint != run.data["fingerprint"]:
             raise UsageError(
                 f"{ask.source} is not the data that {self.run} was trained on (its content has another fingerprint). "
                 "Say where that data is with --data."
             )
+        sets[split], _ = part(whole, run.config.fit.holdout)
         if split in HELD_OUT:
             sets[HELD_OUT[split]] = ask.load(HELD_OUT[split])
         record: dict[str, Any] = {"run": str(run.path), "step": run.step, "examples": self.n, "seed": self.seed}
         with console.status("comparing the fields with what they should be"):
-            if isinstance(run.players.get("denoiser"), Denoiser) and "generator" not in run.players:
+            if "denoiser" in run.players and "generator" not in run.players:
                 record["denoiser"] = self.denoiser(run, sets)
             if "discriminator" in run.players and hasattr(run.config, "game"):  # else it plays none, and has no odds
                 record["discriminator"] = self.discriminator(run, next(reversed(sets.values())))
@@ -78,9 +81,9 @@ class Diagnose:
         console.print(f"numbers  {where}\npicture  {picture}", highlight=False, soft_wrap=True)
         return 0
 
-    def rows(self, run: df.Run, data: Data) -> tuple[Tensor, Tensor | None]:
+    def rows(self, run: df.Run, data: Data, n: int) -> tuple[Tensor, Tensor | None]:
         """Some examples in model units, spread over their cells, with their classes."""
-        rows = pick(torch.arange(len(data)), self.n, self.seed)
+        rows = pick(torch.arange(len(data)), n, self.seed)
         spread = run.config.data.dequantise or bool(run.transform.levels)
         u = df.Noise(self.seed).fork("cells").uniform(len(rows), run.shape) if spread else None
         x, y = data.batch(rows, u=u)
@@ -91,29 +94,40 @@ class Diagnose:
         ends = (torch.tensor(v, dtype=torch.float64).log().item() for v in (sampling.sigma_min, sampling.sigma_max))
         levels = torch.linspace(*ends, self.levels, dtype=torch.float64).exp()
         found: dict[str, Any] = {"levels": levels.tolist()}
-        train = next(iter(sets.values()))
-        many = train.encode(train.x[pick(torch.arange(len(train)), 5000, self.seed)])
+        many, _ = self.rows(run, next(iter(sets.values())), 5000)
         for name, data in sets.items():
-            x, y = self.rows(run, data)
-            got = calibration.denoising_errors(run.denoiser, x, levels, y, df.Noise(self.seed), many)
+            x, y = self.rows(run, data, self.n)
+            got = calibration.denoising_errors(denoiser(run), x, levels, y, df.Noise(self.seed), many)
             found |= {"linear": got.linear.tolist(), name: got.error.tolist(), f"{name}_stderr": got.stderr.tolist()}
         return found
 
     def discriminator(self, run: df.Run, data: Data) -> list[dict[str, Any]]:
         game = GAMES[getattr(run.config, "game").loss]  # noqa: B009 - families with a discriminator have one
-        x, y = self.rows(run, data)
+        x, y = self.rows(run, data, self.n)
         found = []
         for t, real, fake in calibration.logits_along(run, x, y, df.Noise(self.seed)):
-            entry: dict[str, Any] = {
-                "t": t,
-                "accuracy": ((real > 0).float().mean() + (fake < 0).float().mean()).item() / 2,
-            }
+            entry: dict[str, Any] = {"t": t}
+            if game.balanced:
+                entry["accuracy"] = ((real > 0).float().mean() + (fake < 0).float().mean()).item() / 2
             if game.log_ratio:
                 odds = reliability(real, fake)
                 entry |= {"gap": odds.gap.item()}
                 entry |= {k: getattr(odds, k).tolist() for k in ("predicted", "real", "count")}
             found.append(entry)
         return found
+
+
+def denoiser(run: df.Run) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """What plays the denoiser of a run: D, or the composite D* where a discriminator was trained as one with it."""
+    if not isinstance(run.config, LikelihoodConfig):
+        return run.denoiser
+    s = run.config.sampling.path
+
+    def composite(y: Tensor, sigma: Tensor, cond: Tensor | None) -> Tensor:
+        t = s.time(sigma)
+        return run.sde(cond=cond).denoised(s.scale(t).to(y) * y, t)
+
+    return composite
 
 
 def draw(record: Mapping[str, Any]):
@@ -168,7 +182,9 @@ def show(record: Mapping[str, Any]) -> None:
         for entry in found:
             t, gap = entry["t"], entry.get("gap")
             table.add_row(
-                "-" if t is None else f"{t:.2f}", f"{entry['accuracy']:.1%}", "-" if gap is None else f"{gap:.3f}"
+                "-" if t is None else f"{t:.2f}",
+                f"{entry['accuracy']:.1%}" if "accuracy" in entry else "-",
+                "-" if gap is None else f"{gap:.3f}",
             )
         console.print(table)
 

@@ -23,6 +23,8 @@ from diffflow.cli.sample import WRITERS, destination, drawable, known_suffixes, 
 from diffflow.metrics.base import pick
 from diffflow.training.place import find_device
 
+FLOWING = df.data.Columns(text="drop", constant="drop", discrete="keep")  # points of a cloud need no density
+
 
 @dataclass(frozen=True)
 class Flow:
@@ -63,7 +65,7 @@ class Flow:
     def main(self) -> int:
         known_suffixes(self.out, self.animate)
         self.check()
-        data = df.data.load(self.source)
+        data = df.data.load(self.source, columns=FLOWING)
         out = destination(self.out, self.source, data.kind, data.shape)
         if self.animate:
             drawable(self.animate, self.source, data.kind, data.shape)
@@ -82,6 +84,8 @@ class Flow:
             noise=df.Noise(self.seed),
         )
         console = Console(stderr=True)
+        for note in data.notes:
+            console.print(f"note: {note}", highlight=False, soft_wrap=True)
         console.print(f"{self.model}: {setting(ready.sde)}", highlight=False, soft_wrap=True)
         path = self.move(ready, console)
         x = data.decode(path.last).cpu()
@@ -92,7 +96,7 @@ class Flow:
         figures.save(out, WRITERS[out.suffix][1](x.numpy(), None, None, data.transform))
         if self.animate:
             figures.save(self.animate, film)
-        test = df.data.load(self.source, split="test")
+        test = df.data.load(self.source, split="test", columns=FLOWING)
         print(df.metrics.sliced_w2(x, data.x, test.x, seed=self.seed))
         print(f"{out}: {self.n} particles, {ready.steps} steps, {path.nfe} network evaluations each, seed {self.seed}")
         return 0

@@ -16,6 +16,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -28,9 +30,11 @@ from torch import Tensor
 import diffflow as df
 from diffflow import figures
 from diffflow.cli import UsageError, parse
+from diffflow.data import Data
 from diffflow.dequantise import Dequantiser
 from diffflow.metrics.base import pick
 from diffflow.report import plus_minus
+from diffflow.run import EXACT
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,12 @@ class Likelihood:
     """Run directory."""
     data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
     """What to score; default: the held-out split of the run's own data."""
-    split: str = "test"
-    """Which part of it: train, test or all."""
+    split: str | None = None
+    """Which part of it: train, test or all; default: all of a table that you name, test of everything else."""
     against: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
     """A second source to score, and to tell from the first by likelihood alone."""
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 100
-    """At most so many examples of each source."""
+    n: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
+    """At most so many examples of each source, at random; default: 100 images, 1000 vectors."""
     bound: bool = False
     """The bound of the reverse SDE instead of the likelihood of the ODE model."""
     churn: Annotated[float, tyro.conf.arg(metavar="X")] = 1.0
@@ -66,7 +70,8 @@ class Likelihood:
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Runge-Kutta steps of the solve, 4 evaluations each; default: 24 for images, adaptive for vectors."""
     probes: Annotated[int, tyro.conf.arg(metavar="K")] = 1
-    """Random probes of the divergence, for more than 16 dimensions; fewer dimensions are summed exactly."""
+    """Random probes of the divergence, for more than 16 dimensions; fewer dimensions are summed exactly. From 2 on,
+    every value has an error of its own; one is enough for means."""
     variational: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 0
     """Train for so many steps where in its cell a discrete value is best put (variational dequantisation): a tighter
     bound; 0: uniformly."""
@@ -82,90 +87,127 @@ class Likelihood:
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
-        if self.n < 2 or self.batch < 1 or self.probes < 1:
-            raise UsageError(f"-n {self.n} must be at least 2, --batch {self.batch} and --probes {self.probes} 1.")
-        run = df.load(self.run, device=self.device)
-        run.sde(churn=self.churn if self.bound else 0.0)  # a generator has none, and says so
-        console = Console(stderr=True)
-        q = self.dequantiser(run, console) if self.variational else None
+        for name in ("n", "batch", "probes", "times", "steps"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UsageError(f"--{name} {value} must be at least 1.")
+        run, console = df.load(self.run, device=self.device), Console(stderr=True)
+        run.sde(churn=self.noise)  # a generator has none, and says so
         sources = [s for s in (self.data or run.config.data.source, self.against) if s is not None]
-        found = [self.score(run, source, q, console) for source in sources]
+        chosen = [self.choose(run, s) for s in sources]  # all are looked at before the work begins
+        q = self.dequantiser(run, console) if self.variational else None
+        found = [self.score(run, s, q, console) for s in chosen]
         out = self.out or str(run.path / "likelihood.csv")
         figures.save(out, as_csv(found))
         figures.save(run.path / "likelihood.png", figures.png(histogram(found)))
         if run.transform.kind == "image":
             figures.save(run.path / "likelihood-extremes.png", figures.png(extremes(found)))
-        record = {
+        record: dict[str, Any] = {
             "run": str(run.path),
             "step": run.step,
-            "protocol": self.protocol(run),
+            "model": self.model(run),
+            "protocol": self.protocol(run, found[0].nfe),
             "sources": [f.record() for f in found],
         }
         if len(found) == 2:
             record["auc"] = auc(found[0].nats, found[1].nats)
         where = figures.save(run.path / "likelihood.json", json.dumps(record, indent=1).encode())
         show(found, record.get("auc"))
-        console.print(
-            f"{self.protocol(run)['model']}\nvalues   {out}\nprotocol {where}", highlight=False, soft_wrap=True
-        )
+        console.print(f"{record['model']}\nvalues   {out}\nprotocol {where}", highlight=False, soft_wrap=True)
         return 0
 
-    def protocol(self, run: df.Run) -> dict[str, Any]:
-        """What the numbers are, in words and settings."""
-        low = run.config.sampling.sigma_min if hasattr(run.config.sampling, "sigma_min") else 0.0
+    @property
+    def noise(self) -> float:
+        """The churn of the model that is asked."""
+        return self.churn if self.bound else 0.0
+
+    def grid(self, run: df.Run) -> int | None:
+        return self.steps or (24 if run.transform.kind == "image" else None)
+
+    def model(self, run: df.Run) -> str:
+        """What the numbers are, in words."""
+        low = getattr(run.config.sampling, "sigma_min", 0.0)
         model = (
-            f"lower bound of the reverse SDE with churn {self.churn:g}, {self.times} noise levels an example"
+            f"lower bound of the reverse SDE with churn {self.churn:g}, from {self.times} noise levels an example"
             if self.bound
             else "likelihood of the ODE model (the probability flow), not of the sampler with noise"
         )
+        return f"{model}; data at noise {low:g}, dequantised where discrete: a lower bound on average"
+
+    def protocol(self, run: df.Run, nfe: int) -> dict[str, Any]:
+        """The settings that the numbers belong to."""
+        exact = math.prod(run.shape) <= EXACT
+        how: dict[str, Any] = {"churn": self.churn, "noise_levels": self.times}
+        if not self.bound:
+            how = {"divergence": "exact" if exact else f"{self.probes} random probes, signs"}
+            how |= {"steps": steps} if (steps := self.grid(run)) else {"tolerance": 1e-5, "batch": self.batch}
         return {
-            "model": f"{model}; data at noise {low:g}, dequantised where discrete: a lower bound on average",
-            "examples": self.n,
-            "split": self.split,
-            "seed": self.seed,
+            **how,
+            "evaluations": nfe,
+            "dequantisation": (f"variational, {self.variational} steps" if self.variational else "uniform")
+            if run.discrete
+            else None,
             "conditional": self.classes,
-            "dequantisation": f"variational, {self.variational} steps" if self.variational else "uniform",
-            **(
-                {"churn": self.churn, "times": self.times}
-                if self.bound
-                else {"steps": self.steps, "probes": self.probes}
-            ),
+            "seed": self.seed,
+            "versions": {p: version(p) for p in ("diffflow", "torch", "torchdiffeq")},
         }
 
     def dequantiser(self, run: df.Run, console: Console) -> Dequantiser:
         """Trained on the data that the run was trained on."""
         data = run.config.data.load(like=run.transform)
         with bar("dequantiser", self.variational, console) as advance:
-            return run.dequantiser(data.x, self.variational, df.Noise(self.seed), lambda k, q: advance(1))
+            noise = df.Noise(self.seed)
+            return run.dequantiser(data.x, self.variational, noise, self.noise, lambda k, q: advance(1))
 
-    def score(self, run: df.Run, source: str, q: Dequantiser | None, console: Console) -> Scored:
-        data = replace(run.config.data, source=source).load(self.split, run.transform)
+    def choose(self, run: df.Run, source: str) -> Chosen:
+        """The examples of a source that are scored, in their order, checked against what the run knows."""
+        table = run.transform.kind == "vector" and source != run.config.data.source and Path(source).is_file()
+        split = self.split or ("all" if table else "test")
+        data = replace(run.config.data, source=source).load(split, run.transform)
         if data.kind != run.transform.kind or data.shape != run.shape:
             raise UsageError(
                 f"{source} holds {data.kind}s of shape {data.shape}, and {self.run} models {run.transform.kind}s of "
                 f"shape {run.shape}: give data of that shape."
             )
-        if self.classes and (data.y is None or not run.classes or len(data.classes or ()) > len(run.classes)):
-            raise UsageError(f"--classes needs classes of the model and of {source}: leave it out.")
-        rows = pick(torch.arange(len(data)), self.n, self.seed)
-        x, labels = data.x[rows], data.y[rows] if self.classes and data.y is not None else None
-        images = run.transform.kind == "image"
-        how = (
-            {"churn": self.churn, "times": self.times}
-            if self.bound
-            else {"steps": self.steps or (24 if images else None), "probes": self.probes}
-        )
+        n = self.n or (100 if data.kind == "image" else 1000)
+        rows, labels = pick(torch.arange(len(data)), n, self.seed).sort().values, None
+        if self.classes:
+            if data.y is None or not data.classes or not run.classes:
+                raise UsageError(f"--classes needs classes of the model and of {source}: leave it out.")
+            if strange := [c for c in data.classes if c not in run.classes]:
+                raise UsageError(
+                    f"--classes: {source} has {', '.join(strange[:5])}, and {self.run} knows "
+                    f"{', '.join(run.classes[:12])}: leave it out."
+                )
+            labels = torch.tensor([run.classes.index(c) for c in data.classes])[data.y[rows]]
+        run.encode(data.x[rows], torch.zeros(len(rows), *run.shape) if run.discrete else None)  # levels, too
+        return Chosen(data, split, rows, data.x[rows], labels)
+
+    def score(self, run: df.Run, chosen: Chosen, q: Dequantiser | None, console: Console) -> Scored:
+        how: dict[str, Any] = {"steps": self.grid(run), "probes": self.probes}
+        if self.bound:
+            how = {"churn": self.churn, "times": self.times}
         parts = []
-        with bar(f"likelihood of {data.name}", len(x), console) as advance:
-            for first in range(0, len(x), self.batch):
+        with bar(f"likelihood of {chosen.data.name}", len(chosen.x), console) as advance:
+            for first in range(0, len(chosen.x), self.batch):
                 part = slice(first, first + self.batch)
                 own = df.Noise(self.seed).fork("likelihood").shift(first)
-                own_labels = None if labels is None else labels[part]
+                labels = None if chosen.labels is None else chosen.labels[part]
                 more = {"noise": own, "batch": self.batch, "dequantiser": q}
-                parts.append(run.log_likelihood(x[part], own_labels, **more, **how))
-                advance(len(x[part]))
+                parts.append(run.log_likelihood(chosen.x[part], labels, **more, **how))
+                advance(len(chosen.x[part]))
         nats, stderr = (torch.cat([getattr(p, k) for p in parts]) for k in ("value", "stderr"))
-        return Scored(data.name, self.split, x, rows, nats, stderr, math.prod(run.shape), run.discrete)
+        return Scored(chosen, nats, stderr, math.prod(run.shape), run.discrete, max(p.nfe for p in parts))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Examples x (n, *shape) of a source, its rows (n,), their classes (n,) as the run numbers them, or None."""
+
+    data: Data
+    split: str
+    rows: Tensor
+    x: Tensor
+    labels: Tensor | None
 
 
 @contextmanager
@@ -179,42 +221,44 @@ def bar(what: str, total: int, console: Console) -> Iterator[Callable[[int], Non
 
 @dataclass(frozen=True)
 class Scored:
-    """A source with its values: x (n, *shape), rows (n,), nats (n,), stderr (n,) of each by chance."""
+    """A source with its values: nats (n,), stderr (n,) of each by chance (nan: unknown), evaluations of each."""
 
-    name: str
-    split: str
-    x: Tensor
-    rows: Tensor
+    chosen: Chosen
     nats: Tensor
     stderr: Tensor
     dims: int
     discrete: bool
+    nfe: int
+
+    @property
+    def name(self) -> str:
+        return self.chosen.data.name
 
     @property
     def bits(self) -> Tensor:
-        """Bits per dimension (n,)."""
-        return -self.nats / (self.dims * math.log(2))
+        """Bits per dimension (n,): these are probabilities already."""
+        return df.bits_per_dim(self.nats, self.dims, 1.0)
 
     def record(self) -> dict[str, Any]:
-        n = len(self.nats)
-        return {
-            "source": self.name,
-            "split": self.split,
-            "n": n,
-            "nats": self.nats.mean().item(),
-            "nats_stderr": self.nats.std().item() / math.sqrt(n),
-            "bits_per_dim": self.bits.mean().item(),
-            "bits_per_dim_stderr": self.bits.std().item() / math.sqrt(n),
-        }
+        c, n = self.chosen, len(self.nats)
+        found: dict[str, Any] = {"source": c.data.name, "split": c.split, "n": n, "of": len(c.data)}
+        found |= {"sha256": c.data.fingerprint}
+        for name, v in {"nats": self.nats, "bits_per_dim": self.bits if self.discrete else None}.items():
+            if v is not None:
+                found |= {name: v.mean().item(), f"{name}_stderr": v.std().item() / math.sqrt(n) if n > 1 else None}
+        return found
 
 
 def as_csv(found: Sequence[Scored]) -> bytes:
+    """One line an example; `row` counts from 0 within the split."""
     buffer = io.StringIO()
-    rows = csv.writer(buffer, lineterminator="\n")
-    rows.writerow(("source", "row", "nats", "stderr", "bits_per_dim"))
+    lines = csv.writer(buffer, lineterminator="\n")
+    lines.writerow(("source", "row", "nats", "stderr", "bits_per_dim"))
     for f in found:
-        for row, nats, err, bits in zip(*(t.tolist() for t in (f.rows, f.nats, f.stderr, f.bits)), strict=True):
-            rows.writerow((f.name, row, f"{nats:.7g}", f"{err:.3g}", f"{bits:.6g}"))
+        columns = (f.chosen.rows.tolist(), f.nats.tolist(), f.stderr.tolist(), f.bits.tolist())
+        for row, nats, err, bits in zip(*columns, strict=True):
+            known = "" if math.isnan(err) else f"{err:.3g}"
+            lines.writerow((f.name, row, f"{nats:.7g}", known, f"{bits:.6g}" if f.discrete else ""))
     return buffer.getvalue().encode()
 
 
@@ -226,7 +270,7 @@ def histogram(found: Sequence[Scored]):
     values = [f.bits if f.discrete else f.nats for f in found]
     low, high = min(v.min().item() for v in values), max(v.max().item() for v in values)
     for colour, f, v in zip(figures.COLOURS, found, values, strict=False):
-        ax.hist(v.numpy(), bins=40, range=(low, high), color=colour, alpha=0.55, label=f"{f.name} ({f.split})")
+        ax.hist(v.numpy(), bins=40, range=(low, high), color=colour, alpha=0.55, label=f"{f.name} ({f.chosen.split})")
     ax.set(xlabel="bits per dimension" if found[0].discrete else "nats", ylabel="examples")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)
@@ -239,7 +283,7 @@ def extremes(found: Sequence[Scored]):
     for f in found:
         order = f.nats.argsort(descending=True)
         k = min(10, len(order))
-        rows += [f.x[order[:k]], f.x[order[-k:].flip(0)]]
+        rows += [f.chosen.x[order[:k]], f.chosen.x[order[-k:].flip(0)]]
     return figures.grid(torch.cat(rows).float() / 255, columns=len(rows[0]))
 
 
@@ -254,7 +298,8 @@ def show(found: Sequence[Scored], chance: float | None) -> None:
     for f in found:
         r = f.record()
         bits = plus_minus(r["bits_per_dim"], r["bits_per_dim_stderr"]) if f.discrete else "-"
-        table.add_row(f.name, f.split, str(r["n"]), plus_minus(r["nats"], r["nats_stderr"]), bits)
+        count = str(r["n"]) if r["n"] == r["of"] else f"{r['n']} of {r['of']}"
+        table.add_row(f.name, f.chosen.split, count, plus_minus(r["nats"], r["nats_stderr"]), bits)
     Console().print(table)
     if chance is not None:
         Console().print(

@@ -258,7 +258,9 @@ def as_npz(x: np.ndarray, labels: Labels, classes: Classes, table: Table) -> byt
 
 
 def as_csv(x: np.ndarray, labels: Labels, classes: Classes, table: Table) -> bytes:
-    names = (table and table.columns) or tuple(f"x{k}" for k in range(x.shape[1]))
+    names = (table and table.columns) or ()
+    if all(name.isdecimal() for name in names):  # a header of numbers would be read as a row of them
+        names = tuple(f"x{k}" for k in range(x.shape[1]))
     words = (table and table.names) or ((),) * x.shape[1]
     buffer = io.StringIO()
     rows = csv.writer(buffer, lineterminator="\n")

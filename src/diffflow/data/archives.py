@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .base import DataError
+from .transform import DataError
 
 Entry = tuple[str, Callable[[], bytes]]
 

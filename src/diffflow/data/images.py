@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from .archives import LIMITS, Entry, Limits, open_zip
-from .base import DataError, Raw
+from .base import Raw
+from .transform import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # by content; others, such as EPS, start programs
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}

@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from .archives import Limits, open_zip, read_bytes
-from .base import DataError, Raw
+from .base import Raw
 from .images import FORMATS
+from .transform import DataError
 
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

@@ -16,10 +16,12 @@ import numpy as np
 import torch
 
 from .arrays import read_arrays
-from .base import Columns, Data, DataError, Raw, Transform, finish
+from .base import Data, Raw
+from .finish import Columns, finish
 from .images import read_folder, read_zip
 from .packed import is_idx, is_sheets, read_idx, read_sheets
 from .tables import read_table
+from .transform import DataError, Transform
 
 REFUSED = Columns()
 SPLITS = ("train", "test", "all")
@@ -59,7 +61,7 @@ def load(
         return _digits(split, flip) if name == "digits" else _toy(name, split, flip)
     if not name or not path.exists():
         raise _missing(path, name, [*TOYS, "digits"])
-    if like is not None and any(like.names):
+    if like is not None:  # words are looked up there, in its own columns only
         columns = replace(columns, text="levels")
     raw = _read(path, name, split, side, columns)
     return finish(raw, path.resolve().name, split, flip, columns=columns, like=like)

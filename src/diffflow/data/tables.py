@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from .archives import read_bytes
-from .base import LARGEST, DataError, Raw, name_of
+from .base import Raw
+from .transform import LARGEST, DataError, name_of
 
 
 def read_table(path: Path, text: str = "refuse") -> Raw:
@@ -38,11 +39,13 @@ def read_table(path: Path, text: str = "refuse") -> Raw:
         raise DataError(f"{source!r} holds no rows")
     width = len(rows[0][1])
     columns = tuple(str(k + 1) for k in range(width))
-    if not any(_number(cell) is not None for cell in rows[0][1]):
+    if len(rows) == 1 and not _numbers(rows[0][1]):
+        raise DataError(f"{source!r} holds a header and no rows")
+    if not _numbers(rows[0][1]) and any(_numbers(row) for _, row in rows):
         columns = tuple(cell or k for cell, k in zip(rows[0][1], columns, strict=True))
         rows = rows[1:]
-    if not rows:
-        raise DataError(f"{source!r} holds a header and no rows")
+    if twice := sorted({c for c in columns if columns.count(c) > 1}):
+        raise DataError(f"{source!r} has several columns of one name; rename them", [name_of(c) for c in twice])
     found = [(line, 0, f"row {line}: {len(row)} cells, not {width}") for line, row in rows if len(row) != width]
     whole = [(line, row) for line, row in rows if len(row) == width]
     words = [k for k in range(width) if whole and all(row[k] and _number(row[k]) is None for _, row in whole)]
@@ -74,6 +77,11 @@ def read_table(path: Path, text: str = "refuse") -> Raw:
         notes.append(f"left out: {', '.join(columns[k] for k in words)} (text)")
         x, columns, names = x[:, keep], tuple(columns[k] for k in keep), {}
     return Raw(x, notes=tuple(notes), columns=columns, names=names)
+
+
+def _numbers(row: list[str]) -> bool:
+    """Whether some cell is a number."""
+    return any(_number(cell) is not None for cell in row)
 
 
 def _some(words: list[str]) -> str:

@@ -36,11 +36,11 @@ from . import checkpoint
 from .config import ConfigError, FitConfig, TrainConfig, changed
 from .draw import counter, painter
 from .feed import Feed
-from .folder import Folder, RunError, environment, start_weights
+from .folder import Folder, RunError, environment
 from .place import OutOfMemory, Place, advice, find_place, out_of_memory, signals
 from .players import Outcome, Training
 from .record import Recorder
-from .select import choose, part
+from .select import choose, part, start_weights
 
 
 class NonFinite(RuntimeError):

@@ -94,13 +94,13 @@ class Folder:
 
     # -- averages ------------------------------------------------------------------------------------------------------
 
-    def snapshot(self, step: int, averages: Tensors, clocks: Mapping[str, int]) -> None:
-        """Keep the averages of this step, and drop those that no longer matter."""
+    def snapshot(self, step: int, averages: Tensors, clocks: Mapping[str, int], forget: bool = True) -> None:
+        """Keep the averages of this step, and drop those that no longer matter to later averages."""
         home = self.path / "ema"
         home.mkdir(exist_ok=True)
         content = averages | {f"{name}/clock": torch.tensor(clock) for name, clock in clocks.items()}
         checkpoint.replace_file(home / f"{step:08d}.safetensors", checkpoint.to_bytes(content))
-        for old in home.glob("*.safetensors"):
+        for old in home.glob("*.safetensors") if forget else ():
             if int(old.stem) < step / FORGET:
                 old.unlink()
 
@@ -142,15 +142,6 @@ def weights(folder: Folder, saved: Checkpoint, profiles: Mapping[str, float] | N
             total = sum(float(x) * w[k].double() for x, (_, w) in zip(parts, sources, strict=True))
             own[k] = torch.as_tensor(total).to(own[k].dtype)
     return players
-
-
-def start_weights(path: str | Path) -> dict[str, Tensors]:
-    """The default averaged weights of a finished or running run, by player, for a run that starts from it."""
-    folder = Folder(Path(path))
-    if not folder.path.is_dir():
-        raise RunError(f"--init-from {path}: there is no such run directory")
-    config = folder.config()
-    return weights(folder, folder.newest(), default_profiles(config))
 
 
 def default_profiles(config: TrainConfig) -> dict[str, float]:

@@ -81,9 +81,9 @@ class Recorder:
         self.recent += outcomes
         self.progress.update(self.bar, completed=training.step)
         if snapshot_due(training.step):
-            self.folder.snapshot(
-                training.step, training.averages(), {n: p.updates for n, p in training.players.items()}
-            )
+            clocks = {n: p.updates for n, p in training.players.items()}
+            # rows kept aside may choose any of them
+            self.folder.snapshot(training.step, training.averages(), clocks, forget=not self.config.holdout)
         if training.step % self.config.log_every == 0:
             self.log(training)
         now = time.monotonic()

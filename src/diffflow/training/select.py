@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import safetensors.torch
 import torch
 
 from ..data import Data
-from ..data.base import holdout
+from ..data.finish import holdout
 from ..noise import Noise
 from . import checkpoint
 from .checkpoint import Tensors
-from .config import FitConfig
+from .config import ConfigError, FitConfig
+from .draw import evaluating
 from .ema import put
 from .feed import Feed
-from .folder import Folder
+from .folder import Folder, RunError, default_profiles, weights
 from .players import Training
 
 SAMPLES = 4096  # draws of noise that a candidate is judged by, at least one of each row
@@ -45,8 +47,13 @@ def part(data: Data, share: float) -> tuple[Data, Data | None]:
     """What is learned from, and what is kept aside: a fixed random share of each class."""
     if not share:
         return data, None
-    y = None if data.y is None else data.y.numpy()
-    mask = torch.from_numpy(holdout(len(data), y, max(2, round(share * len(data)))))
+    y, count = None if data.y is None else data.y.numpy(), max(2, round(share * len(data)))
+    if len(data) - count < 10:
+        raise ConfigError(
+            f"fit.holdout = {share} keeps {count} of {len(data)} rows aside, and the rest are too few to learn from: "
+            "give more data, or leave it at 0"
+        )
+    mask = torch.from_numpy(holdout(len(data), y, count))
 
     def rows(which: torch.Tensor) -> Data:
         return replace(data, x=data.x[which], y=None if data.y is None else data.y[which])
@@ -61,19 +68,18 @@ def losses(training: Training, candidates: list[Tensors], feed: Feed, config: Fi
     own = {k: p.detach().clone() for k, p in player.module.named_parameters()}
     count = max(SAMPLES, len(feed.data))
     noise, found = Noise(config.seed).fork("aside"), []
-    player.module.eval()
     try:
-        for weights in candidates:
-            put(player.module, {k: v.to(own[k]) for k, v in weights.items()})
-            total = 0.0
-            for first in range(0, count, 256):
-                n = min(256, count - first)
-                (turn,) = training.objective.turns(feed(first, n), noise.shift(first))
-                total += turn.loss.double().sum().item()
-            found.append(total / count)
+        with evaluating([player.module]):
+            for weights in candidates:
+                put(player.module, {k: v.to(own[k]) for k, v in weights.items()})
+                total = 0.0
+                for first in range(0, count, 256):
+                    n = min(256, count - first)
+                    (turn,) = training.objective.turns(feed(first, n), noise.shift(first))
+                    total += turn.loss.double().sum().item()
+                found.append(total / count)
     finally:
         put(player.module, own)
-        player.module.train()
     return np.asarray(found)
 
 
@@ -106,3 +112,28 @@ def chosen(folder: Folder, step: int) -> tuple[Choice, Tensors] | None:
     except (OSError, ValueError, TypeError):
         return None
     return (choice, weights) if choice.of == step else None
+
+
+def model(folder: Folder, raw: bool = False, sigma_rel: float | None = None) -> tuple[dict[str, Tensors], int]:
+    """The weights of a run's players, and their step: those of its newest whole checkpoint, averaged as its settings
+    say; or the average that rows kept aside chose. `raw`: not averaged; `sigma_rel`: another width.
+
+    Raises RunError or CheckpointError where there is none."""
+    saved, profiles = folder.newest(), default_profiles(folder.config())
+    if sigma_rel is not None:
+        profiles = dict.fromkeys(profiles, sigma_rel)
+    found, step = weights(folder, saved, None if raw else profiles), saved.state["step"]
+    if not raw and sigma_rel is None and (best := chosen(folder, step)) is not None:
+        step = best[0].step
+        for key, v in best[1].items():
+            name, k = key.split("/", 1)
+            found[name][k] = v
+    return found, step
+
+
+def start_weights(path: str | Path) -> dict[str, Tensors]:
+    """The weights of a finished or running run, by player, for a run that starts from it."""
+    folder = Folder(Path(path))
+    if not folder.path.is_dir():
+        raise RunError(f"--init-from {path}: there is no such run directory")
+    return model(folder)[0]

@@ -1,0 +1,156 @@
+"""What units does the model see? An invertible map between those of the data and its own ("model units", z):
+
+    images   x uint8 (n, c, h, w)       z = x / 127.5 - 1          in [-1, 1]
+    vectors  x float32 (n, d)           z = (x - mean) / std       column by column, statistics of the training rows
+
+Discrete values (bytes, and columns of few levels) are spread over the cells that they stand for where a density is
+asked of them (cells.py), and read back from the cell that a sample falls into. The map is a value of its own, so that a
+run can decode its samples when the data are no longer there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .cells import Cells
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+class DataError(ValueError):
+    """Data that cannot be used. `problems` names every bad file, row or column, not just the first one."""
+
+    def __init__(self, message: str, problems: list[str] | tuple[str, ...] = (), show: int | None = None):
+        self.problems = tuple(problems)
+        shown = self.problems[:show]
+        more = [f"... and {len(self.problems) - len(shown)} more"] if len(shown) < len(self.problems) else []
+        super().__init__("\n  ".join([message, *shown, *more]))
+
+
+@dataclass(frozen=True)
+class Transform:
+    """The invertible map between the units of the data and the units of the model.
+
+    kind: "image" or "vector". shape: the event shape, (c, h, w) or (d,). mean, std: d numbers each, vectors only.
+    For tables, column by column: columns, their names; levels, the rising values that a discrete one takes, () where it
+    is continuous; names, the words that its levels 0, 1, ... stand for, () for numbers.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    levels: tuple[tuple[float, ...], ...] = ()
+    names: tuple[tuple[str, ...], ...] = ()
+    columns: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if self.kind not in ("image", "vector"):
+            raise DataError(f"kind is 'image' or 'vector', not {self.kind!r}")
+        if self.kind == "vector" and not (len(self.mean) == len(self.std) == self.shape[0]):
+            raise DataError(
+                f"{self.shape[0]} columns need as many means and stds, got {len(self.mean)}, {len(self.std)}"
+            )
+        for what in ("levels", "names", "columns"):
+            given = getattr(self, what)
+            if given and (self.kind != "vector" or len(given) != self.shape[0]):
+                raise DataError(f"{what} are for the columns of a table, {self.shape[0]} here, got {len(given)}")
+
+    @cached_property
+    def _cells(self) -> dict[int, Cells]:
+        """The cells of the discrete columns."""
+        return {k: Cells(levels) for k, levels in enumerate(self.levels) if levels}
+
+    def encode(self, x: Tensor, u: Tensor | None = None) -> Tensor:
+        """Data units to model units, float32, same shape (n, *shape).
+
+        u      uniform numbers in [0, 1) of that shape: where in their cells discrete values are put (bytes of images,
+               columns with levels); None: bytes in the middle, columns on their levels
+
+        Images may be uint8 in [0, 255] or floating point in [0, 1]. Raises ValueError for floats outside, for floats
+        where cells are asked for, and for values that are no level of their column.
+        """
+        if self.kind == "vector":
+            x = x.double()
+            if self._cells:
+                x = torch.stack(
+                    [self._column(x[:, k], k, None if u is None else u[:, k]) for k in range(x.shape[1])], 1
+                )
+            return ((x - self._row(self.mean, x)) / self._row(self.std, x)).float()
+        if u is not None:
+            if x.dtype != torch.uint8:
+                raise ValueError(f"only bytes stand for cells, and these images are {x.dtype}: give uint8")
+            return (x.float() + (u - 0.5)) / 127.5 - 1.0
+        if x.dtype == torch.uint8:
+            return x.float() / 127.5 - 1.0
+        if not x.is_floating_point():
+            raise ValueError(f"images are uint8 in [0, 255] or floating point in [0, 1], not {x.dtype}")
+        if x.numel() and not (x.min() >= 0 and x.max() <= 1):
+            raise ValueError(
+                f"float images live in [0, 1], these in [{x.min():.4g}, {x.max():.4g}]; use uint8 for 0..255"
+            )
+        return x.float() * 2.0 - 1.0
+
+    def _column(self, x: Tensor, k: int, u: Tensor | None) -> Tensor:
+        """Column k (n,), float64, spread over its cells if it has any."""
+        cells = self._cells.get(k)
+        if cells is None:
+            return x
+        wrong = ~cells.known(x)
+        if bool(wrong.any()):
+            name = name_of(self.columns[k]) if self.columns else str(k + 1)
+            known = ", ".join(f"{v:g}" for v in cells.levels[:8]) + (", ..." if len(cells.levels) > 8 else "")
+            raise ValueError(
+                f"column {name} takes the levels {known}, and here {x[wrong][0].item():g}: these are not the data that "
+                "the transform was made for"
+            )
+        return cells.spread(x, u)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Model units to what a user reads: images float in [0, 1], clamped (n, c, h, w); vectors in original units,
+        discrete columns on their levels."""
+        if self.kind == "vector":
+            x = z.double() * self._row(self.std, z) + self._row(self.mean, z)
+            for k, cells in self._cells.items():
+                x[:, k] = cells.snap(x[:, k])
+            return x.float()
+        return ((z.float() + 1.0) / 2.0).clamp(0.0, 1.0)
+
+    def log_units(self, x: Tensor) -> Tensor:
+        """What to add to the log-density of encode(x, u), in model units, for the log-probability of discrete
+        coordinates and the log-density of the others in data units: nats (n,) float64 (theory.md 5.3)."""
+        if self.kind == "image":
+            return torch.full((len(x),), math.prod(self.shape) * math.log(1 / 127.5), dtype=torch.float64)
+        total = -self._row(self.std, x).log().sum().expand(len(x))
+        for k, cells in self._cells.items():
+            total = total + cells.widths(x[:, k]).log()
+        return total
+
+    def to_meta(self) -> dict[str, Any]:
+        known = {"kind": self.kind, "shape": list(self.shape), "mean": list(self.mean), "std": list(self.std)}
+        lists = {"levels": [list(v) for v in self.levels], "names": [list(v) for v in self.names]}
+        return known | {k: v for k, v in (lists | {"columns": list(self.columns)}).items() if v}
+
+    @classmethod
+    def from_meta(cls, meta: dict[str, Any]) -> Transform:
+        """The inverse of to_meta; also accepts the whole of `Data.meta()`."""
+        m = meta.get("transform", meta)
+        levels, names = (tuple(tuple(v) for v in m.get(k, ())) for k in ("levels", "names"))
+        columns = tuple(m.get("columns", ()))
+        return cls(m["kind"], tuple(m["shape"]), tuple(m["mean"]), tuple(m["std"]), levels, names, columns)
+
+    @staticmethod
+    def _row(numbers: tuple[float, ...], like: Tensor) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.float64, device=like.device)
+
+
+def name_of(column: str) -> str:
+    """A column as messages call it: its number, or its name in quotes."""
+    return column if column.isdecimal() else repr(column)
