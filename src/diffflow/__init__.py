@@ -49,7 +49,7 @@ from .spectrum import (
 )
 
 if TYPE_CHECKING:
-    from . import data, flows, kernels, laws, metrics, models, recipes, solvers
+    from . import bounds, data, diagnostics, flows, kernels, laws, metrics, models, recipes, solvers
     from .bounds import Quadrature, Stratified, elbo
     from .critic import GAMES, CriticRatio, Discriminator, Game, Penalty
     from .denoiser import Denoiser

@@ -156,7 +156,9 @@ class Kernel:
 
     def place(self, tau: Tensor) -> tuple[Tensor, Tensor]:
         """t and |dt/dtau| at tau."""
-        t = self.s.time((self.low + (self.high - self.low) * tau).exp().clamp(self.s.sigma_min, self.s.sigma(0.0)))
+        t = self.s.time(
+            (self.low + (self.high - self.low) * tau).exp().clamp(self.s.sigma_min, self.s.sigma(0.0).item())
+        )
         return t, -(self.high - self.low) / self.s.log_sigma_rate(t)
 
     def variance(self, t: Time) -> Tensor:
@@ -292,8 +294,8 @@ def importance(
     sde = replace(sde if cond is None else sde.given(cond), tally=tally)
     if draws < 1 or steps < 1:
         raise ValueError(f"draws={draws} and steps={steps} must be at least 1")
-    d, ends = math.prod(x.shape[1:]), [math.log(s.sigma(t).item()) for t in (0.0, sde.horizon)]
-    levels = torch.linspace(*ends, steps + 1, dtype=torch.float64).exp().clamp(s.sigma_min, s.sigma(0.0).item())
+    d, (high, low) = math.prod(x.shape[1:]), (math.log(s.sigma(t).item()) for t in (0.0, sde.horizon))
+    levels = torch.linspace(high, low, steps + 1, dtype=torch.float64).exp().clamp(s.sigma_min, s.sigma(0.0).item())
     times = s.time(levels).tolist()
 
     def log_normal(y: Tensor, mean: Tensor, std: float) -> Tensor:

@@ -8,6 +8,7 @@ Beside the run: diagnose.json with the numbers and diagnose.png, the picture.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
@@ -91,8 +92,8 @@ class Diagnose:
 
     def denoiser(self, run: df.Run, sets: Mapping[str, Data]) -> dict[str, Any]:
         sampling: Any = run.config.sampling
-        ends = (torch.tensor(v, dtype=torch.float64).log().item() for v in (sampling.sigma_min, sampling.sigma_max))
-        levels = torch.linspace(*ends, self.levels, dtype=torch.float64).exp()
+        low, high = math.log(sampling.sigma_min), math.log(sampling.sigma_max)
+        levels = torch.linspace(low, high, self.levels, dtype=torch.float64).exp()
         found: dict[str, Any] = {"levels": levels.tolist()}
         many, _ = self.rows(run, next(iter(sets.values())), 5000)
         for name, data in sets.items():

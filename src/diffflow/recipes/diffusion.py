@@ -107,11 +107,11 @@ def table() -> ScoreConfig:
     Trained for likelihood, with sines for narrow columns and, since rows are few, weight decay and a tenth kept aside
     that decides which average becomes the model. The path ends at a noise of .03 of a standard deviation: finer than
     that, few rows teach a net nothing but themselves."""
-    levels = {"sigma_min": 0.03, "sigma_max": 20.0}
+    low, high = 0.03, 20.0
     return ScoreConfig(
         model=ModelConfig(MLPConfig(width=128, depth=3, octaves=(0, 1, 2, 3))),
-        loss=LikelihoodWeighting(**levels),
+        loss=LikelihoodWeighting(low, high),
         denoiser=PlayerConfig(lr=2e-3, weight_decay=0.3, decay=2000),
         fit=FitConfig(batch=256, minutes=3.0, holdout=0.1),
-        sampling=SamplingConfig(**levels),
+        sampling=SamplingConfig(sigma_min=low, sigma_max=high),
     )
