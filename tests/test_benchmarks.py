@@ -7,11 +7,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import bits
 import model_table
 import models as bench
+import tables
 from mnist import asked as asked_of_run
 
 from diffflow.models import MODELS
@@ -96,3 +100,42 @@ def test_the_aim_on_the_toy_wants_every_mode_at_every_seed() -> None:
     ):
         (line,) = [x for x in model_table.claim(cells) if x.startswith("| [IPM")]
         assert line.endswith(f"| {word} |")
+
+
+def test_a_table_is_the_same_for_every_model_and_in_units_of_its_training_rows(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, mask = rng.normal(5, 3, (300, 4)), np.zeros((300, 2))
+    mask[::10, 0] = mask[5::10, 1] = 1
+    for kind, values in {"data": x, "test_mask": mask}.items():
+        np.savetxt(tmp_path / f"t.{kind}.csv.gz", values, delimiter=",")
+    train, aside, test = tables.rows(tmp_path, "t", 0)
+    again = tables.rows(tmp_path, "t", 0)
+    assert all(torch.equal(a, b) for a, b in zip((train, aside, test), again, strict=True))
+    assert (len(train), len(aside), len(test)) == (243, 27, 30)
+    both = torch.cat([train, aside])
+    assert both.mean(0).abs().max() < 0.02  # the noise moves means by .05/sqrt(270)
+    assert (both.std(0) - 1).abs().max() < 0.02
+    clean = (x[mask[:, 0] == 1] - x[mask[:, 0] == 0].mean(0)) / x[mask[:, 0] == 0].std(0)
+    assert 0.04 < (test.numpy() - clean).std() < 0.06
+
+
+def test_a_model_is_level_with_the_best_within_its_standard_error() -> None:
+    cells = [
+        {"table": "wine", "model": m, "split": s, "nats": v + s, "stderr": 0.3, "samples": {}}
+        for m, v in {"gmm": -9.0, "nsf": -8.0, "diffusion": -8.2}.items()
+        for s in (0, 1, 2)
+    ]
+    found = tables.summary(cells)["wine"]
+    assert found["best"] == "nsf"
+    assert found["models"]["nsf"]["stderr"] == pytest.approx(0.3 / 3**0.5)
+    # .2 nats below the best is more than its .17; .1 is not
+    assert [found["models"][m]["level"] for m in ("gmm", "nsf", "diffusion")] == [False, True, False]
+    closer = tables.summary([{**c, "nats": c["nats"] + 0.1} if c["model"] == "diffusion" else c for c in cells])
+    assert closer["wine"]["models"]["diffusion"]["level"]
+
+
+def test_plain_pictures_pack_small() -> None:
+    plain = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
+    busy = torch.randint(0, 256, (1, 1, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    small, large = bits.packed(torch.cat([plain, busy]))
+    assert small < 1 < 8 < large < 9

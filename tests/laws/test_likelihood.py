@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import diffflow as df
+from diffflow.likelihood import decoded
 
 F64 = torch.float64
 Q = df.GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.5]], dtype=F64), [0.3, 0.2], [0.3, 0.7])
@@ -46,18 +47,52 @@ def test_mismatched_start_with_the_exact_ratio():
     assert (df.log_prob(sde, x).value - p(0.4).log_prob(x)).abs().max() < 1e-4
 
 
-def test_hutchinson_is_unbiased_within_its_error_bar():
+@pytest.mark.parametrize("gaussian", [False, True])
+def test_hutchinson_is_unbiased_within_its_error_bar(gaussian):
     s = df.EDM()
     q = df.GaussianMixture(torch.randn(3, 8, generator=torch.Generator().manual_seed(0), dtype=F64), 0.4)
     x = q.sample(64, df.Noise(0))
     exact = df.log_prob(df.probability_flow(s, s.score(q)), x).value
-    got = df.log_prob(df.probability_flow(s, s.score(q)), x, trace=df.Hutchinson(16, df.Noise(5)))
+    got = df.log_prob(df.probability_flow(s, s.score(q)), x, trace=df.Hutchinson(16, df.Noise(5), gaussian))
     z = (got.value - exact) / got.stderr
     assert (got.stderr > 0).all()
     assert abs(z.mean().item()) < 4.5 * z.std().item() / math.sqrt(64)  # unbiased
     assert (
         0.6 < z.square().mean().sqrt().item() < 1.9
     )  # and honest about its error (t-distribution with 15 degrees of freedom, 64 draws)
+
+
+def test_signs_vary_less_than_gaussians():
+    """Var e^T J e = 2 sum_(i != j) S_ij^2 for signs and 2 |S|^2 for Gaussians, S the symmetric part: for an isotropic
+    law, whose J is a multiple of one, signs make no error at all."""
+    s, q = df.EDM(), df.Gaussian(torch.linspace(-1, 1, 6, dtype=F64), 0.4)
+    sde, x = df.probability_flow(s, s.score(q)), q.sample(8, df.Noise(0))
+    signs, gaussians = (df.log_prob(sde, x, trace=df.Hutchinson(8, df.Noise(1), g)).stderr for g in (False, True))
+    assert signs.max() < 1e-6
+    assert gaussians.min() > 1e-2
+
+
+def test_a_fixed_grid_is_of_order_four():
+    """Errors of n and 2 n Runge-Kutta steps are 16 to 1, and a step costs four evaluations."""
+    s = df.EDM(0.05, 20.0)
+    q = df.Gaussian(torch.tensor([0.3, -0.2], dtype=F64), 0.7)
+    sde, x = df.probability_flow(s, s.score(q)), q.sample(10, df.Noise(0))
+    found = [df.log_prob(sde, x, steps=n) for n in (16, 32)]
+    assert [f.nfe for f in found] == [64, 128]
+    a, b = ((f.value - s.law(q, s.horizon).log_prob(x)).abs().mean().item() for f in found)
+    assert 12 < a / b < 20
+
+
+@pytest.mark.parametrize("s", [df.EDM(0.3), df.RectifiedFlow(0.3), df.VP(sigma_min=0.3)], ids=["EDM", "flow", "VP"])
+def test_at_data_noised_by_sigma_min_the_density_bounds_that_of_the_data(s):
+    """E log p_T(scale (x + sigma_min eps)) + d log scale <= E log q(x), with a gap that is seen at so much noise."""
+    x = Q.sample(20_000, df.Noise(2))
+    at, extra = decoded(df.probability_flow(s, s.score(Q)), x)
+    difference = s.law(Q, s.horizon).log_prob(at) + extra - Q.log_prob(x)
+    assert difference.mean() < -10 * difference.std() / math.sqrt(len(x))
+    fine = df.EDM(1e-3)
+    at, extra = decoded(df.probability_flow(fine, fine.score(Q)), x)
+    assert (fine.law(Q, fine.horizon).log_prob(at) + extra - Q.log_prob(x)).mean().abs() < 1e-3
 
 
 def test_an_event_shape_is_only_a_shape():
@@ -76,6 +111,11 @@ def test_what_has_no_likelihood_says_so():
     s = df.EDM()
     with pytest.raises(ValueError, match="start"):
         df.log_prob(df.probability_flow(s, s.score(lambda y, sigma: y)), torch.zeros(1, 2))
+    moving = df.probability_flow(s, s.score(Q))
+    with pytest.raises(ValueError, match="steps=0"):
+        df.log_prob(moving, torch.zeros(1, 2, dtype=F64), steps=0)
+    with pytest.raises(ValueError, match="1 of 2 rows are not finite"):
+        df.log_prob(moving, torch.tensor([[0.0, math.nan], [0.0, 1.0]], dtype=F64))
     cloud = df.static(None, df.KernelRatio(Q, 0.2), churn=0.0, horizon=1.0, start=Q)
     with pytest.raises(ValueError, match="particles themselves"):
         df.log_prob(cloud, torch.zeros(1, 2, dtype=F64))

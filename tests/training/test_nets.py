@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffflow.denoiser import Denoiser, quarter_log
-from diffflow.nets.mlp import MLP
+from diffflow.nets.mlp import MLP, sines
 from diffflow.nets.unet import UNet, frequency_shift, unet2d
 
 
@@ -86,6 +86,21 @@ def test_no_class_is_a_class_of_its_own(build):
             assert not torch.allclose(out[i], out[j])
     plain = build(0)
     assert plain(x, torch.zeros(4), None).shape == x.shape
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 6, 6)])
+def test_sines_of_octaves_stand_beside_x_and_repeat_by_octave(shape):
+    """Of period 2^(1-k) in every coordinate, and x itself first; a net made with them takes the same x."""
+    x = torch.rand(3, *shape, dtype=torch.float64)
+    seen, c = sines(x, (1, 3)), shape[0]
+    assert seen.shape == (3, 5 * c, *shape[1:])
+    torch.testing.assert_close(seen[:, :c], x)
+    moved = sines(x + 1.0, (1, 3))  # the period of k = 1, and four of k = 3
+    torch.testing.assert_close(moved[:, c:], seen[:, c:])
+    torch.testing.assert_close(sines(x + 0.25, (3,))[:, c:], sines(x, (3,))[:, c:])
+    assert not torch.allclose(sines(x + 0.25, (1,))[:, c:], sines(x, (1,))[:, c:])
+    net = MLP(5, width=8, depth=1, octaves=(1, 3)) if len(shape) == 1 else unet((2, 6, 6), octaves=(1, 3))
+    assert net(x.float(), torch.zeros(3)).shape == x.shape
 
 
 def test_mlp_reads_its_noise_level():
