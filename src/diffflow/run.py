@@ -206,7 +206,8 @@ class Run:
                 f"x has shape {tuple(x.shape)}: give (n, {', '.join(map(str, self.shape))}) in the data's units"
             )
         self._learned(None if cond is None else self._labels(cond, None), 1.0)
-        return log_prob(self.sde(cond=cond), self.encode(x).to(self.device), trace=Exact() if trace is None else trace)
+        sde = self.sde(churn=0.0, cond=cond)  # any churn has this likelihood, where it has one
+        return log_prob(sde, self.encode(x).to(self.device), trace=Exact() if trace is None else trace)
 
     def log_likelihood(
         self,

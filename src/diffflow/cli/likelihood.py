@@ -278,13 +278,16 @@ def histogram(found: Sequence[Scored]):
 
 
 def extremes(found: Sequence[Scored]):
-    """Of each source a row of the most likely images, and a row of the least likely ones."""
+    """Of each source a row of the most likely images, and a row of the least likely ones, with their bits."""
     rows = []
     for f in found:
         order = f.nats.argsort(descending=True)
         k = min(10, len(order))
-        rows += [f.chosen.x[order[:k]], f.chosen.x[order[-k:].flip(0)]]
-    return figures.grid(torch.cat(rows).float() / 255, columns=len(rows[0]))
+        for name, which in (("most likely", order[:k]), ("least likely", order[-k:].flip(0))):
+            bits = f.bits[which]
+            remark = f"{bits.min():.2f} to {bits.max():.2f} bits/dim"
+            rows.append(figures.DialRow(f"{f.name}: {name}", remark, f.chosen.x[which].float() / 255))
+    return figures.dial(rows)
 
 
 def auc(a: Tensor, b: Tensor) -> float:
