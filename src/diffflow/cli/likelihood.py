@@ -196,7 +196,8 @@ class Likelihood:
                 parts.append(run.log_likelihood(chosen.x[part], labels, **more, **how))
                 advance(len(chosen.x[part]))
         nats, stderr = (torch.cat([getattr(p, k) for p in parts]) for k in ("value", "stderr"))
-        return Scored(chosen, nats, stderr, math.prod(run.shape), run.discrete, max(p.nfe for p in parts))
+        discrete = run.transform.kind == "image" or (run.discrete and all(run.transform.levels))
+        return Scored(chosen, nats, stderr, math.prod(run.shape), discrete, max(p.nfe for p in parts))
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,8 @@ def bar(what: str, total: int, console: Console) -> Iterator[Callable[[int], Non
 
 @dataclass(frozen=True)
 class Scored:
-    """A source with its values: nats (n,), stderr (n,) of each by chance (nan: unknown), evaluations of each."""
+    """A source with its values: nats (n,), stderr (n,) of each by chance (nan: unknown), evaluations of each.
+    `discrete`: every coordinate has a probability, so that bits are meant."""
 
     chosen: Chosen
     nats: Tensor

@@ -163,7 +163,10 @@ def _table(raw: Raw, name: str, train: np.ndarray, choose: Columns, notes: list[
         raise DataError(
             f"{name!r} has columns that never change over its training rows; remove them, or leave them out with "
             "--data.constant drop",
-            [f"column {name_of(called[k])}: always {mean[k]:.6g}" for k in flat],
+            [
+                f"column {name_of(called[k])}: always {names[k][0] if names[k] else format(mean[k], '.6g')}"
+                for k in flat
+            ],
         )
     steps: dict[int, tuple[float, ...]] = {}
     for k in range(x.shape[1]):

@@ -67,9 +67,8 @@ def read_table(path: Path, text: str = "refuse") -> Raw:
                 x[i, k] = value
     if found:
         problems = [problem for *_, problem in sorted(found)]
-        choice = (
-            "; columns of text: --data.text levels models each word as a level, drop leaves them out" if words else ""
-        )
+        choice = "; columns of text: --data.text levels models each word as a level, drop leaves them out"
+        choice = choice if words and text == "refuse" else ""
         what = f"every cell must be a finite float32 number; remove, impute or recode{choice}"
         raise DataError(f"{source!r} has {len(problems)} bad rows, columns or cells ({what}):", problems, show=20)
     if words and text == "drop":
