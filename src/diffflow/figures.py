@@ -72,8 +72,15 @@ def scatter(points: Any, *, truth: Any = None):
     return fig
 
 
-def marginals(samples: Any, truth: Any, names: Sequence[str] = (), levels: Sequence[Sequence[float]] = ()):
-    """Histograms of at most 16 columns of samples (n, d) over those of true ones; columns with `levels` as bars."""
+def marginals(
+    samples: Any,
+    truth: Any,
+    names: Sequence[str] = (),
+    levels: Sequence[Sequence[float]] = (),
+    words: Sequence[Sequence[str]] = (),
+):
+    """Histograms of at most 16 columns of samples (n, d) over those of true ones; columns with `levels` as bars, with
+    the `words` that they stand for."""
     x, y = np.asarray(samples), np.asarray(truth)
     shown = min(16, x.shape[1])
     columns = min(4, shown)
@@ -93,10 +100,13 @@ def marginals(samples: Any, truth: Any, names: Sequence[str] = (), levels: Seque
             at = np.arange(len(levels[k]))
             counts = [np.histogram(v[:, k], edges)[0] / len(v) for v in (x, y)]
             ax.bar(at, counts[0], color=COLOURS[0], alpha=0.55)
-            ax.step(at, counts[1], where="mid", color=INK, linewidth=1)
+            ax.hlines(counts[1], at - 0.4, at + 0.4, color=INK, linewidth=1.2)
+            said = words[k] if k < len(words) and words[k] else [f"{v:g}" for v in levels[k]]
+            few = at if len(at) <= 6 else at[:: -(-len(at) // 6)]
+            ax.set_xticks(few, [str(said[i])[:10] for i in few])
         else:
             low, high = np.percentile(both, [0.2, 99.8])
-            bins = np.linspace(low, high, 41)
+            bins = np.linspace(low, high, int(np.clip(2 * len(y) ** 0.5, 10, 40)) + 1)
             ax.hist(x[:, k], bins, density=True, color=COLOURS[0], alpha=0.55)
             ax.hist(y[:, k], bins, density=True, color=INK, histtype="step", linewidth=1)
         ax.set_title(names[k] if k < len(names) else f"column {k + 1}", fontsize=9)
@@ -109,15 +119,15 @@ def marginals(samples: Any, truth: Any, names: Sequence[str] = (), levels: Seque
 def pairs(samples: Any, truth: Any, names: Sequence[str] = ()):
     """Every pair of the first 6 columns: samples (n, d) over true ones, at most 1000 of each."""
     x, y = np.asarray(samples)[:1000], np.asarray(truth)[:1000]
-    d = min(6, x.shape[1])
+    d, size = min(6, x.shape[1]), 2 if len(y) > 500 else 5
     fig = figure(1.5 * d, 1.5 * d)
     fig.set_layout_engine("constrained")
     for (i, j), ax in np.ndenumerate(fig.subplots(d - 1, d - 1, squeeze=False)):
         if j > i:
             ax.set_axis_off()
             continue
-        ax.scatter(y[:, j], y[:, i + 1], s=2, color=PALE, linewidths=0)
-        ax.scatter(x[:, j], x[:, i + 1], s=2, color=COLOURS[0], linewidths=0, alpha=0.6)
+        ax.scatter(y[:, j], y[:, i + 1], s=size, color="#9aa3af", linewidths=0)
+        ax.scatter(x[:, j], x[:, i + 1], s=size, color=COLOURS[0], linewidths=0, alpha=0.5)
         ax.set(xticks=[], yticks=[])
         ax.spines[["top", "right"]].set_visible(False)
         if j == 0:

@@ -191,8 +191,8 @@ def _samples(home: Path) -> str:
         pair = [_image(s.read_bytes(), f"Step {int(s.stem):,}.", "earlier samples") for s in early]
         parts.append(f'<div class="pair">{"".join(pair)}</div>')
     for name, caption in (
-        ("marginals.png", "Every column by itself: samples (filled) and held-out data (line)."),
-        ("pairs.png", "Pairs of columns: samples (blue) over held-out data (grey)."),
+        ("marginals.png", "Every column by itself: samples (filled) and real data (line)."),
+        ("pairs.png", "Pairs of columns: samples (blue) over real data (grey)."),
     ):
         if (home / name).exists():
             parts.append(_image((home / name).read_bytes(), caption, name.removesuffix(".png")))

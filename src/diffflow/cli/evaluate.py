@@ -99,8 +99,9 @@ class Evaluate:
             found = df.metrics.evaluate(torch.from_numpy(x), train, test, known, judge, seed=self.seed, card=card)
         where = figures.save(run.path / "evaluation.json", json.dumps(found.to_dict(), indent=1).encode())
         if train.kind == "vector" and train.law is None:
-            names, truth = train.transform.columns, (test or train).x.numpy()
-            columns = figures.marginals(x, truth, names, train.transform.levels)
+            t, truth = train.transform, torch.cat([train.x, *(() if test is None else (test.x,))]).numpy()
+            names = t.columns
+            columns = figures.marginals(x, truth, names, t.levels, t.names)
             figures.save(run.path / "marginals.png", figures.png(columns))
             if x.shape[1] > 1:
                 figures.save(run.path / "pairs.png", figures.png(figures.pairs(x, truth, names)))
