@@ -48,6 +48,7 @@ from torch import Tensor
 import diffflow as df
 from diffflow.training.config import replace
 from diffflow.training.fit import train as fit
+from diffflow.training.select import part
 
 TABLES = {"airfoil": 120.0, "energy": 120.0, "wine": 120.0, "protein": 240.0}  # seconds of each trained model
 MODELS = ("gmm", "maf", "nsf", "diffusion")
@@ -133,9 +134,10 @@ def diffusion(
         fit(config, path, data=data, console=Console(quiet=True))
         found.append((json.loads((path / "chosen.json").read_text())["loss"], decay, path))
     _, decay, path = min(found)
-    levels, run = {}, df.load(path)
-    for sigma in ENDS:  # the path may end at any noise: on the rows aside the density there is a choice, too
-        levels[sigma] = scored(ended(run, sigma), aside[:200]).mean().item()
+    levels, run, (_, kept) = {}, df.load(path), part(data, share)
+    assert kept is not None
+    for sigma in ENDS:  # the path may end at any noise: by the density there of the rows that the run kept aside
+        levels[sigma] = scored(ended(run, sigma), kept.x[:200]).mean().item()
     sigma = max(levels, key=lambda s: levels[s])
     run = ended(run, sigma)
     nats = scored(run, test)
