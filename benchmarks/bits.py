@@ -7,10 +7,11 @@
                 a compressor needs for the same images (PNG), whose share of the likelihood is the images' plainness and
                 not their origin, and the difference of the two (Serra et al. 2020)
 
-    python benchmarks/bits.py --runs runs/mnist-edm runs/mnist-ml --foreign runs/fashion --other path/to/mnist
+    python benchmarks/bits.py --runs runs/mnist-edm runs/mnist-likelihood
+    python benchmarks/bits.py --foreign runs/fashion-likelihood --other path/to/mnist
 
 The runs are made by `diffflow train path/to/mnist --preset mnist --config benchmarks/bits.yaml --steps 9000` (and the
-loss of the preset for the first). The result goes to --out, pictures beside it.
+loss of the preset for the first).
 """
 
 from __future__ import annotations
@@ -68,6 +69,28 @@ def measure(run: df.Run, x: Tensor, train: Tensor, steps: int, fit: int, say: Co
     return found
 
 
+def likelihoods(paths: list[Path], n: int, steps: int, fit: int) -> dict[str, Any]:
+    """Every run on the same images of its test set, and the differences from the first run."""
+    say, found, record = Console(stderr=True), {}, {}
+    for path in paths:
+        run = df.load(path)
+        data, train = run.config.data.load("test"), run.config.data.load()
+        x = images(data, n)
+        found[path.name] = measure(run, x, train.x, steps, fit, say)
+        fine = run.log_likelihood(x[:50], noise=df.Noise(0).fork("ode"), steps=2 * steps).value
+        off = (bits(fine, math.prod(run.shape)) - found[path.name]["ode"][:50]).abs().mean().item()
+        record[path.name] = {
+            "data": f"{data.name}, {len(x)} of its test images",
+            "loss": vars(run.config.loss) | {"type": type(run.config.loss).__name__},
+            "step": run.step,
+            "bits_per_dim": {k: mean(v) for k, v in found[path.name].items()},
+            "solver_error": off,
+        }
+    first, *others = found
+    less = {f"{b} - {first}": {k: mean(found[b][k] - found[first][k]) for k in found[first]} for b in others}
+    return {"runs": record, "differences": less}
+
+
 def packed(x: Tensor) -> Tensor:
     """Bits per dimension of a PNG file of each image (n, 1, h, w), header and all."""
     sizes = []
@@ -103,7 +126,7 @@ def foreign(run: df.Run, other: str, n: int, steps: int, out: Path) -> dict[str,
     fig.axes[0].legend(frameon=False, fontsize=8)
     record["black"] = {k: (x == 0).double().mean().item() for k, x in sets.items()}
     record["correlation"] = {k: torch.corrcoef(torch.stack([model[k], png[k]]))[0, 1].item() for k in sets}
-    figures.save(out.with_name(f"{out.stem}-foreign.png"), figures.png(fig))
+    figures.save(out.with_suffix(".png"), figures.png(fig))
     return record
 
 
@@ -115,46 +138,28 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=500, help="test images")
     parser.add_argument("--steps", type=int, default=24, help="Runge-Kutta steps of the solve")
     parser.add_argument("--fit", type=int, default=500, help="steps of training of the dequantiser")
-    parser.add_argument("--out", type=Path, default=Path("results/bits.json"))
+    parser.add_argument("--out", type=Path, help="default: results/bits.json, results/foreign.json")
     args = parser.parse_args()
-    say, record = Console(stderr=True), {}
-    if args.out.exists():  # the parts can be measured one after the other
-        record = json.loads(args.out.read_text())
-    if args.runs:
-        found = {}
-        for path in args.runs:
-            run = df.load(path)
-            data, train = run.config.data.load("test"), run.config.data.load()
-            x = images(data, args.n)
-            found[path.name] = measure(run, x, train.x, args.steps, args.fit, say)
-            fine = run.log_likelihood(x[:50], noise=df.Noise(0).fork("ode"), steps=2 * args.steps).value
-            off = (bits(fine, math.prod(run.shape)) - found[path.name]["ode"][:50]).abs().mean().item()
-            loss = vars(run.config.loss) | {"type": type(run.config.loss).__name__}
-            record.setdefault("runs", {})[path.name] = {
-                "data": f"{data.name}, {len(x)} of its test images",
-                "loss": loss,
-                "step": run.step,
-                "bits_per_dim": {k: mean(v) for k, v in found[path.name].items()},
-                "solver_error": off,
-            }
-        first, *others = found
-        record["differences"] = {
-            f"{name} - {first}": {k: mean(found[name][k] - found[first][k]) for k in found[first]} for name in others
-        }
-    if args.foreign:
-        record["foreign"] = foreign(df.load(args.foreign), args.other, args.n, args.steps, args.out)
-    record |= {
+    if bool(args.runs) == bool(args.foreign):
+        parser.error("either --runs or --foreign, one part at a time")
+    out = args.out or Path("results") / ("bits.json" if args.runs else "foreign.json")
+    record: dict[str, Any] = {
         "command": " ".join(["python", "benchmarks/bits.py", *sys.argv[1:]]),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in ("diffflow", "torch")},
     }
-    figures.save(args.out, json.dumps(record, indent=1).encode())
+    if args.foreign:
+        record |= foreign(df.load(args.foreign), args.other, args.n, args.steps, out)
+    else:
+        record |= likelihoods(args.runs, args.n, args.steps, args.fit)
+    figures.save(out, json.dumps(record, indent=1).encode())
+    if args.foreign:
+        print(json.dumps(record, indent=1))
+        return
     table = Table("run", "ode", "bound", "ode, variational", "bound, variational", box=None, padding=(0, 2, 0, 0))
-    for name, entry in record.get("runs", {}).items():
+    for name, entry in record["runs"].items():
         cells = (entry["bits_per_dim"][c.header] for c in table.columns[1:])
         table.add_row(name, *(f"{c['value']:.3f} ± {c['stderr']:.3f}" for c in cells))
     Console().print(table)
-    if "foreign" in record:
-        print(json.dumps(record["foreign"], indent=1))
 
 
 if __name__ == "__main__":

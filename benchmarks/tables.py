@@ -3,23 +3,24 @@
 UCI tables with fixed splits (airfoil, energy, protein, wine; folder --data with NAME.data.csv.gz and
 NAME.test_mask.csv.gz). Columns are standardised by the training rows; since many are discrete and some rows are
 duplicated, where any density is unbounded, all rows get one fixed draw of N(0, .05^2) in these units, the same for
-every model. A tenth of the training rows (at most 2000) decides on settings and early stopping, for every model;
-at most 2000 test rows are scored.
+every model. A tenth of the training rows (at most 2000), the same for every model, decides on settings and early
+stopping; at most 2000 test rows are scored, once, at the end.
 
     diffusion   the preset `table` of this package; likelihood by the probability flow, exact trace, at the noise where
-                the path ends: .03 to .1, by the validation rows
+                the path ends: .03 to .1
     nsf, maf    zuko's neural spline flow and masked autoregressive flow, 5 transforms of 2 x 128 hidden units
-    gmm         Gaussian mixtures with full covariances (scikit-learn), 1 to 128 components
+    gmm         Gaussian mixtures with full covariances (scikit-learn), 1 to 256 components
 
-Each trained model gets the same wall time on one thread, half of it for each of two weight decays (.05 and .3 for the
-diffusion, .15 and .5 for the flows); the mixture as much as it needs, at most that. Samples of the diffusion model
-are compared with real rows: a classifier's accuracy in telling them apart (1/2 is perfect), the root mean square of
-the columns' W2, and the median distance to the closest training row over that of test rows, each beside its floor,
-real rows against real rows.
+Each trained model gets the same wall time on one thread for training and choosing, evenly for every weight decay: .05
+and .3 for the diffusion, .15, .5 and 2 for the flows. The mixture gets as much as it needs; no larger one is begun
+after that time. Samples of the diffusion model are compared with real rows: a classifier's accuracy in telling them
+apart (1/2 is perfect), the root mean square of the columns' W2, and the median distance to the closest training row
+over that of test rows, each beside its floor, real rows against real rows.
 
-A cell is one (table, split, model), a JSON file under --cells; finished cells are skipped.
+A cell is one (table, split, model), a JSON file under --cells; cells that were finished with these settings are
+skipped.
 
-    python benchmarks/tables.py --data path/to/uci --out results/tables.json           (about two hours on one core)
+    python benchmarks/tables.py --data path/to/uci --workers 2 --out results/tables.json        (45 minutes, two cores)
     python benchmarks/tables.py --data path/to/uci --quick --out build/tables.json     (minutes; numbers mean nothing)
 """
 
@@ -35,6 +36,7 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,13 +48,14 @@ from rich.table import Table
 from torch import Tensor
 
 import diffflow as df
+from diffflow.data.finish import holdout
 from diffflow.training.config import replace
 from diffflow.training.fit import train as fit
 from diffflow.training.select import part
 
-TABLES = {"airfoil": 120.0, "energy": 120.0, "wine": 120.0, "protein": 240.0}  # seconds of each trained model
+TABLES = {"airfoil": 100.0, "energy": 100.0, "wine": 100.0, "protein": 120.0}  # seconds of each trained model
 MODELS = ("gmm", "maf", "nsf", "diffusion")
-DECAYS = {"diffusion": (0.05, 0.3), "nsf": (0.15, 0.5), "maf": (0.15, 0.5)}
+DECAYS = {"diffusion": (0.05, 0.3), "nsf": (0.15, 0.5, 2.0), "maf": (0.15, 0.5, 2.0), "gmm": ()}
 NOISE = 0.05
 ENDS = (0.03, 0.04, 0.05, 0.065, 0.08, 0.1)
 
@@ -68,11 +71,14 @@ def rows(home: Path, name: str, split: int) -> tuple[Tensor, Tensor, Tensor]:
     return tuple(torch.from_numpy(v).float() for v in (train[order[k:]], train[order[:k]], x[test][:2000]))  # type: ignore
 
 
-def mixture(train: Tensor, aside: Tensor, test: Tensor, seconds: float) -> tuple[Tensor, dict[str, Any]]:
+Scored = tuple[Callable[[Tensor], Tensor], dict[str, Any]]  # rows (n, d) -> log-density (n,), and what was chosen
+
+
+def mixture(train: Tensor, aside: Tensor, seconds: float) -> Scored:
     from sklearn.mixture import GaussianMixture
 
     best, begun = None, time.perf_counter()
-    for k in (1, 2, 3, 5, 8, 12, 16, 24, 32, 48, 64, 96, 128):
+    for k in (1, 2, 3, 5, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256):
         if 3 * k > len(train) or time.perf_counter() - begun > seconds:
             break
         for floor in (1e-3, 3e-4):
@@ -81,16 +87,18 @@ def mixture(train: Tensor, aside: Tensor, test: Tensor, seconds: float) -> tuple
             if best is None or value > best[0]:
                 best = value, law, {"components": k, "floor": floor, "validation": value}
     assert best is not None
-    return torch.from_numpy(best[1].score_samples(test.numpy())), best[2]
+    law, about = best[1:]
+    return lambda x: torch.from_numpy(law.score_samples(x.numpy())), about
 
 
-def flow(kind: str, train: Tensor, aside: Tensor, test: Tensor, seconds: float) -> tuple[Tensor, dict[str, Any]]:
+def flow(kind: str, train: Tensor, aside: Tensor, seconds: float) -> Scored:
     import zuko
 
     make, best, decays = {"nsf": zuko.flows.NSF, "maf": zuko.flows.MAF}[kind], None, DECAYS[kind]
     for decay in decays:
         torch.manual_seed(0)
-        model, begun, step = make(train.shape[1], transforms=5, hidden_features=(128, 128)), time.perf_counter(), 0
+        begun, step = time.perf_counter(), 0
+        model = make(train.shape[1], transforms=5, hidden_features=(128, 128))
         optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=decay)
         while time.perf_counter() - begun < seconds / len(decays):
             loss = -model().log_prob(train[torch.randint(len(train), (256,))]).mean()
@@ -99,31 +107,42 @@ def flow(kind: str, train: Tensor, aside: Tensor, test: Tensor, seconds: float) 
             torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
             step += 1
-            if step % 50 == 0:
+            if step % 50 == 0 or step == 1:
                 with torch.no_grad():
                     value = model().log_prob(aside).mean().item()
                 if best is None or value > best[0]:
-                    with torch.no_grad():
-                        best = value, model().log_prob(test), {"decay": decay, "step": step, "validation": value}
+                    weights = {k: v.clone() for k, v in model.state_dict().items()}
+                    best = value, weights, {"decay": decay, "step": step, "validation": value}
     assert best is not None
-    return best[1].double(), best[2]
+    model.load_state_dict(best[1])
+
+    @torch.no_grad()
+    def score(x: Tensor) -> Tensor:
+        return model().log_prob(x).double()
+
+    return score, best[2]
 
 
-def diffusion(
-    home: Path, train: Tensor, aside: Tensor, test: Tensor, seconds: float
-) -> tuple[Tensor, dict[str, Any], dict[str, Any]]:
-    """Two trainings by the package's own loop; the one with the least loss on the rows aside is scored."""
-    both = torch.cat([train, aside])
+def diffusion(home: Path, train: Tensor, aside: Tensor, seconds: float) -> tuple[Scored, df.Run]:
+    """A training by the package's own loop for every decay; the one with the least loss on the rows aside is it."""
+    both, mask = (
+        torch.empty(len(train) + len(aside), train.shape[1]),
+        holdout(len(train) + len(aside), None, len(aside)),
+    )
+    both[mask], both[~mask] = aside, train  # where `fit.holdout` will look for them
     np.savetxt(home / "rows.csv", both.numpy(), delimiter=",", fmt="%.9g")
     data = df.data.load(home / "rows.csv", "all", columns=df.data.Columns(discrete="keep"))
     share, found, decays = len(aside) / len(both), [], DECAYS["diffusion"]
+    kept = part(data, share)[1]
+    assert kept is not None
+    assert torch.equal(kept.x, aside)
     for decay in decays:
         config = replace(
             df.recipes.recipe("table").config,
             {
                 "data.source": str(home / "rows.csv"),
                 "denoiser.weight_decay": decay,
-                "fit.minutes": 0.94 * seconds / len(decays) / 60,  # the rest is for choices
+                "fit.minutes": 0.8 * seconds / len(decays) / 60,  # the rest is for choices
                 "fit.holdout": share,
                 "fit.tensorboard": False,
                 "fit.sample_minutes": 1e4,
@@ -134,26 +153,21 @@ def diffusion(
         fit(config, path, data=data, console=Console(quiet=True))
         found.append((json.loads((path / "chosen.json").read_text())["loss"], decay, path))
     _, decay, path = min(found)
-    levels, run, (_, kept) = {}, df.load(path), part(data, share)
-    assert kept is not None
-    for sigma in ENDS:  # the path may end at any noise: by the density there of the rows that the run kept aside
-        levels[sigma] = scored(ended(run, sigma), kept.x[:200]).mean().item()
+    levels, run = {}, df.load(path)
+    for sigma in ENDS:  # the path may end at any noise
+        levels[sigma] = density(ended(run, sigma), aside[:100]).mean().item()
     sigma = max(levels, key=lambda s: levels[s])
+    about = {"decay": decay, "sigma_min": sigma, "validation": levels, "step": run.step}
     run = ended(run, sigma)
-    nats = scored(run, test)
-    real, other = both[: len(both) // 2], both[len(both) // 2 :]
-    x = run.sample(min(2000, len(both) // 2)).last
-    told = df.metrics.c2st(x, real, other)
-    columns = df.metrics.marginal_w2(x, real, other)
-    nearest = df.metrics.nearest(x, both, test)
-    about = {
-        "decay": decay,
-        "sigma_min": sigma,
-        "validation": levels,
-        "step": run.step,
-        "parameters": sum(p.numel() for p in run.denoiser.parameters()),
-    }
-    return nats, about, {m.name: m.to_dict() for m in (told, columns, *nearest)}
+    return (lambda x: density(run, x), about | {"parameters": sum(p.numel() for p in run.denoiser.parameters())}), run
+
+
+def compared(run: df.Run, train: Tensor, test: Tensor) -> dict[str, Any]:
+    """Samples beside real rows."""
+    real, other = train[: len(train) // 2], train[len(train) // 2 :]
+    x = run.sample(min(2000, len(real))).last
+    found = (df.metrics.c2st(x, real, other), df.metrics.marginal_w2(x, real, other))
+    return {m.name: m.to_dict() for m in (*found, *df.metrics.nearest(x, train, test))}
 
 
 def ended(run: df.Run, sigma: float) -> df.Run:
@@ -161,43 +175,47 @@ def ended(run: df.Run, sigma: float) -> df.Run:
     return dataclasses.replace(run, config=replace(run.config, {"sampling.sigma_min": sigma}))
 
 
-def scored(run: df.Run, x: Tensor) -> Tensor:
+def density(run: df.Run, x: Tensor) -> Tensor:
     """Log-density of rows in the units of their file, at the noise where the path ends (n,)."""
     return torch.cat([run.log_prob(part).value.double() for part in x.split(500)]) + run.transform.log_units(x)
 
 
 def cell(task: tuple[str, int, str, float, str, str]) -> None:
-    """One measurement, written to its file."""
+    """One measurement, written to its file, unless that was done with these settings."""
     name, split, model, seconds, data, cells = task
     torch.set_num_threads(1)
     where = Path(cells) / f"{name}-{split}-{model}.json"
-    if where.exists():
+    settings = {"seconds": seconds, "decays": DECAYS[model], "ends": ENDS if model == "diffusion" else ()}
+    settings = json.loads(json.dumps(settings))
+    if where.exists() and json.loads(where.read_text())["settings"] == settings:
         return
     train, aside, test = rows(Path(data), name, split)
-    begun, extra = time.perf_counter(), {}
+    begun, run = time.perf_counter(), None
     if model == "gmm":
-        nats, about = mixture(train, aside, test, seconds)
+        score, about = mixture(train, aside, seconds)
     elif model == "diffusion":
         home = Path(cells) / f"{name}-{split}"
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir(parents=True)
-        nats, about, extra = diffusion(home, train, aside, test, seconds)
+        (score, about), run = diffusion(home, train, aside, seconds)
     else:
-        nats, about = flow(model, train, aside, test, seconds)
+        score, about = flow(model, train, aside, seconds)
+    took, nats = time.perf_counter() - begun, score(test)
     record = {
         "table": name,
         "split": split,
         "model": model,
+        "settings": settings,
         "rows": [len(train), len(aside), len(test)],
         "nats": nats.mean().item(),
         "stderr": (nats.std() / math.sqrt(len(nats))).item(),
-        "seconds": time.perf_counter() - begun,
+        "seconds": took,
         "about": about,
-        "samples": extra,
+        "samples": {} if run is None else compared(run, torch.cat([train, aside]), test),
     }
     where.parent.mkdir(parents=True, exist_ok=True)
     where.write_text(json.dumps(record, indent=1))
-    print(f"{name} {split} {model}: {record['nats']:.3f} +- {record['stderr']:.3f} {about}", flush=True)
+    print(f"{name} {split} {model}: {record['nats']:.3f} +- {record['stderr']:.3f} {took:.0f} s {about}", flush=True)
 
 
 def summary(cells: list[dict[str, Any]]) -> dict[str, Any]:
