@@ -153,7 +153,7 @@ def test_other_rows_are_read_as_the_model_s(tmp_path):
     (tmp_path / "b.csv").write_text("10,word,30,0\n11,more,31,0\n")
     other = load(tmp_path / "b.csv", "all", like=kept.transform)
     assert other.x.tolist() == [[10.0, 30.0], [11.0, 31.0]]
-    (tmp_path / "c.csv").write_text("30,10\n31,11\n")
+    (tmp_path / "c.csv").write_text("30\n31\n")
     with pytest.raises(DataError, match="lacks"):
         load(tmp_path / "c.csv", "all", like=kept.transform)
 
@@ -170,3 +170,7 @@ def test_a_first_line_of_words_is_a_header_only_over_numbers(tmp_path):
     data = load(tmp_path / "t.csv", "all", columns=Columns(text="levels"))
     assert len(data) == 50
     assert data.transform.names == (("x", "y"), ("u", "v"))
+    (tmp_path / "t.csv").write_text("\n".join(["colour,shape", *rows]))
+    assert len(load(tmp_path / "t.csv", "all", columns=Columns(text="levels"))) == 50
+    (tmp_path / "t.csv").write_text(",a\n1,2.5\n3,4.5\n5,7\n")  # as pandas writes an index
+    assert load(tmp_path / "t.csv", "all").transform.columns == ("column 1", "a")

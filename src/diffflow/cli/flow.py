@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Annotated, Any
 
@@ -65,7 +65,7 @@ class Flow:
     def main(self) -> int:
         known_suffixes(self.out, self.animate)
         self.check()
-        data = df.data.load(self.source, columns=FLOWING)
+        data = self.load("train")
         out = destination(self.out, self.source, data.kind, data.shape)
         if self.animate:
             drawable(self.animate, self.source, data.kind, data.shape)
@@ -96,10 +96,16 @@ class Flow:
         figures.save(out, WRITERS[out.suffix][1](x.numpy(), None, None, data.transform))
         if self.animate:
             figures.save(self.animate, film)
-        test = df.data.load(self.source, split="test", columns=FLOWING)
+        test = self.load("test")
         print(df.metrics.sliced_w2(x, data.x, test.x, seed=self.seed))
         print(f"{out}: {self.n} particles, {ready.steps} steps, {path.nfe} network evaluations each, seed {self.seed}")
         return 0
+
+    def load(self, split: str) -> df.data.Data:
+        """The source; as the run has it whose score is borrowed."""
+        if self.score is not None:
+            return replace(df.load(self.score).config.data, source=self.source).load(split)
+        return df.data.load(self.source, split, columns=FLOWING)
 
     def check(self) -> None:
         """Refuse before any work what cannot be meant."""

@@ -30,6 +30,7 @@ from torch import Tensor
 import diffflow as df
 from diffflow import figures
 from diffflow.cli import UsageError, parse
+from diffflow.cli.evaluate import HELD_OUT
 from diffflow.data import Data
 from diffflow.dequantise import Dequantiser
 from diffflow.metrics.base import pick
@@ -56,7 +57,8 @@ class Likelihood:
     data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
     """What to score; default: the held-out split of the run's own data."""
     split: str | None = None
-    """Which part of it: train, test or all; default: all of a table that you name, test of everything else."""
+    """Which part of it: train, test or all; default: what was held out of the run's own data, all of another
+    table, test of everything else."""
     against: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
     """A second source to score, and to tell from the first by likelihood alone."""
     n: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
@@ -66,12 +68,12 @@ class Likelihood:
     churn: Annotated[float, tyro.conf.arg(metavar="X")] = 1.0
     """With --bound: stochasticity of the process it bounds; it is tight at 1."""
     times: Annotated[int, tyro.conf.arg(metavar="K")] = 64
-    """With --bound: noise levels per example."""
+    """With --bound: noise levels per example, an even number."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Runge-Kutta steps of the solve, 4 evaluations each; default: 24 for images, adaptive for vectors."""
     probes: Annotated[int, tyro.conf.arg(metavar="K")] = 1
-    """Random probes of the divergence, for more than 16 dimensions; fewer dimensions are summed exactly. From 2 on,
-    every value has an error of its own; one is enough for means."""
+    """Random probes of the divergence, for more than 16 dimensions; fewer dimensions are summed exactly. From 2 on
+    the error that they leave is told for every value; one is enough for means."""
     variational: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 0
     """Train for so many steps where in its cell a discrete value is best put (variational dequantisation): a tighter
     bound; 0: uniformly."""
@@ -87,13 +89,22 @@ class Likelihood:
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
-        for name in ("n", "batch", "probes", "times", "steps"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise UsageError(f"--{name} {value} must be at least 1.")
+        for name, least in {"n": 1, "batch": 1, "probes": 1, "times": 2, "steps": 1, "variational": 0}.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                raise UsageError(f"--{name} {value} must be at least {least}.")
+        if self.bound and (self.steps is not None or self.probes > 1):
+            raise UsageError("--bound solves nothing: leave out --steps and --probes.")
+        if self.times % 2:
+            raise UsageError(f"--times {self.times} must be even: errors are taken from neighbouring noise levels.")
         run, console = df.load(self.run, device=self.device), Console(stderr=True)
-        run.sde(churn=self.noise)  # a generator has none, and says so
+        try:
+            run.sde(churn=self.noise)  # a generator has none, and says so
+        except ValueError as e:
+            raise UsageError(f"{'--bound: ' if self.bound else ''}{e}") from e
         sources = [s for s in (self.data or run.config.data.source, self.against) if s is not None]
-        chosen = [self.choose(run, s) for s in sources]  # all are looked at before the work begins
+        chosen = [self.choose(run, s, console) for s in sources]  # all are looked at before the work begins
+        if len({c.name for c in chosen}) < len(chosen):
+            chosen = [replace(c, name=s) for c, s in zip(chosen, sources, strict=True)]
         q = self.dequantiser(run, console) if self.variational else None
         found = [self.score(run, s, q, console) for s in chosen]
         out = self.out or str(run.path / "likelihood.csv")
@@ -158,11 +169,21 @@ class Likelihood:
             noise = df.Noise(self.seed)
             return run.dequantiser(data.x, self.variational, noise, self.noise, lambda k, q: advance(1))
 
-    def choose(self, run: df.Run, source: str) -> Chosen:
+    def choose(self, run: df.Run, source: str, console: Console) -> Chosen:
         """The examples of a source that are scored, in their order, checked against what the run knows."""
-        table = run.transform.kind == "vector" and source != run.config.data.source and Path(source).is_file()
-        split = self.split or ("all" if table else "test")
-        data = replace(run.config.data, source=source).load(split, run.transform)
+        ask, learned = replace(run.config.data, source=source), run.data["split"]
+        own = Path(source).resolve() == Path(run.config.data.source).resolve()
+        split = "all" if run.transform.kind == "vector" and Path(source).is_file() else "test"
+        if own:
+            split = HELD_OUT.get(learned, "all")
+            if ask.load(learned).fingerprint != run.data["fingerprint"]:
+                raise UsageError(
+                    f"{source} has changed since {self.run} was trained on it (its content has another fingerprint), "
+                    "so nobody knows what was held out. Score a copy of it under another name: all of it counts then."
+                )
+            if learned == "all" or self.split in (learned, "all"):
+                console.print("note: the run was trained on these examples, or on some of them", highlight=False)
+        data = ask.load(split if self.split is None else self.split, run.transform)
         if data.kind != run.transform.kind or data.shape != run.shape:
             raise UsageError(
                 f"{source} holds {data.kind}s of shape {data.shape}, and {self.run} models {run.transform.kind}s of "
@@ -180,7 +201,7 @@ class Likelihood:
                 )
             labels = torch.tensor([run.classes.index(c) for c in data.classes])[data.y[rows]]
         run.encode(data.x[rows], torch.zeros(len(rows), *run.shape) if run.discrete else None)  # levels, too
-        return Chosen(data, split, rows, data.x[rows], labels)
+        return Chosen(data, data.name, rows, data.x[rows], labels)
 
     def score(self, run: df.Run, chosen: Chosen, q: Dequantiser | None, console: Console) -> Scored:
         how: dict[str, Any] = {"steps": self.grid(run), "probes": self.probes}
@@ -202,10 +223,11 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Examples x (n, *shape) of a source, its rows (n,), their classes (n,) as the run numbers them, or None."""
+    """Examples x (n, *shape) of a source, called `name`, its rows (n,), their classes (n,) as the run numbers them, or
+    None."""
 
     data: Data
-    split: str
+    name: str
     rows: Tensor
     x: Tensor
     labels: Tensor | None
@@ -222,7 +244,7 @@ def bar(what: str, total: int, console: Console) -> Iterator[Callable[[int], Non
 
 @dataclass(frozen=True)
 class Scored:
-    """A source with its values: nats (n,), stderr (n,) of each by chance (nan: unknown), evaluations of each.
+    """A source with its values: nats (n,), the error of each by its probes (n,) (nan: unknown), evaluations of each.
     `discrete`: every coordinate has a probability, so that bits are meant."""
 
     chosen: Chosen
@@ -234,7 +256,7 @@ class Scored:
 
     @property
     def name(self) -> str:
-        return self.chosen.data.name
+        return self.chosen.name
 
     @property
     def bits(self) -> Tensor:
@@ -243,7 +265,7 @@ class Scored:
 
     def record(self) -> dict[str, Any]:
         c, n = self.chosen, len(self.nats)
-        found: dict[str, Any] = {"source": c.data.name, "split": c.split, "n": n, "of": len(c.data)}
+        found: dict[str, Any] = {"source": c.name, "split": c.data.split, "n": n, "of": len(c.data)}
         found |= {"sha256": c.data.fingerprint}
         for name, v in {"nats": self.nats, "bits_per_dim": self.bits if self.discrete else None}.items():
             if v is not None:
@@ -252,10 +274,11 @@ class Scored:
 
 
 def as_csv(found: Sequence[Scored]) -> bytes:
-    """One line an example; `row` counts from 0 within the split."""
+    """One line an example; `row` counts from 0 within the split, `trace_stderr` is the error of the random probes (or
+    noise levels) alone: each value is also one draw of noise and cells."""
     buffer = io.StringIO()
     lines = csv.writer(buffer, lineterminator="\n")
-    lines.writerow(("source", "row", "nats", "stderr", "bits_per_dim"))
+    lines.writerow(("source", "row", "nats", "trace_stderr", "bits_per_dim"))
     for f in found:
         columns = (f.chosen.rows.tolist(), f.nats.tolist(), f.stderr.tolist(), f.bits.tolist())
         for row, nats, err, bits in zip(*columns, strict=True):
@@ -272,7 +295,9 @@ def histogram(found: Sequence[Scored]):
     values = [f.bits if f.discrete else f.nats for f in found]
     low, high = min(v.min().item() for v in values), max(v.max().item() for v in values)
     for colour, f, v in zip(figures.COLOURS, found, values, strict=False):
-        ax.hist(v.numpy(), bins=40, range=(low, high), color=colour, alpha=0.55, label=f"{f.name} ({f.chosen.split})")
+        ax.hist(
+            v.numpy(), bins=40, range=(low, high), color=colour, alpha=0.55, label=f"{f.name} ({f.chosen.data.split})"
+        )
     ax.set(xlabel="bits per dimension" if found[0].discrete else "nats", ylabel="examples")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)
@@ -304,7 +329,7 @@ def show(found: Sequence[Scored], chance: float | None) -> None:
         r = f.record()
         bits = plus_minus(r["bits_per_dim"], r["bits_per_dim_stderr"]) if f.discrete else "-"
         count = str(r["n"]) if r["n"] == r["of"] else f"{r['n']} of {r['of']}"
-        table.add_row(f.name, f.chosen.split, count, plus_minus(r["nats"], r["nats_stderr"]), bits)
+        table.add_row(f.name, f.chosen.data.split, count, plus_minus(r["nats"], r["nats_stderr"]), bits)
     Console().print(table)
     if chance is not None:
         Console().print(

@@ -117,14 +117,16 @@ def finish(
 
 
 def _columns_of(raw: Raw, name: str, like: Transform) -> np.ndarray:
-    """The columns of `like`, by name where both have names, float32 (n, d), words numbered as there. Raises DataError
-    naming columns that are missing, and words that were never seen."""
+    """The columns of `like`, by name, or in their order where one side has no names; float32 (n, d), words numbered as
+    there. Raises DataError naming columns that are missing, and words that were never seen."""
     called = _called(raw)
-    if missing := [c for c in like.columns if c not in called]:
+    missing = [c for c in like.columns if c not in called]
+    nameless = any(all(c.isdecimal() for c in names) for names in (called, like.columns))
+    if missing and not (nameless and len(called) == like.shape[0]):
         raise DataError(f"{name!r} lacks columns that the model has", [f"column {name_of(c)}" for c in missing])
-    order = [called.index(c) for c in like.columns] or list(range(raw.x.shape[1]))
+    order = list(range(like.shape[0])) if missing else [called.index(c) for c in like.columns]
     x = raw.x[:, order].astype(np.float32)
-    for k, words in enumerate(like.names[: len(order)]):
+    for k, words in enumerate(like.names or ((),) * len(order)):
         mine = raw.names.get(order[k], ())
         if bool(words) != bool(mine):
             raise DataError(f"{name!r}: column {order[k] + 1} must hold {'words' if words else 'numbers'}")

@@ -1,6 +1,7 @@
 """CSV tables: each row an event, each column a coordinate, x (n, d).
 
-Comma, semicolon or tab; a first line without a single number is the header, where a number follows below. Every cell
+Comma, semicolon or tab; a first line without a single number is the header, where a number follows below or where none
+of its words comes again. Every cell
 must be a finite float32 number: gaps are the user's decision, so they are named (row as the file counts lines, column
 by its name) and never filled. Columns that a density cannot be asked of as they are (of text, constant, or of few
 values) are named too, with the choices that there are (`Columns`).
@@ -41,8 +42,8 @@ def read_table(path: Path, text: str = "refuse") -> Raw:
     columns = tuple(str(k + 1) for k in range(width))
     if len(rows) == 1 and not _numbers(rows[0][1]):
         raise DataError(f"{source!r} holds a header and no rows")
-    if not _numbers(rows[0][1]) and any(_numbers(row) for _, row in rows):
-        columns = tuple(cell or k for cell, k in zip(rows[0][1], columns, strict=True))
+    if _is_header([row for _, row in rows]):
+        columns = tuple(cell or f"column {k}" for cell, k in zip(rows[0][1], columns, strict=True))
         rows = rows[1:]
     if twice := sorted({c for c in columns if columns.count(c) > 1}):
         raise DataError(f"{source!r} has several columns of one name; rename them", [name_of(c) for c in twice])
@@ -76,6 +77,16 @@ def read_table(path: Path, text: str = "refuse") -> Raw:
         notes.append(f"left out: {', '.join(columns[k] for k in words)} (text)")
         x, columns, names = x[:, keep], tuple(columns[k] for k in keep), {}
     return Raw(x, notes=tuple(notes), columns=columns, names=names)
+
+
+def _is_header(rows: list[list[str]]) -> bool:
+    """Whether the first line names the columns: words over numbers, or words that no column below has again."""
+    first, below = rows[0], rows[1:]
+    if _numbers(first) or not below:
+        return False
+    return any(map(_numbers, below)) or not any(
+        c in (row[k] for row in below if k < len(row)) for k, c in enumerate(first)
+    )
 
 
 def _numbers(row: list[str]) -> bool:

@@ -261,6 +261,7 @@ def train(
         if not config.data.source:
             raise ConfigError("data.source is empty: name a toy, 'digits', or a path to the data (--data.source)")
         data = config.data.load()
+    part(data, config.fit.holdout)  # too few rows are refused before anything is written
     meta = data.meta()
     if going_on and (before := folder.about()["data"]["fingerprint"]) != meta["fingerprint"]:
         raise RunError(
