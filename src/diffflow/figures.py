@@ -102,8 +102,8 @@ def marginals(
             ax.bar(at, counts[0], color=COLOURS[0], alpha=0.55)
             ax.hlines(counts[1], at - 0.4, at + 0.4, color=INK, linewidth=1.2)
             said = words[k] if k < len(words) and words[k] else [f"{v:g}" for v in levels[k]]
-            few = at if len(at) <= 6 else at[:: -(-len(at) // 6)]
-            ax.set_xticks(few, [str(said[i])[:10] for i in few])
+            few = range(0, len(at), -(-len(at) // 6))
+            ax.set_xticks(list(few), [str(said[i])[:10] for i in few])
         else:
             low, high = np.percentile(both, [0.2, 99.8])
             bins = np.linspace(low, high, int(np.clip(2 * len(y) ** 0.5, 10, 40)) + 1)
