@@ -310,9 +310,9 @@ def load(
     if raw and sigma_rel is not None:
         raise ValueError(f"raw weights are not averaged: give raw or sigma_rel = {sigma_rel}, not both")
     folder, place = Folder(Path(path)), find_device(device)
-    about, config = folder.about(), folder.config()
+    about, (found, step) = folder.about(), model(folder, raw, sigma_rel)
+    config = folder.config()
     modules = config.build(about["data"])
-    found, step = model(folder, raw, sigma_rel)
     for name, module in modules.items():
         module.load_state_dict(found[name])
         module.to(place).eval().requires_grad_(False)

@@ -334,7 +334,7 @@ def test_ctrl_c_writes_a_checkpoint_and_the_run_goes_on_from_it(tmp_path, data, 
         console = quiet()
         original = Folder.snapshot
         try:
-            Folder.snapshot = lambda self, step, *rest: sender() if step == 16 else None
+            Folder.snapshot = lambda self, step, *rest, **how: sender() if step == 16 else None
             with pytest.raises(Interrupted, match="--resume auto") as error:
                 train(TINY, path, data=data, console=console)
         finally:

@@ -55,6 +55,7 @@ diffflow: GANs, Langevin dynamics and diffusion models as settings of one equati
     diffflow flow 25gaussians --animate particles.gif       particles that follow a law, nothing trained
     diffflow evaluate runs/mnist
     diffflow likelihood runs/mnist --against path/to/other  bits per dimension, two sources under one model
+    diffflow diagnose runs/mnist                            its denoiser per noise level, beside a linear one
     diffflow train table.csv --data.discrete levels         a density model of a table, samples back as CSV
     diffflow models                                         every model as a setting of the equation
 
