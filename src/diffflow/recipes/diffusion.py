@@ -105,9 +105,9 @@ def table() -> ScoreConfig:
     """Rows of numbers from .csv, .npy or .npz, three minutes on one processor core.
 
     Trained for likelihood, with sines for narrow columns and, since rows are few, weight decay and a tenth kept aside
-    that decides which average becomes the model. The path ends at a noise of .03 of a standard deviation: finer than
+    that decides which average becomes the model. The path ends at a noise of .05 of a standard deviation: finer than
     that, few rows teach a net nothing but themselves."""
-    low, high = 0.03, 20.0
+    low, high = 0.05, 20.0
     return ScoreConfig(
         model=ModelConfig(MLPConfig(width=128, depth=3, octaves=(0, 1, 2, 3))),
         loss=LikelihoodWeighting(low, high),
