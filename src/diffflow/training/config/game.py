@@ -10,6 +10,7 @@ from torch import nn
 
 from ...critic import GAMES, Discriminator, Game, Penalty
 from ...nets.critic import ConvCritic, MLPCritic
+from ...schedule import Schedule
 from .plain import require, suggest
 
 
@@ -105,6 +106,17 @@ def log_ratio_game(config: GameConfig, why: str) -> None:
         config.game.additive,
         f"game.loss = {config.loss!r}: with {why} particles move along grad log r/p, and the logit of this game is "
         f"another function of r and p. Take one of {', '.join(known)}",
+    )
+
+
+def along(net: nn.Module, schedule: Schedule, std: float) -> Discriminator:
+    """A discriminator along a noise schedule, for data of this standard deviation, with EDM's preconditioning: inputs
+    of unit size at every noise level, and the level as a quarter of its logarithm."""
+    return Discriminator(
+        net,
+        time=lambda t: 0.25 * schedule.sigma(t).log(),
+        precondition=lambda t: (schedule.sigma(t) ** 2 + std**2).rsqrt() / schedule.scale(t),
+        amplitude=lambda t: std * (schedule.sigma(t) ** 2 + std**2).rsqrt(),
     )
 
 

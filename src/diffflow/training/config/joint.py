@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from ...critic import Discriminator
 from ...laws import Law
 from ...objectives.elbo import Likelihood
 from ...objectives.score import LikelihoodWeighting
@@ -17,7 +16,7 @@ from ...schedule import EDM, VE, VP, Cosine, RectifiedFlow, Schedule, SubVP
 from ...sde import DiffFlow
 from ...spectrum import at
 from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig, device_of
-from .game import CriticNet, MLPCriticConfig, as_critic, class_count
+from .game import CriticNet, MLPCriticConfig, along, as_critic, class_count
 from .plain import require
 from .score import ModelConfig, as_denoiser
 
@@ -98,14 +97,7 @@ class LikelihoodConfig(TrainConfig):
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
         s, std = self.sampling.path, float(meta["std"])
         net = self.critic.build(tuple(meta["shape"]), class_count(meta), timed=True)
-        # told the noise and shown inputs of unit size, as a denoiser is
-        critic = Discriminator(
-            net,
-            time=lambda t: 0.25 * s.sigma(t).log(),
-            precondition=lambda t: (s.sigma(t) ** 2 + std**2).rsqrt() / s.scale(t),
-            amplitude=lambda t: std * (s.sigma(t) ** 2 + std**2).rsqrt(),
-        )
-        return {"denoiser": self.model.build(meta), "discriminator": critic}
+        return {"denoiser": self.model.build(meta), "discriminator": along(net, s, std)}
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Likelihood:
         s = self.sampling

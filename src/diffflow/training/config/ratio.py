@@ -25,7 +25,7 @@ from ...sde import DiffFlow
 from ...solvers import Solver
 from ...spectrum import at, continued, discriminator_flow, improved_gan
 from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig, device_of
-from .game import CriticNet, GameConfig, MLPCriticConfig, as_critic, class_count, log_ratio_game
+from .game import CriticNet, GameConfig, MLPCriticConfig, along, as_critic, class_count, log_ratio_game
 from .plain import require
 from .score import ModelConfig, SamplingConfig, Weighting, as_denoiser, guided
 
@@ -262,14 +262,7 @@ class DiffusionGANConfig(TrainConfig):
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
         schedule, std = self.sampling.schedule, float(meta["std"])
         net = self.critic.build(tuple(meta["shape"]), class_count(meta), timed=True, dials=3)
-        # EDM's preconditioning: unit-size inputs at every noise level, and the level as a quarter of its logarithm
-        critic = Discriminator(
-            net,
-            time=lambda t: 0.25 * schedule.sigma(t).log(),
-            precondition=lambda t: (schedule.sigma(t) ** 2 + std**2).rsqrt(),
-            amplitude=lambda t: std * (schedule.sigma(t) ** 2 + std**2).rsqrt(),
-        )
-        return {"denoiser": self.model.build(meta), "discriminator": critic}
+        return {"denoiser": self.model.build(meta), "discriminator": along(net, schedule, std)}
 
     def path(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], guidance: float = 1.0) -> SchedulePath:
         schedule, ranges = self.sampling.schedule, self.ranges
