@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--foreign", type=Path, help="a run, for the second part")
     parser.add_argument("--other", help="where the foreign images are")
     parser.add_argument("--n", type=int, default=500, help="test images")
-    parser.add_argument("--steps", type=int, default=24, help="Runge-Kutta steps of the solve")
+    parser.add_argument("--steps", type=int, default=48, help="Runge-Kutta steps of the solve")
     parser.add_argument("--fit", type=int, default=500, help="steps of training of the dequantiser")
     parser.add_argument("--out", type=Path, help="default: results/bits.json, results/foreign.json")
     args = parser.parse_args()
