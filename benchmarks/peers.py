@@ -1,4 +1,5 @@
-"""The deterministic samplers of diffusers and azula, each as one function (denoiser, y, evaluations) -> clean points.
+"""The deterministic samplers of the field, each as one function (denoiser, y, evaluations) -> clean points: diffusers,
+azula, k-diffusion, torchdiffeq.
 
 All get the same things: the exact denoiser D(y; sigma) in EDM coordinates (y = Y + sigma eps), the same starts
 y = 80 eps and a budget of evaluations; a method of two stages makes half as many steps. Grids run from 80 to 0.002 and
@@ -9,10 +10,14 @@ diffusers: a scheduler owns the step, the caller feeds it. Variance-preserving o
 tables of noise levels are float32 and snap to integer training times; here `sigmas` is overwritten by the same grid in
 float64, which can only help them. Schedulers that cast the sample to float32 by themselves carry "(f32)" in their name.
 azula: a sampler takes a schedule object; `Grid` gives it any list of noise levels.
+k-diffusion: its package cannot be installed beside current ones; Euler, Heun, LMS and DPM++ 2M are diffusers' (Karras's
+names there), and its two-stage methods stand here by their formulas.
+torchdiffeq: fixed-grid Runge-Kutta methods on dy/dsigma = (y - D)/sigma, and in log sigma.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -27,6 +32,7 @@ from azula.denoise import Denoiser, DiracPosterior
 from azula.noise import Schedule
 from diffusers import schedulers as ds
 from torch import Tensor
+from torchdiffeq import odeint
 
 F64 = torch.float64
 TOP, LOW = 80.0, 0.002
@@ -234,5 +240,45 @@ def azula_peers() -> Iterator[Peer]:
                 yield Peer("azula", label, grid, partial(azula_run, partial(family, order=order), 1, levels))
 
 
+# -- k-diffusion's formulas --------------------------------------------------------------------------------------------
+def two_stage(plus: bool, grid: Levels, denoise: Denoise, y: Tensor, n: int) -> Tensor:
+    """DPM-2 (midpoint in sigma) or DPM++ 2S (exponential, data prediction), the middle level a geometric mean."""
+    sigma = grid((n - 1) // 2 + 1)
+    for a, b in itertools.pairwise(sigma):
+        mid, d = (a * b).sqrt(), denoise(y, a)
+        if plus:
+            half = mid / a * y + (1 - mid / a) * d
+            y = b / a * y + (1 - b / a) * denoise(half, mid)
+        else:
+            half = y + (mid - a) * (y - d) / a
+            y = y + (b - a) * (half - denoise(half, mid)) / mid
+    return denoise(y, sigma[-1])
+
+
+def kdiffusion_peers() -> Iterator[Peer]:
+    for grid, levels in GRIDS.items():
+        yield Peer("k-diffusion", "DPM-2", grid, partial(two_stage, False, levels), 3)
+        yield Peer("k-diffusion", "DPM++ 2S", grid, partial(two_stage, True, levels), 3)
+
+
+# -- torchdiffeq -------------------------------------------------------------------------------------------------------
+def runge_kutta(method: str, stages: int, log: bool, grid: Levels, denoise: Denoise, y: Tensor, n: int) -> Tensor:
+    sigma = grid((n - 1) // stages + 1)
+
+    def slope(t: Tensor, y: Tensor) -> Tensor:
+        s = t.exp() if log else t
+        return (y - denoise(y, s)) / (1 if log else s)
+
+    return denoise(odeint(slope, y, sigma.log() if log else sigma, method=method)[-1], sigma[-1])
+
+
+def torchdiffeq_peers() -> Iterator[Peer]:
+    for grid, levels in GRIDS.items():
+        for method, stages in (("midpoint", 2), ("heun3", 3), ("rk4", 4)):
+            for log in (False, True):
+                label = f"{method}{' in log sigma' if log else ''}"
+                yield Peer("torchdiffeq", label, grid, partial(runge_kutta, method, stages, log, levels), stages + 1)
+
+
 def peers() -> list[Peer]:
-    return [*diffusers_peers(), *azula_peers()]
+    return [*diffusers_peers(), *azula_peers(), *kdiffusion_peers(), *torchdiffeq_peers()]

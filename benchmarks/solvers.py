@@ -1,4 +1,4 @@
-"""Accuracy of deterministic samplers at equal numbers of evaluations: ours beside diffusers' and azula's, in one run.
+"""Accuracy of deterministic samplers at equal numbers of evaluations: ours beside those of the field, in one run.
 
 Target laws with an exact denoiser, EDM coordinates: start y = 80 eps, noise levels from 80 to 0.002, the last
 evaluation gives the answer. Everybody gets the same denoiser (float64; peers that insist on float32 say so in their
@@ -6,18 +6,21 @@ name), the same starts and a budget of N calls, counted. The error of a start is
 from the same start (1200 steps to 0.002, then a denoising), divided by sqrt(dimension); reported are the root mean
 square over starts, which a few starts that end in another mode can dominate, and the median. Peers appear with every
 combination of solver, order and grid in peers.py, and the best is picked with hindsight, per target and N, separately
-for each of the two errors. Ours is the default of `df.sample(sde, x0, steps=N)`, one rule for all; the other rows of
-ours show the family.
+for each of the two errors. Ours are two: the default of `df.sample(sde, x0, steps=N)`, one rule for all, and the plan
+of `df.calibrate(sde, N)`, one rule again, fitted to other starts of the same model; more rows of ours show the family.
 
     ring8        8 components on a circle, 2-D                lowrank3072  10 components of rank 16 in 3072-D
     narrow256    256 narrow components in 64-D                extras       grid25, moons, full16, digits (8 x 8 images)
+    unseen       40 components of five shapes in 24-D, looked at only when all was done
+    --run        the denoiser of a trained run, in float32, classes in turn
 
 lowrank3072 is solved in 171 coordinates, which loses nothing: means and factors span 170 dimensions, and in the 2902
 orthogonal ones every component is the same isotropic Gaussian, so there each solver only scales the start; one
 coordinate carries its norm.
 
-    python benchmarks/solvers.py --out results/solvers.json            (all: about an hour on one core)
+    python benchmarks/solvers.py --out results/solvers.json            (all: 90 minutes on one core)
     python benchmarks/solvers.py --quick --targets ring8 --nfe 10      (seconds)
+    python benchmarks/solvers.py --targets --run runs/mnist --starts 128 --out results/solvers-mnist.json
 """
 
 from __future__ import annotations
@@ -41,25 +44,32 @@ from rich.table import Table
 from torch import Tensor
 
 import diffflow as df
+from diffflow.calibrate import Teacher, enough, teach
 
 F64 = torch.float64
+OURS = ("calibrated", "default")
 NFE = (5, 8, 10, 15, 20, 30, 50)
+CALIBRATED = 11  # the seed of the starts that plans are fitted to
 STARTS = 2026  # a seed that no target uses: the same numbers as means and as starts would be no random start
 
 
 # -- targets -----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Target:
-    """A law, unit-normal starts eps (n, d), and the dimension that errors are divided by (the root of)."""
+    """A denoiser that knows its spread, unit-normal starts eps (n, *shape), the dimension that errors are divided by
+    (the root of), and how many starts a plan is fitted to."""
 
-    law: df.GaussianMixture
+    denoise: peers.Denoise
+    spread: float
     start: Callable[[int, torch.Generator], Tensor]
     dimension: int
+    fitted: int
 
 
 def mixture(means: Tensor, **shape) -> Target:
-    d = means.shape[1]
-    return Target(df.GaussianMixture(means, **shape), lambda n, g: torch.randn(n, d, generator=g, dtype=F64), d)
+    d, law = means.shape[1], df.GaussianMixture(means, **shape)
+    start = lambda n, g: torch.randn(n, d, generator=g, dtype=F64)  # noqa: E731
+    return Target(law.denoise, law.spread, start, d, enough((d,)))
 
 
 def ring8() -> Target:
@@ -92,7 +102,7 @@ def lowrank3072() -> Target:
         return torch.cat([inside, (eps.square().sum(1) - inside.square().sum(1)).sqrt()[:, None]], 1)
 
     assert q == k * (r + 1)
-    return Target(law, start, d)
+    return Target(law.denoise, law.spread, start, d, enough((q + 1,)))
 
 
 def grid25() -> Target:
@@ -123,30 +133,70 @@ def digits() -> Target:
     return mixture(torch.from_numpy(load_digits(return_X_y=True)[0]) / 8 - 1, stds=0.1)
 
 
+def unseen() -> Target:
+    """Forty components of unequal weight, their covariances of five random shapes with widths from 0.02 to 0.4."""
+    g = torch.Generator().manual_seed(20261122)
+    d, k = 24, 40
+    turn = torch.linalg.qr(torch.randn(5, d, d, generator=g, dtype=F64))[0]
+    widths = 0.02 * 20 ** torch.rand(5, d, generator=g, dtype=F64)
+    shapes = turn @ torch.diag_embed(widths**2) @ turn.transpose(1, 2)
+    weights = torch.rand(k, generator=g, dtype=F64) + 0.1
+    means = 0.6 * torch.randn(k, d, generator=g, dtype=F64)
+    return mixture(means, covariances=shapes[torch.arange(k) % 5], weights=weights / weights.sum())
+
+
+def trained(path: str) -> Target:
+    """A run's denoiser; its classes in turn, so the number of starts must be the same everywhere: the batch's."""
+    run = df.load(path, device="cpu")
+    kinds = len(run.classes or ())
+
+    def denoise(y: Tensor, sigma: Tensor) -> Tensor:
+        cond = torch.arange(len(y)) % kinds if kinds else None
+        level = torch.as_tensor(sigma, dtype=torch.float32)
+        return run.denoiser.given(cond)(y.float(), level).to(y.dtype)
+
+    start = lambda n, g: torch.randn(n, *run.shape, generator=g, dtype=F64)  # noqa: E731
+    return Target(denoise, run.denoiser.spread, start, math.prod(run.shape), enough(run.shape))
+
+
 TARGETS = {"ring8": ring8, "lowrank3072": lowrank3072, "narrow256": narrow256}
-EXTRAS = {"grid25": grid25, "moons": moons, "full16": full16, "digits": digits}
+EXTRAS = {"grid25": grid25, "moons": moons, "full16": full16, "digits": digits, "unseen": unseen}
 
 
 class Counted:
-    """A law's denoiser that counts its calls and, like a trained one, knows the spread of its data."""
+    """A target's denoiser that counts its calls and, like a trained one, knows the spread of its data."""
 
-    def __init__(self, law: df.GaussianMixture) -> None:
-        self.law, self.calls = law, 0
-        self.spread, self.cost = law.spread, 1
+    def __init__(self, target: Target) -> None:
+        self.denoise, self.calls = target.denoise, 0
+        self.spread, self.cost = target.spread, 1
 
     def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
         self.calls += 1
-        return self.law.denoise(y, sigma)
+        return self.denoise(y, sigma)
 
 
 # -- ours --------------------------------------------------------------------------------------------------------------
 def solve(solver: df.solvers.Solver | None, grid, denoise: peers.Denoise, y: Tensor, n: int) -> Tensor:
-    s = df.EDM(sigma_min=peers.LOW, sigma_max=peers.TOP)
     steps = (n + 1) // 2 if isinstance(solver, df.Heun) else n  # the last of Heun's steps costs one evaluation
-    return df.sample(df.probability_flow(s, s.score(denoise)), y, steps=steps, solver=solver, grid=grid).last
+    return df.sample(flow(denoise), y, steps=steps, solver=solver, grid=grid).last
 
 
 DEFAULT = peers.Peer("diffflow", "default", "default", partial(solve, None, None))
+
+
+def flow(denoise: peers.Denoise) -> df.DiffFlow:
+    s = df.EDM(sigma_min=peers.LOW, sigma_max=peers.TOP)
+    return df.probability_flow(s, s.score(denoise))
+
+
+def calibrated(target: Target, teacher: Teacher, n: int) -> peers.Peer:
+    """The plan of n evaluations, fitted to the teacher's starts, as a sampler."""
+    plan = df.calibrate(flow(Counted(target)), n, teacher=teacher)
+
+    def run(denoise: peers.Denoise, y: Tensor, n: int) -> Tensor:
+        return df.sample(flow(denoise), y, plan=plan).last
+
+    return peers.Peer("diffflow", "calibrated", str(plan.about["grid"]), run)
 
 
 def ours() -> Iterator[peers.Peer]:
@@ -170,52 +220,55 @@ class Row:
     calls: int
     rms: float
     median: float
+    worst: float
 
     @property
     def name(self) -> str:
         return f"{self.library} {self.solver}, {self.grid}"
 
 
-def error(x: Tensor, reference: Tensor, dimension: int) -> tuple[float, float]:
-    e = (x - reference).square().sum(1).div(dimension)
-    return e.mean().sqrt().item(), e.sqrt().median().item()
+def error(x: Tensor, reference: Tensor, dimension: int) -> tuple[float, float, float]:
+    e = (x - reference).flatten(1).square().sum(1).div(dimension)
+    return e.mean().sqrt().item(), e.sqrt().median().item(), e.sqrt().max().item()
 
 
-def reference(law: df.GaussianMixture, y: Tensor, levels: int) -> tuple[Tensor, float]:
+def reference(target: Target, y: Tensor, levels: int) -> tuple[Tensor, float]:
     """azula's zEAB of order 4 on `levels` noise levels, and its RMS distance to our order 4 on the same levels."""
-    fine = peers.azula_run(partial(peers.az.zEABSampler, order=4), 1, peers.log_uniform, law.denoise, y, levels)
-    check = solve(df.Exponential(4), df.log_uniform, Counted(law), y, levels)
-    return fine, (fine - check).square().sum(1).mean().sqrt().item()
+    fine = peers.azula_run(partial(peers.az.zEABSampler, order=4), 1, peers.log_uniform, target.denoise, y, levels)
+    check = solve(df.Exponential(4), df.log_uniform, Counted(target), y, levels)
+    return fine, error(fine, check, target.dimension)[0]
 
 
 @torch.no_grad()
 def measure(name: str, target: Target, nfe: list[int], starts: int, levels: int, step: Callable) -> Iterator[Row]:
     y = peers.TOP * target.start(starts, torch.Generator().manual_seed(STARTS))
-    fine, doubt = reference(target.law, y, levels)
-    step(name, f"{name}: two fine solutions differ by {doubt / math.sqrt(target.dimension):.1e} (RMS)")
+    fine, doubt = reference(target, y, levels)
+    step(name, f"{name}: two fine solutions differ by {doubt:.1e} (RMS)")
+    others = peers.TOP * target.start(target.fitted, torch.Generator().manual_seed(CALIBRATED))
+    teacher = teach(flow(Counted(target)), others)
     for n in nfe:
-        for peer in [*ours(), *peers.peers()]:
+        for peer in [calibrated(target, teacher, n), *ours(), *peers.peers()]:
             if n < peer.least:
                 continue
-            denoise = Counted(target.law)
-            rms, median = error(peer.run(denoise, y, n), fine, target.dimension)
+            denoise = Counted(target)
+            rms, median, worst = error(peer.run(denoise, y, n), fine, target.dimension)
             if denoise.calls > n:
                 raise RuntimeError(f"{peer.name} used {denoise.calls} evaluations of {n}")
             if peer.library == "diffflow" and not math.isfinite(rms):
                 raise RuntimeError(f"{peer.name} gave {rms} on {name} at N = {n}")
             if math.isfinite(rms):  # a peer may overflow on a grid that was not made for it
-                yield Row(name, n, peer.library, peer.solver, peer.grid, denoise.calls, rms, median)
+                yield Row(name, n, peer.library, peer.solver, peer.grid, denoise.calls, rms, median, worst)
         step(f"{name}, N = {n}")
 
 
 def summary(rows: list[Row]) -> list[dict]:
-    """Per target and N: our default, the best peer by RMS and by median, and the ratios."""
+    """Per target and N: our default and our plan, the best peer by RMS and by median, and the ratios."""
     out = []
-    for target, n in dict.fromkeys((r.target, r.nfe) for r in rows):
+    for target, n, who in dict.fromkeys((r.target, r.nfe, r.solver) for r in rows if r.solver in OURS):
         here = [r for r in rows if (r.target, r.nfe) == (target, n)]
-        mine = next(r for r in here if (r.library, r.solver) == ("diffflow", "default"))
+        mine = next(r for r in here if (r.library, r.solver) == ("diffflow", who))
         theirs = [r for r in here if r.library != "diffflow"]
-        line = {"target": target, "nfe": n}
+        line = {"target": target, "nfe": n, "solver": who, "worst": mine.worst}
         for key in ("rms", "median"):
             best = min(theirs, key=lambda r: getattr(r, key))
             value, level = getattr(mine, key), getattr(best, key)
@@ -224,24 +277,47 @@ def summary(rows: list[Row]) -> list[dict]:
     return out
 
 
+def mean_ratio(lines: list[dict], who: str, key: str) -> float:
+    """Geometric mean of the ratios over all targets and N."""
+    logs = [math.log(r[f"{key}_ratio"]) for r in lines if r["solver"] == who]
+    return math.exp(sum(logs) / len(logs))
+
+
 def show(lines: list[dict], starts: int) -> None:
-    table = Table(title=f"default of df.sample against the best of all peers, {starts} starts, error / sqrt(dimension)")
-    for head in ("target", "N", "RMS", "best peer", "ratio", "by", "median", "best peer", "ratio", "by"):
-        table.add_column(head, justify="left" if head in ("target", "by") else "right", overflow="fold")
+    table = Table(title=f"ours against the best of all peers, {starts} fresh starts, error / sqrt(dimension)")
+    for head in (
+        "target",
+        "N",
+        "ours",
+        "RMS",
+        "best peer",
+        "ratio",
+        "by",
+        "median",
+        "best peer",
+        "ratio",
+        "by",
+        "worst",
+    ):
+        table.add_column(head, justify="left" if head in ("target", "ours", "by") else "right", overflow="fold")
     for r in lines:
-        cells = [r["target"], str(r["nfe"])]
+        cells = [r["target"], str(r["nfe"]), r["solver"]]
         for key in ("rms", "median"):
             ratio = r[f"{key}_ratio"]
             colour = "green" if ratio <= 1 else "red"
             cells += [f"{r[key]:.2g}", f"{r[f'peer_{key}']:.2g}", f"[{colour}]{ratio:.2f}", r[f"peer_{key}_name"]]
-        table.add_row(*cells)
-    Console(width=None if sys.stdout.isatty() else 180).print(table)
+        table.add_row(*cells, f"{r['worst']:.2g}")
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    for who in OURS:
+        means = ", ".join(f"{key} {mean_ratio(lines, who, key):.2f}" for key in ("rms", "median"))
+        print(f"{who}: geometric mean of the ratios over {sum(r['solver'] == who for r in lines)} cells: {means}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = TARGETS | EXTRAS
-    parser.add_argument("--targets", nargs="+", choices=list(known), default=list(TARGETS))
+    parser.add_argument("--targets", nargs="*", choices=list(known), default=list(TARGETS))
+    parser.add_argument("--run", nargs="*", default=[], help="runs whose denoisers are targets, too")
     parser.add_argument("--nfe", nargs="+", type=int, default=list(NFE), help="numbers of evaluations, at least 3")
     parser.add_argument("--starts", type=int, default=2048)
     parser.add_argument("--quick", action="store_true", help="256 starts, N = 5 10 20, a coarser reference")
@@ -255,21 +331,28 @@ def main() -> None:
 
     rows: list[Row] = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=len(args.targets) * (1 + len(args.nfe)))
+        task = progress.add_task("", total=(len(args.targets) + len(args.run)) * (1 + len(args.nfe)))
 
         def step(text: str, note: str = "") -> None:
             progress.update(task, advance=1, description=text)
             if note:
                 progress.console.print(note)
 
-        for name in args.targets:
-            rows += measure(name, known[name](), args.nfe, args.starts, 401 if args.quick else 1201, step)
+        makers = {name: known[name] for name in args.targets} | {path: partial(trained, path) for path in args.run}
+        for name, make in makers.items():
+            rows += measure(name, make(), args.nfe, args.starts, 401 if args.quick else 1201, step)
     lines = summary(rows)
     show(lines, args.starts)
     if args.out is not None:
-        versions = {k: version(k) for k in ("torch", "diffusers", "azula")} | {"diffflow": df.__version__}
+        versions = {k: version(k) for k in ("torch", "diffusers", "azula", "torchdiffeq")} | {
+            "diffflow": df.__version__
+        }
         head = {"command": ["python", *sys.argv], "python": platform.python_version(), "versions": versions}
-        head |= {"starts": args.starts, "summary": lines, "rows": [asdict(r) for r in rows]}
+        head |= {
+            "starts": args.starts,
+            "mean_ratios": {w: {k: mean_ratio(lines, w, k) for k in ("rms", "median")} for w in OURS},
+        }
+        head |= {"summary": lines, "rows": [asdict(r) for r in rows]}
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(head, indent=1) + "\n")
 

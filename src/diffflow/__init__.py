@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .calibrate import calibrate
 from .fields import Field, LawRatio, LawScore, Piecewise, Ratio, ScoreField, guide
 from .kernels import (
     KSD,
@@ -28,6 +29,7 @@ from .kernels import (
 )
 from .laws import TOYS, Empirical, Gaussian, GaussianMixture, Law
 from .noise import BrownianPath, Noise
+from .plan import Plan
 from .sample import Trajectory, sample
 from .schedule import EDM, VE, VP, Cosine, Levels, RectifiedFlow, Schedule, SubVP, jump, karras, log_uniform
 from .sde import DiffFlow, Speed
@@ -64,10 +66,10 @@ __all__ = [
     "DiffFlow", "Discriminator", "Drifting", "Empirical", "EnergyKernel", "Euler", "Exact", "Exponential", "Field",
     "FromDenoiser", "Game", "Gaussian", "GaussianKernel", "GaussianMixture", "Generator", "Heun", "Hutchinson",
     "KernelRatio", "KernelScore", "LaplaceKernel", "Law", "LawRatio", "LawScore", "Levels", "Noise", "NoiseRaising",
-    "Penalty", "Piecewise", "Quadrature", "Ratio", "RectifiedFlow", "Run", "Schedule", "ScoreField",
+    "Penalty", "Piecewise", "Plan", "Quadrature", "Ratio", "RectifiedFlow", "Run", "Schedule", "ScoreField",
     "SlicedWasserstein", "Speed", "Stratified", "SubVP", "Trajectory", "annealed_langevin", "at", "bits_per_dim",
-    "bounds", "continued", "data", "diagnostics", "diffusion_gan", "discriminator_flow", "edm_churn", "elbo",
-    "flows", "gan_flow", "guide", "improved_gan", "jump", "karras", "kernels", "langevin", "laws", "load",
+    "bounds", "calibrate", "continued", "data", "diagnostics", "diffusion_gan", "discriminator_flow", "edm_churn",
+    "elbo", "flows", "gan_flow", "guide", "improved_gan", "jump", "karras", "kernels", "langevin", "laws", "load",
     "log_prob", "log_uniform", "metrics", "models", "probability_flow", "recipes", "reverse_sde", "sample", "slcd",
     "solvers", "static",
 ]  # fmt: skip

@@ -23,12 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from .bounds import Stratified, blended, elbo
+from .calibrate import Teacher, calibrate, enough, teach
 from .data import Transform
 from .denoiser import Denoiser
 from .dequantise import Dequantiser, fit
 from .likelihood import Exact, Hutchinson, LogProb, Trace, decoded, log_prob
 from .noise import Noise
-from .sample import Grid, Step, Trajectory
+from .plan import Plan
+from .sample import Grid, Step, Trajectory, sample
 from .sde import DiffFlow
 from .solvers import Solver
 from .training.config import Dials, LikelihoodConfig, TrainConfig
@@ -175,7 +177,8 @@ class Run:
 
         cond   None (no class), one class index for all, or n of them
         batch  how many move together: memory, not the outcome
-        steps, churn, gan, guidance default to the run's own `dials`; the rest is as in `df.sample`.
+        steps, churn, gan, guidance default to the run's own `dials`; the rest is as in `df.sample`. Where a plan was
+        calibrated for them, it is the solver and the grid, unless one of those is given.
 
         Raises ValueError for arguments that cannot be meant.
         """
@@ -185,6 +188,8 @@ class Run:
         dials = dataclasses.replace(self.dials, **{k: v for k, v in asked.items() if v is not None})
         labels = None if cond is None else self._labels(cond, n).expand(n)
         self._learned(labels, dials.guidance)
+        if solver is None and grid is None and (plan := self.plan(dials)) is not None:
+            solver, grid = plan, plan.grid
         parts: list[Trajectory] = []
         for first in range(0, n, batch):
             size, here = min(batch, n - first), noise.shift(first)
@@ -196,6 +201,77 @@ class Run:
             for states in zip(*(p.kept for p in parts), strict=True)
         ]
         return Trajectory(last, parts[0].nfe, parts[0].times, kept)
+
+    def plan(self, dials: Dials | None = None) -> Plan | None:
+        """The plan that `calibrate` kept for these dials and these weights, if there is one; None: the run's own
+        dials."""
+        for kept in Folder(self.path).plans():
+            if kept["step"] == self.step and kept["dials"] == dataclasses.asdict(dials or self.dials):
+                return Plan.from_dict(kept["plan"])
+        return None
+
+    def teach(self, dials: Dials | None = None, n: int | None = None, noise: Noise = Noise(1)) -> Teacher:
+        """Fine solutions to calibrate plans with, of all classes in turn; one serves any number of steps. See
+        `calibrate.teach`."""
+        sde = self._calibrated(dials or self.dials)
+        start = sde.start
+        assert start is not None
+        x = start.sample(enough(start.shape) if n is None else n, noise.fork("start"))
+        return teach(sde, x, cond=self._turn(len(x)))
+
+    def calibrate(
+        self,
+        dials: Dials | None = None,
+        teacher: Teacher | None = None,
+        noise: Noise = Noise(1),
+        rounds: int = 40,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Plan:
+        """Fit a sampling plan for these dials and keep it in the run, whose samples use it from now on.
+
+        Raises ValueError where there is no equation on a noise schedule, or a discriminator that knows the particles
+        of its own steps only."""
+        dials = dials or self.dials
+        known = teacher or self.teach(dials, noise=noise)
+        plan = calibrate(
+            self._calibrated(dials),
+            dials.steps,
+            noise=noise,
+            teacher=known,
+            cond=self._turn(known.y.shape[1]),
+            rounds=rounds,
+            on_step=on_step,
+        )
+        entry = {"step": self.step, "dials": dataclasses.asdict(dials), "plan": plan.to_dict()}
+        others = [k for k in Folder(self.path).plans() if k["step"] == self.step and k["dials"] != entry["dials"]]
+        Folder(self.path).keep_plans([*others, entry])
+        return plan
+
+    @torch.no_grad()
+    def deviation(self, teacher: Teacher, dials: Dials | None = None, plan: Plan | None = None) -> float:
+        """Median distance of samples from the teacher's starts to its answers, per root dimension, in model units; of
+        the default solver where no plan is given. Without churn."""
+        dials = dials or self.dials
+        sde, n = self._calibrated(dials), teacher.y.shape[1]
+        assert sde.schedule is not None
+        x = teacher.y[0] * sde.schedule.scale(0.0).item()
+        x = sample(sde, x, dials.steps, plan=plan, cond=self._turn(n)).last
+        return (x - teacher.at(0.0)).flatten(1).square().mean(1).sqrt().median().item()
+
+    def _calibrated(self, dials: Dials) -> DiffFlow:
+        if dials.gan != 0 and self.config.solver(dials) is not None:
+            raise ValueError(
+                f"gan = {dials.gan:g}: this discriminator knows the particles of its own solver only, and a plan would "
+                "move them otherwise. Calibrate gan = 0"
+            )
+        sde = self.config.sde(self.players, self.data, dials)
+        if not sde.on_schedule:
+            raise ValueError(f"{self.path} follows no noise schedule: there is nothing for a plan to go along")
+        return sde
+
+    def _turn(self, n: int) -> Tensor | None:
+        """Every class in turn, (n,)."""
+        return torch.arange(n, device=self.device) % len(self.classes) if self.classes else None
 
     def log_prob(self, x: Tensor, cond: Labels = None, trace: Trace | None = None) -> LogProb:
         """Log density of data x (n, *shape), given in data units, at noise sigma_min, in nats of model units (n,).

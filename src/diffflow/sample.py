@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .fields import Cond, ScoreField
 from .noise import Increments, Noise
+from .plan import Plan
 from .schedule import Schedule, jump
 from .sde import DiffFlow, Tally
 from .solvers import Euler, Exponential, Solver, lands_clean
@@ -89,6 +90,7 @@ def sample(
     *,
     solver: Solver | None = None,
     grid: Grid | None = None,
+    plan: Plan | None = None,
     noise: Increments = Noise(0),
     cond: Cond = None,
     keep: int | None = None,
@@ -104,15 +106,20 @@ def sample(
         solver: default Exponential(4) on a schedule (weak order 2 with noise), else Euler.
         grid: times, or a rule such as `karras`; a last time of schedule.clean denoises to sigma = 0, a last time of
             horizon stops at sigma_min.
+        plan: solver and grid in one, from `df.calibrate`; instead of steps, solver and grid.
         noise: streams, one per particle; or a BrownianPath.
         cond: condition for the fields, e.g. labels (n,).
         keep: keep every k-th state (and the first and last).
         on_step: called after each step.
 
     Raises:
-        ValueError: steps below 1, a grid that does not rise, no start for a number of particles, a step too large for
-            a stiff target.
+        ValueError: steps below 1, a grid that does not rise, a plan made for another equation, no start for a number
+            of particles, a step too large for a stiff target.
     """
+    if plan is not None:
+        if solver is not None or grid is not None:
+            raise ValueError("a plan is a solver and its grid: give the plan alone")
+        solver, grid, steps = plan, plan.grid, plan.steps
     times = _times(sde, steps, grid)
     if isinstance(x0, int):
         if sde.start is None:

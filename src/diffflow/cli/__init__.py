@@ -1,4 +1,4 @@
-"""The command line: `diffflow train | sample | flow | evaluate | likelihood | diagnose | models | cite | demo`.
+"""The command line: `diffflow train`, `sample`, `flow`, `calibrate`, `evaluate`, `likelihood`, `diagnose`, and more.
 
 Question answered: how do I use this without writing Python? One file a command; each is a frozen dataclass whose
 fields are the flags (read by tyro) and whose `main()` does what five lines of Python could do. This file finds the
@@ -29,6 +29,7 @@ COMMANDS = {
     "train": "train a model on your data",
     "sample": "draw samples from a run",
     "flow": "move particles to a target without training: SVGD, MMD, Langevin, ...",
+    "calibrate": "make a run's sampler as exact as its evaluations allow",
     "evaluate": "measure a run against data it has not seen",
     "likelihood": "how probable data are under a run: nats, bits per dimension",
     "diagnose": "check the fields of a run: its denoiser per noise level, its discriminator's odds",
@@ -53,6 +54,7 @@ diffflow: GANs, Langevin dynamics and diffusion models as settings of one equati
     diffflow sample runs/mnist -n 100 --class 3 --out threes.png
     diffflow sample runs/mnist -n 5000 --churn 1 --out samples.zip
     diffflow flow 25gaussians --animate particles.gif       particles that follow a law, nothing trained
+    diffflow calibrate runs/mnist --steps 5 8 20            sampling plans made for this model, used from then on
     diffflow evaluate runs/mnist
     diffflow likelihood runs/mnist --against path/to/other  bits per dimension, two sources under one model
     diffflow diagnose runs/mnist                            its denoiser per noise level, beside a linear one

@@ -6,6 +6,7 @@ metrics.jsonl           one line a log step
 samples/NNNNNN.png      raw weights left, averaged right
 checkpoints/NNNNNNNN/   everything to go on from step N
 ema/                    snapshots of the averages at geometric steps
+plans.json              sampling plans, where some were calibrated
 tensorboard/            scalars, where installed
 nonfinite.json          the batch that broke the numbers, if one did
 """
@@ -91,6 +92,18 @@ class Folder:
         if found is None:
             raise RunError(f"{self.path} holds no checkpoint: is it a run directory, and has it trained for a moment?")
         return checkpoint.load(found)
+
+    def plans(self) -> list[dict[str, Any]]:
+        """Sampling plans with the step and the dials that they were made for. Raises RunError where the file is
+        damaged."""
+        file = self.path / "plans.json"
+        try:
+            return json.loads(file.read_bytes()) if file.exists() else []
+        except (OSError, ValueError) as e:
+            raise RunError(f"{file} cannot be read ({e}): delete it, and calibrate again") from e
+
+    def keep_plans(self, plans: Sequence[Mapping[str, Any]]) -> None:
+        checkpoint.replace_file(self.path / "plans.json", json.dumps(plans, indent=1).encode())
 
     # -- averages ------------------------------------------------------------------------------------------------------
 
