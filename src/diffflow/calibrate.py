@@ -15,9 +15,9 @@ is constant, and between it is no polynomial. What it is, a few of the model's o
    by node, while that helps.
 
 With noise (churn z) a step begins by raising it to h_i = s_i (s_i/s_i+1)^z, which keeps the law. The teacher is raised
-by the same random numbers and goes on from there by a fine solution: its law stays exact, so the error of the answers
-bounds the Wasserstein distance to that law. Noise that is raised late leaves no step to mend its errors; the lowest
-level at which it is raised is chosen, too.
+by the same random numbers and goes on from there by a fine solution, so its law stays exact. What counts is then the
+law of the answers, as the model's own denoiser sees it at several scales. Noise that is raised late leaves no step to
+mend its errors; the lowest level at which it is raised is chosen, too: a profile of g.
 
 Everything is forward evaluations, (candidates + rounds) * steps of them per start and some hundreds for the teacher.
 Shapes: y, D (n, *shape).
@@ -38,13 +38,14 @@ from .fields import Cond, ScoreField
 from .noise import Noise
 from .plan import Plan, combine
 from .sample import sample
-from .schedule import Schedule, Time
+from .schedule import Schedule, Time, jump
 from .sde import DiffFlow
 from .solvers import Exponential, multistep_weights
 
 REACH = 4  # evaluations that a step looks back on, its own included
 RIDGE = 1e-3  # of the mean diagonal of the Gram matrix
-REWEIGHTINGS = 3  # of the robust regression: starts that end in another mode must not decide
+REWEIGHTINGS = 3  # of the robust regression
+SCALES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # of the spread: where laws are compared, and where raising may end
 FINE = 19  # the teacher's steps per factor e of noise
 BATCH = 1 << 17  # numbers in a batch of starts, when nobody says how many
 
@@ -195,10 +196,13 @@ def calibrate(
     if int(steps) != steps or steps < 1:
         raise ValueError(f"steps={steps}: a plan takes a whole number of steps, at least 1")
     m, known = _model(sde, cond), teacher or teach(sde, starts, noise, cond)
+    if not (known.y[-1].isfinite().all() and known.at(0.0).isfinite().all()):
+        raise ValueError("the fine solutions are not finite: look at the denoiser, and at the starts")
     high, low = m.schedule.sigma(0.0).item(), m.schedule.sigma_min
     noisy = any(m.sde.noise(m.schedule.time(v).item()).item() > 0 for v in np.geomspace(high, low, 9))
-    tries = list(_grids(known, steps, high, low))
-    floors = [f * m.spread for f in (0.02, 0.05, 0.1, 0.2, 0.4)] if noisy and steps > 2 else []
+    default = m.schedule.sigma(jump(m.schedule, steps, m.spread)[:-1]).tolist()
+    tries = [("default", default), *_grids(known, steps, high, low)]
+    floors = [f * m.spread for f in SCALES] if noisy and steps > 2 else []
     total, done = len(tries) + len(floors) + (rounds if steps > 1 else 0), 0
     best: tuple[float, Plan] | None = None
 
@@ -217,7 +221,7 @@ def calibrate(
     for name, levels in tries:
         attempt(name, levels, 0.0)
     if best is None:
-        raise ValueError("no grid gave a finite error: look at the denoiser, its values are not finite")
+        raise ValueError("no grid gave a finite error: do the starts belong to this equation?")
     for floor in floors:
         attempt(best[1].about["grid"], best[1].levels, floor)
     generator, size = np.random.default_rng(noise.seed), 0.3
@@ -249,14 +253,19 @@ def _fit(m: _Model, teacher: Teacher, levels: Levels, floor: float, noise: Noise
         r, base = low / h, [1 - low / h]
         if low > 0 and h == s and len(lams) > 1:  # the regression starts from the classical step, of order 2
             base = multistep_weights(lams[:2], lams[0], -math.log(low), 1.0, m.spread)
-        row = _row(base, past, goal - r * y, 1 - r if low > 0 else 0.5)
+        row = _row(base, past, goal - r * y, 1 - r if low > 0 else 0.5, anew)
         y = combine(row, past, r * y)
         rows.append(tuple(row))
-    return Plan(tuple(levels), tuple(rows), tuple(high) if high != list(levels) else None), _error(y, goal)
+    error = _unlike(m, y, goal) if anew else _error(y, goal)
+    return Plan(tuple(levels), tuple(rows), tuple(high) if anew else None), error
 
 
-def _row(base: list[float], past: list[Tensor], goal: Tensor, cap: float) -> list[float]:
-    """base + c with sum_j row_j D_j nearest to goal (n, *shape): c_j weighs D_j - D_0, and sum |c| <= cap."""
+def _row(base: list[float], past: list[Tensor], goal: Tensor, cap: float, anew: bool) -> list[float]:
+    """base + c with sum_j row_j D_j nearest to goal (n, *shape): c_j weighs D_j - D_0, and sum |c| <= cap.
+
+    Starts that end in another mode must not decide. They are few without noise, where weights 1/error suffice (least
+    absolute errors), and many after a raise (anew), where a far one counts next to nothing.
+    """
     row = np.pad(np.array(base), (0, len(past) - len(base)))
     if len(past) == 1:
         return row.tolist()
@@ -264,19 +273,20 @@ def _row(base: list[float], past: list[Tensor], goal: Tensor, cap: float) -> lis
     left = (goal - combine(row.tolist(), past)).flatten(1).double()
     gram = torch.einsum("pnd,qnd->npq", features, features)  # per start, to weigh the starts anew
     right = torch.einsum("pnd,nd->np", features, left)
-    weights, c, eye = torch.ones(len(left)), right.new_zeros(len(features)), torch.eye(len(features)).to(gram)
+    weights, c, eye = left.new_ones(len(left)), right.new_zeros(len(features)), torch.eye(len(features)).to(gram)
     for _ in range(1 + REWEIGHTINGS):
-        w = weights.to(gram)
-        a, b, ridge = torch.einsum("n,npq->pq", w, gram), torch.einsum("n,np->p", w, right), RIDGE
-        size = a.diagonal().mean() + torch.finfo(a.dtype).tiny
+        a, b, ridge = torch.einsum("n,npq->pq", weights, gram), torch.einsum("n,np->p", weights, right), RIDGE
+        size = a.diagonal().mean()
+        if not (size > 0 and size.isfinite()):  # D is constant, or no number: nothing to fit
+            return row.tolist()
         while True:
             c = torch.linalg.solve(a + ridge * size * eye, b)
-            if not c.abs().sum() > cap or ridge > 1e6:
+            if c.abs().sum() <= cap or ridge > 1e6:
                 break
             ridge *= 3
         e = (left - torch.einsum("p,pnd->nd", c, features)).square().sum(1).sqrt()
-        weights = 1 / e.clamp_min(e.median().clamp_min(torch.finfo(e.dtype).tiny))
-        weights = weights / weights.mean()
+        far = e / e.median() if e.median() > 0 else torch.zeros_like(e)
+        weights = 1 / (1 + far**2) if anew else 1 / far.clamp_min(1)
     row[1:] += c.cpu().numpy()
     row[0] -= float(c.sum())
     return row.tolist()
@@ -289,11 +299,26 @@ def _error(y: Tensor, goal: Tensor) -> float:
     return math.sqrt(e.sqrt().mean().item() * e.mean().sqrt().item())
 
 
+def _unlike(m: _Model, y: Tensor, goal: Tensor) -> float:
+    """How unlike the answers y are to the goals in law, by the model's own denoiser: of u = |y - D(y, sigma)| the
+    Wasserstein distance over the mean, averaged over noise levels sigma.
+
+    A start that ends in another mode than its goal is no error in law, if others end there in its stead. A mode drawn
+    too wide is, and so is a point between modes, and u shows both. That y and goal share starts and noise leaves a
+    small statistical error.
+    """
+    total = 0.0
+    for level in SCALES:
+        sigma = max(level * m.spread, m.schedule.sigma_min)
+        a, b = ((v - m.denoise(v, sigma)).flatten(1).double().norm(dim=1).sort().values for v in (y, goal))
+        total += ((a - b).abs().mean() / b.mean()).item() / len(SCALES)
+    return total
+
+
 def _grids(teacher: Teacher, steps: int, high: float, low: float) -> Iterator[tuple[str, list[float]]]:
     """Grids worth trying, with a name: levels from `high`, at least `low`, the last above 0."""
     top, spread, m = min(high, math.exp(-teacher.lam[0])), teacher.spread, steps - 1
     if m == 0:
-        yield "one", [high]
         return
     for first in (10.0, 24.0) if m > 1 else (0.5, 1.0, 2.0, 4.0, 10.0):
         for last in (0.02, 0.05, 0.1, 0.2, 0.4):

@@ -57,6 +57,8 @@ class Plan:
             raise ValueError(f"the levels of a plan are positive and fall, got {s}")
         if not all(b >= a and math.isfinite(b) for a, b in zip(s, h, strict=True)):
             raise ValueError(f"the noise is raised, not lowered: from {s} to {h}")
+        if h[0] > s[0] or h[-1] > s[-1]:
+            raise ValueError("the noise is raised on the way, not at the first level, nor at the last")
         for i, row in enumerate(self.weights):
             if not 1 <= len(row) <= i + 1 or not abs(sum(row) - (1 - self.kept(i))) <= TOLERANCE:
                 raise ValueError(f"row {i} has 1 to {i + 1} weights of sum {1 - self.kept(i):.6g}, got {row}")

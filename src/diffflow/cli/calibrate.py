@@ -79,9 +79,9 @@ class Calibrate:
 
 def judged(run: df.Run, dials: Dials, plan: df.Plan, n: int, noise: df.Noise) -> tuple[str, str, str]:
     """Errors of the plan and of the default solver on n fresh starts, and their ratio. With churn no path is the right
-    one, and the plan has only its own: the distance in law on the calibration batch, at most."""
+    one: how unlike the plan's samples are to the model's in law, as its denoiser sees them."""
     if plan.noisy or dials.churn > 0:
-        return f"{plan.about['error']:.2g} at most", "-", "-"
+        return f"{plan.about['error']:.2g} in law", "-", "-"
     fresh = run.teach(dials, n, noise)
     ours, theirs = (run.deviation(fresh, dials, how) for how in (plan, None))
     return f"{ours:.2g}", f"{theirs:.2g}", f"{ours / theirs:.2f}"
