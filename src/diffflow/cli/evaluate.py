@@ -88,7 +88,9 @@ class Evaluate:
                 highlight=False,
             )
         x, nfe = draw(run, ask, labels, console)
-        settings = {"solver": self.solver} | asdict(run.dials) | {k: v for k, v in how.items() if v is not None}
+        dials = replace(run.dials, **{k: v for k, v in how.items() if v is not None})
+        planned = self.solver == "default" and "generator" not in run.players and run.plan(dials) is not None
+        settings = {"solver": "plan" if planned else self.solver} | asdict(dials)
         card = {
             # a generator has nothing to set
             "sampler": ({} if "generator" in run.players else settings) | {"evaluations": nfe},
