@@ -22,6 +22,7 @@ import diffflow as df
 from diffflow import figures, report
 from diffflow.cli import UsageError, parse
 from diffflow.cli.sample import Sample, SolverName, check, draw, labels_of
+from diffflow.metrics.classifier import Classifier, unit
 
 LEAST = 12  # samples; precision and recall by 5 neighbours are not defined below
 HELD_OUT = {"train": "test", "test": "train"}
@@ -34,6 +35,7 @@ class Evaluate:
     Examples:
         diffflow evaluate runs/demo
         diffflow evaluate runs/mnist -n 2000 --churn 1 --classifier path/to/lenet.pth
+        diffflow evaluate runs/mnist -n 10000 --features lenet=path/to/lenet.pth
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -57,6 +59,10 @@ class Evaluate:
     classifier: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """LeNet-5 weights (a torch state dict) that judge whether a sample shows the digit asked for, instead of a small
     classifier trained here on the training data."""
+    features: Annotated[str | None, tyro.conf.arg(metavar="NAME[=FILE]")] = None
+    """Whose features the Frechet distance, KID, precision, recall, density and coverage see: own (a classifier trained
+    here), lenet, resnet20 or inception (see `diffflow weights`), with weights from a file of your own after a =; none.
+    Default: own for images with classes, else none."""
     data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
     """Where the data is now, if it has moved since training."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
@@ -80,6 +86,7 @@ class Evaluate:
             )
         test = ask_data.load(HELD_OUT[split]) if split in HELD_OUT else None
         labels = labels_of((), run.classes, self.n)
+        eyes = self.eyes(train)
         console = Console(stderr=True)
         if test is None:
             console.print(
@@ -98,7 +105,9 @@ class Evaluate:
         }
         with console.status("measuring"):
             known = None if labels is None else torch.from_numpy(labels)
-            found = df.metrics.evaluate(torch.from_numpy(x), train, test, known, judge, seed=self.seed, card=card)
+            found = df.metrics.evaluate(
+                torch.from_numpy(x), train, test, known, judge, features=eyes, seed=self.seed, card=card
+            )
         where = figures.save(run.path / "evaluation.json", json.dumps(found.to_dict(), indent=1).encode())
         if train.kind == "vector" and train.law is None:
             t, truth = train.transform, torch.cat([train.x, *(() if test is None else (test.x,))]).numpy()
@@ -107,10 +116,20 @@ class Evaluate:
             figures.save(run.path / "marginals.png", figures.png(columns))
             if x.shape[1] > 1:
                 figures.save(run.path / "pairs.png", figures.png(figures.pairs(x, truth, names)))
+        if train.kind == "image":
+            mine, theirs = df.metrics.copies(torch.from_numpy(x), train.x)
+            pairs = torch.cat([torch.from_numpy(x)[mine], unit(train.x[theirs])])
+            figures.save(run.path / "copies.png", figures.png(figures.grid(pairs.numpy(), columns=len(mine))))
         show(found.to_dict()["metrics"])
         page = report.write(run.path)
         console.print(f"protocol {where}\nreport   {page}", highlight=False, soft_wrap=True)
         return 0
+
+    def eyes(self, train: df.data.Data) -> Classifier | None:
+        """The judge whose features are compared."""
+        default = "own" if train.kind == "image" and train.classes else "none"
+        asked = self.features or default
+        return None if asked == "none" else df.metrics.extractor(asked, train, self.seed)
 
 
 def enough(n: int) -> None:

@@ -1,12 +1,13 @@
-"""Two-sample metrics that need no downloaded weights, each with its standard error and the floor beside it."""
+"""Two-sample metrics, each with its standard error and the floor beside it; most need no weights."""
 
 from .base import Metric
 from .classifier import Classifier, accuracy, c2st, fit_classifier
+from .extractors import extractor
 from .frechet import confidence, embedding, frechet, gaussian_frechet
-from .kernel import energy_distance, mmd
+from .kernel import energy_distance, kid, mmd
 from .lenet import LeNet5, load_lenet
 from .modes import modes
-from .neighbours import nearest, prdc
+from .neighbours import copies, nearest, prdc
 from .protocol import Evaluation, evaluate
 from .transport import exact_w2, marginal_w2, sliced_w2
 
@@ -18,13 +19,16 @@ __all__ = [
     "accuracy",
     "c2st",
     "confidence",
+    "copies",
     "embedding",
     "energy_distance",
     "evaluate",
     "exact_w2",
+    "extractor",
     "fit_classifier",
     "frechet",
     "gaussian_frechet",
+    "kid",
     "load_lenet",
     "marginal_w2",
     "mmd",

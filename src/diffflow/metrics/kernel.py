@@ -1,9 +1,11 @@
-"""Do two clouds have the same law? Kernel distances: zero in expectation if and only if they do, at any n.
+"""Do two clouds have the same law? Kernel distances, unbiased: zero in expectation for
+equal laws at any n, and for the first two only then.
 
     MMD^2  k(x, y) = exp(-|x - y|^2 / (2 h^2)), h the median distance within the reference (Gretton et al. 2012, eq. 4)
     energy k(x, y) = -|x - y|:  2 E|X - Y| - E|X - X'| - E|Y - Y'|                    (Szekely and Rizzo 2013)
+    KID    k(x, y) = (x.y/d + 1)^3 of features of d numbers: zero for equal first three moments (Binkowski et al. 2018)
 
-Both are the same unbiased U-statistic of pairs z_i = (x_i, y_i),
+All are the same unbiased U-statistic of pairs z_i = (x_i, y_i),
 
     U = mean over i != j of h_ij,     h_ij = k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i),
 
@@ -40,6 +42,15 @@ def energy_distance(x: Tensor, y: Tensor, other: Tensor | None = None, *, limit:
         return _u_statistic(-_distances(a, a), -_distances(b, b), -_distances(a, b))
 
     return two_sample("energy", statistic, x, y, other, limit, seed, "lower")
+
+
+def kid(x: Tensor, y: Tensor, other: Tensor | None = None, *, limit: int = 2000, seed: int = 0) -> Metric:
+    """Kernel (Inception, when they are its) distance of features x (n, d) of samples to features y of real data."""
+
+    def statistic(a: Tensor, b: Tensor) -> tuple[float, float]:
+        return _u_statistic(*((u @ v.T / u.shape[1] + 1) ** 3 for u, v in ((a, a), (b, b), (a, b))))
+
+    return two_sample("kid", statistic, x, y, other, limit, seed, "lower")
 
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:

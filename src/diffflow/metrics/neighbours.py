@@ -92,6 +92,21 @@ def nearest(x: Tensor, train: Tensor, other: Tensor | None = None, *, limit: int
     return found
 
 
+def copies(x: Tensor, train: Tensor, count: int = 10) -> tuple[Tensor, Tensor]:
+    """The samples that lie closest to a training point, and which one: indices into x and into train, (count,) each,
+    closest first. Looking at the pairs tells a copy from an accident."""
+    base, best, which = points(x), torch.full((len(x),), float("inf"), dtype=torch.float64), torch.zeros(len(x)).long()
+    first = 0
+    for block in train.split(max(1, BLOCK // base.shape[1])):
+        near = torch.cdist(base.float(), points(block).float()).min(1)
+        closer = near.values.double() < best
+        best = torch.where(closer, near.values.double(), best)
+        which = torch.where(closer, first + near.indices, which)
+        first += len(block)
+    order = best.argsort()[:count]
+    return order, which[order]
+
+
 def _to_nearest(x: Tensor, train: Tensor, skip: int = 0) -> Tensor:
     """Distance from each row of x (n, d) to its nearest training point, or with skip = 1 to the second nearest."""
     best = x.new_empty(len(x), 0)

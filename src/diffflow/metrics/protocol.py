@@ -21,7 +21,8 @@ from ..data.base import Data
 from ..laws import GaussianMixture
 from .base import Metric, pick
 from .classifier import Classifier, accuracy, c2st, fit_classifier
-from .kernel import energy_distance, mmd
+from .frechet import embedding, frechet
+from .kernel import energy_distance, kid, mmd
 from .modes import countable, modes
 from .neighbours import nearest, prdc
 from .transport import exact_w2, marginal_w2, sliced_w2
@@ -65,7 +66,9 @@ def evaluate(
     labels: Tensor | None = None,
     classifier: Classifier | None = None,
     *,
+    features: Classifier | None = None,
     limit: int = 2000,
+    many: int = 10_000,
     seed: int = 0,
     card: dict[str, Any] | None = None,
 ) -> Evaluation:
@@ -74,7 +77,10 @@ def evaluate(
     reference: the training data. heldout: real data not trained on: the floor of every metric; without it half of the
     reference plays that part (so copies can then only be judged against the distances within the training set).
     labels: (n,) the classes asked for; they are judged by `classifier`, or by a small one trained on the reference.
-    limit: most points in any two-sample metric (exact W2: at most 1000). card: further entries for the protocol card.
+    features: a judge (`extractor`) whose features the Frechet distance and KID see, and precision, recall, density and
+    coverage, which are taken of the points themselves where there is none.
+    limit: most points in any two-sample metric (exact W2: at most 1000); many: in the Frechet distance. card: further
+    entries for the protocol card.
     A reference that was drawn from a mixture of up to 64 components (a toy) adds the modes covered and the share of
     samples within one, where there are samples enough to look for all.
     Float images are rounded to 8 bits first when the reference has 8, as saving them would. Vectors are compared in
@@ -96,15 +102,18 @@ def evaluate(
         real, other = shuffled[: len(y) // 2], shuffled[len(y) // 2 :]
     else:
         real, other = y, held
+    seen = None if features is None else tuple(embedding(features)(v) for v in (x, real, other))
     metrics = [
         exact_w2(x, real, other, limit=min(limit, 1000), seed=seed),
         sliced_w2(x, real, other, limit=limit, seed=seed),
         mmd(x, real, other, limit=limit, seed=seed),
         energy_distance(x, real, other, limit=limit, seed=seed),
-        *prdc(x, real, other, limit=limit, seed=seed),
+        *(prdc(*seen, limit=limit, seed=seed) if seen else prdc(x, real, other, limit=limit, seed=seed)),
         c2st(x, real, other, limit=limit, seed=seed),
         *nearest(x, y, held, limit=min(limit, 1000), seed=seed),
     ]
+    if seen:
+        metrics += [frechet(*seen, limit=many, seed=seed), kid(*seen, limit=limit, seed=seed)]
     if data is not None and data.kind == "vector":
         metrics.insert(2, marginal_w2(x, real, other, limit=limit, seed=seed))
     law = None if data is None else data.law
@@ -121,12 +130,23 @@ def evaluate(
             "reference": _describe(reference),
             "heldout": "half of the reference" if heldout is None else _describe(heldout),
             "classifier": None if judge is None else judge.card(),
+            "features": None if features is None else features.card(),
             "limit": limit,
+            "many": many,
             "seed": seed,
             "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "pot": version("POT")},
             **(card or {}),
         },
     )
+
+
+COMPARED = ("reference", "heldout", "features", "classifier", "limit", "many", "seed")  # and the number of samples
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """In what two protocol cards disagree so that their numbers must not be ranked; empty when they may be."""
+    found = [k for k in COMPARED if a.get(k) != b.get(k)]
+    return [*found, *(["number of samples"] if a["samples"]["n"] != b["samples"]["n"] else [])]
 
 
 def _own_judge(data: Data | None, seed: int) -> Classifier:

@@ -1,0 +1,92 @@
+"""`diffflow compare`: several evaluations in one table, if they were taken the same way.
+
+A number about samples belongs to its protocol: the data it was compared with, how many samples, whose features. Where
+the cards of two evaluations disagree in these, their numbers are not ranked, and the command says in what they differ.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from diffflow import report
+from diffflow.cli import UsageError, parse
+from diffflow.metrics.protocol import differences
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Several evaluations in one table; the best of a row, and what two standard errors do not tell from it, are
+    marked with *.
+
+    Examples:
+        diffflow compare runs/mnist runs/mnist-gan
+        diffflow compare runs/a/evaluation.json saved/b.json
+    """
+
+    evaluations: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE")]
+    """Run directories that were evaluated, or evaluation files."""
+
+    def main(self) -> int:
+        if len(self.evaluations) < 2:
+            raise UsageError("give at least two evaluations to compare.")
+        found = {name: read(name) for name in self.evaluations}
+        first, *others = found
+        for name in others:
+            apart = differences(found[first]["card"], found[name]["card"])
+            if apart:
+                raise UsageError(
+                    f"{first} and {name} cannot be ranked: they differ in {', '.join(apart)}. Evaluate them alike."
+                )
+        table = Table("metric", *(short(name) for name in found), "real data", "better", box=None)
+        for m in found[first]["metrics"]:
+            row = [next((x for x in e["metrics"] if x["name"] == m["name"]), None) for e in found.values()]
+            marks = best(row)
+            cells = ("-" if x is None else report.plus_minus(x["value"], x["stderr"]) for x in row)
+            shown = (f"{cell} *" if mark else cell for cell, mark in zip(cells, marks, strict=True))
+            table.add_row(m["name"], *shown, report.plus_minus(m["floor"]), m["better"])
+        Console().print(table)
+        return 0
+
+
+def best(row: Sequence[dict[str, Any] | None]) -> list[bool]:
+    """Which of these metrics are the best, or within two standard errors of the difference to it."""
+    known = [m for m in row if m is not None]
+    sign = 1 if known[0]["better"] == "lower" else -1
+    top = min(known, key=lambda m: sign * m["value"])
+
+    def close(m: dict[str, Any]) -> bool:
+        return sign * (m["value"] - top["value"]) <= 2 * (m["stderr"] ** 2 + top["stderr"] ** 2) ** 0.5
+
+    return [m is not None and (m is top or close(m)) for m in row]
+
+
+def short(name: str) -> str:
+    path = Path(name)
+    return (path.parent if path.name == "evaluation.json" else path).name or str(path)
+
+
+def read(name: str) -> dict[str, Any]:
+    """The evaluation in a run directory or a file. Raises UsageError."""
+    path = Path(name)
+    path = path / "evaluation.json" if path.is_dir() else path
+    try:
+        found = json.loads(path.read_bytes())
+        if not (found["metrics"] and found["card"]["samples"]["n"]):
+            raise KeyError("metrics")
+    except FileNotFoundError:
+        raise UsageError(f"{path} is not there: run `diffflow evaluate` first.") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} holds no evaluation ({error!r}).") from None
+    return found
+
+
+def main(args: Sequence[str]) -> int:
+    return parse(Compare, args).main()

@@ -1,0 +1,69 @@
+"""`diffflow weights`: the networks that images are judged with: which are known, which are here, and fetching them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from diffflow.cli import UsageError, parse
+from diffflow.cli.sample import progress
+from diffflow.metrics.weights import KNOWN, WeightsError, fetch, home, verify
+
+
+@dataclass(frozen=True)
+class Weights:
+    """List, verify or fetch the weights of feature extractors. Nothing else in diffflow downloads anything.
+
+    They lie in $DIFFFLOW_WEIGHTS, or in diffflow/weights of the user's cache; `evaluate --features` finds them there.
+
+    Examples:
+        diffflow weights list
+        diffflow weights fetch lenet
+        diffflow weights verify resnet20 --file path/to/resnet20-12fca82f.th
+    """
+
+    what: Annotated[Literal["list", "verify", "fetch"], tyro.conf.Positional]
+    """What to do."""
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = ()
+    """Which; none: all that are known (not for fetch)."""
+    file: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """With verify: a file somewhere else."""
+    url: str | None = None
+    """With fetch: another place of the same file (its sha256 decides)."""
+
+    def main(self) -> int:
+        if self.what == "fetch" and not self.names:
+            raise UsageError(f"say which weights to fetch: {', '.join(KNOWN)}.")
+        if (self.file or self.url) and len(self.names) != 1:
+            raise UsageError("--file and --url belong to one name: give it.")
+        if self.what == "list":
+            table = Table("name", "here", "sha256", "licence", "what", box=None)
+            for w in KNOWN.values():
+                table.add_row(w.name, "yes" if w.path.is_file() else "no", w.sha256[:12], w.licence, escape(w.what))
+            Console().print(table)
+            print(f"folder {home()}")
+            return 0
+        failed = 0
+        for name in self.names or tuple(KNOWN):
+            try:
+                if self.what == "verify":
+                    print(f"{name}: {verify(name, self.file)} is the file that is published")
+                else:
+                    with progress(f"fetching {name}, bytes", Console(stderr=True)) as bar:
+                        print(f"{name}: {fetch(name, self.url, bar)}")
+            except WeightsError as error:
+                if self.names:
+                    raise
+                failed += 1
+                print(f"{name}: {error}")
+        return 2 if failed == len(KNOWN) else 0
+
+
+def main(args: Sequence[str]) -> int:
+    return parse(Weights, args).main()

@@ -1,0 +1,71 @@
+"""Named eyes: `extractor("lenet")` is a judge whose features the Frechet distance, KID, precision and recall see.
+
+    own         a small classifier trained here on the reference (classes needed); comparable on the same data only
+    lenet       LeNet-5 on MNIST                     resnet20    ResNet-20 on CIFAR-10
+    inception   Inception-v3, the field's FID (torch-fidelity; diffflow[inception])
+
+`NAME=PATH` takes the weights from a file; else they are looked for where `diffflow weights fetch` puts them. Either way
+the file must be the one that is published: its digest stands in the protocol card.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.base import Data
+from .classifier import Classifier, fit_classifier
+from .lenet import load_lenet
+from .resnet import load_resnet20
+from .weights import KNOWN, WeightsError, verify
+
+
+class Inception(nn.Module):
+    """Inception-v3 as torch-fidelity has it: images of any size in [0, 1], grey or colour, to 2048 features."""
+
+    def __init__(self, net: Any):
+        super().__init__()
+        self.net = net
+
+    def features(self, x: Tensor) -> Tensor:
+        """(n, 1 or 3, h, w) in [0, 1] -> (n, 2048). Rounded to 8 bits, as saved images are."""
+        if x.ndim != 4 or x.shape[1] not in (1, 3):
+            raise ValueError(f"Inception judges images (n, 1 or 3, h, w), not {tuple(x.shape)}")
+        return self.net((x * 255).round().to(torch.uint8).expand(-1, 3, -1, -1))[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError("Inception is asked for features here, not for classes")
+
+
+def load_inception(path: Any) -> Classifier:
+    """torch-fidelity's Inception with the weights in a file. Raises WeightsError without the package."""
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import (  # pyright: ignore[reportMissingImports]
+            FeatureExtractorInceptionV3,
+        )
+    except ImportError:
+        raise WeightsError("Inception needs torch-fidelity: pip install 'diffflow[inception]'") from None
+    torch.load(path, weights_only=True)  # its own loading runs what a pickle says; only plain tensors come so far
+    net = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
+    return Classifier(Inception(net).eval().requires_grad_(False), None, 1008, "inception")
+
+
+LOADERS = {"lenet": load_lenet, "resnet20": load_resnet20, "inception": load_inception}
+assert LOADERS.keys() == KNOWN.keys()
+
+
+def extractor(spec: str, data: Data | None = None, seed: int = 0) -> Classifier:
+    """The judge called `NAME` or `NAME=PATH`; `data`, with classes, is what `own` is trained on.
+
+    Raises WeightsError for an unknown name, and where weights or classes are missing.
+    """
+    name, _, path = spec.partition("=")
+    if name == "own":
+        if data is None or data.y is None or data.classes is None:
+            raise WeightsError("the extractor 'own' is a classifier, and this data has no classes to train it on")
+        return fit_classifier(data.x, data.y, len(data.classes), seed=seed, name="own")
+    if name not in LOADERS:
+        raise WeightsError(f"no extractor is called {name!r}; there are own, {', '.join(LOADERS)}")
+    return LOADERS[name](verify(name, path or None))
