@@ -277,6 +277,17 @@ def summary(rows: list[Row]) -> list[dict]:
     return out
 
 
+def kept(rows: list[Row], best: int = 5) -> list[dict]:
+    """What is worth keeping: all of ours, and the best peers by either error in every cell."""
+    out = []
+    for cell in dict.fromkeys((r.target, r.nfe) for r in rows):
+        here = [r for r in rows if (r.target, r.nfe) == cell]
+        theirs = [r for r in here if r.library != "diffflow"]
+        top = {id(r) for key in ("rms", "median") for r in sorted(theirs, key=lambda r: getattr(r, key))[:best]}
+        out += [asdict(r) for r in here if r.library == "diffflow" or id(r) in top]
+    return out
+
+
 def mean_ratio(lines: list[dict], who: str, key: str) -> float:
     """Geometric mean of the ratios over all targets and N."""
     logs = [math.log(r[f"{key}_ratio"]) for r in lines if r["solver"] == who]
@@ -321,7 +332,7 @@ def main() -> None:
     parser.add_argument("--nfe", nargs="+", type=int, default=list(NFE), help="numbers of evaluations, at least 3")
     parser.add_argument("--starts", type=int, default=2048)
     parser.add_argument("--quick", action="store_true", help="256 starts, N = 5 10 20, a coarser reference")
-    parser.add_argument("--out", type=Path, default=None, help="where to write every row as JSON")
+    parser.add_argument("--out", type=Path, default=None, help="where to write the best rows as JSON")
     args = parser.parse_args()
     if args.quick:
         args.starts = min(args.starts, 256)
@@ -352,7 +363,7 @@ def main() -> None:
             "starts": args.starts,
             "mean_ratios": {w: {k: mean_ratio(lines, w, k) for k in ("rms", "median")} for w in OURS},
         }
-        head |= {"summary": lines, "rows": [asdict(r) for r in rows]}
+        head |= {"summary": lines, "compared": len(rows), "rows": kept(rows)}
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(head, indent=1) + "\n")
 

@@ -1,0 +1,115 @@
+"""What the library costs beside its networks: time of a whole sampling run over that of the bare network calls in it.
+
+    images    16 images of 3 x 32 x 32 under a UNet of 1.1 million parameters
+    points    100,000 points of the plane under a perceptron of three hidden layers of 128
+
+Each as a denoiser with EDM's preconditioning: the probability flow by the default solver, the reverse SDE with a noise
+stream for every particle, and a sampling plan (its table is made up: only its cost counts). Untrained, since
+only time is measured. A bare call gets the same tensors of the same shapes; runs and bare calls take turns, and the
+ratio of each pair counts. The median over --repeats pairs is reported.
+
+    python benchmarks/overhead.py --out results/overhead.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+import diffflow as df
+from diffflow.nets.unet import UNet
+
+
+class Perceptron(nn.Module):
+    """(n, 2) and a time (n,) to (n, 2)."""
+
+    def __init__(self, width: int = 128) -> None:
+        super().__init__()
+        layers = [nn.Linear(3, width), nn.SiLU(), *(f for _ in range(2) for f in (nn.Linear(width, width), nn.SiLU()))]
+        self.body = nn.Sequential(*layers, nn.Linear(width, 2))
+
+    def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None) -> Tensor:
+        return self.body(torch.cat([x, time[:, None]], 1))
+
+
+def cases() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
+    torch.manual_seed(0)
+    unet = UNet((3, 32, 32), widths=(32, 64, 64))
+    return {"16 images": (unet, (16, 3, 32, 32)), "100,000 points": (Perceptron(), (100_000, 2))}
+
+
+def runs(sde: Callable[[float], df.DiffFlow], x: Tensor, steps: int) -> dict[str, Callable[[], df.Trajectory]]:
+    levels = df.EDM().sigma(df.jump(df.EDM(), steps))[:-1].tolist()
+    ratios = [b / a for a, b in zip(levels, [*levels[1:], 0.0], strict=True)]
+    rows = [(0.7 * (1 - r), 0.2 * (1 - r), 0.1 * (1 - r))[: i + 1] for i, r in enumerate(ratios)]
+    rows = [(*row[:-1], 1 - r - sum(row[:-1])) for row, r in zip(rows, ratios, strict=True)]
+    plan = df.Plan(tuple(levels), tuple(rows))
+    return {
+        "flow": lambda: df.sample(sde(0.0), x, steps=steps),
+        "reverse SDE": lambda: df.sample(sde(1.0), x, steps=steps, noise=df.Noise(1)),
+        "plan": lambda: df.sample(sde(0.0), x, plan=plan),
+    }
+
+
+@torch.no_grad()
+def measure(net: nn.Module, shape: tuple[int, ...], steps: int, repeats: int) -> dict[str, dict]:
+    s, x = df.EDM(), 80 * torch.randn(shape)
+    denoiser = df.Denoiser(net.eval(), sigma_data=0.5)
+    inner, when = torch.randn(shape), torch.zeros(shape[0])
+
+    def bare(calls: int) -> float:
+        start = time.perf_counter()
+        for _ in range(calls):
+            net(inner, when, None)
+        return time.perf_counter() - start
+
+    found = {}
+    for name, run in runs(lambda churn: df.at(s, s.score(denoiser), churn=churn), x, steps).items():
+        pairs = []
+        for i in range(repeats + 1):  # the first pair warms up
+            start = time.perf_counter()
+            done = run()
+            pairs.append((time.perf_counter() - start, bare(done.nfe)) if i else None)
+        ratios = [a / b for a, b in filter(None, pairs)]
+        bares = [b for _, b in filter(None, pairs)]
+        found[name] = {"ratio": statistics.median(ratios), "ratios": ratios, "bare_seconds": statistics.median(bares)}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=None, help="where to write the numbers as JSON")
+    args = parser.parse_args()
+    table = Table(title=f"whole run over bare network calls, {args.steps} steps, {torch.get_num_threads()} thread(s)")
+    for head in ("", "parameters", "sampler", "ratio", "from", "to"):
+        table.add_column(head)
+    results = {}
+    for name, (net, shape) in cases().items():
+        size = sum(p.numel() for p in net.parameters())
+        results[name] = {"parameters": size, "samplers": measure(net, shape, args.steps, args.repeats)}
+        for sampler, row in results[name]["samplers"].items():
+            ends = (f"{v:.3f}" for v in (row["ratio"], min(row["ratios"]), max(row["ratios"])))
+            table.add_row(name, f"{size:,}", sampler, *ends)
+    Console().print(table)
+    if args.out is not None:
+        head = {"command": ["python", *sys.argv], "python": platform.python_version(), "torch": torch.__version__}
+        head |= {"threads": torch.get_num_threads(), "steps": args.steps, "results": results}
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(head, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
