@@ -100,6 +100,7 @@ def write(run_dir: str | Path) -> Path:
         _dial(home),
         _samples(home),
         _measured(evaluation),
+        _frontier(home),
         _training(log),
         _data(about.get("data", {})),
         _use(home, about, log, family),
@@ -216,6 +217,33 @@ def _measured(evaluation: Mapping) -> str:
     )
     table = _table(rows, ("metric", "value", "floor", ""), (1, 2))
     return f"<h2>Measured</h2>\n{table}\n<p class=soft>{note}</p>"
+
+
+def _frontier(home: Path) -> str:
+    """Quality against cost, where it was swept."""
+    if not ((home / "frontier.json").exists() and (home / "frontier.png").exists()):
+        return ""
+    found = json.loads((home / "frontier.json").read_text())
+    rows = [
+        (
+            f"<b>{name}</b>",
+            _setting(p),
+            str(p["evaluations"]),
+            plus_minus(p["distance"], p["stderr"]),
+            f"{p['seconds']:.3g}",
+        )
+        for name, p in found["presets"].items()
+    ]
+    table = _table(rows, ("--quality", "setting", "evaluations", found["distance"], "seconds per 1000"), (2, 3, 4))
+    caption = "Distance to the training data against cost; the front of all settings in grey."
+    return (
+        f"<h2>Quality against speed</h2>\n{_image((home / 'frontier.png').read_bytes(), caption, 'frontier')}\n{table}"
+    )
+
+
+def _dialled(p: Mapping) -> str:
+    dials = ", ".join(f"{k} {v:g}" for k, v in p["dials"].items() if k == "steps" or v)
+    return escape(dials + (", plan" if p["plan"] else ""))
 
 
 def _training(log: Sequence[Mapping]) -> str:

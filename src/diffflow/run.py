@@ -40,6 +40,7 @@ from .training.place import find_device
 from .training.select import model
 
 Labels = int | Sequence[int] | Tensor | None
+STARTS = 256  # that plans are fitted to, at most: networks are dear
 EXACT = 16  # dimensions up to which likelihoods sum the divergence exactly
 
 
@@ -210,13 +211,29 @@ class Run:
                 return Plan.from_dict(kept["plan"])
         return None
 
+    def plannable(self, dials: Dials) -> bool:
+        """Whether plans can be made for these dials (see `calibrate`)."""
+        if dials.gan != 0 and self.config.solver(dials) is not None:
+            return False
+        return self.config.sde(self.players, self.data, dials).on_schedule
+
+    def quality(self, name: str) -> Dials:
+        """The dials called fast, balanced or best by `diffflow frontier`. Raises ValueError where it has not been run
+        for these weights."""
+        kept = Folder(self.path).presets()
+        if kept.get("step") != self.step or name not in kept["presets"]:
+            raise ValueError(
+                f"{self.path} has no quality {name!r} for these weights: run `diffflow frontier {self.path}`"
+            )
+        return Dials(**kept["presets"][name])
+
     def teach(self, dials: Dials | None = None, n: int | None = None, noise: Noise = Noise(1)) -> Teacher:
         """Fine solutions to calibrate plans with, of all classes in turn; one serves any number of steps. See
         `calibrate.teach`."""
         sde = self._calibrated(dials or self.dials)
         start = sde.start
         assert start is not None
-        x = start.sample(enough(start.shape) if n is None else n, noise.fork("start"))
+        x = start.sample(min(enough(start.shape), STARTS) if n is None else n, noise.fork("start"))
         return teach(sde, x, cond=self._turn(len(x)))
 
     def calibrate(
@@ -259,14 +276,14 @@ class Run:
         return (x - teacher.at(0.0)).flatten(1).square().mean(1).sqrt().median().item()
 
     def _calibrated(self, dials: Dials) -> DiffFlow:
-        if dials.gan != 0 and self.config.solver(dials) is not None:
+        sde = self.config.sde(self.players, self.data, dials)
+        if not sde.on_schedule:
+            raise ValueError(f"{self.path} follows no noise schedule: there is nothing for a plan to go along")
+        if not self.plannable(dials):
             raise ValueError(
                 f"gan = {dials.gan:g}: this discriminator knows the particles of its own solver only, and a plan would "
                 "move them otherwise. Calibrate gan = 0"
             )
-        sde = self.config.sde(self.players, self.data, dials)
-        if not sde.on_schedule:
-            raise ValueError(f"{self.path} follows no noise schedule: there is nothing for a plan to go along")
         return sde
 
     def _turn(self, n: int) -> Tensor | None:

@@ -31,6 +31,7 @@ COMMANDS = {
     "flow": "move particles to a target without training: SVGD, MMD, Langevin, ...",
     "calibrate": "make a run's sampler as exact as its evaluations allow",
     "evaluate": "measure a run against data it has not seen",
+    "frontier": "quality against cost, and the settings worth using",
     "compare": "several evaluations in one table, if they were taken alike",
     "weights": "the networks that judge images: list, verify, fetch",
     "likelihood": "how probable data are under a run: nats, bits per dimension",
@@ -58,6 +59,7 @@ diffflow: GANs, Langevin dynamics and diffusion models as settings of one equati
     diffflow flow 25gaussians --animate particles.gif       particles that follow a law, nothing trained
     diffflow calibrate runs/mnist --steps 5 8 20            sampling plans made for this model, used from then on
     diffflow evaluate runs/mnist
+    diffflow frontier runs/mnist                            quality against cost; then sample --quality fast
     diffflow compare runs/mnist runs/other                  one table, or in what their protocols differ
     diffflow weights list                                   the networks that images can be judged with
     diffflow likelihood runs/mnist --against path/to/other  bits per dimension, two sources under one model

@@ -45,7 +45,7 @@ class Calibrate:
     guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
     """Classifier-free guidance; default: the run's own."""
     starts: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Starts to fit to; default: 128 images, more of small things."""
+    """Starts to fit to; default: 128 to 256, more of smaller things."""
     rounds: int = 40
     """Attempts to improve the best grid; fewer are faster."""
     seed: int = 1

@@ -13,7 +13,7 @@ import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -66,6 +66,8 @@ class Sample:
     the same law; beside a discriminator it adds to the pull, as --gan does."""
     guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
     """Classifier-free guidance; 1 is none."""
+    quality: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """fast, balanced or best: the setting that `diffflow frontier` found; other flags go before it."""
     solver: SolverName = "default"
     """How the path is solved. The default is good at 5 to 50 steps; `heun` and `edm` cost two evaluations a step."""
     seed: int = 0
@@ -89,6 +91,9 @@ class Sample:
         known_suffixes(self.out, self.animate)
         check(self)
         run = df.load(self.run, raw=self.raw, device=self.device)
+        if self.quality is not None:
+            found = asdict(run.quality(self.quality))
+            self = replace(self, **{k: v for k, v in found.items() if getattr(self, k) is None})
         kind = run.data["kind"]
         out = destination(self.out, self.run, kind, run.shape)
         if self.animate:

@@ -7,6 +7,7 @@ samples/NNNNNN.png      raw weights left, averaged right
 checkpoints/NNNNNNNN/   everything to go on from step N
 ema/                    snapshots of the averages at geometric steps
 plans.json              sampling plans, where some were calibrated
+quality.json            the settings called fast, balanced and best, where the frontier was swept
 tensorboard/            scalars, where installed
 nonfinite.json          the batch that broke the numbers, if one did
 """
@@ -18,7 +19,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ import torch
 
 from . import checkpoint
 from .checkpoint import Checkpoint, Tensors
-from .config import TrainConfig, load_yaml, suggest, to_yaml
+from .config import Dials, TrainConfig, load_yaml, suggest, to_yaml
 from .ema import FORGET, Profile, exponent, mixture
 
 
@@ -104,6 +105,18 @@ class Folder:
 
     def keep_plans(self, plans: Sequence[Mapping[str, Any]]) -> None:
         checkpoint.replace_file(self.path / "plans.json", json.dumps(plans, indent=1).encode())
+
+    def presets(self) -> dict[str, Any]:
+        """{"step": ..., "presets": {name: dials}}, or {} where there is none. Raises RunError where it is damaged."""
+        file = self.path / "quality.json"
+        try:
+            return json.loads(file.read_bytes()) if file.exists() else {}
+        except (OSError, ValueError) as e:
+            raise RunError(f"{file} cannot be read ({e}): delete it, and sweep the frontier again") from e
+
+    def keep_presets(self, step: int, presets: Mapping[str, Dials]) -> None:
+        content = {"step": step, "presets": {name: asdict(dials) for name, dials in presets.items()}}
+        checkpoint.replace_file(self.path / "quality.json", json.dumps(content, indent=1).encode())
 
     # -- averages ------------------------------------------------------------------------------------------------------
 

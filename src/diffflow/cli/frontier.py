@@ -1,0 +1,168 @@
+"""`diffflow frontier`: quality against cost for a run, and the settings worth using.
+
+Every setting draws the same number of samples from the same noise; the distance to the training data is the Frechet
+distance in a judge's features for images, and the sliced Wasserstein distance for vectors. Beside the run:
+frontier.json with every point, frontier.png, and the presets that `diffflow sample --quality` knows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import diffflow as df
+from diffflow import figures, report
+from diffflow.cli import UsageError, parse
+from diffflow.cli.evaluate import HELD_OUT, enough
+from diffflow.cli.sample import labels_of, progress
+from diffflow.data import Data
+from diffflow.frontier import Judge, Point, front, presets, sweep, within
+from diffflow.metrics import embedding, extractor, frechet, sliced_w2
+from diffflow.training.config import Dials
+from diffflow.training.folder import Folder
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Sweep steps and dials of a run, measure the samples' distance to data against evaluations and time, and name the
+    best setting for every budget.
+
+    The settings found are kept as presets: `diffflow sample RUN --quality fast | balanced | best`.
+
+    Examples:
+        diffflow frontier runs/demo
+        diffflow frontier runs/mnist --steps 2 4 8 16 --churn 0 0.5 -n 5000 --features lenet=path/to/lenet.pth
+        diffflow frontier runs/digits-diffusion-gan --gan 0 0.5 1 --plans no
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run directory."""
+    steps: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N")] = (1, 2, 3, 4, 6, 8, 12, 16)
+    """Numbers of steps."""
+    churn: Annotated[tuple[float, ...], tyro.conf.arg(metavar="X")] = (0.0, 1.0)
+    """Values of the dial."""
+    gan: Annotated[tuple[float, ...], tyro.conf.arg(metavar="X")] = ()
+    """Values of the other dial, of runs with a discriminator; default: the run's own."""
+    guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
+    """Classifier-free guidance; default: the run's own."""
+    plans: Literal["no", "flow", "all"] = "flow"
+    """Calibrate sampling plans, too: none, without churn, or with churn as well (slow); those there are used."""
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 2000
+    """Samples per setting; values of different n are not comparable."""
+    features: Annotated[str | None, tyro.conf.arg(metavar="NAME[=FILE]")] = None
+    """Whose features the Frechet distance of images sees, as for `evaluate`; default: own, where there are classes."""
+    seed: int = 0
+    """Random seed."""
+    batch: int = 256
+    """Samples moved together."""
+    data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
+    """Where the data is now, if it has moved since training."""
+    device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
+
+    def main(self) -> int:
+        enough(self.n)
+        if min(self.steps) < 1 or min((*self.churn, *self.gan), default=0) < 0 or self.batch < 1:
+            raise UsageError("--steps and --batch must be at least 1, --churn and --gan 0.")
+        run, console = df.load(self.run, device=self.device), Console(stderr=True)
+        if "generator" in run.players:
+            raise UsageError(f"{self.run} is a generator: one evaluation, nothing to sweep. Use `diffflow evaluate`.")
+        ask = replace(run.config.data, source=self.data or run.config.data.source)
+        split = run.data["split"]
+        train = ask.load(split)
+        if train.fingerprint != run.data["fingerprint"]:
+            raise UsageError(
+                f"{ask.source} is not the data that {self.run} was trained on (its content has another fingerprint). "
+                "Say where that data is with --data."
+            )
+        held = ask.load(HELD_OUT[split]) if split in HELD_OUT else None
+        name, judge = self.judge(train)
+        settings = self.settings(run, console)
+        labels = labels_of((), run.classes, self.n)
+        with progress("sampling, batches", console) as bar:
+            points = sweep(
+                run,
+                settings,
+                judge,
+                self.n,
+                labels=None if labels is None else torch.from_numpy(labels),
+                noise=df.Noise(self.seed),
+                batch=self.batch,
+                on_step=bar,
+            )
+        floor = None if held is None or len(held) < self.n else judge(held.x[: self.n]).value
+        chosen = presets(points)
+        show(points, chosen, name, floor)
+        record = {
+            "run": str(run.path), "step": run.step, "distance": name, "n": self.n, "seed": self.seed, "floor": floor,
+            "reference": train.fingerprint, "device": str(run.device), "threads": torch.get_num_threads(),
+            "presets": {k: p.to_dict() for k, p in chosen.items()}, "points": [p.to_dict() for p in points],
+        }  # fmt: skip
+        where = figures.save(run.path / "frontier.json", json.dumps(record, indent=1).encode())
+        figures.save(run.path / "frontier.png", figures.png(figures.frontier(points, name, floor)))
+        Folder(run.path).keep_presets(run.step, {k: p.dials for k, p in chosen.items()})
+        page = report.write(run.path)
+        console.print(f"every point {where}\nreport      {page}", highlight=False, soft_wrap=True)
+        print(f"diffflow sample {self.run} --quality fast | balanced | best")
+        return 0
+
+    def judge(self, train: Data) -> tuple[str, Judge]:
+        """The distance to the training data, and what it is called."""
+        if train.kind != "image":
+            y = train.encode(train.x)
+            return "sliced W2", lambda x: sliced_w2(train.encode(x), y, limit=self.n, seed=self.seed)
+        if not self.features and not train.classes:
+            raise UsageError("these images have no classes to train a judge on: say whose --features to compare.")
+        eyes = extractor(self.features or "own", train, self.seed)
+        see = embedding(eyes)
+        y = see(train.x)
+        name = f"Frechet distance@{self.n} ({eyes.name})"
+        return name, lambda x: frechet(
+            see((x * 255).round().byte()) if x.is_floating_point() else see(x), y, limit=self.n
+        )
+
+    def settings(self, run: df.Run, console: Console) -> list[tuple[Dials, bool]]:
+        """Every combination of the dials, by the solver and by a plan; plans that are missing are calibrated."""
+        own, found = run.dials, []
+        for churn in self.churn:
+            for gan in self.gan or (own.gan,):
+                base = Dials(1, gan, churn, own.guidance if self.guidance is None else self.guidance)
+                teacher = None
+                for steps in self.steps:
+                    dials = replace(base, steps=steps)
+                    found.append((dials, False))
+                    if not run.plannable(dials) or self.plans == "no" or (churn > 0 and self.plans != "all"):
+                        continue
+                    if run.plan(dials) is None:
+                        if teacher is None:
+                            with console.status("solving finely"):
+                                teacher = run.teach(base)
+                        with progress(f"calibrating {steps} steps, grids", console) as bar:
+                            run.calibrate(dials, teacher, rounds=8, on_step=bar)
+                    found.append((dials, True))
+        return found
+
+
+def show(points: Sequence[Point], chosen: dict[str, Point], name: str, floor: float | None) -> None:
+    """The front and the presets on standard output."""
+    real = "" if floor is None else f"; real data {floor:.4g}"
+    table = Table("evaluations", name, "seconds per 1000", "setting", "", box=None, title=f"the front{real}")
+    for p in front(points):
+        names = " ".join(k for k, q in chosen.items() if q == p)
+        table.add_row(str(p.evaluations), report.plus_minus(p.distance, p.stderr), f"{p.seconds:.3g}", str(p), names)
+    Console().print(table)
+    for budget in (1, 2, 4, 8, 16, 32, 64):
+        found = within(points, budget)
+        if found is not None and found.evaluations > budget // 2:  # a larger budget buys something
+            print(f"best at {budget} evaluation{'s' * (budget > 1)}: {found} ({found.distance:.4g})")
+
+
+def main(args: Sequence[str]) -> int:
+    return parse(Frontier, args).main()

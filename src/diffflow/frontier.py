@@ -1,0 +1,134 @@
+r"""The frontier: what quality does a run give for what cost, and which setting for which budget?
+
+A setting (dials, and whether by a calibrated plan) has a cost, network evaluations a sample or seconds, and a distance
+of its samples to data with a standard error. A setting is on the front when no other has both a smaller cost and a
+smaller distance. From the front come three presets:
+
+    best        the smallest distance, or the cheapest that two standard errors of the difference do not tell from it
+    balanced    the cheapest within 1.2 times that distance
+    fast        the cheapest within 2 times that distance
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .metrics import Metric
+from .noise import Noise
+from .run import Run
+from .solvers import Exponential
+from .training.config import Dials
+
+PRESETS = {"fast": 2.0, "balanced": 1.2, "best": 1.0}
+Judge = Callable[[Tensor], Metric]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A setting and what it gives: distance (lower is better) with its standard error, evaluations of the networks a
+    sample, and seconds per 1000 samples on this machine."""
+
+    dials: Dials
+    plan: bool
+    distance: float
+    stderr: float
+    evaluations: int
+    seconds: float
+
+    def __str__(self) -> str:
+        d = self.dials
+        named = (
+            f"{name} {value:g}" for name, value, plain in (("churn", d.churn, 0), ("gan", d.gan, 0)) if value != plain
+        )
+        return ", ".join([f"{d.steps} step{'s' * (d.steps > 1)}", *named, *(["plan"] if self.plan else [])])
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def sweep(
+    run: Run,
+    settings: Iterable[tuple[Dials, bool]],
+    judge: Judge,
+    n: int,
+    *,
+    labels: Tensor | None = None,
+    noise: Noise = Noise(0),
+    batch: int = 256,
+    on_step: Callable[[int, int], None] | None = None,
+) -> list[Point]:
+    """Draw n samples at every setting, from the same streams, and judge them.
+
+    settings: dials, and whether to take the run's plan for them or the solver that the model comes with.
+    labels: (n,) classes. on_step: called with (batches done, of how many).
+    Raises ValueError where a plan is asked for that has not been calibrated.
+    """
+    settings = list(settings)
+    total, done = len(settings) * -(-n // batch), 0
+    points = []
+    for dials, planned in settings:
+        plan = run.plan(dials) if planned else None
+        if planned and plan is None:
+            raise ValueError(f"{run.path} has no plan for {dials}: calibrate it first")
+        own = (
+            run.config.solver(dials) or Exponential()
+            if run.config.sde(run.players, run.data, dials).on_schedule
+            else None
+        )
+        parts, seconds, nfe = [], 0.0, 0
+        for first in range(0, n, batch):
+            size = min(batch, n - first)
+            start = time.perf_counter()
+            drawn = run.sample(
+                size,
+                None if labels is None else labels[first : first + size],
+                **dataclasses.asdict(dials),
+                noise=noise.shift(first),
+                solver=plan or own,
+                grid=None if plan is None else plan.grid,
+                batch=batch,
+            )
+            seconds += time.perf_counter() - start
+            parts.append(drawn.last)
+            nfe, done = drawn.nfe, done + 1
+            if on_step is not None:
+                on_step(done, total)
+        found = judge(torch.cat(parts))
+        points.append(Point(dials, planned, found.value, found.stderr, nfe, 1000 * seconds / n))
+    return points
+
+
+def front(points: Sequence[Point], cost: str = "evaluations") -> list[Point]:
+    """The points that no other undercuts in cost (`evaluations` or `seconds`) and distance, cheapest first."""
+    kept: list[Point] = []
+    for p in sorted(points, key=lambda p: (getattr(p, cost), p.distance)):
+        if not kept or p.distance < kept[-1].distance:
+            kept.append(p)
+    return kept
+
+
+def within(points: Sequence[Point], evaluations: int) -> Point | None:
+    """The smallest distance for at most so many evaluations; None where nothing is that cheap."""
+    cheap = [p for p in points if p.evaluations <= evaluations]
+    return min(cheap, key=lambda p: p.distance) if cheap else None
+
+
+def presets(points: Sequence[Point]) -> dict[str, Point]:
+    """The three settings, by name."""
+    top = min(points, key=lambda p: p.distance)
+
+    def near(p: Point, factor: float) -> bool:
+        slack = 2 * (p.stderr**2 + top.stderr**2) ** 0.5
+        return p.distance <= max(factor * top.distance, top.distance + slack)
+
+    return {
+        name: min((p for p in points if near(p, factor)), key=lambda p: (p.evaluations, p.seconds, p.distance))
+        for name, factor in PRESETS.items()
+    }
