@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor
 import diffflow as df
 from diffflow import calibration, figures
 from diffflow.cli import UsageError, parse
-from diffflow.cli.evaluate import HELD_OUT
+from diffflow.cli.evaluate import splits
 from diffflow.critic import GAMES, reliability
 from diffflow.data import Data
 from diffflow.metrics.base import pick
@@ -58,18 +58,11 @@ class Diagnose:
         run = df.load(self.run, device=self.device)
         if not {"denoiser", "discriminator"} & run.players.keys():
             raise UsageError(f"{self.run} has {', '.join(run.players)}: no field with a target of its own to check.")
-        ask = replace(run.config.data, source=self.data or run.config.data.source)
-        split, console = run.data["split"], Console(stderr=True)
-        sets = {split: ask.load(split)}
-        whole = sets[split]
-        if whole.fingerprint != run.data["fingerprint"]:
-            raise UsageError(
-                f"{ask.source} is not the data that {self.run} was trained on (its content has another fingerprint). "
-                "Say where that data is with --data."
-            )
-        sets[split], _ = part(whole, run.config.fit.holdout)
-        if split in HELD_OUT:
-            sets[HELD_OUT[split]] = ask.load(HELD_OUT[split])
+        console = Console(stderr=True)
+        train, held = splits(run, self.data)
+        sets = {train.split: part(train, run.config.fit.holdout)[0]}
+        if held is not None:
+            sets[held.split] = held
         record: dict[str, Any] = {"run": str(run.path), "step": run.step, "examples": self.n, "seed": self.seed}
         with console.status("comparing the fields with what they should be"):
             if "denoiser" in run.players and "generator" not in run.players:

@@ -22,6 +22,7 @@ import diffflow as df
 from diffflow import figures, report
 from diffflow.cli import UsageError, parse
 from diffflow.cli.sample import Sample, SolverName, check, draw, labels_of
+from diffflow.data import Data
 from diffflow.metrics.classifier import Classifier, unit
 
 LEAST = 12  # samples; precision and recall by 5 neighbours are not defined below
@@ -75,23 +76,14 @@ class Evaluate:
         enough(self.n)
         judge = df.metrics.load_lenet(self.classifier) if self.classifier else None
         run = df.load(self.run, device=self.device)
-        source = self.data or run.config.data.source
-        split = run.data["split"]
-        ask_data = replace(run.config.data, source=source)
-        train = ask_data.load(split)
-        if train.fingerprint != run.data["fingerprint"]:
-            raise UsageError(
-                f"{source} is not the data that {self.run} was trained on (its content has another fingerprint). "
-                "Say where that data is with --data."
-            )
-        test = ask_data.load(HELD_OUT[split]) if split in HELD_OUT else None
+        train, test = splits(run, self.data)
         labels = labels_of((), run.classes, self.n)
         eyes = self.eyes(train)
         console = Console(stderr=True)
         if test is None:
             console.print(
-                f"note: trained on the split {split!r}, so nothing is held out: floors are taken between two halves of "
-                "the training data, and copies are judged by the distances within it",
+                f"note: trained on the split {train.split!r}, so nothing is held out: floors are taken between two "
+                "halves of the training data, and copies are judged by the distances within it",
                 highlight=False,
             )
         x, nfe = draw(run, ask, labels, console)
@@ -125,11 +117,24 @@ class Evaluate:
         console.print(f"protocol {where}\nreport   {page}", highlight=False, soft_wrap=True)
         return 0
 
-    def eyes(self, train: df.data.Data) -> Classifier | None:
+    def eyes(self, train: Data) -> Classifier | None:
         """The judge whose features are compared."""
         default = "own" if train.kind == "image" and train.classes else "none"
         asked = self.features or default
         return None if asked == "none" else df.metrics.extractor(asked, train, self.seed)
+
+
+def splits(run: df.Run, source: str | None) -> tuple[Data, Data | None]:
+    """The data that the run was trained on, from where it is now (None: where it was), and what of it was held out.
+    Raises UsageError for other data."""
+    ask, split = replace(run.config.data, source=source or run.config.data.source), run.data["split"]
+    train = ask.load(split)
+    if train.fingerprint != run.data["fingerprint"]:
+        raise UsageError(
+            f"{ask.source} is not the data that {run.path} was trained on (its content has another fingerprint). "
+            "Say where that data is with --data."
+        )
+    return train, ask.load(HELD_OUT[split]) if split in HELD_OUT else None
 
 
 def enough(n: int) -> None:

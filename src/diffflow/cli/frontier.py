@@ -20,7 +20,7 @@ from rich.table import Table
 import diffflow as df
 from diffflow import figures, report
 from diffflow.cli import UsageError, parse
-from diffflow.cli.evaluate import HELD_OUT, enough
+from diffflow.cli.evaluate import enough, splits
 from diffflow.cli.sample import labels_of, progress
 from diffflow.data import Data
 from diffflow.frontier import Judge, Point, front, presets, sweep, within
@@ -74,15 +74,7 @@ class Frontier:
         run, console = df.load(self.run, device=self.device), Console(stderr=True)
         if "generator" in run.players:
             raise UsageError(f"{self.run} is a generator: one evaluation, nothing to sweep. Use `diffflow evaluate`.")
-        ask = replace(run.config.data, source=self.data or run.config.data.source)
-        split = run.data["split"]
-        train = ask.load(split)
-        if train.fingerprint != run.data["fingerprint"]:
-            raise UsageError(
-                f"{ask.source} is not the data that {self.run} was trained on (its content has another fingerprint). "
-                "Say where that data is with --data."
-            )
-        held = ask.load(HELD_OUT[split]) if split in HELD_OUT else None
+        train, held = splits(run, self.data)
         name, judge = self.judge(train)
         settings = self.settings(run, console)
         labels = labels_of((), run.classes, self.n)
