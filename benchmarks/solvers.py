@@ -44,7 +44,7 @@ from rich.table import Table
 from torch import Tensor
 
 import diffflow as df
-from diffflow.calibrate import Teacher, enough, teach
+from diffflow.calibrate import Teacher, default_starts, teach
 
 F64 = torch.float64
 OURS = ("calibrated", "default")
@@ -69,7 +69,7 @@ class Target:
 def mixture(means: Tensor, **shape) -> Target:
     d, law = means.shape[1], df.GaussianMixture(means, **shape)
     start = lambda n, g: torch.randn(n, d, generator=g, dtype=F64)  # noqa: E731
-    return Target(law.denoise, law.spread, start, d, enough((d,)))
+    return Target(law.denoise, law.spread, start, d, default_starts((d,)))
 
 
 def ring8() -> Target:
@@ -102,7 +102,7 @@ def lowrank3072() -> Target:
         return torch.cat([inside, (eps.square().sum(1) - inside.square().sum(1)).sqrt()[:, None]], 1)
 
     assert q == k * (r + 1)
-    return Target(law.denoise, law.spread, start, d, enough((q + 1,)))
+    return Target(law.denoise, law.spread, start, d, default_starts((q + 1,)))
 
 
 def grid25() -> Target:
@@ -156,7 +156,7 @@ def trained(path: str) -> Target:
         return run.denoiser.given(cond)(y.float(), level).to(y.dtype)
 
     start = lambda n, g: torch.randn(n, *run.shape, generator=g, dtype=F64)  # noqa: E731
-    return Target(denoise, run.denoiser.spread, start, math.prod(run.shape), enough(run.shape))
+    return Target(denoise, run.denoiser.spread, start, math.prod(run.shape), default_starts(run.shape))
 
 
 TARGETS = {"ring8": ring8, "lowrank3072": lowrank3072, "narrow256": narrow256}

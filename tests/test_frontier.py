@@ -55,5 +55,5 @@ def test_presets_get_dearer_and_better(points: list[Point]) -> None:
     assert chosen["fast"].evaluations <= chosen["balanced"].evaluations <= chosen["best"].evaluations
     top = min(p.distance for p in points)
     for name, factor in PRESETS.items():
-        slack = 2 * sum(max(p.stderr for p in points) ** 2 for _ in range(2)) ** 0.5
+        slack = max(p.stderr for p in points) * 2**0.5
         assert chosen[name].distance <= max(factor * top, top + slack) + 1e-9

@@ -135,7 +135,7 @@ def _model(sde: DiffFlow, cond: Cond) -> _Model:
     return _Model(sde if cond is None else sde.given(cond), s, spread or 1.0)
 
 
-def enough(shape: Sequence[int]) -> int:
+def default_starts(shape: Sequence[int]) -> int:
     """How many starts make BATCH numbers, but at least 128 and at most 4096."""
     return min(max(BATCH // math.prod(shape), 128), 4096)
 
@@ -144,13 +144,13 @@ def enough(shape: Sequence[int]) -> int:
 def teach(sde: DiffFlow, starts: int | Tensor | None = None, noise: Noise = Noise(1), cond: Cond = None) -> Teacher:
     """Solve `starts` with fine steps; particles x at t = 0 (n, *shape), or how many to draw from sde.start.
 
-    None: `enough`. Raises ValueError for equations that are not on a noise schedule, and without a start.
+    None: `default_starts`. Raises ValueError for equations that are not on a noise schedule, and without a start.
     """
     m = _model(sde, cond)
     if not isinstance(starts, Tensor):
         if sde.start is None:
             raise ValueError("calibration draws starts from sde.start, which is not set: pass the starts themselves")
-        starts = sde.start.sample(enough(sde.start.shape) if starts is None else starts, noise.fork("start"))
+        starts = sde.start.sample(default_starts(sde.start.shape) if starts is None else starts, noise.fork("start"))
     if len(starts) < 8:
         raise ValueError(f"{len(starts)} starts are too few: a plan is fitted to at least 8")
     high, low = m.schedule.sigma(0.0).item(), m.schedule.sigma_min
@@ -208,7 +208,7 @@ def calibrate(
 
     def attempt(name: str, levels: Levels, floor: float) -> bool:
         nonlocal best, done
-        plan, error = _fit(m, known, levels, floor, noise)
+        plan, error = _fit(m, known, levels, floor, noisy, noise)
         done += 1
         if on_step is not None:
             on_step(done, total)
@@ -224,7 +224,7 @@ def calibrate(
         raise ValueError("no grid gave a finite error: do the starts belong to this equation?")
     for floor in floors:
         attempt(best[1].about["grid"], best[1].levels, floor)
-    generator, size = np.random.default_rng(noise.seed), 0.3
+    generator, size = np.random.default_rng(abs(noise.seed)), 0.3
     for k in range(rounds if steps > 1 else 0):
         levels = _deformed(best[1].levels, generator, size, smooth=k % 3 == 0)
         name, floor = best[1].about["grid"], best[1].about.get("floor", 0.0)
@@ -237,7 +237,7 @@ def calibrate(
     return best[1]
 
 
-def _fit(m: _Model, teacher: Teacher, levels: Levels, floor: float, noise: Noise) -> tuple[Plan, float]:
+def _fit(m: _Model, teacher: Teacher, levels: Levels, floor: float, noisy: bool, noise: Noise) -> tuple[Plan, float]:
     """The coefficients for these levels, and the error of the answers on the calibration batch."""
     high, y, goal = m.raised(levels, floor), teacher.y[0], teacher.y[0]
     past: list[Tensor] = []
@@ -256,8 +256,8 @@ def _fit(m: _Model, teacher: Teacher, levels: Levels, floor: float, noise: Noise
         row = _row(base, past, goal - r * y, 1 - r if low > 0 else 0.5, anew)
         y = combine(row, past, r * y)
         rows.append(tuple(row))
-    error = _unlike(m, y, goal) if anew else _error(y, goal)
-    return Plan(tuple(levels), tuple(rows), tuple(high) if anew else None), error
+    error = _unlike(m, y, goal) if noisy else _error(y, goal)
+    return Plan(tuple(levels), tuple(rows), tuple(high) if noisy else None), error
 
 
 def _row(base: list[float], past: list[Tensor], goal: Tensor, cap: float, anew: bool) -> list[float]:

@@ -4,7 +4,7 @@ A setting (dials, and whether by a calibrated plan) has a cost, network evaluati
 of its samples to data with a standard error. A setting is on the front when no other has both a smaller cost and a
 smaller distance. From the front come three presets:
 
-    best        the smallest distance, or the cheapest that two standard errors of the difference do not tell from it
+    best        the smallest distance, or the cheapest within a standard error of the difference to it
     balanced    the cheapest within 1.2 times that distance
     fast        the cheapest within 2 times that distance
 """
@@ -23,7 +23,6 @@ from torch import Tensor
 from .metrics import Metric
 from .noise import Noise
 from .run import Run
-from .solvers import Exponential
 from .training.config import Dials
 
 PRESETS = {"fast": 2.0, "balanced": 1.2, "best": 1.0}
@@ -74,14 +73,8 @@ def sweep(
     total, done = len(settings) * -(-n // batch), 0
     points = []
     for dials, planned in settings:
-        plan = run.plan(dials) if planned else None
-        if planned and plan is None:
+        if planned and run.plan(dials) is None:
             raise ValueError(f"{run.path} has no plan for {dials}: calibrate it first")
-        own = (
-            run.config.solver(dials) or Exponential()
-            if run.config.sde(run.players, run.data, dials).on_schedule
-            else None
-        )
         parts, seconds, nfe = [], 0.0, 0
         for first in range(0, n, batch):
             size = min(batch, n - first)
@@ -91,9 +84,8 @@ def sweep(
                 None if labels is None else labels[first : first + size],
                 **dataclasses.asdict(dials),
                 noise=noise.shift(first),
-                solver=plan or own,
-                grid=None if plan is None else plan.grid,
                 batch=batch,
+                plans=planned,
             )
             seconds += time.perf_counter() - start
             parts.append(drawn.last)
@@ -125,10 +117,10 @@ def presets(points: Sequence[Point]) -> dict[str, Point]:
     top = min(points, key=lambda p: p.distance)
 
     def near(p: Point, factor: float) -> bool:
-        slack = 2 * (p.stderr**2 + top.stderr**2) ** 0.5
+        slack = (p.stderr**2 + top.stderr**2) ** 0.5
         return p.distance <= max(factor * top.distance, top.distance + slack)
 
     return {
-        name: min((p for p in points if near(p, factor)), key=lambda p: (p.evaluations, p.seconds, p.distance))
+        name: min((p for p in points if near(p, factor)), key=lambda p: (p.evaluations, p.distance))
         for name, factor in PRESETS.items()
     }

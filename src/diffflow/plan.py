@@ -38,7 +38,7 @@ class Plan:
     Args:
         levels: s, the noise levels reached, falling from the schedule's sigma_max: (N,).
         weights: row i weighs D_i, D_{i-1}, ...: N rows of at most i + 1 numbers, each of sum 1 - r_i.
-        raised: h, the noise levels evaluated at, h >= s: (N,). None: `levels`, no noise.
+        raised: h, the noise levels evaluated at, h >= s: (N,). None: a plan of the equation without noise, h = s.
         about: how the plan was found, for people.
     """
 
@@ -47,7 +47,7 @@ class Plan:
     raised: tuple[float, ...] | None = None
     about: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
-    order = weak_order = 1  # of a table that has no finer one; it is made for its number of steps
+    order = weak_order = 1  # a table for one number of steps has no order; every solver states one
 
     def __post_init__(self) -> None:
         s, h, n = self.levels, self.at, len(self.levels)
@@ -74,7 +74,8 @@ class Plan:
 
     @property
     def noisy(self) -> bool:
-        return self.at != self.levels
+        """Whether it was made for an equation with noise, raised or not at these few levels."""
+        return self.raised is not None
 
     def kept(self, i: int) -> float:
         """r_i, the share of y_i in y_{i+1}."""

@@ -223,22 +223,29 @@ def _frontier(home: Path) -> str:
     """Quality against cost, where it was swept."""
     if not ((home / "frontier.json").exists() and (home / "frontier.png").exists()):
         return ""
-    found = json.loads((home / "frontier.json").read_text())
-    rows = [
+    try:
+        found = json.loads((home / "frontier.json").read_text())
+        rows = _presets(found)
+    except (ValueError, KeyError, TypeError):  # a damaged file must not cost the report
+        return ""
+    table = _table(rows, ("--quality", "setting", "evaluations", found["distance"], "seconds per 1000"), (2, 3, 4))
+    caption = "Distance to the training data against cost; the front of all settings in grey."
+    return (
+        f"<h2>Quality against speed</h2>\n{_image((home / 'frontier.png').read_bytes(), caption, 'frontier')}\n{table}"
+    )
+
+
+def _presets(found: Mapping) -> list[tuple[str, ...]]:
+    return [
         (
-            f"<b>{name}</b>",
-            _setting(p),
+            f"<b>{escape(name)}</b>",
+            _dialled(p),
             str(p["evaluations"]),
             plus_minus(p["distance"], p["stderr"]),
             f"{p['seconds']:.3g}",
         )
         for name, p in found["presets"].items()
     ]
-    table = _table(rows, ("--quality", "setting", "evaluations", found["distance"], "seconds per 1000"), (2, 3, 4))
-    caption = "Distance to the training data against cost; the front of all settings in grey."
-    return (
-        f"<h2>Quality against speed</h2>\n{_image((home / 'frontier.png').read_bytes(), caption, 'frontier')}\n{table}"
-    )
 
 
 def _dialled(p: Mapping) -> str:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from .bounds import Stratified, blended, elbo
-from .calibrate import Teacher, calibrate, enough, teach
+from .calibrate import Teacher, calibrate, default_starts, teach
 from .data import Transform
 from .denoiser import Denoiser
 from .dequantise import Dequantiser, fit
@@ -47,7 +47,7 @@ EXACT = 16  # dimensions up to which likelihoods sum the divergence exactly
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """A trained run. `data` is what run.json says of the data, `step` the training step of the weights, `versions`
-    what made them.
+    what made them, `average` which average of them (or raw) this is: plans and presets belong to one.
     """
 
     path: Path
@@ -56,6 +56,7 @@ class Run:
     players: dict[str, nn.Module]
     step: int
     versions: dict[str, Any]
+    average: str = "its own"
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, step {self.step}, {self.data['name']} {self.shape})"
@@ -172,6 +173,7 @@ class Run:
         batch: int = 256,
         keep: int | None = None,
         on_step: Callable[[Step], None] | None = None,
+        plans: bool = True,
     ) -> Trajectory:
         """Draw n samples; the trajectory's states are decoded (images (n, c, h, w) in [0, 1]; vectors in the data's
         units), on the CPU.
@@ -179,7 +181,7 @@ class Run:
         cond   None (no class), one class index for all, or n of them
         batch  how many move together: memory, not the outcome
         steps, churn, gan, guidance default to the run's own `dials`; the rest is as in `df.sample`. Where a plan was
-        calibrated for them, it is the solver and the grid, unless one of those is given.
+        calibrated for them, it is the solver and the grid, unless one of those is given, or plans is False.
 
         Raises ValueError for arguments that cannot be meant.
         """
@@ -189,7 +191,7 @@ class Run:
         dials = dataclasses.replace(self.dials, **{k: v for k, v in asked.items() if v is not None})
         labels = None if cond is None else self._labels(cond, n).expand(n)
         self._learned(labels, dials.guidance)
-        if solver is None and grid is None and (plan := self.plan(dials)) is not None:
+        if plans and solver is None and grid is None and (plan := self.plan(dials)) is not None:
             solver, grid = plan, plan.grid
         parts: list[Trajectory] = []
         for first in range(0, n, batch):
@@ -206,10 +208,12 @@ class Run:
     def plan(self, dials: Dials | None = None) -> Plan | None:
         """The plan that `calibrate` kept for these dials and these weights, if there is one; None: the run's own
         dials."""
-        for kept in Folder(self.path).plans():
-            if kept["step"] == self.step and kept["dials"] == dataclasses.asdict(dials or self.dials):
-                return Plan.from_dict(kept["plan"])
-        return None
+        return Folder(self.path).plans(self.weights).get(dials or self.dials)
+
+    @property
+    def weights(self) -> str:
+        """What plans and presets are matched by: the step, and which average."""
+        return f"step {self.step}, {self.average}"
 
     def plannable(self, dials: Dials) -> bool:
         """Whether plans can be made for these dials (see `calibrate`)."""
@@ -217,15 +221,17 @@ class Run:
             return False
         return self.config.sde(self.players, self.data, dials).on_schedule
 
-    def quality(self, name: str) -> Dials:
-        """The dials called fast, balanced or best by `diffflow frontier`. Raises ValueError where it has not been run
-        for these weights."""
-        kept = Folder(self.path).presets()
-        if kept.get("step") != self.step or name not in kept["presets"]:
-            raise ValueError(
-                f"{self.path} has no quality {name!r} for these weights: run `diffflow frontier {self.path}`"
-            )
-        return Dials(**kept["presets"][name])
+    def quality(self, name: str) -> tuple[Dials, bool]:
+        """The setting called fast, balanced or best by `diffflow frontier`: dials, and whether by their plan. Raises
+        ValueError where it has not been swept for these weights."""
+        kept = Folder(self.path).presets(self.weights)
+        if name in kept:
+            return kept[name]
+        if kept:
+            raise ValueError(f"{self.path} has no quality {name!r}; it has {', '.join(kept)}")
+        if "generator" in self.players:
+            raise ValueError(f"{self.path} is a generator: one evaluation, no quality to choose")
+        raise ValueError(f"{self.path} has no presets for these weights: run `diffflow frontier {self.path}`")
 
     def teach(self, dials: Dials | None = None, n: int | None = None, noise: Noise = Noise(1)) -> Teacher:
         """Fine solutions to calibrate plans with, of all classes in turn; one serves any number of steps. See
@@ -233,35 +239,33 @@ class Run:
         sde = self._calibrated(dials or self.dials)
         start = sde.start
         assert start is not None
-        x = start.sample(min(enough(start.shape), STARTS) if n is None else n, noise.fork("start"))
+        x = start.sample(min(default_starts(start.shape), STARTS) if n is None else n, noise.fork("start"))
         return teach(sde, x, cond=self._turn(len(x)))
 
     def calibrate(
         self,
         dials: Dials | None = None,
         teacher: Teacher | None = None,
+        fresh: Teacher | None = None,
         noise: Noise = Noise(1),
         rounds: int = 40,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Plan:
         """Fit a sampling plan for these dials and keep it in the run, whose samples use it from now on.
 
+        fresh  fine solutions of other starts; where it is given, a plan that does no better there than the default
+               solver is not kept (without churn: with it no path is the right one)
+
         Raises ValueError where there is no equation on a noise schedule, or a discriminator that knows the particles
         of its own steps only."""
-        dials = dials or self.dials
+        dials, home = dials or self.dials, Folder(self.path)
+        sde = self._calibrated(dials)
+        home.plans(self.weights)  # what is damaged should be known before the work
         known = teacher or self.teach(dials, noise=noise)
-        plan = calibrate(
-            self._calibrated(dials),
-            dials.steps,
-            noise=noise,
-            teacher=known,
-            cond=self._turn(known.y.shape[1]),
-            rounds=rounds,
-            on_step=on_step,
-        )
-        entry = {"step": self.step, "dials": dataclasses.asdict(dials), "plan": plan.to_dict()}
-        others = [k for k in Folder(self.path).plans() if k["step"] == self.step and k["dials"] != entry["dials"]]
-        Folder(self.path).keep_plans([*others, entry])
+        cond = self._turn(known.y.shape[1])
+        plan = calibrate(sde, dials.steps, noise=noise, teacher=known, cond=cond, rounds=rounds, on_step=on_step)
+        if fresh is None or plan.noisy or self.deviation(fresh, dials, plan) < self.deviation(fresh, dials):
+            home.keep_plan(self.weights, dials, plan)
         return plan
 
     @torch.no_grad()
@@ -276,6 +280,7 @@ class Run:
         return (x - teacher.at(0.0)).flatten(1).square().mean(1).sqrt().median().item()
 
     def _calibrated(self, dials: Dials) -> DiffFlow:
+        self._learned(self._turn(1), dials.guidance)
         sde = self.config.sde(self.players, self.data, dials)
         if not sde.on_schedule:
             raise ValueError(f"{self.path} follows no noise schedule: there is nothing for a plan to go along")
@@ -410,4 +415,5 @@ def load(
         module.load_state_dict(found[name])
         module.to(place).eval().requires_grad_(False)
     versions = {k: v for k, v in about.items() if k not in ("data", "finished")}
-    return Run(folder.path, config, about["data"], modules, step, versions)
+    average = "raw" if raw else "its own" if sigma_rel is None else f"sigma_rel {sigma_rel:g}"
+    return Run(folder.path, config, about["data"], modules, step, versions, average)

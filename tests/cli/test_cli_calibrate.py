@@ -26,7 +26,7 @@ def calibrated(runs: Path, here: Path) -> Path:
 
 def test_plans_are_kept_and_used(calibrated: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = df.load(calibrated)
-    kept = json.loads((calibrated / "plans.json").read_text())
+    kept = json.loads((calibrated / "plans.json").read_text())["plans"]
     assert [(k["dials"]["steps"], k["dials"]["churn"]) for k in kept] == [(4, 0.0), (5, 0.5)]
     plan = df.Plan.from_dict(kept[0]["plan"])
     assert plan.steps == 4
@@ -54,21 +54,40 @@ def test_the_plan_is_nearer_to_the_fine_solution(calibrated: Path) -> None:
 
 
 def test_calibrating_again_replaces(calibrated: Path) -> None:
-    before = json.loads((calibrated / "plans.json").read_text())
+    before = json.loads((calibrated / "plans.json").read_text())["plans"]
     assert main(f"calibrate {calibrated} --steps 4 --starts 32 --rounds 0 --seed 5".split()) == 0
-    after = json.loads((calibrated / "plans.json").read_text())
+    after = json.loads((calibrated / "plans.json").read_text())["plans"]
     assert len(after) == len(before) == 2
     assert after != before
 
 
 def test_plans_of_other_weights_are_left_aside(calibrated: Path) -> None:
     kept = json.loads((calibrated / "plans.json").read_text())
-    for k in kept:
-        k["step"] -= 1
+    kept["weights"] = "step 1, its own"
     (calibrated / "plans.json").write_text(json.dumps(kept))
     run = df.load(calibrated)
     assert run.plan(df.run.Dials(4, 0.0, 0.0, 1.0)) is None
     assert run.sample(5, steps=4).nfe == 4
+
+
+def test_raw_weights_are_other_weights(calibrated: Path) -> None:
+    dials = df.run.Dials(4, 0.0, 0.0, 1.0)
+    assert df.load(calibrated).plan(dials) is not None
+    assert df.load(calibrated, raw=True).plan(dials) is None
+    assert df.load(calibrated, sigma_rel=0.2).plan(dials) is None
+
+
+def test_two_steps_with_churn_stay_samples_with_churn(calibrated: Path) -> None:
+    """Nothing is raised at the first level nor the last; the plan is one of the noisy equation all the same."""
+    assert main(f"calibrate {calibrated} --steps 2 --churn 1 --starts 32 --rounds 1".split()) == 0
+    assert main(f"sample {calibrated} -n 5 --steps 2 --churn 1".split()) == 0
+
+
+def test_a_plan_that_is_no_better_is_not_kept(calibrated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (calibrated / "plans.json").read_bytes()
+    monkeypatch.setattr(df.Run, "deviation", lambda self, teacher, dials, plan=None: 2.0 if plan else 1.0)
+    assert main(f"calibrate {calibrated} --steps 3 --starts 16 --rounds 0".split()) == 0
+    assert (calibrated / "plans.json").read_bytes() == before
 
 
 def test_labels_take_part(runs: Path, here: Path) -> None:
@@ -85,8 +104,10 @@ def test_requests_that_cannot_be_met(runs: Path, refused: Callable[..., str], he
     assert "no discriminator" in refused("calibrate", str(runs / "toy"), "--gan", "1", "--rounds", "0")
 
 
-def test_a_damaged_file_is_named(calibrated: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (calibrated / "plans.json").write_text("[{")
+@pytest.mark.parametrize("content", ["[{", "[1, 2]", "null", '{"weights": 3}', '{"plans": []}'])
+def test_a_damaged_file_is_named(calibrated: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    (calibrated / "plans.json").write_text(content)
     capsys.readouterr()
-    assert main(f"sample {calibrated} -n 5 --steps 4".split()) == 2
-    assert "plans.json" in capsys.readouterr().err
+    damaged = content != '{"weights": 3}'  # plans of other weights
+    assert main(f"sample {calibrated} -n 5 --steps 4".split()) == (2 if damaged else 0)
+    assert ("plans.json" in capsys.readouterr().err) == damaged

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import diffflow as df
-from diffflow.calibrate import _model, enough, teach
+from diffflow.calibrate import _model, default_starts, teach
 
 F64 = torch.float64
 
@@ -155,6 +155,6 @@ def test_requests_that_cannot_be_met():
     broken = df.probability_flow(s, s.score(lambda y, sigma: y * float("nan")))
     with pytest.raises(ValueError, match="not finite"):
         df.calibrate(broken, 4, starts=starts(16, 2, 0))
-    assert enough((2,)) == 4096
-    assert enough((3, 32, 32)) == 128
-    assert enough((1, 28, 28)) == 167
+    assert default_starts((2,)) == 4096
+    assert default_starts((3, 32, 32)) == 128
+    assert default_starts((1, 28, 28)) == 167

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 import diffflow as df
+from diffflow.calibrate import Teacher
 from diffflow.cli import UsageError, parse
 from diffflow.cli.sample import progress
 from diffflow.training.config import Dials
@@ -25,8 +26,8 @@ from diffflow.training.config import Dials
 class Calibrate:
     """Fit sampling plans to a trained run, for its dials; samples of the run use them from then on.
 
-    Minutes on a CPU for small images: about 70 evaluations a step for each of the starts. Training on makes plans
-    stale; they are then left aside until calibrated anew.
+    Minutes on a CPU for small images: about 70 evaluations a step for each of the starts. Plans belong
+    to their weights: after more training they are left aside, and the next calibration replaces them.
 
     Examples:
         diffflow calibrate runs/demo
@@ -62,27 +63,27 @@ class Calibrate:
         asked = {"churn": self.churn, "gan": self.gan, "guidance": self.guidance}
         own = replace(run.dials, **{k: v for k, v in asked.items() if v is not None})
         noise = df.Noise(self.seed)
+        quiet = own.churn == 0
         with console.status("solving finely"):
             teacher = run.teach(own, self.starts, noise)
-        table = Table("steps", "error of the plan", "of the default solver", "ratio", "grid", box=None)
+            fresh = run.teach(own, self.starts, noise.fork("fresh")) if quiet else None
+        table = Table("steps", "error of the plan", "of the default solver", "ratio", "grid", "", box=None)
         for steps in self.steps or (own.steps,):
             dials = replace(own, steps=steps)
             with progress(f"{steps} steps, grids", console) as bar:
-                plan = run.calibrate(dials, teacher, noise, self.rounds, bar)
-            with console.status("judging on fresh starts"):
-                row = judged(run, dials, plan, teacher.y.shape[1], noise.fork("fresh"))
-            table.add_row(str(steps), *row, str(plan.about["grid"]))
+                plan = run.calibrate(dials, teacher, fresh, noise, self.rounds, bar)
+            kept = "" if run.plan(dials) == plan else "not kept: no better"
+            table.add_row(str(steps), *judged(run, dials, plan, fresh), str(plan.about["grid"]), kept)
         Console().print(table)
-        print(f"{run.path / 'plans.json'}: used from now on by every sampling with these dials and no --solver")
+        print(f"{run.path / 'plans.json'}: used from now on by samples with these dials and no --solver")
         return 0
 
 
-def judged(run: df.Run, dials: Dials, plan: df.Plan, n: int, noise: df.Noise) -> tuple[str, str, str]:
-    """Errors of the plan and of the default solver on n fresh starts, and their ratio. With churn no path is the right
+def judged(run: df.Run, dials: Dials, plan: df.Plan, fresh: Teacher | None) -> tuple[str, str, str]:
+    """Errors of the plan and of the default solver on fresh starts, and their ratio. With churn no path is the right
     one: how unlike the plan's samples are to the model's in law, as its denoiser sees them."""
-    if plan.noisy or dials.churn > 0:
+    if fresh is None:
         return f"{plan.about['error']:.2g} in law", "-", "-"
-    fresh = run.teach(dials, n, noise)
     ours, theirs = (run.deviation(fresh, dials, how) for how in (plan, None))
     return f"{ours:.2g}", f"{theirs:.2g}", f"{ours / theirs:.2f}"
 

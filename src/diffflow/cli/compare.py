@@ -35,7 +35,7 @@ class Compare:
     """Run directories that were evaluated, or evaluation files."""
 
     def main(self) -> int:
-        if len(self.evaluations) < 2:
+        if len(set(self.evaluations)) < 2:
             raise UsageError("give at least two evaluations to compare.")
         found = {name: read(name) for name in self.evaluations}
         first, *others = found
@@ -46,7 +46,9 @@ class Compare:
                     f"{first} and {name} cannot be ranked: they differ in {', '.join(apart)}. Evaluate them alike."
                 )
         table = Table("metric", *(short(name) for name in found), "real data", "better", box=None)
-        for m in found[first]["metrics"]:
+        every = {m["name"]: m for e in reversed(found.values()) for m in e["metrics"]}
+        order = dict.fromkeys(m["name"] for e in found.values() for m in e["metrics"])
+        for m in (every[name] for name in order):
             row = [next((x for x in e["metrics"] if x["name"] == m["name"]), None) for e in found.values()]
             marks = best(row)
             cells = ("-" if x is None else report.plus_minus(x["value"], x["stderr"]) for x in row)
@@ -81,9 +83,12 @@ def read(name: str) -> dict[str, Any]:
         found = json.loads(path.read_bytes())
         if not (found["metrics"] and found["card"]["samples"]["n"]):
             raise KeyError("metrics")
+        for m in found["metrics"]:
+            if not {"name", "floor", "better"} <= m.keys() or m["value"] + m["stderr"] is None:
+                raise KeyError(m)
     except FileNotFoundError:
         raise UsageError(f"{path} is not there: run `diffflow evaluate` first.") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} holds no evaluation ({error!r}).") from None
     return found
 

@@ -21,7 +21,7 @@ from rich.console import Console
 import diffflow as df
 from diffflow import figures, report
 from diffflow.cli import parse
-from diffflow.cli.evaluate import enough, show
+from diffflow.cli.evaluate import check_n, show
 from diffflow.cli.sample import Sample, check, draw, labels_of
 from diffflow.training.folder import Folder
 
@@ -56,7 +56,7 @@ class Demo:
 
         ask = Sample(self.out, self.n, steps=self.steps, batch=500)
         check(ask)
-        enough(self.n)
+        check_n(self.n)
         home, console = Path(self.out), Console(stderr=True)
         done = finished(home)
         if done and self.minutes is not None and 60 * self.minutes > (seconds := trained(home)):

@@ -73,7 +73,7 @@ class Evaluate:
         how = {"steps": self.steps, "churn": self.churn, "gan": self.gan, "guidance": self.guidance}
         ask = Sample(self.run, self.n, solver=self.solver, seed=self.seed, batch=self.batch, **how)
         check(ask)
-        enough(self.n)
+        check_n(self.n)
         judge = df.metrics.load_lenet(self.classifier) if self.classifier else None
         run = df.load(self.run, device=self.device)
         train, test = splits(run, self.data)
@@ -137,7 +137,7 @@ def splits(run: df.Run, source: str | None) -> tuple[Data, Data | None]:
     return train, ask.load(HELD_OUT[split]) if split in HELD_OUT else None
 
 
-def enough(n: int) -> None:
+def check_n(n: int) -> None:
     """Refuse before any work what the metrics would refuse at its end."""
     if n < LEAST:
         raise UsageError(f"-n {n} samples are too few to measure: give at least {LEAST}.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
@@ -20,11 +20,12 @@ from rich.table import Table
 import diffflow as df
 from diffflow import figures, report
 from diffflow.cli import UsageError, parse
-from diffflow.cli.evaluate import enough, splits
+from diffflow.cli.evaluate import check_n, splits
 from diffflow.cli.sample import labels_of, progress
 from diffflow.data import Data
 from diffflow.frontier import Judge, Point, front, presets, sweep, within
 from diffflow.metrics import embedding, extractor, frechet, sliced_w2
+from diffflow.metrics.base import pick
 from diffflow.training.config import Dials
 from diffflow.training.folder import Folder
 
@@ -46,8 +47,8 @@ class Frontier:
     """Run directory."""
     steps: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N")] = (1, 2, 3, 4, 6, 8, 12, 16)
     """Numbers of steps."""
-    churn: Annotated[tuple[float, ...], tyro.conf.arg(metavar="X")] = (0.0, 1.0)
-    """Values of the dial."""
+    churn: Annotated[tuple[float, ...], tyro.conf.arg(metavar="X")] = ()
+    """Values of the dial; default: 0 and 1, or the run's own where it has no such dial."""
     gan: Annotated[tuple[float, ...], tyro.conf.arg(metavar="X")] = ()
     """Values of the other dial, of runs with a discriminator; default: the run's own."""
     guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
@@ -68,15 +69,16 @@ class Frontier:
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
-        enough(self.n)
-        if min(self.steps) < 1 or min((*self.churn, *self.gan), default=0) < 0 or self.batch < 1:
-            raise UsageError("--steps and --batch must be at least 1, --churn and --gan 0.")
+        check_n(self.n)
+        if min(self.steps, default=0) < 1 or not all(v >= 0 for v in (*self.churn, *self.gan)) or self.batch < 1:
+            raise UsageError("--steps (one of them at least) and --batch must be at least 1, --churn and --gan 0.")
         run, console = df.load(self.run, device=self.device), Console(stderr=True)
         if "generator" in run.players:
             raise UsageError(f"{self.run} is a generator: one evaluation, nothing to sweep. Use `diffflow evaluate`.")
+        every = self.dials(run)
         train, held = splits(run, self.data)
         name, judge = self.judge(train)
-        settings = self.settings(run, console)
+        settings = self.settings(run, every, console)
         labels = labels_of((), run.classes, self.n)
         with progress("sampling, batches", console) as bar:
             points = sweep(
@@ -89,7 +91,7 @@ class Frontier:
                 batch=self.batch,
                 on_step=bar,
             )
-        floor = None if held is None or len(held) < self.n else judge(held.x[: self.n]).value
+        floor = None if held is None or len(held) < self.n else judge(pick(held.x, self.n, self.seed)).value
         chosen = presets(points)
         show(points, chosen, name, floor)
         record = {
@@ -99,7 +101,7 @@ class Frontier:
         }  # fmt: skip
         where = figures.save(run.path / "frontier.json", json.dumps(record, indent=1).encode())
         figures.save(run.path / "frontier.png", figures.png(figures.frontier(points, name, floor)))
-        Folder(run.path).keep_presets(run.step, {k: p.dials for k, p in chosen.items()})
+        Folder(run.path).keep_presets(run.weights, {k: (p.dials, p.plan) for k, p in chosen.items()})
         page = report.write(run.path)
         console.print(f"every point {where}\nreport      {page}", highlight=False, soft_wrap=True)
         print(f"diffflow sample {self.run} --quality fast | balanced | best")
@@ -108,10 +110,12 @@ class Frontier:
     def judge(self, train: Data) -> tuple[str, Judge]:
         """The distance to the training data, and what it is called."""
         if train.kind != "image":
+            if self.features:
+                raise UsageError(f"--features {self.features}: vectors are compared as they are; leave it out.")
             y = train.encode(train.x)
             return "sliced W2", lambda x: sliced_w2(train.encode(x), y, limit=self.n, seed=self.seed)
-        if not self.features and not train.classes:
-            raise UsageError("these images have no classes to train a judge on: say whose --features to compare.")
+        if self.features == "none" or not (self.features or train.classes):
+            raise UsageError("images are compared by somebody's features: say whose (--features own needs classes).")
         eyes = extractor(self.features or "own", train, self.seed)
         see = embedding(eyes)
         y = see(train.x)
@@ -120,26 +124,50 @@ class Frontier:
             see((x * 255).round().byte()) if x.is_floating_point() else see(x), y, limit=self.n
         )
 
-    def settings(self, run: df.Run, console: Console) -> list[tuple[Dials, bool]]:
-        """Every combination of the dials, by the solver and by a plan; plans that are missing are calibrated."""
-        own, found = run.dials, []
-        for churn in self.churn:
-            for gan in self.gan or (own.gan,):
-                base = Dials(1, gan, churn, own.guidance if self.guidance is None else self.guidance)
-                teacher = None
-                for steps in self.steps:
-                    dials = replace(base, steps=steps)
-                    found.append((dials, False))
-                    if not run.plannable(dials) or self.plans == "no" or (churn > 0 and self.plans != "all"):
-                        continue
-                    if run.plan(dials) is None:
-                        if teacher is None:
-                            with console.status("solving finely"):
-                                teacher = run.teach(base)
-                        with progress(f"calibrating {steps} steps, grids", console) as bar:
-                            run.calibrate(dials, teacher, rounds=8, on_step=bar)
-                    found.append((dials, True))
+    def dials(self, run: df.Run) -> list[list[Dials]]:
+        """Every combination of the dials, refused before any work where the run has no such dial: one list for every
+        churn and gan, over the steps."""
+        own = run.dials
+        guidance = own.guidance if self.guidance is None else self.guidance
+
+        def along(churn: float, gan: float) -> list[Dials]:
+            found = [Dials(steps, gan, churn, guidance) for steps in self.steps]
+            for dials in found:
+                run.sde(dials.gan, dials.churn, dials.guidance, steps=dials.steps)
+            return found
+
+        churns = self.churn or tuple(sorted({0.0, 1.0} if has_churn(run) else {own.churn}))
+        return [along(churn, gan) for churn in churns for gan in self.gan or (own.gan,)]
+
+    def settings(self, run: df.Run, every: Sequence[Sequence[Dials]], console: Console) -> list[tuple[Dials, bool]]:
+        """All dials by the solver, and by a plan where there is one; plans that are missing are calibrated."""
+        found = []
+        for line in every:
+            found += [(dials, False) for dials in line]
+            quiet = line[0].churn == 0
+            if not run.plannable(line[0]) or self.plans == "no" or not (quiet or self.plans == "all"):
+                continue
+            missing = [dials for dials in line if run.plan(dials) is None]
+            teacher = fresh = None
+            if missing:
+                with console.status("solving finely"):
+                    teacher = run.teach(line[0])
+                    fresh = run.teach(line[0], noise=df.Noise(2)) if quiet else None
+            for dials in missing:
+                with progress(f"calibrating {dials.steps} steps, grids", console) as bar:
+                    run.calibrate(dials, teacher, fresh, rounds=8, on_step=bar)
+            found += [(dials, True) for dials in line if run.plan(dials) is not None]
         return found
+
+
+def has_churn(run: df.Run) -> bool:
+    """Whether the dial may be turned."""
+    try:
+        run.sde(churn=1.0)
+        run.sde(churn=0.0)
+    except ValueError:
+        return False
+    return True
 
 
 def show(points: Sequence[Point], chosen: dict[str, Point], name: str, floor: float | None) -> None:

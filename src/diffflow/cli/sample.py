@@ -66,8 +66,8 @@ class Sample:
     the same law; beside a discriminator it adds to the pull, as --gan does."""
     guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
     """Classifier-free guidance; 1 is none."""
-    quality: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """fast, balanced or best: the setting that `diffflow frontier` found; other flags go before it."""
+    quality: Literal["fast", "balanced", "best"] | None = None
+    """The setting that `diffflow frontier` found; other flags go before it."""
     solver: SolverName = "default"
     """How the path is solved. The default is good at 5 to 50 steps; `heun` and `edm` cost two evaluations a step."""
     seed: int = 0
@@ -92,8 +92,10 @@ class Sample:
         check(self)
         run = df.load(self.run, raw=self.raw, device=self.device)
         if self.quality is not None:
-            found = asdict(run.quality(self.quality))
-            self = replace(self, **{k: v for k, v in found.items() if getattr(self, k) is None})
+            dials, planned = run.quality(self.quality)
+            self = replace(self, **{k: v for k, v in asdict(dials).items() if getattr(self, k) is None})
+            if not planned and run.plan(dials) is not None and self.solver == "default":
+                self = replace(self, solver="exponential")  # what was measured
         kind = run.data["kind"]
         out = destination(self.out, self.run, kind, run.shape)
         if self.animate:

@@ -5,7 +5,8 @@
     inception   Inception-v3, the field's FID (torch-fidelity; diffflow[inception])
 
 `NAME=PATH` takes the weights from a file; else they are looked for where `diffflow weights fetch` puts them. Either way
-the file must be the one that is published: its digest stands in the protocol card.
+the file must be the one that is published (of Inception's digest 8 digits are); the digest of what was loaded stands in
+the protocol card.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ def load_inception(path: Any) -> Classifier:
         )
     except ImportError:
         raise WeightsError("Inception needs torch-fidelity: pip install 'diffflow[inception]'") from None
-    torch.load(path, weights_only=True)  # its own loading runs what a pickle says; only plain tensors come so far
+    try:
+        torch.load(path, weights_only=True)  # its own loading runs what a pickle says; only plain tensors come so far
+    except Exception as error:  # whatever a damaged file makes torch raise
+        raise WeightsError(f"{path} holds no plain tensors ({type(error).__name__}): fetch it again") from None
     net = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
     return Classifier(Inception(net).eval().requires_grad_(False), None, 1008, "inception")
 
@@ -63,6 +67,8 @@ def extractor(spec: str, data: Data | None = None, seed: int = 0) -> Classifier:
     """
     name, _, path = spec.partition("=")
     if name == "own":
+        if path:
+            raise WeightsError(f"own={path}: the extractor 'own' is trained here and takes no file")
         if data is None or data.y is None or data.classes is None:
             raise WeightsError("the extractor 'own' is a classifier, and this data has no classes to train it on")
         return fit_classifier(data.x, data.y, len(data.classes), seed=seed, name="own")

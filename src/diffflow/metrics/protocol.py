@@ -93,7 +93,8 @@ def evaluate(
         raise ValueError(f"samples have events of shape {tuple(x.shape[1:])}, the reference {tuple(y.shape[1:])}")
     if y.dtype == torch.uint8 and x.dtype != torch.uint8:
         x = _quantised(x)
-    judge = None if labels is None else classifier or _own_judge(data, seed)
+    own = features if features is not None and features.name == "own" else None
+    judge = None if labels is None else classifier or own or _own_judge(data, seed)
     decoded = x
     if data is not None and data.kind == "vector":
         x, y, held = data.encode(x), data.encode(y), None if held is None else data.encode(held)
@@ -145,7 +146,13 @@ COMPARED = ("reference", "heldout", "features", "classifier", "limit", "many", "
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     """In what two protocol cards disagree so that their numbers must not be ranked; empty when they may be."""
-    found = [k for k in COMPARED if a.get(k) != b.get(k)]
+
+    def content(card: dict[str, Any], key: str) -> Any:
+        """Without the name: the same data may lie elsewhere now."""
+        found = card.get(key)
+        return {k: v for k, v in found.items() if k != "name"} if isinstance(found, dict) else found
+
+    found = [k for k in COMPARED if content(a, k) != content(b, k)]
     return [*found, *(["number of samples"] if a["samples"]["n"] != b["samples"]["n"] else [])]
 
 

@@ -135,6 +135,10 @@ def fetch(name: str, url: str | None = None, on_bytes: Callable[[int, int], None
             raise WeightsError(
                 f"{url or w.url} could not be fetched ({error}). Fetch it by another way and put it at {w.path}"
             ) from None
-        verify(name, part)
+        if not digest(part).startswith(w.sha256):
+            raise WeightsError(
+                f"what {url or w.url} holds is not the {name} file that is published: its sha256 is "
+                f"{digest(part)[:16]}..., not {w.sha256[:16]}... Nothing was kept"
+            )
         shutil.move(part, w.path)
     return w.path

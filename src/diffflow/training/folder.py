@@ -18,7 +18,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +27,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from ..plan import Plan
 from . import checkpoint
 from .checkpoint import Checkpoint, Tensors
 from .config import Dials, TrainConfig, load_yaml, suggest, to_yaml
@@ -94,29 +95,40 @@ class Folder:
             raise RunError(f"{self.path} holds no checkpoint: is it a run directory, and has it trained for a moment?")
         return checkpoint.load(found)
 
-    def plans(self) -> list[dict[str, Any]]:
-        """Sampling plans with the step and the dials that they were made for. Raises RunError where the file is
-        damaged."""
-        file = self.path / "plans.json"
-        try:
-            return json.loads(file.read_bytes()) if file.exists() else []
-        except (OSError, ValueError) as e:
-            raise RunError(f"{file} cannot be read ({e}): delete it, and calibrate again") from e
+    def plans(self, weights: str) -> dict[Dials, Plan]:
+        """The sampling plans made for these weights, by dials. Raises RunError where the file is damaged."""
+        return self._read(
+            "plans.json", weights, lambda d: {_dials(k["dials"]): Plan.from_dict(k["plan"]) for k in d["plans"]}
+        )
 
-    def keep_plans(self, plans: Sequence[Mapping[str, Any]]) -> None:
-        checkpoint.replace_file(self.path / "plans.json", json.dumps(plans, indent=1).encode())
+    def keep_plan(self, weights: str, dials: Dials, plan: Plan) -> None:
+        """Keep a plan; those of other weights go."""
+        kept = self.plans(weights) | {dials: plan}
+        entries = [{"dials": asdict(d), "plan": p.to_dict()} for d, p in kept.items()]
+        content = {"weights": weights, "plans": entries}
+        checkpoint.replace_file(self.path / "plans.json", json.dumps(content, indent=1).encode())
 
-    def presets(self) -> dict[str, Any]:
-        """{"step": ..., "presets": {name: dials}}, or {} where there is none. Raises RunError where it is damaged."""
-        file = self.path / "quality.json"
-        try:
-            return json.loads(file.read_bytes()) if file.exists() else {}
-        except (OSError, ValueError) as e:
-            raise RunError(f"{file} cannot be read ({e}): delete it, and sweep the frontier again") from e
+    def presets(self, weights: str) -> dict[str, tuple[Dials, bool]]:
+        """Dials, and whether by a plan, by the name of a preset. Raises RunError where the file is damaged."""
+        return self._read(
+            "quality.json",
+            weights,
+            lambda d: {k: (_dials(v["dials"]), bool(v["plan"])) for k, v in d["presets"].items()},
+        )
 
-    def keep_presets(self, step: int, presets: Mapping[str, Dials]) -> None:
-        content = {"step": step, "presets": {name: asdict(dials) for name, dials in presets.items()}}
+    def keep_presets(self, weights: str, presets: Mapping[str, tuple[Dials, bool]]) -> None:
+        named = {name: {"dials": asdict(dials), "plan": plan} for name, (dials, plan) in presets.items()}
+        content = {"weights": weights, "presets": named}
         checkpoint.replace_file(self.path / "quality.json", json.dumps(content, indent=1).encode())
+
+    def _read(self, name: str, weights: str, parse: Callable[[Any], dict[Any, Any]]) -> dict[Any, Any]:
+        """What a file keeps for these weights; nothing where it is not there, or is of other ones."""
+        file = self.path / name
+        try:
+            found = json.loads(file.read_bytes()) if file.exists() else {"weights": ""}
+            return parse(found) if found["weights"] == weights else {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+            raise RunError(f"{file} is damaged ({e!r}): delete it, and make it again") from e
 
     # -- averages ------------------------------------------------------------------------------------------------------
 
@@ -134,6 +146,10 @@ class Folder:
         """Snapshots up to `step`, oldest first."""
         files = sorted(p for p in (self.path / "ema").glob("[0-9]*.safetensors") if int(p.stem) <= step)
         return [safetensors.torch.load(p.read_bytes()) for p in files]
+
+
+def _dials(d: Mapping[str, Any]) -> Dials:
+    return Dials(int(d["steps"]), float(d["gan"]), float(d["churn"]), float(d["guidance"]))
 
 
 def weights(folder: Folder, saved: Checkpoint, profiles: Mapping[str, float] | None) -> dict[str, Tensors]:
