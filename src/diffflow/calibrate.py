@@ -39,7 +39,7 @@ from .noise import Noise
 from .plan import Plan, combine
 from .sample import sample
 from .schedule import Schedule, Time, jump
-from .sde import DiffFlow
+from .sde import DiffFlow, Speed, value_of
 from .solvers import Exponential, multistep_weights
 
 REACH = 4  # evaluations that a step looks back on, its own included
@@ -90,9 +90,11 @@ class _Model:
     def quiet(self) -> DiffFlow:
         """No noise and the same D*, which depends on beta/g2 only (architecture, fact 7)."""
         s, beta, g2 = self.schedule, self.sde.beta, self.sde.g2
+        if isinstance(beta, Speed):
+            raise ValueError("a speed that depends on the logit has no composite denoiser, which a plan is made of")
 
         def slower(t: Time) -> Tensor:
-            return s.lam2(t) * _at(beta, t) / _at(g2, t)
+            return s.lam2(t) * value_of(beta, t) / value_of(g2, t)
 
         return replace(self.sde, beta=slower, g2=s.lam2)
 
@@ -121,10 +123,6 @@ class _Model:
             if levels[i] >= floor:
                 high[i] = min(levels[i] * (levels[i] / levels[i + 1]) ** z, levels[0])
         return high
-
-
-def _at(coefficient: object, t: Time) -> Tensor:
-    return torch.as_tensor(coefficient(t) if callable(coefficient) else coefficient, dtype=torch.float64)
 
 
 def _model(sde: DiffFlow, cond: Cond) -> _Model:

@@ -63,7 +63,8 @@ class Tally:
     nfe: int = 0
 
 
-def _value(c: Coefficient, t: Time) -> Tensor:
+def value_of(c: Coefficient, t: Time) -> Tensor:
+    """A coefficient at time t, float64."""
     return torch.as_tensor(c(t) if callable(c) else c, dtype=torch.float64)
 
 
@@ -100,7 +101,7 @@ class DiffFlow:
     # -- coefficients -------------------------------------------------------------------------------------------------
     def noise(self, t: Time) -> Tensor:
         """sqrt(g2 - lam2), what multiplies dW ~ N(0, dt I). Raises where g2 < lam2: no real process has that noise."""
-        g2, lam2 = _value(self.g2, t), _value(self.lam2, t)
+        g2, lam2 = value_of(self.g2, t), value_of(self.lam2, t)
         c2 = g2 - lam2
         zero = c2.abs() <= NEGLIGIBLE * (g2.abs() + lam2.abs())
         if bool(((c2 < 0) & ~zero).any()):
@@ -112,10 +113,10 @@ class DiffFlow:
 
     def _weights(self, t: Time) -> tuple[Tensor | None, Tensor]:
         """(beta - g2/2, g2/2), exactly zero where negligible; the first is None when beta depends on the logit."""
-        half = 0.5 * _value(self.g2, t)
+        half = 0.5 * value_of(self.g2, t)
         if isinstance(self.beta, Speed):
             return None, half
-        beta = _value(self.beta, t)
+        beta = value_of(self.beta, t)
         w = beta - half
         return torch.where(w.abs() <= NEGLIGIBLE * torch.maximum(beta.abs(), half.abs()), 0.0, w), half
 
@@ -189,13 +190,13 @@ class DiffFlow:
         On a schedule without a ratio p = r, so that term is zero. Without schedule and ratio there is no velocity to
         be had: ValueError.
         """
-        half = 0.5 * _value(self.lam2, t)
+        half = 0.5 * value_of(self.lam2, t)
         if isinstance(self.beta, Speed):
             ratio = None
         elif self.on_schedule and self.ratio is None:
             ratio = torch.zeros_like(half)
         else:
-            beta = _value(self.beta, t)
+            beta = value_of(self.beta, t)
             ratio = torch.where(
                 (beta - half).abs() <= NEGLIGIBLE * torch.maximum(beta.abs(), half.abs()), 0.0, beta - half
             )
