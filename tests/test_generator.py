@@ -9,7 +9,7 @@ from torch import nn
 
 import diffflow as df
 from diffflow.denoiser import Denoiser
-from diffflow.generator import FromDenoiser, Generator
+from diffflow.generator import FewSteps, Generator
 from diffflow.nets.generator import ConvGenerator, MLPGenerator
 from diffflow.nets.mlp import MLP
 
@@ -70,16 +70,43 @@ def test_z_is_standard_normal():
 def test_a_denoiser_is_a_generator():
     torch.manual_seed(0)
     denoiser = Denoiser(awake(MLP(2, classes=3, width=16, depth=1)), 0.5)
-    g, z = Generator(FromDenoiser(denoiser, 4.0, (2,)), (2,)), df.Noise(0).normal(5, (2,))
+    g, z = Generator(FewSteps(denoiser, df.Plan.multistep([4.0]), (2,)), (2,)), df.Noise(0).normal(5, (2,))
     labels = torch.tensor([0, 1, 2, 0, 1])
     assert g.classes == 3
     wide = math.hypot(4.0, 0.5) * z
     torch.testing.assert_close(g.draw(5, df.Noise(0), labels), denoiser(wide, torch.tensor(4.0), labels))
     assert {id(p) for p in g.parameters()} == {id(p) for p in denoiser.parameters()}
-    beside = Generator(FromDenoiser(denoiser, 4.0, (2,), mean=-0.7), (2,))  # data noised by sigma have the data's mean
+    # data noised by sigma have the data's mean
+    beside = Generator(FewSteps(denoiser, df.Plan.multistep([4.0]), (2,), mean=-0.7), (2,))
     torch.testing.assert_close(beside(z, labels), denoiser(wide - 0.7, torch.tensor(4.0), labels))
-    with pytest.raises(ValueError, match=r"sigma = 0"):
-        FromDenoiser(denoiser, 0.0, (2,))
+
+
+@pytest.mark.parametrize("order", [1, 2, 4])
+def test_few_steps_are_those_of_the_solver(order):
+    """The same particles by the table of a generator, by the plan as a solver, and by the multistep method itself."""
+    torch.manual_seed(0)
+    denoiser = Denoiser(awake(MLP(2, width=16, depth=1)), 0.5).double()
+    s = df.EDM(sigma_min=0.02, sigma_max=4.0)
+    grid = torch.cat([s.time(torch.tensor([4.0, 1.7, 0.8, 0.3, 0.02], dtype=torch.float64)), torch.tensor([s.clean])])
+    plan = df.Plan.multistep(s.sigma(grid[:-1]).tolist(), order, s.score(denoiser).spread or 1.0)
+    g, z = Generator(FewSteps(denoiser, plan, (2,), mean=0.3), (2,)), df.Noise(0).normal(50, (2,), dtype=torch.float64)
+    x0 = 0.3 + math.hypot(4.0, 0.5) * z
+    sde = df.probability_flow(s, s.score(denoiser))
+    with torch.no_grad():
+        mine = g(z)
+        by_plan = df.sample(sde, x0, 5, plan=plan, keep=1)
+        torch.testing.assert_close(by_plan.last, mine, rtol=1e-9, atol=1e-9)
+        by_solver = df.sample(sde, x0, 5, solver=df.Exponential(order, correct=False), grid=grid, keep=1)
+    for (_, a), (_, b) in zip(by_plan.kept[:5], by_solver.kept[:5], strict=True):  # all but the last denoising
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+    (grad,) = torch.autograd.grad(g(z).sum(), denoiser.net.parameters().__next__())
+    assert grad.abs().sum() > 0
+
+
+def test_a_generator_raises_no_noise():
+    denoiser = Denoiser(MLP(2, width=16, depth=1), 0.5)
+    with pytest.raises(ValueError, match="raises the noise"):
+        FewSteps(denoiser, df.Plan((2.0, 1.0), ((0.5,), (1.0,)), raised=(2.0, 1.0)), (2,))
 
 
 def test_wrong_use_is_named():

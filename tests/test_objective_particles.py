@@ -11,14 +11,14 @@ from torch import nn
 import diffflow as df
 from diffflow.critic import GAMES, Discriminator, Penalty
 from diffflow.denoiser import Denoiser
-from diffflow.generator import FromDenoiser, Generator
+from diffflow.generator import FewSteps, Generator
 from diffflow.kernels import MMD, Drifting, GaussianKernel, Injected
 from diffflow.nets.critic import MLPCritic
 from diffflow.nets.generator import MLPGenerator
 from diffflow.nets.mlp import MLP
 from diffflow.objectives.difference import DMD, KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN, SiD
 from diffflow.objectives.objective import Batch
-from diffflow.objectives.particles import CloudMover, Critic, Generate, Together
+from diffflow.objectives.particles import CloudMover, Critic, Endpoints, Generate, Lead, Together
 
 F64 = torch.float64
 
@@ -144,7 +144,7 @@ class Wind:
     def learn(self, batch, fake, cond, noise):
         return iter(())
 
-    def velocity(self, x, cond, batch, noise):
+    def velocity(self, x, cond, batch, noise, z=None):
         return torch.tensor([2.0, -1.0], dtype=F64).expand_as(x)
 
     def state(self):
@@ -300,6 +300,51 @@ def test_movers_together_add_up_with_their_weights_each_with_its_own_randomness(
     torch.testing.assert_close(sum_, 2.0 * parts[0] - 0.5 * parts[1])
 
 
+# -- a finer solution -------------------------------------------------------------------------------------------------
+def a_fine(classes=0):
+    return Generator(FewSteps(a_denoiser(0, classes), df.Plan.multistep([4.0, 1.0, 0.2], 2), (2,)), (2,))
+
+
+def test_endpoints_bring_a_generator_to_the_fine_solution_of_the_same_noise():
+    """eta = 1 and many regression steps on fixed noise end at the solution itself, where the velocity is zero."""
+    fine, noise = a_fine(), df.Noise(0)
+    mover, z = Endpoints(fine), noise.normal(8, (2,))
+    ends = fine(z)
+    x = a_batch(8).x
+    torch.testing.assert_close(x + mover.velocity(x, None, a_batch(8), noise, z), ends)
+    assert mover.velocity(ends, None, a_batch(8), noise, z).abs().max() == 0
+    for wrong in (None, torch.zeros(8, 3)):
+        with pytest.raises(ValueError, match=r"of z of shape \(2,\)"):
+            mover.velocity(x, None, a_batch(8), noise, wrong)
+
+
+def test_a_lead_hands_over_after_its_steps_and_remembers_them():
+    first, then = Endpoints(a_fine()), a_difference()
+    mover, x, z, noise = Lead(first, 2, then), a_batch().x, df.Noise(1).normal(12, (2,)), df.Noise(4)
+
+    def moves(mover):
+        return mover.velocity(x, None, a_batch(), noise, z)
+
+    lead, own = first.velocity(x, None, a_batch(), noise, z), then.velocity(x, None, a_batch(), noise)
+    assert not torch.equal(lead, own)
+    assert torch.equal(moves(mover), lead)
+    saved = {k: v.clone() for k, v in mover.state().items()}
+    assert torch.equal(moves(mover), lead)
+    assert torch.equal(moves(mover), own)
+    again = Lead(Endpoints(copy.deepcopy(first.fine)), 2, then)
+    with torch.no_grad():
+        for p in again.first.fine.parameters():
+            p.zero_()
+    again.load_state(saved)
+    assert torch.equal(moves(again), lead)
+    assert torch.equal(moves(again), own)
+    assert mover.players.keys() == {"fake"}
+    with pytest.raises(ValueError, match="the mover that leads has players"):
+        Lead(then, 2, then)
+    with pytest.raises(ValueError, match="lacks the fine generator"):
+        first.load_state({})
+
+
 # -- clouds -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "field",
@@ -407,4 +452,4 @@ def test_wrong_use_is_named():
         Together([(1.0, a_critic()), (1.0, a_difference(3))])
     data = a_denoiser(0)
     with pytest.raises(ValueError, match="shares weights with a frozen network"):
-        Generate(Generator(FromDenoiser(data, 1.0, (2,)), (2,)), ScoreDifference(data, a_denoiser(1)))
+        Generate(Generator(FewSteps(data, df.Plan.multistep([1.0]), (2,)), (2,)), ScoreDifference(data, a_denoiser(1)))

@@ -36,6 +36,11 @@ FAMILIES = {
     ),
     "GANConfig": ("A generator and a discriminator", ONE_EVALUATION),
     "ScoreGANConfig": ("A generator and the denoiser of its own samples", ONE_EVALUATION),
+    "DistillConfig": (
+        "The sampler of a few steps, as a generator",
+        "New examples are drawn by a fixed number of steps, whose weights have learned where the particles of the "
+        "equation below go.",
+    ),
     "FieldConfig": ("A generator", ONE_EVALUATION),
 }
 RATIO = "∇log(<i>r</i>/<i>p</i>)"
@@ -127,10 +132,28 @@ def rows(config: Mapping) -> list[tuple[str, str]]:
     elif family == "ScoreGANConfig":
         target = "the data noised by <i>σ</i>, drawn at random"
         rows = [(RATIO, "the difference of two denoisers at random noise levels: the data’s, and that of the samples")]
+    elif family == "DistillConfig":
+        rows = [(f"<i>β</i> {RATIO}", escape(moved_by(config)))]
     else:
         kind = escape(str(config["mover"].get("type", "")).removesuffix("Config"))
         rows = [(f"<i>β</i> {RATIO}", f"a field of samples and data alone: {kind}")]
     return [("<i>r</i>", target), *rows, still, ("<i>λ</i>²", "0: no noise"), ("generator", follow)]
+
+
+def moved_by(config: Mapping) -> str:
+    """What moves the samples of a distilled sampler."""
+    parts = [
+        f"{config[key]:g} × {what}"
+        for key, what in (
+            ("score", "the difference of two denoisers at random noise levels: the data’s, and that of the samples"),
+            ("ratio", f"the gradient of a discriminator of samples and data; game {config['game']['loss']}"),
+        )
+        if config[key]
+    ]
+    ends = f"to the ends of fine solutions ({config['fine']} evaluations) from the same noise"
+    if not parts:
+        return ends
+    return " + ".join(parts) + (f"; in the first {config['lead']} steps {ends}" if config["lead"] else "")
 
 
 def dials(family: str) -> tuple[str, str, str]:

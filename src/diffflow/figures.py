@@ -181,7 +181,8 @@ FRAMES, STRIP = 60, 26  # most frames of an animation; height of the strip below
 
 def frontier(points: Sequence[Any], name: str, floor: float | None = None):
     """Distance against cost, in evaluations and in seconds, both logarithmic: a line for every churn and gan, with and
-    without a plan; the front of all in black, real data dashed. points: `diffflow.frontier.Point`."""
+    without a plan, and for every other run that is compared; the front of all in black, real data dashed.
+    points: `diffflow.frontier.Point`."""
     from matplotlib import ticker
 
     from .frontier import front
@@ -190,6 +191,9 @@ def frontier(points: Sequence[Any], name: str, floor: float | None = None):
     axes = fig.subplots(1, 2, sharey=True)
     kinds: dict[str, list[Any]] = {}
     for p in points:
+        if p.name:
+            kinds.setdefault(p.name, []).append(p)
+            continue
         dials = (f"churn {p.dials.churn:g}", *((f"gan {p.dials.gan:g}",) if p.dials.gan else ()))
         kinds.setdefault(", ".join((*dials, *(("plan",) if p.plan else ()))), []).append(p)
     for ax, cost, label in zip(

@@ -32,7 +32,7 @@ Judge = Callable[[Tensor], Metric]
 @dataclass(frozen=True)
 class Point:
     """A setting and what it gives: distance (lower is better) with its standard error, evaluations of the networks a
-    sample, and seconds per 1000 samples on this machine."""
+    sample, and seconds per 1000 samples on this machine. `name`: of another run that is compared, if it is of one."""
 
     dials: Dials
     plan: bool
@@ -40,8 +40,11 @@ class Point:
     stderr: float
     evaluations: int
     seconds: float
+    name: str = ""
 
     def __str__(self) -> str:
+        if self.name:
+            return self.name
         d = self.dials
         named = (
             f"{name} {value:g}" for name, value, plain in (("churn", d.churn, 0), ("gan", d.gan, 0)) if value != plain
@@ -61,12 +64,14 @@ def sweep(
     labels: Tensor | None = None,
     noise: Noise = Noise(0),
     batch: int = 256,
+    name: str = "",
     on_step: Callable[[int, int], None] | None = None,
 ) -> list[Point]:
     """Draw n samples at every setting, from the same streams, and judge them.
 
     settings: dials, and whether to take the run's plan for them or the solver that the model comes with.
-    labels: (n,) classes. on_step: called with (batches done, of how many).
+    labels: (n,) classes. name: of the points, where it is another run than the others' (Point). on_step: called with
+    (batches done, of how many).
     Raises ValueError where a plan is asked for that has not been calibrated.
     """
     settings = list(settings)
@@ -93,7 +98,7 @@ def sweep(
             if on_step is not None:
                 on_step(done, total)
         found = judge(torch.cat(parts))
-        points.append(Point(dials, planned, found.value, found.stderr, nfe, 1000 * seconds / n))
+        points.append(Point(dials, planned, found.value, found.stderr, nfe, 1000 * seconds / n, name))
     return points
 
 

@@ -2,9 +2,10 @@ r"""Generators: a sample in one evaluation, x = G(z) with z ~ N(0, I).
 
 A generator is a particle flow that has learned where its particles end: every z is a particle, and training moves G(z)
 along a velocity field (objectives/particles.py). Its law has no density to ask for, but any field that moves samples
-can train it. A denoiser is a generator from the start, by one long step from pure noise:
+can train it. A denoiser is a generator from the start, by few long steps from noise (`FewSteps`); by a single one,
+the start of Score GAN, it is
 
-    G(z) = D(mean + sqrt(sigma^2 + sigma_data^2) z, sigma)        (`FromDenoiser`, the start of Score GAN)
+    G(z) = D(mean + sqrt(sigma^2 + sigma_data^2) z, sigma)
 
 Shapes: z (n, *latent_shape), cond int64 (n,) or None -> x (n, *shape).
 """
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from .critic import at_least_two, labels
 from .denoiser import Denoiser
 from .noise import Noise
+from .plan import Plan, combine
 
 
 class Generator(nn.Module):
@@ -65,22 +67,28 @@ class Generator(nn.Module):
         return self(noise.normal(n, self.latent_shape, dtype=weight.dtype, device=device), cond)
 
 
-class FromDenoiser(nn.Module):
-    """G(z) = D(mean + sqrt(sigma^2 + sigma_data^2) z, sigma): the denoiser, which it owns, as a net of `Generator` for
-    data of `shape`. With the data's mean its input is where data noised by sigma are, and as wide. Give it a copy where
-    the original must stay as it is.
+class FewSteps(nn.Module):
+    """The sampler of a denoiser, which it owns, by a plan of N steps, as a net of `Generator` for data of `shape`:
+    y_0 = mean + sqrt(s_0^2 + sigma_data^2) z, then the rows of the plan. With the data's mean y_0 is where data noised
+    by s_0 are, and as wide. All N steps share the denoiser's weights, and gradients go through all of them. Give it a
+    copy where the original must stay as it is.
 
-    Where D is the data's own denoiser this draws blurred samples near the mean for a large sigma; sigma of a few data
-    standard deviations is the usual start (theory.md 6.3). Raises ValueError unless 0 < sigma < inf.
+    Where D is the data's own denoiser, one step from a large s_0 draws blurred samples near the mean; s_0 of a few data
+    standard deviations is the usual start (theory.md 6.3). Raises ValueError for a plan that raises the noise.
     """
 
-    def __init__(self, denoiser: Denoiser, sigma: float, shape: tuple[int, ...], mean: float = 0.0):
+    def __init__(self, denoiser: Denoiser, plan: Plan, shape: tuple[int, ...], mean: float = 0.0):
         super().__init__()
-        if not 0 < sigma < float("inf"):
-            raise ValueError(f"sigma = {sigma} must be positive and finite: the noise that the generator starts from")
-        self.denoiser, self.sigma, self.mean = denoiser, float(sigma), float(mean)
+        if plan.noisy:
+            raise ValueError("this plan raises the noise, and a generator has none but its z: take one without churn")
+        self.denoiser, self.plan, self.mean = denoiser, plan, float(mean)
         self.latent_shape, self.classes = tuple(shape), denoiser.classes
 
     def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
-        y = self.mean + math.hypot(self.sigma, self.denoiser.sigma_data) * z
-        return self.denoiser(y, torch.tensor(self.sigma, dtype=z.dtype, device=z.device), cond)
+        plan, past = self.plan, []
+        y = self.mean + math.hypot(plan.levels[0], self.denoiser.sigma_data) * z
+        for i, level in enumerate(plan.levels):
+            D = self.denoiser(y, torch.tensor(level, dtype=z.dtype, device=z.device), cond)
+            past, kept = [D, *past], plan.kept(i)
+            y = combine(plan.weights[i], past, kept * y if kept else None)
+        return y

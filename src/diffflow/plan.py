@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from .schedule import Schedule
 from .sde import DiffFlow
+from .solvers import multistep_weights
 
 TOLERANCE = 1e-6  # relative: how exactly a plan's first level and its rows must fit
 
@@ -88,6 +89,16 @@ class Plan:
             raise ValueError(f"this plan starts at the noise level {self.levels[0]:.6g}, the schedule at {top:.6g}")
         levels = torch.tensor([top, *self.levels[1:], 0.0], dtype=torch.float64)
         return schedule.time(levels)
+
+    @classmethod
+    def multistep(cls, levels: Sequence[float], order: int = 1, spread: float = 1.0) -> Plan:
+        """The classical exponential method as a plan, nothing fitted: D extrapolated through the last `order`
+        evaluations, of data whose largest principal standard deviation is `spread` (solvers.Exponential). Of order 1
+        D is constant over a step."""
+        lams, rows = [-math.log(s) for s in levels], []
+        for i, (a, b) in enumerate(itertools.pairwise(lams)):
+            rows.append(tuple(multistep_weights(lams[max(0, i + 1 - order) : i + 1][::-1], a, b, 1.0, spread)))
+        return cls(tuple(levels), (*rows, (1.0,)))
 
     # -- a Solver ------------------------------------------------------------------------------------------------------
     def init(self, sde: DiffFlow, x: Tensor, t0: float) -> tuple[int, list[Tensor]]:

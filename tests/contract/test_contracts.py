@@ -10,13 +10,13 @@ import torch
 import diffflow as df
 from diffflow import kernels
 from diffflow.critic import GAMES, Discriminator, Penalty
-from diffflow.generator import FromDenoiser, Generator
+from diffflow.generator import FewSteps, Generator
 from diffflow.nets.critic import MLPCritic, Stages
 from diffflow.nets.generator import MLPGenerator
 from diffflow.nets.mlp import MLP
 from diffflow.objectives.difference import DMD, ScoreDifference, SiD
 from diffflow.objectives.objective import Batch, Joint
-from diffflow.objectives.particles import CloudMover, Critic, Generate, Together
+from diffflow.objectives.particles import CloudMover, Critic, Endpoints, Generate, Lead, Together
 from diffflow.objectives.ratio import ParticlePath, PathRatio, SchedulePath
 from diffflow.objectives.score import ScoreMatching
 
@@ -239,8 +239,20 @@ def joint(classes):
 
 
 def from_denoiser(classes):
-    start = FromDenoiser(denoiser(classes), 2.0, (2,))
+    start = FewSteps(denoiser(classes), df.Plan.multistep([2.0]), (2,))
     return Generate(Generator(start, (2,)), ScoreDifference(denoiser(classes), denoiser(classes), updates=2))
+
+
+def distilled(classes):
+    net = FewSteps(denoiser(classes), df.Plan.multistep([2.0, 0.5]), (2,))
+    ends = Endpoints(Generator(FewSteps(denoiser(classes), df.Plan.multistep([4.0, 1.0, 0.1], 2), (2,)), (2,)))
+    both = Together(
+        [
+            (1.0, ScoreDifference(denoiser(classes), denoiser(classes))),
+            (0.1, Critic(critic(classes, timed=False), GAMES["relativistic"], R1)),
+        ]
+    )
+    return Generate(Generator(net, (2,)), Lead(ends, 1, both))
 
 
 OBJECTIVES = {  # classes -> objective
@@ -255,6 +267,7 @@ OBJECTIVES = {  # classes -> objective
     "gan": lambda k: generate(k, Critic(critic(k, timed=False), VANILLA, R1, updates=2), steps=2),
     "relativistic": lambda k: generate(k, Critic(critic(k, timed=False), GAMES["relativistic"], sigma=0.1)),
     "score gan": from_denoiser,
+    "distilled": distilled,
     "dmd": lambda k: generate(k, ScoreDifference(denoiser(k), denoiser(k), DMD(), guidance=2.0 if k else 1.0)),
     "sid": lambda k: generate(k, ScoreDifference(denoiser(k), denoiser(k), SiD())),
     "drifting": lambda k: generate(k, CloudMover(kernels.Drifting(POINTS))),

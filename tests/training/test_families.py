@@ -20,6 +20,7 @@ import diffflow as df
 from diffflow.critic import GAMES
 from diffflow.models import MODELS as CATALOGUE
 from diffflow.recipes import BY_MODEL, SCALES, fitting, recipe
+from diffflow.recipes.players import distilled
 from diffflow.training import checkpoint
 from diffflow.training.config import (
     FAMILIES,
@@ -40,8 +41,9 @@ from diffflow.training.folder import Folder, RunError
 from diffflow.training.place import Place
 
 # one of each family, and of each of its ways to move
-KINDS = ["gan", "discriminator-flow", "improved-gan-independent", "diffusion-gan", "score-gan", "drifting"]
-GENERATORS = {"gan", "score-gan", "drifting"}
+KINDS = ["gan", "discriminator-flow", "improved-gan-independent", "diffusion-gan", "score-gan", "distill", "drifting"]
+GENERATORS = {"gan", "score-gan", "distill", "drifting"}
+STARTED = {"score-gan", "distill"}  # from a denoiser
 TINY = {
     "width": 16, "depth": 1, "embed": 8, "latent": 4, "widths": [8, 8], "layers": 1, "attention": False, "groups": 4,
     "stages": 3, "warmup": 2,
@@ -55,8 +57,14 @@ def shrunk(values):
     return {k: shrunk(v) if isinstance(v, dict) else v for k, v in small.items()}
 
 
+def sized(name, source):
+    if name == "distill":  # a first phase, then both movers
+        return replace(distilled(SCALES[fitting(source)], "both", 2), {"lead": 2, "fine": 4})
+    return recipe(name, source).config
+
+
 def tiny(name, source, **settings):
-    values = shrunk(to_dict(recipe(name, source).config))
+    values = shrunk(to_dict(sized(name, source)))
     values["data"]["source"] = source
     values["fit"] |= FIT | {"tensorboard": False}
     if "path" in values:
@@ -97,7 +105,7 @@ def made(tmp_path_factory, scores):
 
     def run(name, source):
         if (name, source) not in runs:
-            start = scores[source] if name == "score-gan" else None
+            start = scores[source] if name in STARTED else None
             where = home / f"{name}-{source}"
             runs[name, source] = train(tiny(name, source), where, init_from=start, console=quiet())
         return runs[name, source]
@@ -175,7 +183,7 @@ def test_the_steps_of_a_slowing_path_shrink_evenly_and_sum_to_one(noise):
 
 
 def test_families_differ_in_what_they_are_and_in_what_they_hold():
-    configs = {name: BY_MODEL[name]("toy").config for name in KINDS}
+    configs = {name: sized(name, "moons") for name in KINDS}
     assert {type(c).__name__ for c in configs.values()} == FAMILIES.keys() - {"ScoreConfig", "LikelihoodConfig"}
     for a in KINDS:
         for b in KINDS:
@@ -291,7 +299,9 @@ def test_a_run_trains_is_loaded_and_sampled(made, name, source):
     assert torch.isfinite(x.last).all()
     if source == "digits":
         assert 0 <= x.last.min() <= x.last.max() <= 1
-    assert x.nfe == (1 if name in GENERATORS else 3 * 4 if name == "diffusion-gan" else 2 * 3)
+    assert x.nfe == (
+        2 if name == "distill" else 1 if name in GENERATORS else 3 * 4 if name == "diffusion-gan" else 2 * 3
+    )
     parts = [run.sample(3, None if labels is None else labels[k : k + 3], noise=df.Noise(0, first=k)) for k in (0, 3)]
     torch.testing.assert_close(torch.cat([p.last for p in parts]), x.last, rtol=1e-5, atol=1e-5)
     log = [line["log"] for line in run.metrics()]
@@ -300,17 +310,34 @@ def test_a_run_trains_is_loaded_and_sampled(made, name, source):
     assert run.players.keys() == run.config.players().keys()
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps = 0"),
+        ({"score": -1.0}, "score = -1"),
+        ({"score": 0.0, "ratio": 0.0}, "what moves the generator after its first phase"),
+        ({"lead": None}, "both weights are 0"),
+        ({"lead": -1}, "lead = -1"),
+        ({"fine": 2}, "fine = 2 must be more than the 2 steps"),
+        ({"guidance": 2.0}, "the fine solutions of the first phase have none"),
+    ],
+)
+def test_settings_of_distillation_that_cannot_be_meant_are_named(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        tiny("distill", "moons", **settings)
+
+
 def test_a_score_gan_starts_where_noised_data_are(made):
     run = df.load(made("score-gan", "digits"), device="cpu")
     start = run.players["generator"].net
-    assert (start.mean, start.sigma) == (run.data["mean"], run.config.sigma * run.data["std"])
+    assert (start.mean, start.plan.levels) == (run.data["mean"], (run.config.sigma * run.data["std"],))
     assert start.mean < -0.1  # digits are mostly background
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, scores, name):
     config = tiny(name, "moons", **{"fit.steps": 20})
-    start = scores["moons"] if name == "score-gan" else None
+    start = scores["moons"] if name in STARTED else None
     whole = train(config, tmp_path / "whole", init_from=start, console=quiet())
     half = replace(config, {"fit.steps": 10})
     train(half, tmp_path / "parts", init_from=start, console=quiet())
@@ -322,12 +349,13 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, scores, name):
     kept = {"discriminator-flow": "pool/x", "improved-gan-independent": "pool/k", "diffusion-gan": "1/pool/x"}
     if name in kept:
         assert not torch.equal(first["objective"][kept[name]], b["objective"][kept[name]])  # the particles moved on
-    elif name == "score-gan":
+    elif name in STARTED:
+        lead = "then/0/" if name == "distill" else ""
         source = Folder(scores["moons"])
         width = source.config().denoiser.ema[0]
         for k, v in saved(source.path)["ema"].items():  # the data's denoiser is the run's average, and stays it
             if k.startswith(f"denoiser/{width}/"):
-                assert torch.equal(b["objective"][k.replace(f"denoiser/{width}/", "data/")], v)
+                assert torch.equal(b["objective"][lead + k.replace(f"denoiser/{width}/", "data/")], v)
     else:
         assert not b["objective"]
     assert [line["step"] for line in Folder(parts).lines()] == list(range(2, 21, 2))
@@ -500,7 +528,7 @@ def test_without_label_dropout_there_is_no_law_of_all_classes(tmp_path, name):
 def test_every_kind_trains_in_half_precision(tmp_path, scores, name, source):
     """bf16 is the default of large images: networks in half precision, samples, penalties and forces in full."""
     config = tiny(name, source, **{"fit.precision": "bf16", "fit.steps": 2})
-    start = scores[source] if name == "score-gan" else None
+    start = scores[source] if name in STARTED else None
     run = df.load(train(config, tmp_path / "run", init_from=start, console=quiet()), device="cpu")
     labels = [0, 1, 2] if source == "digits" else None
     assert run.step == 2
@@ -586,7 +614,7 @@ def test_score_gan_starts_from_a_denoiser_of_the_same_data(tmp_path, scores, mad
 
 @pytest.mark.parametrize("name", ["score-gan", "gan"])
 def test_a_run_killed_before_its_first_checkpoint_keeps_the_weights_it_started_from(tmp_path, scores, made, name):
-    config, source = tiny(name, "moons"), scores["moons"] if name == "score-gan" else made("gan", "moons")
+    config, source = tiny(name, "moons"), scores["moons"] if name in STARTED else made("gan", "moons")
     whole = train(config, tmp_path / "run", init_from=source, console=quiet())
     first = "checkpoints/00000000"  # all that a run leaves that is killed before it has named itself (config.yaml)
     shutil.copytree(whole / first, tmp_path / "killed" / first)

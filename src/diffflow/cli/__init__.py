@@ -29,6 +29,7 @@ COMMANDS = {
     "train": "train a model on your data",
     "sample": "draw samples from a run",
     "flow": "move particles to a target without training: SVGD, MMD, Langevin, ...",
+    "distill": "train a few steps of a sampler into a generator",
     "calibrate": "make a run's sampler as exact as its evaluations allow",
     "evaluate": "measure a run against data it has not seen",
     "frontier": "quality against cost, and the settings worth using",

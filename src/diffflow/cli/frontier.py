@@ -41,6 +41,7 @@ class Frontier:
         diffflow frontier runs/demo
         diffflow frontier runs/mnist --steps 2 4 8 16 --churn 0 0.5 -n 5000 --features lenet=path/to/lenet.pth
         diffflow frontier runs/digits-diffusion-gan --gan 0 0.5 1 --plans no
+        diffflow frontier runs/mnist --beside runs/mnist-1-both runs/mnist-2-both      (see `diffflow distill`)
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -59,6 +60,8 @@ class Frontier:
     """Samples per setting; values of different n are not comparable."""
     features: Annotated[str | None, tyro.conf.arg(metavar="NAME[=FILE]")] = None
     """Whose features the Frechet distance of images sees, as for `evaluate`; default: own, where there are classes."""
+    beside: Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUN")] = ()
+    """Generators of the same data to compare, a point each; presets remain settings of RUN."""
     seed: int = 0
     """Random seed."""
     batch: int = 256
@@ -77,6 +80,7 @@ class Frontier:
             raise UsageError(f"{self.run} is a generator: one evaluation, nothing to sweep. Use `diffflow evaluate`.")
         every = self.dials(run)
         train, held = splits(run, self.data)
+        others = [self.other(path, run) for path in self.beside]
         name, judge = self.judge(train)
         settings = self.settings(run, every, console)
         labels = labels_of((), run.classes, self.n)
@@ -91,8 +95,21 @@ class Frontier:
                 batch=self.batch,
                 on_step=bar,
             )
-        floor = None if held is None or len(held) < self.n else judge(pick(held.x, self.n, self.seed)).value
         chosen = presets(points)
+        with progress("the runs beside, batches", console) as bar:
+            for other in others:
+                points += sweep(
+                    other,
+                    [(other.dials, False)],
+                    judge,
+                    self.n,
+                    labels=None if labels is None else torch.from_numpy(labels),
+                    noise=df.Noise(self.seed),
+                    batch=self.batch,
+                    name=other.path.name,
+                    on_step=bar,
+                )
+        floor = None if held is None or len(held) < self.n else judge(pick(held.x, self.n, self.seed)).value
         show(points, chosen, name, floor)
         record = {
             "run": str(run.path), "step": run.step, "distance": name, "n": self.n, "seed": self.seed, "floor": floor,
@@ -106,6 +123,15 @@ class Frontier:
         console.print(f"every point {where}\nreport      {page}", highlight=False, soft_wrap=True)
         print(f"diffflow sample {self.run} --quality fast | balanced | best")
         return 0
+
+    def other(self, path: str, run: df.Run) -> df.Run:
+        """A generator to compare with the run."""
+        other = df.load(path, device=self.device)
+        if "generator" not in other.players:
+            raise UsageError(f"--beside {path} is no generator: sweep it by itself (diffflow frontier {path}).")
+        if other.data["fingerprint"] != run.data["fingerprint"]:
+            raise UsageError(f"--beside {path} was trained on {other.data['name']}, not on the data of {self.run}.")
+        return other
 
     def judge(self, train: Data) -> tuple[str, Judge]:
         """The distance to the training data, and what it is called."""

@@ -179,7 +179,7 @@ class ScoreDifference:
             for turn in matching.turns(Batch(fake(own.fork("fake")), cond, batch.rows), own):
                 yield replace(turn, player="fake")
 
-    def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise) -> Tensor:
+    def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise, z: Tensor | None = None) -> Tensor:
         x, n = x.detach(), len(x)
         sigma = self.levels.sigma(noise.fork("sigma").uniform(n, dtype=x.dtype, device=x.device))
         eps = noise.fork("eps").normal(n, tuple(x.shape[1:]), dtype=x.dtype, device=x.device)

@@ -9,7 +9,9 @@ another field it is something else, of the same kind (theory.md 6.1). What gives
     Critic            beta(d) grad d of a discriminator that learns beside it (GAN)
     ScoreDifference   score of the data minus that of the generated law (difference.py; Score GAN and its kin)
     CloudMover        a field made of the generated cloud and the data themselves (drifting, MMD, ...)
+    Endpoints         to where a given generator, a fine solution of an equation, brings the same z (distillation)
     Together          a weighted sum of these
+    Lead              one of these first, then another
 
 Shapes: x (n, *shape), velocity (n, *shape), cond int64 (n,) or None, loss (n,).
 """
@@ -49,8 +51,9 @@ class Mover(Protocol):
         generated samples alike, None where the generator has no classes."""
         ...
 
-    def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise) -> Tensor:
-        """The velocity (n, *shape) of generated samples x (n, *shape), detached."""
+    def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise, z: Tensor | None = None) -> Tensor:
+        """The velocity (n, *shape) of generated samples x = G(z) (n, *shape), detached. z (n, *latent_shape): where
+        each particle began, for movers that follow it from there."""
         ...
 
     def state(self) -> dict[str, Tensor]: ...
@@ -105,7 +108,7 @@ class Critic(Stateless):
             loss = self.game.critic(d_real, d_fake) + self.penalty(logit, real, made, own.fork("between"))
             yield Turn("discriminator", loss, signals(self.game, d_real, d_fake))
 
-    def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise) -> Tensor:
+    def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise, z: Tensor | None = None) -> Tensor:
         logit, grad = CriticRatio(self.discriminator, cond=cond).value_and_grad(x.detach(), 0.0)
         if self.game.paired:
             with torch.no_grad():
@@ -148,7 +151,7 @@ class CloudMover(Stateless):
         return iter(())
 
     @torch.no_grad()
-    def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise) -> Tensor:
+    def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise, z: Tensor | None = None) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             return self._velocity(x.detach(), cond, batch, noise)
 
@@ -163,6 +166,47 @@ class CloudMover(Stateless):
                 field = self.field.on(batch.x[at], noise.fork("class", int(label))).given(label).observe(cloud, 0.0)
                 v[at] = field(cloud, 0.0)
         return v
+
+
+# -- a finer solution --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Endpoints:
+    """v(x) = F(z) - x, x = G(z): to where the generator `fine` brings the same z, whatever the cloud does. Of a fine
+    solution of the probability flow this is plain distillation of the solver (Luhman & Luhman 2021), fresh z in every
+    step. The tensors of `fine` are the state of the objective."""
+
+    fine: Generator
+
+    def __post_init__(self) -> None:
+        self.fine.requires_grad_(False).eval()
+
+    @property
+    def players(self) -> Mapping[str, nn.Module]:
+        return {}
+
+    @property
+    def classes(self) -> int:
+        return self.fine.classes
+
+    def learn(self, batch: Batch, fake: Draw, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
+        return iter(())
+
+    @torch.no_grad()
+    def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise, z: Tensor | None = None) -> Tensor:
+        if z is None or tuple(z.shape[1:]) != self.fine.latent_shape:
+            raise ValueError(
+                f"endpoints are those of z of shape {self.fine.latent_shape}, and the generator's are "
+                f"{None if z is None else tuple(z.shape[1:])}"
+            )
+        return self.fine(z, cond) - x.detach()
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"fine/{k}": v for k, v in self.fine.state_dict().items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        if missing := sorted(self.state().keys() - state.keys()):
+            raise ValueError(f"the checkpoint lacks the fine generator ({len(missing)} tensors, such as {missing[0]})")
+        self.fine.load_state_dict({k.removeprefix("fine/"): v for k, v in state.items()})
 
 
 # -- several at once --------------------------------------------------------------------------------------------------
@@ -191,8 +235,8 @@ class Together:
         for j, (_, mover) in enumerate(self.parts):
             yield from mover.learn(batch, fake, cond, noise.fork(j))
 
-    def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise) -> Tensor:
-        parts = [w * mover.velocity(x, cond, batch, noise.fork(j)) for j, (w, mover) in enumerate(self.parts)]
+    def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise, z: Tensor | None = None) -> Tensor:
+        parts = [w * mover.velocity(x, cond, batch, noise.fork(j), z) for j, (w, mover) in enumerate(self.parts)]
         return torch.stack(parts).sum(0)
 
     def state(self) -> dict[str, Tensor]:
@@ -201,6 +245,48 @@ class Together:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         for j, (_, mover) in enumerate(self.parts):
             mover.load_state({k.removeprefix(f"{j}/"): v for k, v in state.items() if k.startswith(f"{j}/")})
+
+
+@dataclass
+class Lead:
+    """`first` moves for so many steps, then `then` does; the players of `then` learn from the beginning, so that they
+    know the generator when its turn comes. `first` has no players."""
+
+    first: Mover
+    steps: int
+    then: Mover
+    done: int = 0
+
+    def __post_init__(self) -> None:
+        if self.first.players:
+            raise ValueError(f"the mover that leads has players {list(self.first.players)}: take one that has none")
+
+    @property
+    def players(self) -> Mapping[str, nn.Module]:
+        return self.then.players
+
+    @property
+    def classes(self) -> int | None:
+        return self.first.classes if self.then.classes is None else self.then.classes
+
+    def learn(self, batch: Batch, fake: Draw, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
+        return self.then.learn(batch, fake, cond, noise)
+
+    def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise, z: Tensor | None = None) -> Tensor:
+        mover = self.first if self.done < self.steps else self.then
+        self.done += 1
+        return mover.velocity(x, cond, batch, noise, z)
+
+    def state(self) -> dict[str, Tensor]:
+        parts = {"first": self.first.state(), "then": self.then.state()}
+        return {"done": torch.tensor(self.done)} | {f"{n}/{k}": v for n, part in parts.items() for k, v in part.items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        if "done" not in state:
+            raise ValueError("the checkpoint does not say how far the first phase is: it is of another objective")
+        self.done = int(state["done"])
+        for name, mover in (("first", self.first), ("then", self.then)):
+            mover.load_state({k.removeprefix(f"{name}/"): v for k, v in state.items() if k.startswith(f"{name}/")})
 
 
 # -- the objective ----------------------------------------------------------------------------------------------------
@@ -255,7 +341,7 @@ class Generate:
         z = self._latent(n, noise.fork("z"))
         x = self.generator(z, cond)
         start = x.detach().clone()  # a net may return a view of its parameters
-        step = self.eta * self.mover.velocity(start, cond, batch, noise.fork("velocity"))
+        step = self.eta * self.mover.velocity(start, cond, batch, noise.fork("velocity"), z)
         log = {"displacement": step.square().mean().sqrt(), "spread": _spread(start) / _spread(batch.x)}
         for k in range(self.steps):
             if k:

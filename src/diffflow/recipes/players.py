@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ..critic import Penalty
-from ..objectives.difference import LogUniformLevels, ScoreGAN
+from ..objectives.difference import DMD, LogUniformLevels, ScoreGAN
 from ..training.config import (
     ConvCriticConfig,
     ConvGeneratorConfig,
     DiffusionGANConfig,
     DiffusionGANSampling,
     DiscriminatorFlowConfig,
+    DistillConfig,
     DriftingConfig,
     FieldConfig,
     FitConfig,
@@ -292,3 +293,32 @@ def mmd_generator(scale: Scale) -> FieldConfig:
 def sw_generator(scale: Scale) -> FieldConfig:
     """A generator that descends the sliced Wasserstein distance."""
     return moved(scale, SlicedWassersteinConfig())
+
+
+MOVERS = {  # what moves a generator that is a run's sampler: weights of the score difference and of the log-ratio
+    "score": (1.0, 0.0),
+    "ratio": (0.0, 1.0),
+    "both": (1.0, 0.03),
+    "endpoints": (0.0, 0.0),
+}
+
+
+def distilled(scale: Scale, by: str, steps: int) -> DistillConfig:
+    """Few steps of a run's sampler as a generator, in the run's own scale (`after` gives it data and network)."""
+    base, (score, ratio) = score_gan(scale), MOVERS[by]
+    return DistillConfig(
+        base.data,
+        base.model,
+        base.sigma,
+        base.pull if scale.vectors else DMD(),
+        base.levels,
+        generator=base.generator,
+        fake=base.fake,
+        fit=replace(base.fit, batch=64 if not scale.vectors else base.fit.batch),
+        steps=steps,
+        score=score,
+        ratio=ratio,
+        lead=None if by == "endpoints" else 0,
+        critic=scale.critic,
+        discriminator=replace(adversary(scale), decay=None),
+    )

@@ -7,12 +7,14 @@ family of models (`TrainConfig`'s subclasses):
     ratio.py       a discriminator along a path, alone or beside a denoiser
     joint.py       both, descending one likelihood bound
     particles.py   a generator, and what moves its samples
+    distill.py     a generator that is a few steps of a run's sampler
 """
 
 from typing import Any
 
 from . import plain
 from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig
+from .distill import DistillConfig
 from .game import ConvCriticConfig, GameConfig, MLPCriticConfig
 from .joint import JointSampling, LikelihoodConfig
 from .particles import (
@@ -57,8 +59,8 @@ def load_yaml(path: Any, base: TrainConfig = ScoreConfig()) -> Any:
 
 
 __all__ = [
-    "FAMILIES", "ConfigError", "ConvCriticConfig", "ConvGeneratorConfig", "DataConfig", "Dials",
-    "DiffusionGANConfig", "DiffusionGANSampling", "DiscriminatorFlowConfig", "DriftingConfig", "FieldConfig",
+    "FAMILIES", "ConfigError", "ConvCriticConfig", "ConvGeneratorConfig", "DataConfig", "Dials", "DiffusionGANConfig",
+    "DiffusionGANSampling", "DiscriminatorFlowConfig", "DistillConfig", "DriftingConfig", "FieldConfig",
     "FitConfig", "GANConfig", "GANNets", "GameConfig", "GeneratorConfig", "JointSampling", "LikelihoodConfig",
     "MLPConfig", "MLPCriticConfig", "MLPGeneratorConfig", "MMDConfig", "ModelConfig", "MoveConfig", "PathConfig",
     "PathCriticConfig", "PlayerConfig", "RangesConfig", "SamplingConfig", "ScoreConfig", "ScoreGANConfig",

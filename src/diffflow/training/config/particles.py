@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...critic import Discriminator
-from ...generator import FromDenoiser, Generator
+from ...generator import FewSteps, Generator
 from ...kernels import (
     MMD,
     CloudField,
@@ -29,6 +29,7 @@ from ...noise import Noise
 from ...objectives.difference import DMD, KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN, SiD
 from ...objectives.objective import Objective
 from ...objectives.particles import CloudMover, Critic, Generate
+from ...plan import Plan
 from ...sample import Grid, Step, Trajectory
 from ...sde import DiffFlow
 from ...solvers import Solver
@@ -90,16 +91,20 @@ class GeneratorSampling:
 
 
 class GeneratorConfig(TrainConfig, family=False):
-    """What families with a generator share: a sample costs one evaluation, and there is no equation to solve."""
+    """What families with a generator share: a sample costs a fixed number of evaluations, mostly one, and there is no
+    equation to solve."""
+
+    @property
+    def evaluations(self) -> int:
+        """Of networks, for a sample."""
+        return 1
 
     @property
     def dials(self) -> Dials:
-        return Dials(steps=1)
+        return Dials(steps=self.evaluations)
 
     def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> DiffFlow:
-        raise ValueError(
-            "a generator has no equation: it has learned where its particles end, and draws in one evaluation (sample)"
-        )
+        raise ValueError("a generator has no equation: it has learned where its particles end (sample)")
 
     def draw(
         self,
@@ -119,7 +124,8 @@ class GeneratorConfig(TrainConfig, family=False):
         asked |= {k: v for k, v in {"solver": solver, "grid": grid, "keep": keep}.items() if v is not None}
         if asked:
             raise ValueError(
-                f"{', '.join(f'{k} = {v}' for k, v in asked.items())}: a generator draws in one evaluation, and has no "
+                f"{', '.join(f'{k} = {v}' for k, v in asked.items())}: a generator draws in "
+                f"{'one evaluation' if self.evaluations == 1 else f'{self.evaluations} evaluations'}, and has no "
                 "steps, dials, solver, grid or states between; leave it out"
             )
         generator = modules["generator"]
@@ -130,7 +136,7 @@ class GeneratorConfig(TrainConfig, family=False):
         x = generator.draw(n, noise.fork("start"), cond)
         if on_step is not None:
             on_step(Step(1, 1, 1.0, x))
-        return Trajectory(x, 1, torch.tensor([0.0, 1.0], dtype=torch.float64), [])
+        return Trajectory(x, self.evaluations, torch.tensor([0.0, 1.0], dtype=torch.float64), [])
 
 
 @dataclass(frozen=True)
@@ -202,7 +208,7 @@ class ScoreGANConfig(GeneratorConfig):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     sigma: float = 3.0
-    """Noise of the one long step that the generator starts as (FromDenoiser), in standard deviations of the data."""
+    """Noise of the one long step that the generator starts as (FewSteps), in standard deviations of the data."""
     pull: ScoreGAN | DMD | SiD = field(default_factory=ScoreGAN)
     """How the two denoisers make a velocity: Score GAN (any power of sigma: Diff-Instruct), DMD, SiD."""
     levels: KarrasLevels | LogUniformLevels = field(default_factory=LogUniformLevels)
@@ -241,9 +247,16 @@ class ScoreGANConfig(GeneratorConfig):
 
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
         class_count(meta)
+        return {"generator": self.few(meta, self.plan(meta)), "fake": self.model.build(meta)}
+
+    def plan(self, meta: Mapping[str, Any]) -> Plan:
+        """The sampler that the generator starts as."""
+        return Plan.multistep([self.sigma * float(meta["std"])])
+
+    def few(self, meta: Mapping[str, Any], plan: Plan) -> Generator:
+        """A denoiser, sampled by this plan, as a generator."""
         shape = tuple(meta["shape"])
-        start = FromDenoiser(self.model.build(meta), self.sigma * float(meta["std"]), shape, float(meta["mean"]))
-        return {"generator": Generator(start, shape), "fake": self.model.build(meta)}
+        return Generator(FewSteps(self.model.build(meta), plan, shape, float(meta["mean"])), shape)
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Generate:
         data = self.model.build(meta).to(device_of(modules))
@@ -261,7 +274,7 @@ class ScoreGANConfig(GeneratorConfig):
             f"--init-from {source} has no denoiser (it has {', '.join(sorted(weights))}): name one of diffusion",
         )
         start = objective.generator.net
-        assert isinstance(start, FromDenoiser)
+        assert isinstance(start, FewSteps)
         for denoiser in (objective.mover.data, objective.mover.fake, start.denoiser):
             fill(denoiser, weights["denoiser"], source)
 

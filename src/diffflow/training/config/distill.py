@@ -1,0 +1,149 @@
+"""A run's own sampler of few steps as a generator: at N evaluations its discretisation error is a mismatch between the
+law p of its samples and the data's r, which a velocity of the particle view mends, trained into its weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from ...critic import Discriminator, Penalty
+from ...denoiser import Denoiser
+from ...generator import FewSteps, Generator
+from ...objectives.difference import ScoreDifference
+from ...objectives.objective import Objective
+from ...objectives.particles import Critic, Endpoints, Generate, Lead, Mover, Together
+from ...plan import Plan
+from ...schedule import EDM, jump
+from .base import PlayerConfig, device_of, fill
+from .game import CriticNet, GameConfig, MLPCriticConfig, as_critic, class_count
+from .particles import ScoreGANConfig, as_generator
+from .plain import require
+from .score import as_denoiser
+
+LOWEST = 0.3  # last level of a sampler of several steps, in standard deviations of the data
+HIGHEST, LAST = 80.0, 0.002  # noise levels between which the fine solutions run
+
+
+@dataclass(frozen=True)
+class DistillConfig(ScoreGANConfig):
+    """Few steps of a run's own sampler as a generator (`diffflow distill`), moved by the score difference, by the
+    log-ratio, or both, after a first phase toward the ends of the run's fine solutions; or by these alone."""
+
+    steps: int = 1
+    """Evaluations a sample."""
+    score: float = 1.0
+    """Weight of the score difference (Score GAN, by `pull`); 0: none, and no second denoiser."""
+    ratio: float = 0.03
+    """Weight of the log-ratio's gradient, of a discriminator of samples and data; 0: none, and no discriminator."""
+    lead: int | None = 0
+    """Steps of the first phase; none: all of them, which is plain distillation of the solver."""
+    fine: int = 20
+    """Evaluations of the fine solutions."""
+    critic: CriticNet = field(default_factory=MLPCriticConfig)
+    """d(x)."""
+    game: GameConfig = GameConfig("relativistic", Penalty(real=0.02, fake=0.02))
+    discriminator: PlayerConfig = PlayerConfig()
+
+    needs_start: ClassVar[str] = "distillation needs a trained denoiser of the same data"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.steps >= 1, f"steps = {self.steps} must be at least 1")
+        require(
+            min(self.score, self.ratio) >= 0 and math.isfinite(self.score + self.ratio),
+            f"score = {self.score} and ratio = {self.ratio} must be finite, and not negative",
+        )
+        require(
+            (self.score > 0 or self.ratio > 0) != (self.lead is None),
+            f"score = {self.score}, ratio = {self.ratio}, lead = {self.lead}: what moves the generator after its first "
+            "phase? With lead = none, and only there, both weights are 0",
+        )
+        require(self.lead is None or self.lead >= 0, f"lead = {self.lead} must not be negative")
+        require(self.fine > self.steps, f"fine = {self.fine} must be more than the {self.steps} steps of the sampler")
+        require(
+            self.guidance == 1 or self.lead == 0,
+            f"guidance = {self.guidance} is of the score difference: the fine solutions of the first phase have none "
+            "(lead = 0)",
+        )
+
+    @property
+    def row(self) -> str | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return "score-gan" if self.score > 0 and not self.ratio else None
+
+    @property
+    def evaluations(self) -> int:
+        return self.steps
+
+    def players(self) -> dict[str, PlayerConfig]:
+        found = {"generator": self.generator}
+        if self.score > 0:
+            found["fake"] = self.fake
+        if self.ratio > 0:
+            found["discriminator"] = self.discriminator
+        return found
+
+    def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
+        modules: dict[str, nn.Module] = {"generator": self.few(meta, self.plan(meta))}
+        classes = class_count(meta)
+        if self.score > 0:
+            modules["fake"] = self.model.build(meta)
+        if self.ratio > 0:
+            modules["discriminator"] = Discriminator(self.critic.build(tuple(meta["shape"]), classes, timed=False))
+        return modules
+
+    def plan(self, meta: Mapping[str, Any]) -> Plan:
+        """Equal ratios from sigma to the smallest scale that one denoising can still make sharp."""
+        high, n = self.sigma * float(meta["std"]), self.steps
+        low = min(LOWEST * float(meta["std"]), high / 2)
+        return Plan.multistep([high * (low / high) ** (i / max(1, n - 1)) for i in range(n)])
+
+    def exact(self, meta: Mapping[str, Any]) -> Plan:
+        """The fine solutions: the default grid, order 4."""
+        spread, schedule = float(meta["spread"]), EDM(LAST, HIGHEST)
+        levels = schedule.sigma(jump(schedule, self.fine, spread)[:-1]).tolist()
+        return Plan.multistep([HIGHEST, *levels[1:]], 4, spread)
+
+    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Generate:
+        device, movers = device_of(modules), []
+        if self.score > 0:
+            data, fake = self.model.build(meta).to(device), as_denoiser(modules["fake"])
+            mover = ScoreDifference(data, fake, self.pull, self.levels, self.move.updates, self.guidance)
+            movers.append((self.score, mover))
+        if self.ratio > 0:
+            critic = as_critic(modules["discriminator"])
+            movers.append((self.ratio, Critic(critic, self.game.game, self.game.penalty, self.move.updates)))
+        mover: Mover = Together(movers)
+        if self.lead != 0:
+            ends = Endpoints(self.few(meta, self.exact(meta)).to(device))
+            mover = ends if self.lead is None else Lead(ends, self.lead, mover)
+        return Generate(as_generator(modules["generator"]), mover, self.move.eta, self.move.steps)
+
+    def begin(self, objective: Objective, weights: Mapping[str, Mapping[str, Tensor]], source: str) -> None:
+        """Generator, second denoiser and what they are compared with all start from the other run's denoiser."""
+        assert isinstance(objective, Generate)
+        require(
+            "denoiser" in weights,
+            f"{source} has no denoiser (it has {', '.join(sorted(weights))}): name a run of diffusion",
+        )
+        for denoiser in denoisers(objective.generator, objective.mover):
+            fill(denoiser, weights["denoiser"], source)
+
+
+def denoisers(*parts: Any) -> Iterator[Denoiser]:
+    """Every copy of the run's denoiser in a generator and in what moves it."""
+    for part in parts:
+        match part:
+            case Generator(net=FewSteps(denoiser=denoiser)):
+                yield denoiser
+            case ScoreDifference(data=data, fake=fake):
+                yield from (data, fake)
+            case Endpoints(fine=fine):
+                yield from denoisers(fine)
+            case Lead(first=first, then=then):
+                yield from denoisers(first, then)
+            case Together(parts=several):
+                yield from denoisers(*(mover for _, mover in several))
