@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,25 @@ def test_it_goes_on_and_is_compared(runs: Path, here: Path, small: str, capsys: 
     assert "few" in capsys.readouterr().out
     assert main(f"distill toy --print-config --config {small}".split()) == 0
     assert "type: DistillConfig" in capsys.readouterr().out
+
+
+def test_it_starts_as_the_calibrated_plan(runs: Path, here: Path, small: str) -> None:
+    shutil.copytree(runs / "toy", here / "toy")
+    assert main("calibrate toy --steps 2 --starts 64 --rounds 0".split()) == 0
+    toy = df.load("toy")
+    plan = toy.plan(df.run.Dials(2, 0.0, 0.0, 1.0))
+    assert plan is not None
+    assert main(f"distill toy --steps 2 --by ratio --updates 1 --config {small} --out two".split()) == 0
+    config = df.load("two").config
+    assert isinstance(config, DistillConfig)
+    assert config.sampler(toy.data).levels == plan.levels
+    generator = config.few(toy.data, config.sampler(toy.data))
+    generator.net.denoiser.load_state_dict(toy.denoiser.state_dict())
+    z, meta = df.Noise(0).normal(20, (2,)), toy.data
+    with torch.no_grad():  # the same particles, before it has learned anything
+        mine = generator(z)
+        x0 = meta["mean"] + math.hypot(80.0, toy.denoiser.sigma_data) * z
+        torch.testing.assert_close(df.sample(toy.sde(churn=0.0), x0, plan=plan).last, mine, rtol=1e-4, atol=1e-4)
 
 
 def test_what_cannot_be_distilled_is_named(runs: Path, refused: Callable[..., str], here: Path, small: str) -> None:

@@ -28,6 +28,7 @@ from diffflow.training.config import (
     ConvGeneratorConfig,
     MLPGeneratorConfig,
     PathConfig,
+    PlanConfig,
     ScoreGANConfig,
     changed,
     from_dict,
@@ -318,6 +319,8 @@ def test_a_run_trains_is_loaded_and_sampled(made, name, source):
         ({"score": 0.0, "ratio": 0.0}, "what moves the generator after its first phase"),
         ({"lead": None}, "both weights are 0"),
         ({"lead": -1}, "lead = -1"),
+        ({"plan.levels": [4.0]}, r"plan.weights are 0 numbers: rows of 1 to 1 for 1 levels are 1"),
+        ({"steps": 3, "plan": {"levels": [4.0], "weights": [1.0]}}, "plan.levels are 1: give 3"),
         ({"fine": 2}, "fine = 2 must be more than the 2 steps"),
         ({"guidance": 2.0}, "the fine solutions of the first phase have none"),
     ],
@@ -325,6 +328,17 @@ def test_a_run_trains_is_loaded_and_sampled(made, name, source):
 def test_settings_of_distillation_that_cannot_be_meant_are_named(settings, message):
     with pytest.raises(ConfigError, match=message):
         tiny("distill", "moons", **settings)
+
+
+def test_a_plan_survives_the_configuration():
+    s = df.EDM()
+    plan = df.calibrate(df.probability_flow(s, s.score(df.TOYS["8gaussians"]())), 6, starts=64, rounds=0)
+    config = dataclasses.replace(tiny("distill", "moons"), steps=6, fine=9, plan=PlanConfig.of(plan))
+    again = from_yaml(to_yaml(config))
+    assert again == config
+    assert again.sampler({}).levels == plan.levels
+    for mine, row in zip(again.sampler({}).weights, plan.weights, strict=True):
+        assert mine == (*row, *[0.0] * (len(mine) - len(row)))
 
 
 def test_a_score_gan_starts_where_noised_data_are(made):

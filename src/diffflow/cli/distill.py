@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 
+import diffflow as df
 from diffflow import report
 from diffflow.cli import UsageError, parse
 from diffflow.recipes import SCALES, fitting
 from diffflow.recipes.players import distilled
-from diffflow.training.config import ModelConfig, TrainConfig, load_yaml, replace, to_yaml
+from diffflow.training.config import ModelConfig, TrainConfig, load_yaml, to_yaml
+from diffflow.training.config import replace as put
 from diffflow.training.fit import train
 from diffflow.training.folder import Folder
 from diffflow.training.place import find_place
@@ -31,8 +33,9 @@ from diffflow.training.place import find_place
 class Distill:
     """Train a run's own sampler of N steps into a generator of N evaluations a sample.
 
-    The result is a run of its own: sample and evaluate it like any other, and see it beside its origin with `diffflow
-    frontier RUN --beside DISTILLED`.
+    It starts as the run's calibrated plan of N steps, where there is one (`diffflow calibrate RUN --steps N`) and N is
+    at least 2: less is left to learn. The result is a run of its own: sample and evaluate it like any other, and see it
+    beside its origin with `diffflow frontier RUN --beside DISTILLED`.
 
     Examples:
         diffflow distill runs/mnist --steps 1
@@ -101,12 +104,14 @@ class Distill:
         return 0
 
     def settings(self) -> TrainConfig:
-        """A file over the flags, over what fits the run."""
+        """A file over the flags, over what fits the run; begun as its plan, where one was calibrated."""
         theirs = Folder(Path(self.run)).config()
         if not isinstance(getattr(theirs, "model", None), ModelConfig):
             raise UsageError(f"{self.run} is a {type(theirs).__name__}: it has no denoiser whose sampler could learn.")
         source = self.data or theirs.data.source
-        config = distilled(SCALES[fitting(source)], self.by, self.steps).after(theirs)
+        run = df.load(self.run, device="cpu")
+        plan = run.plan(replace(run.dials, steps=self.steps)) if "denoiser" in run.players else None
+        config = distilled(SCALES[fitting(source)], self.by, self.steps, plan).after(theirs)
         given: dict[str, Any] = {
             "data.source": source,
             "fit.seed": self.seed,
@@ -115,7 +120,7 @@ class Distill:
         }
         if self.by != "endpoints":
             given["lead"] = self.lead
-        config = replace(config, given)
+        config = put(config, given)
         return config if self.config is None else load_yaml(self.config, base=config)
 
 

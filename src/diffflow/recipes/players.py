@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from ..critic import Penalty
 from ..objectives.difference import DMD, LogUniformLevels, ScoreGAN
+from ..plan import Plan
 from ..training.config import (
     ConvCriticConfig,
     ConvGeneratorConfig,
@@ -27,6 +28,7 @@ from ..training.config import (
     MoveConfig,
     PathConfig,
     PathCriticConfig,
+    PlanConfig,
     PlayerConfig,
     RangesConfig,
     ScoreConfig,
@@ -303,8 +305,10 @@ MOVERS = {  # what moves a generator that is a run's sampler: weights of the sco
 }
 
 
-def distilled(scale: Scale, by: str, steps: int) -> DistillConfig:
-    """Few steps of a run's sampler as a generator, in the run's own scale (`after` gives it data and network)."""
+def distilled(scale: Scale, by: str, steps: int, plan: Plan | None = None) -> DistillConfig:
+    """Few steps of a run's sampler as a generator, in the run's own scale (`after` gives it data and network). plan:
+    the sampler to start as. Of a single step the plan is one from pure noise, a blur: a few data standard deviations
+    are the better start."""
     base, (score, ratio) = score_gan(scale), MOVERS[by]
     return DistillConfig(
         base.data,
@@ -316,6 +320,7 @@ def distilled(scale: Scale, by: str, steps: int) -> DistillConfig:
         fake=base.fake,
         fit=replace(base.fit, batch=64 if not scale.vectors else base.fit.batch),
         steps=steps,
+        plan=PlanConfig() if plan is None or steps == 1 else PlanConfig.of(plan),
         score=score,
         ratio=ratio,
         lead=None if by == "endpoints" else 0,

@@ -14,7 +14,7 @@ from typing import Any
 
 from . import plain
 from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig
-from .distill import DistillConfig
+from .distill import DistillConfig, PlanConfig
 from .game import ConvCriticConfig, GameConfig, MLPCriticConfig
 from .joint import JointSampling, LikelihoodConfig
 from .particles import (
@@ -63,7 +63,7 @@ __all__ = [
     "DiffusionGANSampling", "DiscriminatorFlowConfig", "DistillConfig", "DriftingConfig", "FieldConfig",
     "FitConfig", "GANConfig", "GANNets", "GameConfig", "GeneratorConfig", "JointSampling", "LikelihoodConfig",
     "MLPConfig", "MLPCriticConfig", "MLPGeneratorConfig", "MMDConfig", "ModelConfig", "MoveConfig", "PathConfig",
-    "PathCriticConfig", "PlayerConfig", "RangesConfig", "SamplingConfig", "ScoreConfig", "ScoreGANConfig",
+    "PathCriticConfig", "PlanConfig", "PlayerConfig", "RangesConfig", "SamplingConfig", "ScoreConfig", "ScoreGANConfig",
     "SlicedWassersteinConfig", "TrainConfig", "UNetConfig", "changed", "from_dict", "from_yaml", "load_yaml",
     "replace", "suggest", "to_dict", "to_yaml",
 ]  # fmt: skip

@@ -3,6 +3,7 @@ law p of its samples and the data's r, which a velocity of the particle view men
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,12 +30,41 @@ HIGHEST, LAST = 80.0, 0.002  # noise levels between which the fine solutions run
 
 
 @dataclass(frozen=True)
+class PlanConfig:
+    """A sampling plan (plan.py), as plain numbers."""
+
+    levels: tuple[float, ...] = ()
+    """Noise levels; none: no plan."""
+    weights: tuple[float, ...] = ()
+    """Its rows one after the other, i + 1 numbers in row i."""
+
+    def __post_init__(self) -> None:
+        n = len(self.levels)
+        require(
+            len(self.weights) == n * (n + 1) // 2,
+            f"plan.weights are {len(self.weights)} numbers: rows of 1 to {n} for {n} levels are {n * (n + 1) // 2}",
+        )
+
+    @classmethod
+    def of(cls, plan: Plan) -> PlanConfig:
+        rows = [(*row, *[0.0] * (i + 1 - len(row))) for i, row in enumerate(plan.weights)]
+        return cls(plan.levels, tuple(itertools.chain.from_iterable(rows)))
+
+    @property
+    def plan(self) -> Plan:
+        rows = [self.weights[i * (i + 1) // 2 : (i + 1) * (i + 2) // 2] for i in range(len(self.levels))]
+        return Plan(self.levels, tuple(rows))
+
+
+@dataclass(frozen=True)
 class DistillConfig(ScoreGANConfig):
     """Few steps of a run's own sampler as a generator (`diffflow distill`), moved by the score difference, by the
     log-ratio, or both, after a first phase toward the ends of the run's fine solutions; or by these alone."""
 
     steps: int = 1
     """Evaluations a sample."""
+    plan: PlanConfig = PlanConfig()
+    """The sampler to start as; without one, equal ratios of noise from sigma."""
     score: float = 1.0
     """Weight of the score difference (Score GAN, by `pull`); 0: none, and no second denoiser."""
     ratio: float = 0.03
@@ -53,6 +83,10 @@ class DistillConfig(ScoreGANConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.steps >= 1, f"steps = {self.steps} must be at least 1")
+        require(
+            len(self.plan.levels) in (0, self.steps),
+            f"plan.levels are {len(self.plan.levels)}: give {self.steps}, as many as steps, or none",
+        )
         require(
             min(self.score, self.ratio) >= 0 and math.isfinite(self.score + self.ratio),
             f"score = {self.score} and ratio = {self.ratio} must be finite, and not negative",
@@ -87,7 +121,7 @@ class DistillConfig(ScoreGANConfig):
         return found
 
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
-        modules: dict[str, nn.Module] = {"generator": self.few(meta, self.plan(meta))}
+        modules: dict[str, nn.Module] = {"generator": self.few(meta, self.sampler(meta))}
         classes = class_count(meta)
         if self.score > 0:
             modules["fake"] = self.model.build(meta)
@@ -95,8 +129,10 @@ class DistillConfig(ScoreGANConfig):
             modules["discriminator"] = Discriminator(self.critic.build(tuple(meta["shape"]), classes, timed=False))
         return modules
 
-    def plan(self, meta: Mapping[str, Any]) -> Plan:
-        """Equal ratios from sigma to the smallest scale that one denoising can still make sharp."""
+    def sampler(self, meta: Mapping[str, Any]) -> Plan:
+        """The plan; else equal ratios from sigma to the smallest scale that one denoising can still make sharp."""
+        if self.plan.levels:
+            return self.plan.plan
         high, n = self.sigma * float(meta["std"]), self.steps
         low = min(LOWEST * float(meta["std"]), high / 2)
         return Plan.multistep([high * (low / high) ** (i / max(1, n - 1)) for i in range(n)])

@@ -247,9 +247,9 @@ class ScoreGANConfig(GeneratorConfig):
 
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
         class_count(meta)
-        return {"generator": self.few(meta, self.plan(meta)), "fake": self.model.build(meta)}
+        return {"generator": self.few(meta, self.sampler(meta)), "fake": self.model.build(meta)}
 
-    def plan(self, meta: Mapping[str, Any]) -> Plan:
+    def sampler(self, meta: Mapping[str, Any]) -> Plan:
         """The sampler that the generator starts as."""
         return Plan.multistep([self.sigma * float(meta["std"])])
 

@@ -1,0 +1,255 @@
+"""The frontier at few evaluations: what does a sample cost, and how far are samples from data?
+
+A trained denoiser is sampled by its solvers and by calibrated plans, and its sampler of 1, 2 and 4 steps is trained
+into a generator (`diffflow distill`) by
+
+    endpoints   the fine solutions of the same noise: plain distillation, the control
+    score       the difference of two scores
+    ratio       the log-ratio of a discriminator
+    both        the two together
+
+each for the same time of training (--minutes, one for each of --steps, on one thread) and from several seeds. Distance:
+Frechet distance in the features of a judge, of n samples to the training data; beside it precision and recall in the
+same features, the distance to the nearest training image over that of held-out ones (0 for copies), and seconds per
+1000 samples, all networks included (a generator has one, as the solver; discriminator and second denoiser only train).
+
+    diffflow train path/to/mnist --config benchmarks/bits.yaml ... --out runs/mnist-edm            (see bits.py)
+    diffflow calibrate runs/mnist-edm --steps 1 2 3 4 6 8
+    python benchmarks/distill.py runs/mnist-edm --data path/to/mnist --features lenet=path/to/lenet.pth --out results/x
+
+writes x.json and x.png. Cells that x.json has are kept, so the command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import json
+import multiprocessing
+import os
+import platform
+import shutil
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import diffflow as df
+from diffflow import figures
+from diffflow.frontier import Point
+from diffflow.metrics import embedding, extractor, frechet
+from diffflow.metrics.neighbours import nearest, prdc
+from diffflow.recipes import SCALES, fitting
+from diffflow.recipes.players import distilled
+from diffflow.training.config import Dials, replace
+from diffflow.training.fit import train
+
+MOVERS = ("endpoints", "score", "ratio", "both")
+TITLES = {
+    "solver": "solver",
+    "plan": "solver, calibrated plan",
+    "endpoints": "distillation (control)",
+    "score": "score difference",
+    "ratio": "log-ratio",
+    "both": "score difference and log-ratio",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One setting: how (solver, plan or a mover), with how many evaluations, from which seed."""
+
+    how: str
+    steps: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.how} {self.steps} {self.seed}"
+
+
+class Judge:
+    """The training data in a judge's features, once for all cells of a process."""
+
+    def __init__(self, run: df.Run, source: str | None, features: str, n: int):
+        ask = run.config.data if source is None else replace(run.config.data, {"source": source})
+        self.data, self.held, self.n = ask.load(), ask.load("test") if run.data["split"] == "train" else None, n
+        self.see = embedding(extractor(features, self.data, 0))
+        self.real = self.see(self.data.x)
+        other = self.data.x if self.held is None else self.held.x
+        self.other = self.see(other)
+
+    def __call__(self, x: torch.Tensor) -> dict[str, Any]:
+        bytes_ = (x * 255).round().byte()
+        seen = self.see(bytes_)
+        found = frechet(seen, self.real, limit=self.n)
+        scores = {m.name: m for m in prdc(seen, self.real, self.other, limit=2000)}
+        held = None if self.held is None else self.held.x
+        copies = {m.name: m for m in nearest(bytes_, self.data.x, held, limit=1000)}
+        return {
+            "frechet": found.value,
+            "stderr": found.stderr,
+            "precision": scores["precision"].value,
+            "recall": scores["recall"].value,
+            "nearest_ratio": copies["nearest_ratio"].value,
+        }
+
+
+def planned(run: df.Run, steps: int) -> df.Plan | None:
+    """The run's own plan of so many steps, if there is one."""
+    return run.plan(Dials(steps, guidance=run.dials.guidance))
+
+
+def sampled(run: df.Run, n: int, seed: int, steps: int | None, planned: bool) -> tuple[torch.Tensor, float]:
+    """n samples, classes in turn, and seconds per 1000 of them."""
+    labels = torch.arange(n) % len(run.classes) if run.classes else None
+    begun = time.perf_counter()
+    x = run.sample(n, labels, steps=steps, noise=df.Noise(1000 + seed), plans=planned).last
+    return x, 1000 * (time.perf_counter() - begun) / n
+
+
+def made(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
+    """Train what must be trained, sample, and measure."""
+    run = df.load(options.run, device=options.device)
+    judge = Judge(run, options.data, options.features, options.n)
+    if cell.how in MOVERS:
+        settings = {
+            "fit.minutes": dict(zip(options.steps, options.minutes, strict=True))[cell.steps],
+            "fit.steps": None,
+            "fit.seed": cell.seed,
+            "fit.sample_minutes": 1e6,
+            "fit.tensorboard": False,
+            "data.source": options.data or run.config.data.source,
+        }
+        scale = SCALES[fitting(settings["data.source"])]
+        config = replace(distilled(scale, cell.how, cell.steps, planned(run, cell.steps)).after(run.config), settings)
+        home = Path(options.work) / cell.name.replace(" ", "-")
+        shutil.rmtree(home, ignore_errors=True)
+        quiet = Console(file=io.StringIO())
+        train(config, home, init_from=options.run, device=options.device, data=judge.data, console=quiet)
+        run = df.load(home, device=options.device)
+        x, seconds = sampled(run, options.n, cell.seed, None, False)
+        updates = run.step
+    else:
+        x, seconds = sampled(run, options.n, cell.seed, cell.steps, cell.how == "plan")
+        updates = 0
+    return {"how": cell.how, "steps": cell.steps, "seed": cell.seed, "updates": updates, "seconds": seconds} | judge(x)
+
+
+def work(task: tuple[Cell, argparse.Namespace]) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    return made(*task)
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means over the seeds, with their standard errors, by how and steps."""
+    found = []
+    for (how, steps), group in itertools.groupby(
+        sorted(rows, key=lambda r: (list(TITLES).index(r["how"]), r["steps"])), key=lambda r: (r["how"], r["steps"])
+    ):
+        cells = list(group)
+        line: dict[str, Any] = {"how": how, "steps": steps, "seeds": len(cells)}
+        for key in ("frechet", "precision", "recall", "nearest_ratio", "seconds", "updates"):
+            values = [c[key] for c in cells]
+            line[key] = statistics.fmean(values)
+            if key == "frechet":
+                spread = statistics.stdev(values) if len(values) > 1 else cells[0]["stderr"]
+                line["stderr"] = spread / len(values) ** 0.5
+        found.append(line)
+    pure = [line for line in found if line["how"] in ("solver", "plan")]
+    for line in found:
+        cheap = [p for p in pure if p["steps"] <= line["steps"]]
+        if line["how"] in MOVERS and cheap:
+            best = min(cheap, key=lambda p: p["frechet"])
+            line["over_pure"] = line["frechet"] / best["frechet"]
+            line["recall_gain"] = line["recall"] - best["recall"]
+        control = [c for c in found if c["how"] == "endpoints" and c["steps"] == line["steps"]]
+        if line["how"] in MOVERS[1:] and control:
+            error = (line["stderr"] ** 2 + control[0]["stderr"] ** 2) ** 0.5
+            line["better_than_control"] = (control[0]["frechet"] - line["frechet"]) / error if error else None
+    return found
+
+
+def show(lines: list[dict[str, Any]], floor: float) -> None:
+    table = Table(
+        "evaluations", "how", "Frechet", "over pure", "sigmas below control", "recall", "nearest ratio", "s per 1000",
+        "updates", box=None, title=f"held-out data {floor:.3f}",
+    )  # fmt: skip
+    for line in sorted(lines, key=lambda line: line["steps"]):
+        optional = (line.get("over_pure"), line.get("better_than_control"))
+        table.add_row(
+            str(line["steps"]), TITLES[line["how"]], f"{line['frechet']:.3f} ± {line['stderr']:.3f}",
+            *("" if v is None else f"{v:.2f}" for v in optional), f"{line['recall']:.3f}",
+            f"{line['nearest_ratio']:.2f}", f"{line['seconds']:.2f}", f"{line['updates']:.0f}",
+        )  # fmt: skip
+    Console().print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("--data")
+    parser.add_argument("--features", default="own")
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--minutes", type=float, nargs="+", default=[4.0, 5.0, 7.0])
+    parser.add_argument("--pure", type=int, nargs="+", default=[1, 2, 3, 4, 6, 8])
+    parser.add_argument("--by", nargs="+", default=list(MOVERS), choices=MOVERS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("-n", type=int, default=10_000)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--device")
+    parser.add_argument("--work", default="runs/distill")
+    parser.add_argument("--out", default="results/distill")
+    options = parser.parse_args()
+    if len(options.steps) != len(options.minutes):
+        parser.error("give --minutes for each of --steps")
+    torch.set_num_threads(1)
+    where = Path(options.out).with_suffix(".json")
+    rows: list[dict[str, Any]] = json.loads(where.read_text())["cells"] if where.exists() else []
+    done = {Cell(r["how"], r["steps"], r["seed"]) for r in rows}
+    run = df.load(options.run, device=options.device)
+    plans = [n for n in options.pure if planned(run, n) is not None]
+    cells = [Cell("solver", n, s) for n in options.pure for s in options.seeds]
+    cells += [Cell("plan", n, s) for n in plans for s in options.seeds]
+    cells += [Cell(how, n, s) for s in options.seeds for n in options.steps for how in options.by]
+    todo = [cell for cell in cells if cell not in done]
+    judge = Judge(run, options.data, options.features, options.n)
+    floor = frechet(judge.other, judge.real, limit=options.n).value
+    say = Console(stderr=True)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with multiprocessing.get_context("spawn").Pool(options.workers, maxtasksperchild=1) as pool:
+        for row in pool.imap_unordered(work, [(cell, options) for cell in todo]):
+            rows.append(row)
+            lines = summary(rows)
+            record = {
+                "command": " ".join(["python", *sys.argv]),
+                "versions": {"python": platform.python_version()} | {p: version(p) for p in ("diffflow", "torch")},
+                "floor": floor,
+                "n": options.n,
+                "features": options.features.partition("=")[0],
+                "minutes": dict(zip(map(str, options.steps), options.minutes, strict=True)),
+                "summary": lines,
+                "cells": rows,
+            }
+            figures.save(where, json.dumps(record, indent=1).encode())
+            say.print(f"{len(rows)}/{len(cells)} {row['how']} {row['steps']}: {row['frechet']:.3f}", highlight=False)
+    lines = summary(rows)
+    points = [
+        Point(Dials(p["steps"]), False, p["frechet"], p["stderr"], p["steps"], p["seconds"], TITLES[p["how"]])
+        for p in lines
+    ]
+    name = f"Frechet distance@{options.n} ({options.features.partition('=')[0]})"
+    figures.save(where.with_suffix(".png"), figures.png(figures.frontier(points, name, floor)))
+    show(lines, floor)
+
+
+if __name__ == "__main__":
+    main()
