@@ -13,6 +13,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import bits
+import cifar
 import model_table
 import models as bench
 import tables
@@ -139,3 +140,21 @@ def test_plain_pictures_pack_small() -> None:
     busy = torch.randint(0, 256, (1, 1, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     small, large = bits.packed(torch.cat([plain, busy]))
     assert small < 1 < 8 < large < 9
+
+
+def test_the_cifar_recipe_runs_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    np.savez("images.npz", x=rng.integers(0, 256, (60, 3, 32, 32), np.uint8), y=np.arange(60) % 3)
+    # a judge of a few pixels: the real one has 64 features and a training of its own
+    monkeypatch.setattr(cifar, "extractor", lambda *_: None)
+    monkeypatch.setattr(cifar, "embedding", lambda _: lambda x: x.float().flatten(1)[:, :8])
+    ask = "images.npz --small --device cpu --minutes 0.02 -n 24 --steps 2 --work run --out out"
+    record = cifar.main(ask.split())
+    assert record["data"]["n"] == 54  # the others are held out
+    assert record["images_per_second"] > 0
+    assert record["tflops"] > 0
+    assert {(p["evaluations"], p["dials"]["churn"]) for p in record["points"]} == {(2, 0.0), (2, 1.0)}
+    assert json.loads(Path("out.json").read_text())["floor"] == record["floor"]
+    for name in ("out-frontier.png", "out-samples.png"):
+        assert Path(name).read_bytes()[:4] == b"\x89PNG"
