@@ -14,6 +14,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import bits
 import cifar
+import distill
+import guidance
 import model_table
 import models as bench
 import tables
@@ -158,3 +160,28 @@ def test_the_cifar_recipe_runs_small(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert json.loads(Path("out.json").read_text())["floor"] == record["floor"]
     for name in ("out-frontier.png", "out-samples.png"):
         assert Path(name).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_distilled_sampler_is_set_beside_the_best_pure_one_of_no_more_evaluations() -> None:
+    def rows(how: str, steps: int, values: list[float], recall: float = 0.9) -> list[dict]:
+        same = {"stderr": 0.1, "precision": 0.8, "recall": recall, "nearest_ratio": 1.0, "seconds": 1.0, "updates": 9}
+        return [{"how": how, "steps": steps, "seed": k, "frechet": v} | same for k, v in enumerate(values)]
+
+    pure = rows("solver", 1, [10.0, 12.0]) + rows("solver", 2, [5.0, 5.0], 0.7) + rows("plan", 2, [2.0, 2.0], 0.8)
+    found = {
+        (line["how"], line["steps"]): line
+        for line in distill.summary(pure + rows("endpoints", 2, [1.0, 1.2]) + rows("ratio", 2, [0.5, 0.7]))
+    }
+    ours = found["ratio", 2]
+    assert ours["frechet"] == pytest.approx(0.6)
+    assert ours["stderr"] == pytest.approx(0.1)
+    assert ours["over_pure"] == pytest.approx(0.3)
+    assert ours["recall_gain"] == pytest.approx(0.1)
+    assert ours["better_than_control"] == pytest.approx(0.5 / 0.02**0.5)
+    assert "over_pure" not in found["plan", 2]
+
+
+def test_guidance_compares_within_classes() -> None:
+    have = torch.tensor([2, 0, 1, 1, 2, 0])
+    wanted = torch.tensor([0, 1, 2, 2, 0])
+    assert torch.equal(have[guidance.matching(wanted, have)], wanted)

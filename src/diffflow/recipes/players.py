@@ -297,10 +297,10 @@ def sw_generator(scale: Scale) -> FieldConfig:
     return moved(scale, SlicedWassersteinConfig())
 
 
-MOVERS = {  # what moves a generator that is a run's sampler: weights of the score difference and of the log-ratio
+MOVERS = {  # what moves a generator that is a run's sampler: shares of the score difference and of the log-ratio
     "score": (1.0, 0.0),
     "ratio": (0.0, 1.0),
-    "both": (1.0, 0.03),
+    "both": (1.0, 1.0),
     "endpoints": (0.0, 0.0),
 }
 
@@ -310,6 +310,8 @@ def distilled(scale: Scale, by: str, steps: int, plan: Plan | None = None) -> Di
     the sampler to start as. Of a single step the plan is one from pure noise, a blur: a few data standard deviations
     are the better start."""
     base, (score, ratio) = score_gan(scale), MOVERS[by]
+    if score and ratio:  # DMD's pull is of size 1 in every pixel; a discriminator's gradient is spread over all of them
+        ratio *= 0.03 if scale.vectors else 100.0
     return DistillConfig(
         base.data,
         base.model,
@@ -324,6 +326,13 @@ def distilled(scale: Scale, by: str, steps: int, plan: Plan | None = None) -> Di
         score=score,
         ratio=ratio,
         lead=None if by == "endpoints" else 0,
-        critic=scale.critic,
+        critic=twice(scale.critic),
         discriminator=replace(adversary(scale), decay=None),
     )
+
+
+def twice(critic: MLPCriticConfig | ConvCriticConfig) -> MLPCriticConfig | ConvCriticConfig:
+    """Twice as wide: what a trained sampler still gets wrong is harder to see than what a generator makes at first."""
+    if isinstance(critic, MLPCriticConfig):
+        return replace(critic, width=2 * critic.width)
+    return replace(critic, widths=tuple(2 * width for width in critic.widths))
