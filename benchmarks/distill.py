@@ -1,7 +1,8 @@
 """The frontier at few evaluations: what does a sample cost, and how far are samples from data?
 
-A trained denoiser is sampled by its solvers and by calibrated plans, and its sampler of 1, 2 and 4 steps is trained
-into a generator (`diffflow distill`) by
+A trained denoiser is sampled by its default solver, by calibrated plans and, where --peers asks for it, by the best of
+all configurations of other libraries (peers.py), chosen with hindsight by the distance of 300 samples. Its sampler of
+1, 2 and 4 steps is trained into a generator (`diffflow distill`) by
 
     endpoints   the fine solutions of the same noise: plain distillation, the control
     score       the difference of two scores
@@ -52,10 +53,12 @@ from diffflow.recipes.players import distilled
 from diffflow.training.config import Dials, replace
 from diffflow.training.fit import train
 
+SCREENED = 300  # samples by which the best peer is chosen
 MOVERS = ("endpoints", "score", "ratio", "both")
 TITLES = {
     "solver": "solver",
     "plan": "solver, calibrated plan",
+    "peer": "best solver of other libraries",
     "endpoints": "distillation (control)",
     "score": "score difference",
     "ratio": "log-ratio",
@@ -116,10 +119,44 @@ def sampled(run: df.Run, n: int, seed: int, steps: int | None, planned: bool) ->
     return x, 1000 * (time.perf_counter() - begun) / n
 
 
+def by_peer(run: df.Run, judge: Judge, n: int, seed: int, steps: int) -> tuple[torch.Tensor, float, str]:
+    """As `sampled`, by the peer that does best on few samples, and its name."""
+    from peers import TOP, peers
+
+    def draw(peer: Any, count: int, noise: df.Noise) -> torch.Tensor:
+        parts = []
+        for first in range(0, count, 250):
+            size = min(250, count - first)
+            cond = torch.arange(first, first + size) % len(run.classes) if run.classes else None
+            denoiser = run.denoiser.given(cond)
+
+            def denoise(y: torch.Tensor, sigma: torch.Tensor, D: Any = denoiser) -> torch.Tensor:
+                return D(y.float(), torch.as_tensor(sigma, dtype=torch.float32)).to(y.dtype)
+
+            y = TOP * noise.shift(first).normal(size, run.shape, dtype=torch.float64)
+            with torch.no_grad():
+                parts.append(run.decode(peer.run(denoise, y, steps).float()))
+        return torch.cat(parts)
+
+    def distance(peer: Any) -> float:
+        try:
+            x = draw(peer, SCREENED, df.Noise(7))
+            found = frechet(judge.see((x * 255).round().byte()), judge.real, limit=SCREENED).value
+        except (ValueError, IndexError, ZeroDivisionError, RuntimeError):  # too few steps for this method
+            return float("inf")
+        return found if found == found else float("inf")
+
+    best = min((p for p in peers() if p.least <= steps), key=distance)
+    begun = time.perf_counter()
+    x = draw(best, n, df.Noise(1000 + seed))
+    return x, 1000 * (time.perf_counter() - begun) / n, best.name
+
+
 def made(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
     """Train what must be trained, sample, and measure."""
     run = df.load(options.run, device=options.device)
     judge = Judge(run, options.data, options.features, options.n)
+    row: dict[str, Any] = {"how": cell.how, "steps": cell.steps, "seed": cell.seed, "updates": 0}
     if cell.how in MOVERS:
         settings = {
             "fit.minutes": dict(zip(options.steps, options.minutes, strict=True))[cell.steps],
@@ -137,11 +174,13 @@ def made(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
         train(config, home, init_from=options.run, device=options.device, data=judge.data, console=quiet)
         run = df.load(home, device=options.device)
         x, seconds = sampled(run, options.n, cell.seed, None, False)
-        updates = run.step
+        row["updates"] = run.step
+    elif cell.how == "peer":
+        x, seconds, name = by_peer(run, judge, options.n, cell.seed, cell.steps)
+        row |= {"setting": name}
     else:
         x, seconds = sampled(run, options.n, cell.seed, cell.steps, cell.how == "plan")
-        updates = 0
-    return {"how": cell.how, "steps": cell.steps, "seed": cell.seed, "updates": updates, "seconds": seconds} | judge(x)
+    return row | {"seconds": seconds} | judge(x)
 
 
 def work(task: tuple[Cell, argparse.Namespace]) -> dict[str, Any]:
@@ -164,7 +203,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 spread = statistics.stdev(values) if len(values) > 1 else cells[0]["stderr"]
                 line["stderr"] = spread / len(values) ** 0.5
         found.append(line)
-    pure = [line for line in found if line["how"] in ("solver", "plan")]
+    pure = [line for line in found if line["how"] in ("solver", "plan", "peer")]
     for line in found:
         cheap = [p for p in pure if p["steps"] <= line["steps"]]
         if line["how"] in MOVERS and cheap:
@@ -201,6 +240,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--minutes", type=float, nargs="+", default=[4.0, 5.0, 7.0])
     parser.add_argument("--pure", type=int, nargs="+", default=[1, 2, 3, 4, 6, 8])
+    parser.add_argument("--peers", type=int, nargs="*", default=[], help="evaluations at which to look for the best")
     parser.add_argument("--by", nargs="+", default=list(MOVERS), choices=MOVERS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("-n", type=int, default=10_000)
@@ -219,6 +259,7 @@ def main() -> None:
     plans = [n for n in options.pure if planned(run, n) is not None]
     cells = [Cell("solver", n, s) for n in options.pure for s in options.seeds]
     cells += [Cell("plan", n, s) for n in plans for s in options.seeds]
+    cells += [Cell("peer", n, options.seeds[0]) for n in options.peers]
     cells += [Cell(how, n, s) for s in options.seeds for n in options.steps for how in options.by]
     todo = [cell for cell in cells if cell not in done]
     judge = Judge(run, options.data, options.features, options.n)

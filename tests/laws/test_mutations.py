@@ -149,6 +149,24 @@ def diffusion(s: df.Schedule) -> None:
         assert abs(got / want - 1) < 4.5 / math.sqrt(2 * n) + 0.06, solver  # 0.06: first order in a 3 % step
 
 
+def tables(s: df.Schedule) -> None:
+    """A plan of the flow of a Gaussian against its closed form, and the noise of one that raises it (D* = 0)."""
+    tau, top, low = 0.6, s.sigma(0.0).item(), s.sigma_min
+    levels = torch.linspace(math.log(top), math.log(low), 40, dtype=F64).exp().tolist()
+    y0 = top * df.Noise(0).normal(6, (2,), dtype=F64)
+    sde = df.probability_flow(s, s.score(df.Gaussian(torch.zeros(2, dtype=F64), tau)))
+    got = df.sample(sde, s.scale(0.0).item() * y0, plan=df.Plan.multistep([top, *levels[1:]], 2, tau)).last
+    want = y0 * tau / math.hypot(tau, top)
+    assert (got - want).abs().max() < 0.02 * want.abs().max()
+
+    sde = df.reverse_sde(s, s.score(df.Gaussian(torch.zeros(1, dtype=F64), 1e-9)), churn=0.7)
+    raised = df.Plan((top, 1.0, 0.97), ((1 - 1 / top,), (1 - 0.97 / 1.05,), (1.0,)), (top, 1.05, 0.97))
+    x0, n = torch.zeros(4000, 1, dtype=F64), 4000
+    kept = df.sample(sde, x0, plan=raised, keep=1, noise=df.Noise(1)).kept
+    want = 0.97 / 1.05 * math.sqrt(1.05**2 - 1) * Q_scale(s, 0.97)
+    assert abs(kept[2][1].std().item() / want - 1) < 4.5 / math.sqrt(2 * n)
+
+
 def density(s: df.Schedule) -> None:
     x = Q.sample(3, df.Noise(0))
     assert (
@@ -157,7 +175,7 @@ def density(s: df.Schedule) -> None:
     ).abs().max() < 1e-4
 
 
-LAWS = [consistency, identity, equation, churns, transport, diffusion, density]
+LAWS = [consistency, identity, equation, churns, transport, diffusion, tables, density]
 
 
 def broken(s: df.Schedule) -> str | None:
@@ -253,12 +271,29 @@ def test_a_slip_in_the_equation_is_noticed(monkeypatch, cls, owner, name):
 @pytest.mark.parametrize("cls", [df.EDM, df.VP], ids=["EDM", "VP"])
 @pytest.mark.parametrize(
     ("solver", "mutate"),
-    [(c, swap) for c in (df.Euler, df.Heun, df.Exponential, df.NoiseRaising)]
-    + [(c, late) for c in (df.Heun, df.Exponential, df.NoiseRaising)],
+    [(c, swap) for c in (df.Euler, df.Heun, df.Exponential, df.NoiseRaising, df.Plan)]
+    + [(c, late) for c in (df.Heun, df.Exponential, df.NoiseRaising, df.Plan)],
 )
 def test_a_slip_in_a_step_is_noticed(monkeypatch, cls, solver, mutate):
     """t0 and t1 exchanged; and a step evaluated one step late, which only a scheme of first order could afford."""
     monkeypatch.setattr(solver, "step", mutate(solver.step))
+    assert broken(cls()) is not None
+
+
+@pytest.mark.parametrize("cls", [df.EDM, df.VP], ids=["EDM", "VP"])
+@pytest.mark.parametrize("name", ["kept", "at", "weights"])
+def test_a_slip_in_a_plan_is_noticed(monkeypatch, cls, name):
+    """Shares inverted, evaluations at the levels before raising, rows read backwards."""
+    if name == "kept":
+        old = df.Plan.kept
+        monkeypatch.setattr(df.Plan, "kept", lambda self, i: 1 / (old(self, i) or 1))
+    elif name == "at":
+        monkeypatch.setattr(df.Plan, "at", property(lambda self: self.levels))
+    else:
+        import diffflow.plan as plan
+
+        combine = plan.combine
+        monkeypatch.setattr(plan, "combine", lambda w, past, start=None: combine(w[::-1], past, start))
     assert broken(cls()) is not None
 
 
