@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 
 import pytest
 import torch
@@ -12,7 +13,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from diffflow.data import load
-from diffflow.metrics import Classifier, LeNet5, confidence, embedding, fit_classifier, frechet, gaussian_frechet
+from diffflow.metrics import (
+    Classifier,
+    LeNet5,
+    confidence,
+    embedding,
+    fit_classifier,
+    frechet,
+    gaussian_frechet,
+    kid,
+    prdc,
+)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -132,3 +143,24 @@ def test_bad_input_is_named() -> None:
     broken[3, 1] = math.inf
     with pytest.raises(ValueError, match="1 of 5 samples are not finite"):
         frechet(broken, normal(5, 2))
+
+
+def judged(batch: int, threads: int) -> list[float]:
+    """Feature metrics of the same images, seen in batches of a size, with so many threads."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    eyes = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3)), None, 3, "tiny")
+    g = torch.Generator().manual_seed(1)
+    x, y = (torch.randint(0, 256, (150, 1, 4, 4), generator=g, dtype=torch.uint8) for _ in range(2))
+    x = x // 2
+    see = embedding(eyes, batch)
+    metrics = [frechet(see(x), see(y)), kid(see(x), see(y)), *prdc(see(x), see(y))]
+    return [v for m in metrics for v in (m.value, m.stderr)]
+
+
+def test_numbers_depend_neither_on_the_size_of_a_batch_nor_on_the_process() -> None:
+    here = judged(512, torch.get_num_threads())
+    assert judged(7, torch.get_num_threads()) == pytest.approx(here, rel=1e-5)
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        for elsewhere in pool.starmap(judged, [(64, 1), (64, 2)]):
+            assert elsewhere == pytest.approx(here, rel=1e-5)
