@@ -253,7 +253,16 @@ def main() -> None:
         parser.error("give --minutes for each of --steps")
     torch.set_num_threads(1)
     where = Path(options.out).with_suffix(".json")
-    rows: list[dict[str, Any]] = json.loads(where.read_text())["cells"] if where.exists() else []
+    protocol = {
+        "run": Path(options.run).name,
+        "n": options.n,
+        "features": options.features.partition("=")[0],
+        "minutes": dict(zip(map(str, options.steps), options.minutes, strict=True)),
+    }
+    known = json.loads(where.read_text()) if where.exists() else {"cells": []} | protocol
+    if differing := [key for key, value in protocol.items() if known.get(key) != value]:
+        parser.error(f"{where} was measured with other {', '.join(differing)}: choose another --out")
+    rows: list[dict[str, Any]] = known["cells"]
     done = {Cell(r["how"], r["steps"], r["seed"]) for r in rows}
     run = df.load(options.run, device=options.device)
     plans = [n for n in options.pure if planned(run, n) is not None]
@@ -274,12 +283,9 @@ def main() -> None:
                 "command": " ".join(["python", *sys.argv]),
                 "versions": {"python": platform.python_version()} | {p: version(p) for p in ("diffflow", "torch")},
                 "floor": floor,
-                "n": options.n,
-                "features": options.features.partition("=")[0],
-                "minutes": dict(zip(map(str, options.steps), options.minutes, strict=True)),
                 "summary": lines,
                 "cells": rows,
-            }
+            } | protocol
             figures.save(where, json.dumps(record, indent=1).encode())
             say.print(f"{len(rows)}/{len(cells)} {row['how']} {row['steps']}: {row['frechet']:.3f}", highlight=False)
     lines = summary(rows)

@@ -69,7 +69,7 @@ def trained(
         own = noise.fork(k)
         i = torch.randint(len(real), (o.batch,))
         # the same class for both, where there are classes: the ratio within a class
-        j = i if cond is None or labels is None else matching(labels[i], cond)
+        j = torch.randint(len(fake), (o.batch,)) if cond is None or labels is None else matching(labels[i], cond)
         sigma = std * torch.exp(torch.empty(o.batch).uniform_(*torch.tensor([LOW, HIGH]).log().tolist()))
         t = schedule.time(sigma.double())
         c = None if labels is None else labels[i]
@@ -105,7 +105,9 @@ def drawn(
     score = schedule.score(run.denoiser)
     start = schedule.prior(run.shape, float(run.data["mean"]), float(run.data["std"]))
     ratio = None if d is None or kappa == 0 else CriticRatio(d)
-    sde = df.at(schedule, score, ratio, gan=kappa if ratio is not None else 0.0, churn=o.churn, start=start)
+    sde = df.at(
+        schedule, score, ratio, gan=kappa * (1 + o.churn) if ratio is not None else 0.0, churn=o.churn, start=start
+    )
     for first in range(0, n, 250):
         size = min(250, n - first)
         cond = None if labels is None else labels[first : first + size]
@@ -131,6 +133,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=2000)
     parser.add_argument("--out", default="results/guidance")
     o = parser.parse_args()
+    o.kappa = sorted({0.0, *o.kappa})
     torch.set_num_threads(1)
     run, say = df.load(o.run, device="cpu"), Console(stderr=True)
     ask = run.config.data if o.data is None else replace(run.config.data, {"source": o.data})

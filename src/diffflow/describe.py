@@ -133,7 +133,8 @@ def rows(config: Mapping) -> list[tuple[str, str]]:
         target = "the data noised by <i>σ</i>, drawn at random"
         rows = [(RATIO, "the difference of two denoisers at random noise levels: the data’s, and that of the samples")]
     elif family == "DistillConfig":
-        rows = [(f"<i>β</i> {RATIO}", escape(moved_by(config)))]
+        target = "the data, noised by <i>σ</i> for the scores" if config["score"] else target
+        rows = [("velocity" if config["lead"] is None else f"<i>β</i> {RATIO}", escape(moved_by(config)))]
     else:
         kind = escape(str(config["mover"].get("type", "")).removesuffix("Config"))
         rows = [(f"<i>β</i> {RATIO}", f"a field of samples and data alone: {kind}")]

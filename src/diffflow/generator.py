@@ -1,4 +1,4 @@
-r"""Generators: a sample in one evaluation, x = G(z) with z ~ N(0, I).
+r"""Generators: a sample in one evaluation or a fixed few, x = G(z) with z ~ N(0, I).
 
 A generator is a particle flow that has learned where its particles end: every z is a particle, and training moves G(z)
 along a velocity field (objectives/particles.py). Its law has no density to ask for, but any field that moves samples
@@ -91,4 +91,5 @@ class FewSteps(nn.Module):
             D = self.denoiser(y, torch.tensor(level, dtype=z.dtype, device=z.device), cond)
             past, kept = [D, *past], plan.kept(i)
             y = combine(plan.weights[i], past, kept * y if kept else None)
+            past = past[: plan.reach(i)]
         return y

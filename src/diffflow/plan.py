@@ -82,6 +82,10 @@ class Plan:
         """r_i, the share of y_i in y_{i+1}."""
         return self.levels[i + 1] / self.at[i] if i + 1 < self.steps else 0.0
 
+    def reach(self, i: int) -> int:
+        """How many of the evaluations up to D_i later rows still weigh."""
+        return max((len(row) - k for k, row in enumerate(self.weights[i + 1 :], 1)), default=0)
+
     def grid(self, schedule: Schedule, steps: int = 0) -> Tensor:
         """The times of the levels and of 0: (N + 1,). Raises ValueError for a schedule that starts elsewhere."""
         top = schedule.sigma(0.0).item()
@@ -94,7 +98,9 @@ class Plan:
     def multistep(cls, levels: Sequence[float], order: int = 1, spread: float = 1.0) -> Plan:
         """The classical exponential method as a plan, nothing fitted: D extrapolated through the last `order`
         evaluations, of data whose largest principal standard deviation is `spread` (solvers.Exponential). Of order 1
-        D is constant over a step."""
+        D is constant over a step. Nothing is corrected, and the answer is the last evaluation."""
+        if not all(0 < level < math.inf for level in levels):
+            raise ValueError(f"the levels of a plan are positive and finite, got {tuple(levels)}")
         lams, rows = [-math.log(s) for s in levels], []
         for i, (a, b) in enumerate(itertools.pairwise(lams)):
             rows.append(tuple(multistep_weights(lams[max(0, i + 1 - order) : i + 1][::-1], a, b, 1.0, spread)))
@@ -127,8 +133,7 @@ class Plan:
         past = [sde.observe(x, t0).denoised(x, t0), *past]
         kept = self.kept(i)
         y = combine(self.weights[i], past, kept * y if kept else None)
-        reach = len(self.weights[i + 1]) - 1 if i + 1 < self.steps else 0
-        return y * s.scale(t1).item(), (i + 1, past[:reach])
+        return y * s.scale(t1).item(), (i + 1, past[: self.reach(i)])
 
     # -- as JSON -------------------------------------------------------------------------------------------------------
     def to_dict(self) -> dict[str, Any]:

@@ -162,6 +162,13 @@ BIBTEX: dict[str, str] = {
   journal = {arXiv preprint arXiv:2602.04770},
   year    = {2026}
 }""",
+    "luhman2021": """@misc{luhman2021knowledge,
+  title         = {Knowledge Distillation in Iterative Generative Models for Improved Sampling Speed},
+  author        = {Luhman, Eric and Luhman, Troy},
+  year          = {2021},
+  eprint        = {2101.02388},
+  archiveprefix = {arXiv}
+}""",
     "luo2023": """@inproceedings{luo2023diffinstruct,
   title     = {{Diff-Instruct}: A Universal Approach for Transferring Knowledge From Pre-trained Diffusion Models},
   author    = {Luo, Weijian and Hu, Tianyang and Zhang, Shifeng and Sun, Jiacheng and Li, Zhenguo and Zhang, Zhihua},

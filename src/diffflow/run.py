@@ -230,7 +230,7 @@ class Run:
         if kept:
             raise ValueError(f"{self.path} has no quality {name!r}; it has {', '.join(kept)}")
         if "generator" in self.players:
-            raise ValueError(f"{self.path} is a generator: one evaluation, no quality to choose")
+            raise ValueError(f"{self.path} is a generator: it draws in one way, no quality to choose")
         raise ValueError(f"{self.path} has no presets for these weights: run `diffflow frontier {self.path}`")
 
     def teach(self, dials: Dials | None = None, n: int | None = None, noise: Noise = Noise(1)) -> Teacher:

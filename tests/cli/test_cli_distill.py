@@ -72,8 +72,25 @@ def test_it_goes_on_and_is_compared(runs: Path, here: Path, small: str, capsys: 
     shutil.copytree(runs / "toy", here / "toy")
     ask = f"distill toy --by both --lead 1 --config {small} --out few --updates"
     assert main(f"{ask} 2".split()) == 0
-    assert main(f"{ask} 4 --resume auto".split()) == 0
+    # what is calibrated in between changes nothing; nor does the origin's absence
+    assert main("calibrate toy --steps 2 --starts 64 --rounds 0".split()) == 0
+    shutil.move("toy", "elsewhere")
+    assert main("distill toy --resume auto --out few --updates 3".split()) == 0
+    assert df.load("few").step == 3
+    assert main("train --resume auto --out few --steps 4".split()) == 0  # as its report says
     assert df.load("few").step == 4
+    shutil.move("elsewhere", "toy")
+    shutil.copytree("few", "killed")  # before it named itself
+    for part in Path("killed").iterdir():
+        if part.name != "checkpoints":
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
+    assert main(f"distill toy --by both --lead 1 --config {small} --out killed --updates 5 --resume auto".split()) == 0
+    assert df.load("killed").step == 5
+    assert main("distill toy --resume auto --out few --by score".split()) == 2
+    assert main("distill toy --resume few/checkpoints/9 --out fresh".split()) == 2
+    assert main("distill toy --resume auto".split()) == 2
+    assert not Path("fresh").exists()
+    capsys.readouterr()
     assert main("frontier toy --steps 1 --churn 0 --plans no -n 100 --beside few".split()) == 0
     record = json.loads((here / "toy" / "frontier.json").read_text())
     assert [p["name"] for p in record["points"]] == ["", "few"]
@@ -106,5 +123,64 @@ def test_what_cannot_be_distilled_is_named(runs: Path, refused: Callable[..., st
     toy = str(runs / "toy")
     assert "at least 1" in refused("distill", toy, "--steps", "0")
     assert "leave --lead out" in refused("distill", toy, "--by", "endpoints", "--lead", "3")
-    assert "no such run" in refused("distill", "nowhere").lower() or "nowhere" in refused("distill", "nowhere")
-    assert "fine = 20 must be more" in refused("distill", toy, "--steps", "20")
+    assert "takes all 5 updates" in refused("distill", toy, "--lead", "5", "--updates", "5")
+    assert "nowhere is not a readable run directory" in refused("distill", "nowhere")
+
+
+def test_plans_for_other_dials_are_no_start(runs: Path, here: Path, small: str) -> None:
+    """Of a run that is sampled with noise, the plan without is taken, and else none."""
+    shutil.copytree(runs / "toy", here / "toy")
+    text = (here / "toy" / "config.yaml").read_text()
+    (here / "toy" / "config.yaml").write_text(text.replace("churn: 0.0", "churn: 1.0"))
+    assert df.load("toy").dials.churn == 1.0
+    assert main("calibrate toy --steps 3 --starts 64 --rounds 0".split()) == 0
+    assert main(f"distill toy --steps 3 --by ratio --updates 1 --config {small} --out noisy".split()) == 0
+    assert main("calibrate toy --steps 3 --churn 0 --starts 64 --rounds 0".split()) == 0
+    assert main(f"distill toy --steps 3 --by ratio --updates 1 --config {small} --out quiet".split()) == 0
+    plans = []
+    for name in ("noisy", "quiet"):
+        config = df.load(name).config
+        assert isinstance(config, DistillConfig)
+        plans.append(config.plan.levels)
+    quiet = df.load("toy").plan(df.run.Dials(3, 0.0, 0.0, 1.0))
+    assert quiet is not None
+    assert plans == [(), quiet.levels]
+
+
+def test_a_file_lies_between_the_preset_and_the_flags(
+    runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "own.yaml").write_text("evaluations: 2\nratio: 7.0\nfit: {steps: 11, minutes: null}\n")
+    shown = []
+    for flags in ("", "--steps 3 --updates 9"):
+        assert main(f"distill {runs / 'toy'} --by ratio --config own.yaml --print-config {flags}".split()) == 0
+        shown.append(capsys.readouterr().out)
+    assert all("ratio: 7.0" in text for text in shown)
+    assert "evaluations: 2" in shown[0]
+    assert "steps: 11" in shown[0]
+    assert "evaluations: 3" in shown[1]
+    assert "steps: 9" in shown[1]
+
+
+@pytest.mark.parametrize("by", ["score", "ratio", "both", "endpoints"])
+def test_it_is_cited_by_what_moves_it(
+    by: str, runs: Path, here: Path, small: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(f"distill {runs / 'toy'} --by {by} --updates 1 --config {small} --out few".split()) == 0
+    capsys.readouterr()
+    assert main(["cite", "few"]) == 0
+    said = capsys.readouterr().out.lower()
+    words = {"score": "distribution matching", "ratio": "long live", "endpoints": "knowledge distillation in"}
+    assert [k for k, w in words.items() if w in said] == (["score", "ratio"] if by == "both" else [by])
+
+
+def test_a_table_can_be_distilled(here: Path, small: str) -> None:
+    rows = "\n".join(f"{i % 7},{(i * i) % 11 + 0.5 * i}" for i in range(200))
+    (here / "t.csv").write_text("a,b\n" + rows)
+    ask = "--steps 3 --model.net.width 16 --fit.batch 16 --data.discrete keep --out tab"
+    assert main(f"train t.csv {ask}".split()) == 0
+    assert main(f"distill tab --by endpoints --updates 2 --config {small}".split()) == 0
+    config, tab = df.load("tab-1-endpoints").config, df.load("tab")
+    assert isinstance(config, DistillConfig)
+    assert config.exact(tab.data).levels[0] == tab.config.sampling.sigma_max == config.sigma_max
+    assert main("train t.csv --preset gan --steps 2 --data.discrete keep --fit.batch 16 --out gan".split()) == 0

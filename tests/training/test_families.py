@@ -26,6 +26,8 @@ from diffflow.training.config import (
     FAMILIES,
     ConfigError,
     ConvGeneratorConfig,
+    DistillConfig,
+    LikelihoodConfig,
     MLPGeneratorConfig,
     PathConfig,
     PlanConfig,
@@ -314,14 +316,14 @@ def test_a_run_trains_is_loaded_and_sampled(made, name, source):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 0}, "steps = 0"),
+        ({"evaluations": 0}, "evaluations = 0"),
         ({"score": -1.0}, "score = -1"),
         ({"score": 0.0, "ratio": 0.0}, "what moves the generator after its first phase"),
         ({"lead": None}, "both weights are 0"),
         ({"lead": -1}, "lead = -1"),
         ({"plan.levels": [4.0]}, r"plan.weights are 0 numbers: rows of 1 to 1 for 1 levels are 1"),
-        ({"steps": 3, "plan": {"levels": [4.0], "weights": [1.0]}}, "plan.levels are 1: give 3"),
-        ({"fine": 2}, "fine = 2 must be more than the 2 steps"),
+        ({"evaluations": 3, "plan": {"levels": [4.0], "weights": [1.0]}}, "plan.levels are 1: give 3"),
+        ({"fine": 2}, "fine = 2 must be more than the 2 evaluations"),
         ({"guidance": 2.0}, "the fine solutions of the first phase have none"),
     ],
 )
@@ -333,7 +335,7 @@ def test_settings_of_distillation_that_cannot_be_meant_are_named(settings, messa
 def test_a_plan_survives_the_configuration():
     s = df.EDM()
     plan = df.calibrate(df.probability_flow(s, s.score(df.TOYS["8gaussians"]())), 6, starts=64, rounds=0)
-    config = dataclasses.replace(tiny("distill", "moons"), steps=6, fine=9, plan=PlanConfig.of(plan))
+    config = dataclasses.replace(tiny("distill", "moons"), evaluations=6, fine=9, plan=PlanConfig.of(plan))
     again = from_yaml(to_yaml(config))
     assert again == config
     assert again.sampler({}).levels == plan.levels
@@ -623,6 +625,8 @@ def test_score_gan_starts_from_a_denoiser_of_the_same_data(tmp_path, scores, mad
         train(replace(config, {"model.net.width": 24}), out, init_from=scores["moons"], console=quiet())
     with pytest.raises(ConfigError, match="not a GANConfig"):
         ScoreGANConfig().after(Folder(made("gan", "moons")).config())
+    with pytest.raises(ConfigError, match="by itself, not a LikelihoodConfig"):  # whose denoiser is half of a composite
+        DistillConfig().after(LikelihoodConfig())
     assert not out.exists()
 
 

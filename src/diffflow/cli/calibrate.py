@@ -59,7 +59,7 @@ class Calibrate:
             raise UsageError("--steps must be at least 1, --starts 8 and --rounds 0.")
         run, console = df.load(self.run, device=self.device), Console(stderr=True)
         if "generator" in run.players:
-            raise UsageError(f"{self.run} is a generator, one evaluation from noise to sample: no steps to plan.")
+            raise UsageError(f"{self.run} is a generator: its steps, one or few, are fixed, and there is none to plan.")
         asked = {"churn": self.churn, "gan": self.gan, "guidance": self.guidance}
         own = replace(run.dials, **{k: v for k, v in asked.items() if v is not None})
         noise = df.Noise(self.seed)

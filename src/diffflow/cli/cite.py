@@ -11,6 +11,7 @@ import tyro
 
 from diffflow.cli import parse
 from diffflow.models import MODELS
+from diffflow.references import bibtex
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class Cite:
         run = df.load(self.run)
         if (row := run.config.row) is not None:
             print(MODELS[row].cite())
+            return 0
+        if run.config.papers:
+            print(bibtex(*run.config.papers))
             return 0
         defaults = run.dials
         sde = run.sde(churn=defaults.churn if self.churn is None else self.churn)

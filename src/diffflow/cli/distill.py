@@ -8,9 +8,11 @@ is the plain distillation of a solver: a first phase, or a control.
 
 from __future__ import annotations
 
+import os
 import shlex
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +24,7 @@ from diffflow import report
 from diffflow.cli import UsageError, parse
 from diffflow.recipes import SCALES, fitting
 from diffflow.recipes.players import distilled
-from diffflow.training.config import ModelConfig, TrainConfig, load_yaml, to_yaml
+from diffflow.training.config import Dials, DistillConfig, load_yaml, to_yaml
 from diffflow.training.config import replace as put
 from diffflow.training.fit import train
 from diffflow.training.folder import Folder
@@ -31,65 +33,70 @@ from diffflow.training.place import find_place
 
 @dataclass(frozen=True)
 class Distill:
-    """Train a run's own sampler of N steps into a generator of N evaluations a sample.
+    """Train a sampler of N steps of a run's denoiser into a generator of N evaluations a sample.
 
-    It starts as the run's calibrated plan of N steps, where there is one (`diffflow calibrate RUN --steps N`) and N is
-    at least 2: less is left to learn. The result is a run of its own: sample and evaluate it like any other, and see it
-    beside its origin with `diffflow frontier RUN --beside DISTILLED`.
+    It starts as the run's calibrated plan of N steps without churn, where there is one (`diffflow calibrate RUN --churn
+    0 --steps N`) and N is at least 2: less is left to learn. The result is a run of its own: sample and evaluate it
+    like any other, and see it beside its origin with `diffflow frontier RUN --beside DISTILLED`.
 
     Examples:
         diffflow distill runs/mnist --steps 1
         diffflow distill runs/mnist --steps 2 --by score --minutes 20 --out runs/mnist-two
         diffflow distill runs/mnist --by endpoints                       (plain distillation of the solver)
         diffflow distill runs/mnist --resume auto --out runs/mnist-two --minutes 30
+        diffflow distill runs/mnist --print-config                       (all settings, for --config)
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory of a diffusion model."""
-    steps: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-    """Evaluations a sample."""
-    by: Literal["score", "ratio", "both", "endpoints"] = "both"
-    """What moves the samples: the difference of two scores, the log-ratio of a discriminator, both, or the ends of fine
-    solutions from the same noise."""
-    lead: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Training steps toward the ends of fine solutions before that."""
+    steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Evaluations a sample; default: 1."""
+    by: Literal["score", "ratio", "both", "endpoints"] | None = None
+    """What moves the samples: the difference of two scores, the log-ratio of a discriminator, both (the default), or
+    the ends of fine solutions from the same noise."""
+    lead: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Training steps toward the ends of fine solutions before that; default: none."""
     minutes: Annotated[float | None, tyro.conf.arg(metavar="M")] = None
-    """Train for this long; default: as long as it takes for --updates."""
-    updates: Annotated[int, tyro.conf.arg(metavar="N")] = 400
-    """Training steps, where no --minutes are given."""
+    """Train for this long, resumed parts included; default: as long as it takes for --updates."""
+    updates: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Training steps, updates of the generator, where no --minutes are given; default: 400."""
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Run directory to write; default: RUN-N-BY."""
     resume: Annotated[str | None, tyro.conf.arg(metavar="auto|CHECKPOINT")] = None
-    """Go on with --out from its newest whole checkpoint (auto), or from this one."""
+    """Go on with --out from its newest whole checkpoint (auto), or from this one, with its own settings."""
     data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
     """Where the data is now, if it has moved since training."""
     config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
-    """YAML file over these settings (--print-config shows them all)."""
-    seed: int = 0
-    """Random seed."""
+    """YAML file over what --by gives; flags override it."""
+    seed: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Random seed; default: 0."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
     print_config: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the resolved settings as YAML (good for --config) and stop."""
 
     def main(self) -> int:
-        if self.steps < 1 or self.updates < 1 or self.lead < 0:
+        least = {"--steps": (self.steps, 1), "--updates": (self.updates, 1), "--lead": (self.lead, 0)}
+        if any(value is not None and value < low for value, low in least.values()):
             raise UsageError("--steps and --updates must be at least 1, --lead not negative.")
-        if self.lead and self.by == "endpoints":
-            raise UsageError("--by endpoints is the first phase from beginning to end: leave --lead out.")
-        config = self.settings()
+        if self.resume is not None and self.out is None:
+            raise UsageError(f"--resume {self.resume}: say with --out which run goes on.")
+        going_on = self.resume is not None and holds_a_run(Path(self.out or ""))
+        if self.resume not in (None, "auto") and not going_on:
+            raise UsageError(f"--resume {self.resume}: there is no run in {self.out} that could go on from it.")
+        config = self.resumed(Path(self.out or "")) if going_on else self.fresh()
         if self.print_config:
             print(to_yaml(config), end="")
             return 0
-        home = Path(self.run)
-        out = Path(self.out or home.with_name(f"{home.resolve().name}-{self.steps}-{self.by}"))
+        home = Path(self.run).resolve()
+        beside = home.with_name(f"{home.name}-{config.evaluations}-{config.by}")
+        out = Path(self.out or os.path.relpath(beside))
         console = Console(stderr=True)
-        start = None if self.resume and (out / "config.yaml").exists() else self.run
         made = train(
             config,
             out,
-            resume=None if start else self.resume,
-            init_from=start,
+            resume=self.resume if going_on else None,
+            init_from=None if going_on else self.run,
             device=self.device,
             console=console,
         )
@@ -103,25 +110,62 @@ class Distill:
             )
         return 0
 
-    def settings(self) -> TrainConfig:
-        """A file over the flags, over what fits the run; begun as its plan, where one was calibrated."""
-        theirs = Folder(Path(self.run)).config()
-        if not isinstance(getattr(theirs, "model", None), ModelConfig):
-            raise UsageError(f"{self.run} is a {type(theirs).__name__}: it has no denoiser whose sampler could learn.")
-        source = self.data or theirs.data.source
+    def fresh(self) -> DistillConfig:
+        """What fits the run and --by, begun as the run's plan where one was calibrated; a file over it, flags over
+        both."""
         run = df.load(self.run, device="cpu")
-        plan = run.plan(replace(run.dials, steps=self.steps)) if "denoiser" in run.players else None
-        config = distilled(SCALES[fitting(source)], self.by, self.steps, plan).after(theirs)
-        given: dict[str, Any] = {
-            "data.source": source,
-            "fit.seed": self.seed,
-            "fit.minutes": self.minutes,
-            "fit.steps": None if self.minutes is not None else self.updates,
-        }
-        if self.by != "endpoints":
+        if "denoiser" not in run.players:
+            raise UsageError(f"{self.run} has no denoiser whose sampler could learn: name a run of diffusion.")
+        dials = (("guidance", run.dials.guidance, 1), ("gan", run.dials.gan, 0))
+        if left := [f"{name} = {value:g}" for name, value, plain in dials if value != plain]:
+            print(f"note: the denoiser alone is distilled, without this run's {', '.join(left)}", file=sys.stderr)
+        source, steps, by = self.data or run.config.data.source, self.steps or 1, self.by or "both"
+        plan = run.plan(Dials(steps, gan=0.0, churn=0.0, guidance=1.0))
+        config = distilled(SCALES[fitting(source)], by, steps, plan).after(run.config)
+        if self.config is not None:
+            config = load_yaml(self.config, base=config)
+        if not isinstance(config, DistillConfig):
+            raise UsageError(f"{self.config} holds settings of a {type(config).__name__}, which is no distillation.")
+        given: dict[str, Any] = {"data.source": source} | self.budget()
+        given |= {k: v for k, v in {"evaluations": self.steps, "fit.seed": self.seed}.items() if v is not None}
+        if self.lead is not None and config.lead is None:
+            raise UsageError("--by endpoints is the first phase from beginning to end: leave --lead out.")
+        if self.lead is not None:
             given["lead"] = self.lead
         config = put(config, given)
-        return config if self.config is None else load_yaml(self.config, base=config)
+        if config.lead and config.fit.steps is not None and config.lead >= config.fit.steps:
+            raise UsageError(
+                f"--lead {config.lead} takes all {config.fit.steps} updates: give more, or --by endpoints."
+            )
+        return config
+
+    def resumed(self, out: Path) -> DistillConfig:
+        """The settings of a run that goes on; flags may change its budget."""
+        if not (out / "config.yaml").exists():  # killed before it named itself
+            return self.fresh()
+        asked = {"--steps": self.steps, "--by": self.by, "--lead": self.lead, "--config": self.config}
+        if said := [flag for flag, value in (asked | {"--seed": self.seed}).items() if value is not None]:
+            raise UsageError(
+                f"{out} goes on with its own settings: leave {', '.join(said)} out, or choose another --out."
+            )
+        config = Folder(out).config()
+        if not isinstance(config, DistillConfig):
+            raise UsageError(
+                f"{out} is a {type(config).__name__}, not a distilled sampler: `diffflow train` goes on with it."
+            )
+        moved = {} if self.data is None else {"data.source": self.data}
+        return put(config, moved | self.budget())
+
+    def budget(self) -> dict[str, Any]:
+        """How long to train, as settings: minutes or updates, whichever is given."""
+        if self.minutes is None and self.updates is None:
+            return {}
+        return {"fit.minutes": self.minutes, "fit.steps": self.updates}
+
+
+def holds_a_run(out: Path) -> bool:
+    """Whether there is something to go on with."""
+    return (out / "config.yaml").exists() or any(out.glob("checkpoints/*"))
 
 
 def main(args: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -77,10 +78,10 @@ class Frontier:
             raise UsageError("--steps (one of them at least) and --batch must be at least 1, --churn and --gan 0.")
         run, console = df.load(self.run, device=self.device), Console(stderr=True)
         if "generator" in run.players:
-            raise UsageError(f"{self.run} is a generator: one evaluation, nothing to sweep. Use `diffflow evaluate`.")
+            raise UsageError(f"{self.run} is a generator: nothing to sweep. Use `diffflow evaluate`.")
         every = self.dials(run)
         train, held = splits(run, self.data)
-        others = [self.other(path, run) for path in self.beside]
+        others = self.others(run)
         name, judge = self.judge(train)
         settings = self.settings(run, every, console)
         labels = labels_of((), run.classes, self.n)
@@ -97,7 +98,7 @@ class Frontier:
             )
         chosen = presets(points)
         with progress("the runs beside, batches", console) as bar:
-            for other in others:
+            for named, other in others.items():
                 points += sweep(
                     other,
                     [(other.dials, False)],
@@ -106,7 +107,7 @@ class Frontier:
                     labels=None if labels is None else torch.from_numpy(labels),
                     noise=df.Noise(self.seed),
                     batch=self.batch,
-                    name=other.path.name,
+                    name=named,
                     on_step=bar,
                 )
         floor = None if held is None or len(held) < self.n else judge(pick(held.x, self.n, self.seed)).value
@@ -114,6 +115,7 @@ class Frontier:
         record = {
             "run": str(run.path), "step": run.step, "distance": name, "n": self.n, "seed": self.seed, "floor": floor,
             "reference": train.fingerprint, "device": str(run.device), "threads": torch.get_num_threads(),
+            "beside": {name: {"run": str(other.path), "weights": other.weights} for name, other in others.items()},
             "presets": {k: p.to_dict() for k, p in chosen.items()}, "points": [p.to_dict() for p in points],
         }  # fmt: skip
         where = figures.save(run.path / "frontier.json", json.dumps(record, indent=1).encode())
@@ -124,14 +126,19 @@ class Frontier:
         print(f"diffflow sample {self.run} --quality fast | balanced | best")
         return 0
 
-    def other(self, path: str, run: df.Run) -> df.Run:
-        """A generator to compare with the run."""
-        other = df.load(path, device=self.device)
-        if "generator" not in other.players:
-            raise UsageError(f"--beside {path} is no generator: sweep it by itself (diffflow frontier {path}).")
-        if other.data["fingerprint"] != run.data["fingerprint"]:
-            raise UsageError(f"--beside {path} was trained on {other.data['name']}, not on the data of {self.run}.")
-        return other
+    def others(self, run: df.Run) -> dict[str, df.Run]:
+        """The generators to compare with the run, by the names of their folders, or by their paths where two are named
+        alike."""
+        names = [Path(path).resolve().name for path in self.beside]
+        found = {}
+        for path, name in zip(self.beside, names, strict=True):
+            other = df.load(path, device=self.device)
+            if "generator" not in other.players:
+                raise UsageError(f"--beside {path} is no generator: sweep it by itself (diffflow frontier {path}).")
+            if other.data["fingerprint"] != run.data["fingerprint"]:
+                raise UsageError(f"--beside {path} was trained on {other.data['name']}, not on the data of {self.run}.")
+            found[name if names.count(name) == 1 else path] = other
+        return found
 
     def judge(self, train: Data) -> tuple[str, Judge]:
         """The distance to the training data, and what it is called."""

@@ -247,15 +247,17 @@ class Together:
             mover.load_state({k.removeprefix(f"{j}/"): v for k, v in state.items() if k.startswith(f"{j}/")})
 
 
-@dataclass
+@dataclass(frozen=True)
 class Lead:
-    """`first` moves for so many steps, then `then` does; the players of `then` learn from the beginning, so that they
-    know the generator when its turn comes. `first` has no players."""
+    """`first` moves the first `samples` samples of the training, then `then` does; the players of `then` learn from the
+    beginning, so that they know the generator when its turn comes. `first` has no players.
+
+    Which sample it is, the noise knows: stream i belongs to sample number i. With a multiple of the batch the change
+    falls between two steps, however these are cut."""
 
     first: Mover
-    steps: int
+    samples: int
     then: Mover
-    done: int = 0
 
     def __post_init__(self) -> None:
         if self.first.players:
@@ -273,18 +275,14 @@ class Lead:
         return self.then.learn(batch, fake, cond, noise)
 
     def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise, z: Tensor | None = None) -> Tensor:
-        mover = self.first if self.done < self.steps else self.then
-        self.done += 1
+        mover = self.first if noise.first < self.samples else self.then
         return mover.velocity(x, cond, batch, noise, z)
 
     def state(self) -> dict[str, Tensor]:
         parts = {"first": self.first.state(), "then": self.then.state()}
-        return {"done": torch.tensor(self.done)} | {f"{n}/{k}": v for n, part in parts.items() for k, v in part.items()}
+        return {f"{name}/{k}": v for name, part in parts.items() for k, v in part.items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        if "done" not in state:
-            raise ValueError("the checkpoint does not say how far the first phase is: it is of another objective")
-        self.done = int(state["done"])
         for name, mover in (("first", self.first), ("then", self.then)):
             mover.load_state({k.removeprefix(f"{name}/"): v for k, v in state.items() if k.startswith(f"{name}/")})
 

@@ -78,7 +78,7 @@ class Scale:
 
     @property
     def fit(self) -> FitConfig:
-        return replace(self.base.fit, batch=self.batch)
+        return replace(self.base.fit, batch=self.batch, holdout=0.0)  # the loss of a game does not choose
 
 
 SCALES = {
@@ -297,7 +297,7 @@ def sw_generator(scale: Scale) -> FieldConfig:
     return moved(scale, SlicedWassersteinConfig())
 
 
-MOVERS = {  # what moves a generator that is a run's sampler: shares of the score difference and of the log-ratio
+SHARES = {  # of the score difference and of the log-ratio in what moves a distilled sampler
     "score": (1.0, 0.0),
     "ratio": (0.0, 1.0),
     "both": (1.0, 1.0),
@@ -305,11 +305,11 @@ MOVERS = {  # what moves a generator that is a run's sampler: shares of the scor
 }
 
 
-def distilled(scale: Scale, by: str, steps: int, plan: Plan | None = None) -> DistillConfig:
-    """Few steps of a run's sampler as a generator, in the run's own scale (`after` gives it data and network). plan:
-    the sampler to start as. Of a single step the plan is one from pure noise, a blur: a few data standard deviations
+def distilled(scale: Scale, by: str, evaluations: int, plan: Plan | None = None) -> DistillConfig:
+    """A sampler of few steps as a generator, in a run's own scale (`after` gives it data and network). plan: the
+    sampler to start as. Of a single evaluation the plan is one from pure noise, a blur: a few data standard deviations
     are the better start."""
-    base, (score, ratio) = score_gan(scale), MOVERS[by]
+    base, (score, ratio) = score_gan(scale), SHARES[by]
     if score and ratio:  # DMD's pull is of size 1 in every pixel; a discriminator's gradient is spread over all of them
         ratio *= 0.03 if scale.vectors else 100.0
     return DistillConfig(
@@ -320,12 +320,13 @@ def distilled(scale: Scale, by: str, steps: int, plan: Plan | None = None) -> Di
         base.levels,
         generator=base.generator,
         fake=base.fake,
-        fit=replace(base.fit, batch=64 if not scale.vectors else base.fit.batch),
-        steps=steps,
-        plan=PlanConfig() if plan is None or steps == 1 else PlanConfig.of(plan),
+        fit=replace(base.fit, batch=base.fit.batch if scale.vectors else 64, steps=400, minutes=None),
+        evaluations=evaluations,
+        plan=PlanConfig() if plan is None or evaluations == 1 else PlanConfig.of(plan),
         score=score,
         ratio=ratio,
         lead=None if by == "endpoints" else 0,
+        fine=max(20, 4 * evaluations),
         critic=twice(scale.critic),
         discriminator=replace(adversary(scale), decay=None),
     )

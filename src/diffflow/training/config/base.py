@@ -164,6 +164,7 @@ class TrainConfig:
     needs_start: ClassVar[str] = ""  # what must be trained before, where it must: a new run then needs --init-from
     whole_batch: ClassVar[str] = ""  # why a batch may not be cut into micro-batches or processes, where it may not
 
+    composite: ClassVar[bool] = False  # whether its denoiser means nothing without its discriminator
     selects: ClassVar[bool] = False  # whether its loss tells which average is best, so that fit.holdout makes sense
     fixed: ClassVar[tuple[str, ...]] = ()  # settings of `sampling` that the training depends on
 
@@ -199,6 +200,12 @@ class TrainConfig:
     def row(self) -> str | None:
         """Its row in the catalogue (models.MODELS); None where that depends on how it is sampled."""
         return None
+
+    @property
+    def papers(self) -> tuple[str, ...]:
+        """What a run rests on besides the equation, as keys of references.BIBTEX, where no row of the catalogue says
+        it."""
+        return ()
 
     @property
     def classless(self) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -19,14 +19,18 @@ from ...objectives.objective import Objective
 from ...objectives.particles import Critic, Endpoints, Generate, Lead, Mover, Together
 from ...plan import Plan
 from ...schedule import EDM, jump
-from .base import PlayerConfig, device_of, fill
+from .base import PlayerConfig, TrainConfig, device_of, fill
 from .game import CriticNet, GameConfig, MLPCriticConfig, as_critic, class_count
 from .particles import ScoreGANConfig, as_generator
 from .plain import require
 from .score import as_denoiser
 
 LOWEST = 0.3  # last level of a sampler of several steps, in standard deviations of the data
-HIGHEST, LAST = 80.0, 0.002  # noise levels between which the fine solutions run
+PAPERS = {
+    "score": ("franceschi2023", "yin2024"),
+    "ratio": ("goodfellow2014", "jolicoeur2019", "huang2024"),
+    "endpoints": ("luhman2021",),
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,9 @@ class PlanConfig:
 
     @classmethod
     def of(cls, plan: Plan) -> PlanConfig:
+        """Of a plan without noise. Raises ValueError for one that raises it."""
+        if plan.noisy:
+            raise ValueError("this plan raises the noise, and a generator has none but its z: take one without churn")
         rows = [(*row, *[0.0] * (i + 1 - len(row))) for i, row in enumerate(plan.weights)]
         return cls(plan.levels, tuple(itertools.chain.from_iterable(rows)))
 
@@ -58,10 +65,10 @@ class PlanConfig:
 
 @dataclass(frozen=True)
 class DistillConfig(ScoreGANConfig):
-    """Few steps of a run's own sampler as a generator (`diffflow distill`), moved by the score difference, by the
-    log-ratio, or both, after a first phase toward the ends of the run's fine solutions; or by these alone."""
+    """A sampler of few steps of a run's denoiser as a generator (`diffflow distill`), moved by the score difference, by
+    the log-ratio, or both, after a first phase toward the ends of fine solutions; or by these alone."""
 
-    steps: int = 1
+    evaluations: int = 1  # pyright: ignore[reportIncompatibleMethodOverride]
     """Evaluations a sample."""
     plan: PlanConfig = PlanConfig()
     """The sampler to start as; without one, equal ratios of noise from sigma."""
@@ -72,7 +79,11 @@ class DistillConfig(ScoreGANConfig):
     lead: int | None = 0
     """Steps of the first phase; none: all of them, which is plain distillation of the solver."""
     fine: int = 20
-    """Evaluations of the fine solutions."""
+    """Evaluations of the fine solutions: the classical exponential multistep method of order 4 on the default grid."""
+    sigma_min: float = 0.002
+    """Lowest noise level of the fine solutions: the run's own."""
+    sigma_max: float = 80.0
+    """Highest noise level of the fine solutions: the run's own."""
     critic: CriticNet = field(default_factory=MLPCriticConfig)
     """d(x)."""
     game: GameConfig = GameConfig("relativistic", Penalty(real=0.02, fake=0.02))
@@ -82,10 +93,10 @@ class DistillConfig(ScoreGANConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.steps >= 1, f"steps = {self.steps} must be at least 1")
+        require(self.evaluations >= 1, f"evaluations = {self.evaluations} must be at least 1")
         require(
-            len(self.plan.levels) in (0, self.steps),
-            f"plan.levels are {len(self.plan.levels)}: give {self.steps}, as many as steps, or none",
+            len(self.plan.levels) in (0, self.evaluations),
+            f"plan.levels are {len(self.plan.levels)}: give {self.evaluations}, as many as evaluations, or none",
         )
         require(
             min(self.score, self.ratio) >= 0 and math.isfinite(self.score + self.ratio),
@@ -97,7 +108,14 @@ class DistillConfig(ScoreGANConfig):
             "phase? With lead = none, and only there, both weights are 0",
         )
         require(self.lead is None or self.lead >= 0, f"lead = {self.lead} must not be negative")
-        require(self.fine > self.steps, f"fine = {self.fine} must be more than the {self.steps} steps of the sampler")
+        require(
+            self.lead == 0 or self.fine > self.evaluations,
+            f"fine = {self.fine} must be more than the {self.evaluations} evaluations of the sampler",
+        )
+        require(
+            0 < self.sigma_min < self.sigma_max < math.inf,
+            f"sigma_min = {self.sigma_min} must be positive and below sigma_max = {self.sigma_max}",
+        )
         require(
             self.guidance == 1 or self.lead == 0,
             f"guidance = {self.guidance} is of the score difference: the fine solutions of the first phase have none "
@@ -106,11 +124,25 @@ class DistillConfig(ScoreGANConfig):
 
     @property
     def row(self) -> str | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return "score-gan" if self.score > 0 and not self.ratio else None
+        return None
 
     @property
-    def evaluations(self) -> int:
-        return self.steps
+    def by(self) -> str:
+        """What moves the samples, in a word."""
+        if self.lead is None:
+            return "endpoints"
+        return "both" if self.score and self.ratio else "score" if self.score else "ratio"
+
+    @property
+    def papers(self) -> tuple[str, ...]:
+        used = {"score": self.score > 0, "ratio": self.ratio > 0, "endpoints": self.lead != 0}
+        return tuple(paper for name, uses in used.items() if uses for paper in PAPERS[name])
+
+    def after(self, run: TrainConfig) -> DistillConfig:
+        """Also with the noise levels of the run."""
+        found = super().after(run)
+        assert isinstance(found, DistillConfig)
+        return replace(found, sigma_min=run.sampling.sigma_min, sigma_max=run.sampling.sigma_max)
 
     def players(self) -> dict[str, PlayerConfig]:
         found = {"generator": self.generator}
@@ -121,8 +153,8 @@ class DistillConfig(ScoreGANConfig):
         return found
 
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
-        modules: dict[str, nn.Module] = {"generator": self.few(meta, self.sampler(meta))}
         classes = class_count(meta)
+        modules: dict[str, nn.Module] = {"generator": self.few(meta, self.sampler(meta))}
         if self.score > 0:
             modules["fake"] = self.model.build(meta)
         if self.ratio > 0:
@@ -133,15 +165,15 @@ class DistillConfig(ScoreGANConfig):
         """The plan; else equal ratios from sigma to the smallest scale that one denoising can still make sharp."""
         if self.plan.levels:
             return self.plan.plan
-        high, n = self.sigma * float(meta["std"]), self.steps
+        high, n = self.sigma * float(meta["std"]), self.evaluations
         low = min(LOWEST * float(meta["std"]), high / 2)
         return Plan.multistep([high * (low / high) ** (i / max(1, n - 1)) for i in range(n)])
 
     def exact(self, meta: Mapping[str, Any]) -> Plan:
-        """The fine solutions: the default grid, order 4."""
-        spread, schedule = float(meta["spread"]), EDM(LAST, HIGHEST)
+        """The fine solutions."""
+        spread, schedule = float(meta["spread"]), EDM(self.sigma_min, self.sigma_max)
         levels = schedule.sigma(jump(schedule, self.fine, spread)[:-1]).tolist()
-        return Plan.multistep([HIGHEST, *levels[1:]], 4, spread)
+        return Plan.multistep([self.sigma_max, *levels[1:]], 4, spread)
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Generate:
         device, movers = device_of(modules), []
@@ -155,7 +187,7 @@ class DistillConfig(ScoreGANConfig):
         mover: Mover = Together(movers)
         if self.lead != 0:
             ends = Endpoints(self.few(meta, self.exact(meta)).to(device))
-            mover = ends if self.lead is None else Lead(ends, self.lead, mover)
+            mover = ends if self.lead is None else Lead(ends, self.lead * self.fit.batch, mover)
         return Generate(as_generator(modules["generator"]), mover, self.move.eta, self.move.steps)
 
     def begin(self, objective: Objective, weights: Mapping[str, Mapping[str, Tensor]], source: str) -> None:

@@ -83,6 +83,7 @@ class LikelihoodConfig(TrainConfig):
     fit: FitConfig = FitConfig()
     sampling: JointSampling = JointSampling()
 
+    composite: ClassVar[bool] = True
     fixed: ClassVar[tuple[str, ...]] = tuple(
         f"sampling.{name}" for name in ("schedule", "sigma_min", "sigma_max", "gan", "churn")
     )

@@ -229,7 +229,8 @@ class ScoreGANConfig(GeneratorConfig):
     def after(self, run: TrainConfig) -> ScoreGANConfig:
         """These settings with the data and the network of a run of a denoiser."""
         model = getattr(run, "model", None)
-        require(isinstance(model, ModelConfig), f"{self.needs_start}, not a {type(run).__name__}")
+        apart = isinstance(model, ModelConfig) and not run.composite
+        require(apart, f"{self.needs_start}, by itself, not a {type(run).__name__}")
         assert isinstance(model, ModelConfig)
         require(
             self.guidance == 1 or model.label_dropout > 0,
