@@ -103,10 +103,31 @@ def test_few_steps_are_those_of_the_solver(order):
     assert grad.abs().sum() > 0
 
 
+def test_rows_may_look_further_back_than_those_before_them():
+    """By hand: y_1 = r_0 y_0 + (1-r_0) D_0, y_2 = r_1 y_1 + (1-r_1) D_1, x = a D_2 + b D_1 + c D_0."""
+    torch.manual_seed(0)
+    denoiser = Denoiser(awake(MLP(2, width=16, depth=1)), 0.5).double()
+    s = df.EDM(sigma_min=0.02, sigma_max=4.0)
+    plan = df.Plan((4.0, 1.0, 0.2), ((0.75,), (0.8,), (1.2, -0.3, 0.1)))
+    z = df.Noise(0).normal(50, (2,), dtype=torch.float64)
+    y0 = math.hypot(4.0, 0.5) * z
+    with torch.no_grad():
+        d0 = denoiser(y0, torch.tensor(4.0))
+        y1 = 0.25 * y0 + 0.75 * d0
+        d1 = denoiser(y1, torch.tensor(1.0))
+        d2 = denoiser(0.2 * y1 + 0.8 * d1, torch.tensor(0.2))
+        x = 1.2 * d2 - 0.3 * d1 + 0.1 * d0
+        torch.testing.assert_close(Generator(FewSteps(denoiser, plan, (2,)), (2,))(z), x)
+        sde = df.probability_flow(s, s.score(denoiser))
+        torch.testing.assert_close(df.sample(sde, y0, plan=plan).last, x, rtol=1e-6, atol=1e-6)
+
+
 def test_a_generator_raises_no_noise():
     denoiser = Denoiser(MLP(2, width=16, depth=1), 0.5)
     with pytest.raises(ValueError, match="raises the noise"):
         FewSteps(denoiser, df.Plan((2.0, 1.0), ((0.5,), (1.0,)), raised=(2.0, 1.0)), (2,))
+    with pytest.raises(ValueError, match="positive and finite"):
+        df.Plan.multistep([1.0, 0.0])
 
 
 def test_wrong_use_is_named():
