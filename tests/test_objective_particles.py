@@ -3,6 +3,7 @@ in on the moved particles at their exact rate."""
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -298,6 +299,29 @@ def test_movers_together_add_up_with_their_weights_each_with_its_own_randomness(
     sum_ = Together([(2.0, critic), (-0.5, difference)]).velocity(x, None, batch, noise)
     parts = [mover.velocity(x, None, batch, noise.fork(j)) for j, mover in enumerate((critic, difference))]
     torch.testing.assert_close(sum_, 2.0 * parts[0] - 0.5 * parts[1])
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_a_penalty_at_a_share_of_the_samples_is_the_same_in_expectation(classes):
+    """Mean over 600 draws of the share within 4.5 standard errors of the penalty at all samples."""
+    batch = a_batch(classes=classes)
+    made = batch.x.flip(0) - 0.3
+    full, part = (
+        replace(a_critic(classes, share=1.0), penalty=Penalty(real=0.3, fake=0.2)),
+        replace(a_critic(classes, share=1.0), penalty=Penalty(real=0.3, fake=0.2), share=0.3),
+    )
+    exact = full._penalised(batch.x, made, batch.cond, df.Noise(0)).detach()
+    drawn = torch.stack([part._penalised(batch.x, made, batch.cond, df.Noise(k)).detach() for k in range(600)])
+    assert ((drawn.mean(0) - exact).abs() < 4.5 * drawn.std(0) / math.sqrt(600)).all()
+    assert abs((drawn > 0).float().mean() - 0.3) < 4.5 * math.sqrt(0.3 * 0.7 / drawn.numel())
+    at = drawn[0] > 0  # a sample's own number decides, in any batch
+    half = part._penalised(batch.x[6:], made[6:], None if batch.cond is None else batch.cond[6:], df.Noise(0, 6))
+    torch.testing.assert_close(half, drawn[0][6:])
+    torch.testing.assert_close(drawn[0][at], exact[at] / 0.3)
+    with pytest.raises(ValueError, match="not between them"):
+        replace(a_critic(share=1.0), share=0.5)
+    with pytest.raises(ValueError, match=r"share = 0"):
+        a_critic(share=0.0)
 
 
 # -- a finer solution -------------------------------------------------------------------------------------------------

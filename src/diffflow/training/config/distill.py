@@ -87,6 +87,8 @@ class DistillConfig(ScoreGANConfig):
     critic: CriticNet = field(default_factory=MLPCriticConfig)
     """d(x)."""
     game: GameConfig = GameConfig("relativistic", Penalty(real=0.02, fake=0.02))
+    penalised: float = 0.25
+    """Share of the samples at which the penalty is taken, at so much more of its weight."""
     discriminator: PlayerConfig = PlayerConfig()
 
     needs_start: ClassVar[str] = "distillation needs a trained denoiser of the same data"
@@ -183,7 +185,9 @@ class DistillConfig(ScoreGANConfig):
             movers.append((self.score, mover))
         if self.ratio > 0:
             critic = as_critic(modules["discriminator"])
-            movers.append((self.ratio, Critic(critic, self.game.game, self.game.penalty, self.move.updates)))
+            movers.append(
+                (self.ratio, Critic(critic, self.game.game, self.game.penalty, self.move.updates, 0.0, self.penalised))
+            )
         mover: Mover = Together(movers)
         if self.lead != 0:
             ends = Endpoints(self.few(meta, self.exact(meta)).to(device))
