@@ -9,7 +9,9 @@ all configurations of other libraries (peers.py), chosen with hindsight by the d
     ratio       the log-ratio of a discriminator
     both        the two together
 
-each for the same time of training (--minutes, one for each of --steps, on one thread) and from several seeds. Distance:
+from several seeds and for the same time of training: --updates (one for each of --steps) are those of the score
+difference, and the others get as many as take as long, by the time of single updates that are measured in turns before
+anything else, on one thread (so that a machine that is slower later changes nothing). Distance:
 Frechet distance in the features of a judge, of n samples to the training data; beside it precision and recall in the
 same features, the distance to the nearest training image over that of held-out ones (0 for copies), and seconds per
 1000 samples, all networks included (a generator has one, as the solver; discriminator and second denoiser only train).
@@ -24,6 +26,7 @@ writes x.json and x.png. Cells that x.json has are kept, so the command goes on 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import itertools
 import json
@@ -50,8 +53,11 @@ from diffflow.metrics import embedding, extractor, frechet
 from diffflow.metrics.neighbours import nearest, prdc
 from diffflow.recipes import SCALES, fitting
 from diffflow.recipes.players import distilled
-from diffflow.training.config import Dials, replace
-from diffflow.training.fit import train
+from diffflow.training.config import Dials, TrainConfig, replace
+from diffflow.training.feed import Feed
+from diffflow.training.fit import fit, train
+from diffflow.training.place import Place, find_device
+from diffflow.training.players import Training
 
 SCREENED = 300  # samples by which the best peer is chosen
 MOVERS = ("endpoints", "score", "ratio", "both")
@@ -107,8 +113,8 @@ class Judge:
 
 
 def planned(run: df.Run, steps: int) -> df.Plan | None:
-    """The run's own plan of so many steps, if there is one."""
-    return run.plan(Dials(steps, guidance=run.dials.guidance))
+    """The run's own plan of so many steps without churn or guidance, if there is one."""
+    return run.plan(Dials(steps))
 
 
 def sampled(run: df.Run, n: int, seed: int, steps: int | None, planned: bool) -> tuple[torch.Tensor, float]:
@@ -152,22 +158,52 @@ def by_peer(run: df.Run, judge: Judge, n: int, seed: int, steps: int) -> tuple[t
     return x, 1000 * (time.perf_counter() - begun) / n, best.name
 
 
+def settled(run: df.Run, cell: Cell, options: argparse.Namespace) -> TrainConfig:
+    """The settings that train a cell."""
+    settings = {
+        "fit.minutes": None,
+        "fit.seed": cell.seed,
+        "fit.sample_minutes": 1e6,
+        "fit.tensorboard": False,
+        "data.source": options.data or run.config.data.source,
+    }
+    scale = SCALES[fitting(settings["data.source"])]
+    return replace(distilled(scale, cell.how, cell.steps, planned(run, cell.steps)).after(run.config), settings)
+
+
+def paces(run: df.Run, options: argparse.Namespace, rounds: int = 3) -> dict[str, float]:
+    """Seconds of an update, by "how steps": the least of a few, the settings taking turns."""
+    place = Place(find_device(options.device))
+    ready: dict[str, tuple[Training, Feed, TrainConfig]] = {}
+    for how, steps in itertools.product(options.by, options.steps):
+        config = settled(run, Cell(how, steps, 0), options)
+        data = config.data.load()
+        modules = {k: module.to(place.device) for k, module in config.build(data.meta()).items()}
+        training = Training(config.objective(modules, data.meta()), config.players())
+        ready[f"{how} {steps}"] = training, Feed(data, 0, place.device, config.data.dequantise), config
+    found = dict.fromkeys(ready, float("inf"))
+    for k, (name, (training, feed, config)) in itertools.product(range(1, rounds + 2), ready.items()):
+        begun = time.perf_counter()
+        fit(training, feed, dataclasses.replace(config.fit, steps=k, minutes=None), place, Nobody())
+        if k > 1:  # the first one warms up
+            found[name] = min(found[name], time.perf_counter() - begun)
+    return found
+
+
+class Nobody:
+    """Does nothing between steps."""
+
+    def after(self, training: object, outcomes: object) -> None:
+        pass
+
+
 def made(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
     """Train what must be trained, sample, and measure."""
     run = df.load(options.run, device=options.device)
     judge = Judge(run, options.data, options.features, options.n)
     row: dict[str, Any] = {"how": cell.how, "steps": cell.steps, "seed": cell.seed, "updates": 0}
     if cell.how in MOVERS:
-        settings = {
-            "fit.minutes": dict(zip(options.steps, options.minutes, strict=True))[cell.steps],
-            "fit.steps": None,
-            "fit.seed": cell.seed,
-            "fit.sample_minutes": 1e6,
-            "fit.tensorboard": False,
-            "data.source": options.data or run.config.data.source,
-        }
-        scale = SCALES[fitting(settings["data.source"])]
-        config = replace(distilled(scale, cell.how, cell.steps, planned(run, cell.steps)).after(run.config), settings)
+        config = replace(settled(run, cell, options), {"fit.steps": options.budget[f"{cell.how} {cell.steps}"]})
         home = Path(options.work) / cell.name.replace(" ", "-")
         shutil.rmtree(home, ignore_errors=True)
         quiet = Console(file=io.StringIO())
@@ -225,7 +261,7 @@ def show(lines: list[dict[str, Any]], floor: float) -> None:
     for line in sorted(lines, key=lambda line: line["steps"]):
         optional = (line.get("over_pure"), line.get("better_than_control"))
         table.add_row(
-            str(line["steps"]), TITLES[line["how"]], f"{line['frechet']:.3f} ± {line['stderr']:.3f}",
+            str(line["steps"]), line["how"], f"{line['frechet']:.3f} ± {line['stderr']:.3f}",
             *("" if v is None else f"{v:.2f}" for v in optional), f"{line['recall']:.3f}",
             f"{line['nearest_ratio']:.2f}", f"{line['seconds']:.2f}", f"{line['updates']:.0f}",
         )  # fmt: skip
@@ -238,7 +274,7 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--features", default="own")
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--minutes", type=float, nargs="+", default=[4.0, 5.0, 7.0])
+    parser.add_argument("--updates", type=int, nargs="+", default=[300, 250, 200])
     parser.add_argument("--pure", type=int, nargs="+", default=[1, 2, 3, 4, 6, 8])
     parser.add_argument("--peers", type=int, nargs="*", default=[], help="evaluations at which to look for the best")
     parser.add_argument("--by", nargs="+", default=list(MOVERS), choices=MOVERS)
@@ -249,15 +285,15 @@ def main() -> None:
     parser.add_argument("--work", default="runs/distill")
     parser.add_argument("--out", default="results/distill")
     options = parser.parse_args()
-    if len(options.steps) != len(options.minutes):
-        parser.error("give --minutes for each of --steps")
+    if len(options.steps) != len(options.updates):
+        parser.error("give --updates for each of --steps")
     torch.set_num_threads(1)
     where = Path(options.out).with_suffix(".json")
     protocol = {
         "run": Path(options.run).name,
         "n": options.n,
         "features": options.features.partition("=")[0],
-        "minutes": dict(zip(map(str, options.steps), options.minutes, strict=True)),
+        "updates": dict(zip(map(str, options.steps), options.updates, strict=True)),
     }
     known = json.loads(where.read_text()) if where.exists() else {"cells": []} | protocol
     if differing := [key for key, value in protocol.items() if known.get(key) != value]:
@@ -265,6 +301,14 @@ def main() -> None:
     rows: list[dict[str, Any]] = known["cells"]
     done = {Cell(r["how"], r["steps"], r["seed"]) for r in rows}
     run = df.load(options.run, device=options.device)
+    if "paces" not in known:
+        known["paces"] = paces(run, options) if options.by else {}
+    base = {str(n): pace for n in options.steps if (pace := known["paces"].get(f"score {n}"))}
+    options.budget = {
+        name: round(protocol["updates"][steps] * base.get(steps, pace) / pace)
+        for name, pace in known["paces"].items()
+        for steps in [name.split()[1]]
+    }
     plans = [n for n in options.pure if planned(run, n) is not None]
     cells = [Cell("solver", n, s) for n in options.pure for s in options.seeds]
     cells += [Cell("plan", n, s) for n in plans for s in options.seeds]
@@ -283,6 +327,7 @@ def main() -> None:
                 "command": " ".join(["python", *sys.argv]),
                 "versions": {"python": platform.python_version()} | {p: version(p) for p in ("diffflow", "torch")},
                 "floor": floor,
+                "paces": known["paces"],
                 "summary": lines,
                 "cells": rows,
             } | protocol

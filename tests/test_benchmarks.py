@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from dataclasses import replace
@@ -15,12 +16,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import bits
 import cifar
 import distill
+import fidelity
 import guidance
 import model_table
 import models as bench
 import tables
 from mnist import asked as asked_of_run
 
+import training
 from diffflow.models import MODELS
 from diffflow.training.config import replace as settings
 
@@ -185,3 +188,27 @@ def test_guidance_compares_within_classes() -> None:
     have = torch.tensor([2, 0, 1, 1, 2, 0])
     wanted = torch.tensor([0, 1, 2, 2, 0])
     assert torch.equal(have[guidance.matching(wanted, have)], wanted)
+
+
+def test_both_training_loops_run(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 256, (64, 3, 32, 32), np.uint8))
+    o = argparse.Namespace(device="cpu", widths=[32, 32], layers=1, batch=4, updates=1, compile=False)
+    for side in (training.ours, training.theirs):
+        found = side(o, "fp32", str(tmp_path / "x.npy"))
+        assert found["rate"] > 0
+        assert found["memory"] > 0
+
+
+def test_torch_fidelity_s_estimators_are_ours_by_hand() -> None:
+    """Precision and recall as torch-fidelity defines them, counted point by point."""
+    x, y = fidelity.features(40, 3, 0.5, 1), fidelity.features(40, 3, 0.0, 2)
+    found = fidelity.ours(x, y)
+
+    def inside(a: torch.Tensor, b: torch.Tensor) -> float:
+        """Share of a in a ball of b that reaches its fifth neighbour."""
+        reach = torch.cdist(b, b).sort(1).values[:, fidelity.NEIGHBOURS]
+        return (torch.cdist(a, b) <= reach).any(1).double().mean().item()
+
+    x, y = x.double(), y.double()
+    assert found["precision"] == pytest.approx(inside(x, y))
+    assert found["recall"] == pytest.approx(inside(y, x))

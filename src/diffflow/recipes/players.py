@@ -318,7 +318,7 @@ def distilled(scale: Scale, by: str, evaluations: int, plan: Plan | None = None)
         base.sigma,
         base.pull if scale.vectors else DMD(),
         base.levels,
-        generator=base.generator,
+        generator=base.generator if score else replace(base.generator, lr=2 * base.generator.lr),
         fake=base.fake,
         fit=replace(base.fit, batch=base.fit.batch if scale.vectors else 64, steps=400, minutes=None),
         evaluations=evaluations,
