@@ -114,6 +114,12 @@ class DistillConfig(ScoreGANConfig):
             self.lead == 0 or self.fine > self.evaluations,
             f"fine = {self.fine} must be more than the {self.evaluations} evaluations of the sampler",
         )
+        require(0 < self.penalised <= 1, f"penalised = {self.penalised} must be a share of the samples in (0, 1]")
+        require(
+            self.penalised == 1 or not self.game.penalty.between,
+            f"penalised = {self.penalised} goes with penalties at real and generated points; with game.penalty.between "
+            "leave it at 1",
+        )
         require(
             0 < self.sigma_min < self.sigma_max < math.inf,
             f"sigma_min = {self.sigma_min} must be positive and below sigma_max = {self.sigma_max}",
