@@ -61,6 +61,7 @@ diffflow: GANs, Langevin dynamics and diffusion models as settings of one equati
     diffflow calibrate runs/mnist --steps 5 8 20            sampling plans made for this model, used from then on
     diffflow evaluate runs/mnist
     diffflow frontier runs/mnist                            quality against cost; then sample --quality fast
+    diffflow distill runs/mnist --steps 1                   its sampler of one step, trained into a generator
     diffflow compare runs/mnist runs/other                  one table, or in what their protocols differ
     diffflow weights list                                   the networks that images can be judged with
     diffflow likelihood runs/mnist --against path/to/other  bits per dimension, two sources under one model
