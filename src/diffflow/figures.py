@@ -187,7 +187,7 @@ def frontier(points: Sequence[Any], name: str, floor: float | None = None):
 
     from .frontier import front
 
-    fig = figure(9.0, 4.0)
+    fig = figure(11.5, 4.0)
     axes = fig.subplots(1, 2, sharey=True)
     kinds: dict[str, list[Any]] = {}
     for p in points:
@@ -214,8 +214,8 @@ def frontier(points: Sequence[Any], name: str, floor: float | None = None):
             axis.set_major_formatter(ticker.FormatStrFormatter("%g"))
             axis.set_minor_formatter(ticker.NullFormatter())
     axes[0].set_ylabel(name)
-    axes[0].legend(fontsize=8)
-    fig.tight_layout()
+    fig.tight_layout(rect=(0, 0, 0.78, 1))
+    axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))  # outside: it would hide points
     return fig
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -85,31 +86,20 @@ class Frontier:
         name, judge = self.judge(train)
         settings = self.settings(run, every, console)
         labels = labels_of((), run.classes, self.n)
+        draw = partial(
+            sweep,
+            judge=judge,
+            n=self.n,
+            labels=None if labels is None else torch.from_numpy(labels),
+            noise=df.Noise(self.seed),
+            batch=self.batch,
+        )
         with progress("sampling, batches", console) as bar:
-            points = sweep(
-                run,
-                settings,
-                judge,
-                self.n,
-                labels=None if labels is None else torch.from_numpy(labels),
-                noise=df.Noise(self.seed),
-                batch=self.batch,
-                on_step=bar,
-            )
+            points = draw(run, settings, on_step=bar)
         chosen = presets(points)
         with progress("the runs beside, batches", console) as bar:
             for named, other in others.items():
-                points += sweep(
-                    other,
-                    [(other.dials, False)],
-                    judge,
-                    self.n,
-                    labels=None if labels is None else torch.from_numpy(labels),
-                    noise=df.Noise(self.seed),
-                    batch=self.batch,
-                    name=named,
-                    on_step=bar,
-                )
+                points += draw(other, [(other.dials, False)], name=named, on_step=bar)
         floor = None if held is None or len(held) < self.n else judge(pick(held.x, self.n, self.seed)).value
         show(points, chosen, name, floor)
         record = {
