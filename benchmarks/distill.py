@@ -184,17 +184,10 @@ def paces(run: df.Run, options: argparse.Namespace, rounds: int = 3) -> dict[str
     found = dict.fromkeys(ready, float("inf"))
     for k, (name, (training, feed, config)) in itertools.product(range(1, rounds + 2), ready.items()):
         begun = time.perf_counter()
-        fit(training, feed, dataclasses.replace(config.fit, steps=k, minutes=None), place, Nobody())
+        fit(training, feed, dataclasses.replace(config.fit, steps=k, minutes=None), place)
         if k > 1:  # the first one warms up
             found[name] = min(found[name], time.perf_counter() - begun)
     return found
-
-
-class Nobody:
-    """Does nothing between steps."""
-
-    def after(self, training: object, outcomes: object) -> None:
-        pass
 
 
 def made(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:

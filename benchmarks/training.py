@@ -42,13 +42,6 @@ from diffflow.training.players import Training
 WARMUP = 3  # steps that are not timed
 
 
-class Nobody:
-    """Records nothing between steps."""
-
-    def after(self, training: object, outcomes: object) -> None:
-        pass
-
-
 def finished(device: torch.device, begun: float, steps: int, batch: int) -> dict[str, float]:
     """Images a second, and the peak of memory in MiB."""
     if device.type == "cuda":
@@ -79,7 +72,7 @@ def ours(o: argparse.Namespace, precision: str, source: str) -> dict[str, float]
     for k in (WARMUP, WARMUP + o.updates):
         begun = time.perf_counter()
         settings = FitConfig(batch=o.batch, precision=precision, steps=k)
-        fit(training, feed, settings, place, Nobody())
+        fit(training, feed, settings, place)
     return finished(device, begun, o.updates, o.batch)
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -67,11 +68,6 @@ def same(a, b) -> bool:
     return x.keys() == y.keys() and all(torch.equal(x[g][k], y[g][k]) for g in x for k in x[g] | y[g])
 
 
-class Nobody:
-    def after(self, training, outcomes):
-        pass
-
-
 # -- turns ------------------------------------------------------------------------------------------------------------
 
 
@@ -109,7 +105,7 @@ def chase(**settings) -> Training:
     training = Training(
         Chase(), {"a": PlayerConfig(lr=0.1, warmup=0, clip=None), "b": PlayerConfig(lr=0.01, warmup=0, clip=None)}
     )
-    fit(training, feed, FitConfig(**settings), CPU, Nobody())
+    fit(training, feed, FitConfig(**settings), CPU)
     return training
 
 
@@ -146,8 +142,7 @@ def test_every_player_keeps_its_own_clock_and_rate():
 
     training = Training(objective, {"a": PlayerConfig(warmup=10), "b": PlayerConfig(lr=1.0, warmup=0, decay=2)})
     seen = []
-    watch = Nobody()
-    watch.after = lambda t, outcomes: seen.append(outcomes)
+    watch = SimpleNamespace(after=lambda t, outcomes: seen.append(outcomes))
     fit(training, feed, FitConfig(batch=4, steps=8), CPU, watch)
     assert (training.players["a"].updates, training.players["b"].updates) == (7, 8)
     assert training.skipped == 1
@@ -168,8 +163,7 @@ def test_clipping_bounds_the_gradient_not_the_reported_norm():
         objective = Chase()
         training = Training(objective, {k: PlayerConfig(lr=0.1, betas=(0.0, 0.999), warmup=0, clip=clip) for k in "ab"})
         seen = []
-        watch = Nobody()
-        watch.after = lambda t, outcomes, seen=seen: seen.extend(outcomes)
+        watch = SimpleNamespace(after=lambda t, outcomes, seen=seen: seen.extend(outcomes))
         fit(training, feed, FitConfig(batch=4, steps=1), CPU, watch)
         moments = training.players["a"].optimizer.state[training.players["a"].module.w]
         moved.append((seen[0].grad, float(moments["exp_avg"].abs())))
@@ -245,7 +239,7 @@ def test_an_objective_s_own_state_is_part_of_the_checkpoint(tmp_path):
         training = Training(Pool(), {"a": PlayerConfig(lr=0.1), "b": PlayerConfig(lr=0.01)})
         if saved is not None:
             training.restore(saved)
-        fit(training, feed, FitConfig(batch=4, steps=steps), CPU, Nobody())
+        fit(training, feed, FitConfig(batch=4, steps=steps), CPU)
         return training
 
     half, whole = play(5), play(12)
@@ -433,11 +427,11 @@ def test_single_broken_steps_are_skipped_up_to_one_in_a_hundred(bad, ends):
     training = Training(objective, {"a": PlayerConfig()})
     settings = FitConfig(batch=4, steps=300)
     if ends is None:
-        fit(training, feed, settings, CPU, Nobody())
+        fit(training, feed, settings, CPU)
         assert training.players["a"].updates == 300 - len(bad)
     else:
         with pytest.raises(NonFinite) as error:
-            fit(training, feed, settings, CPU, Nobody())
+            fit(training, feed, settings, CPU)
         assert training.turns == ends
         assert error.value.batch["rows"] == list(range(4 * (ends - 1), 4 * ends))
     assert training.players["a"].module.w.isfinite()
@@ -454,15 +448,15 @@ def test_out_of_memory_is_answered_with_what_to_change():
         OutOfMemory,
         match=r"cpu ran out of memory with 6 samples.*--fit.accumulate 2 \(same result, 3 samples.*--fit.batch 3.*bf16",
     ):
-        fit(training, feed, FitConfig(batch=6, steps=1), CPU, Nobody())
+        fit(training, feed, FitConfig(batch=6, steps=1), CPU)
     with pytest.raises(OutOfMemory, match=r"needs less: --fit.batch 3"):  # what bears no micro-batches is not told to
-        fit(training, feed, FitConfig(batch=6, steps=1), CPU, Nobody(), whole_batch=True)
+        fit(training, feed, FitConfig(batch=6, steps=1), CPU, whole_batch=True)
 
 
 def test_a_batch_that_does_not_divide_is_refused():
     training = Training(Chase(), {"a": PlayerConfig(), "b": PlayerConfig()})
     with pytest.raises(ConfigError, match="batch = 6 must be a multiple of accumulate x processes = 2 x 2"):
-        fit(training, feed, FitConfig(batch=6, accumulate=2, steps=1), Place(CPU.device, 0, 2), Nobody())
+        fit(training, feed, FitConfig(batch=6, accumulate=2, steps=1), Place(CPU.device, 0, 2))
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, data, whole, monkeypatch):

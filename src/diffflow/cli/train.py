@@ -197,13 +197,6 @@ def starting_point(known: argparse.Namespace, source: str | None, helping: bool)
     return preset, base if known.config is None else load_yaml(known.config, base=base)
 
 
-class Nobody:
-    """Does nothing between steps."""
-
-    def after(self, training: Training, outcomes: object) -> None:
-        pass
-
-
 def default_name(preset: str, source: str) -> str:
     """A run is called after its source, and after its model where the preset names one; the demo after itself."""
     name = Path(source).resolve().name.split(".")[0]
@@ -221,7 +214,7 @@ def dry_run(config: TrainConfig, device: str | None) -> int:
     feed, seconds = Feed(data, config.fit.seed, place.device, config.data.dequantise), []
     for k in range(3):
         begun = time.perf_counter()
-        fit(training, feed, dataclasses.replace(config.fit, steps=k + 1, minutes=None), place, Nobody())
+        fit(training, feed, dataclasses.replace(config.fit, steps=k + 1, minutes=None), place)
         seconds.append(time.perf_counter() - begun)
     step, size = min(seconds), sum(p.numel() for player in training.players.values() for p in player.parameters)
     kinds = f"{len(data.classes)} classes" if data.classes else "no classes"

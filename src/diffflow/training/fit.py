@@ -70,7 +70,7 @@ def fit(
     feed: Callable[[int, int], Batch],
     config: FitConfig,
     place: Place,
-    watch: Watch,
+    watch: Watch | None = None,
     whole_batch: bool = False,
 ) -> int:
     """Train until `config.steps` or `config.minutes` (of the whole training), or until a process gets a signal. Returns
@@ -109,7 +109,8 @@ def fit(
                 raise OutOfMemory(advice(micro, config, place, whole_batch)) from e
             training.step += 1
             training.seconds = before + time.monotonic() - begun
-            watch.after(training, outcomes)
+            if watch is not None:
+                watch.after(training, outcomes)
             if interrupted:
                 return received[0] if received else signal.SIGTERM
             if out_of_time:
