@@ -306,7 +306,7 @@ def main() -> None:
     cells = [Cell("solver", n, s) for n in options.pure for s in options.seeds]
     cells += [Cell("plan", n, s) for n in plans for s in options.seeds]
     cells += [Cell("peer", n, options.seeds[0]) for n in options.peers]
-    cells += [Cell(how, n, s) for s in options.seeds for n in options.steps for how in options.by]
+    cells += [Cell(how, n, s) for n in options.steps for s in options.seeds for how in options.by]
     todo = [cell for cell in cells if cell not in done]
     judge = Judge(run, options.data, options.features, options.n)
     floor = frechet(judge.other, judge.real, limit=options.n).value

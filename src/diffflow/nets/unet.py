@@ -9,21 +9,26 @@ The adapter does three things and adds no parameter of its own:
           and by repeating the border where there is too little to reflect.
   class   one extra row of the class table means "no class" (cond None or -1), for label dropout and guidance.
 
+`UNetCritic` is the half of it that goes down, with a logit at the end: begun as a denoiser, it knows from the start
+what such pictures are made of (Yin et al. 2024b).
+
 For a density it can also be shown sin and cos of 2^k pi x: a convolution is smooth, and a likelihood is decided at
 noise as small as a grey level, where the cell of a byte has edges (Kingma et al. 2021, "Variational diffusion models").
 
-Shapes: x (n, c, h, w), time (n,), cond (n,) int64 or None.
+Shapes: x (n, c, h, w), time (n,), cond (n,) int64 or None -> (n, c, h, w), of the critic (n,).
 """
 
 from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .critic import SILU, Head, scaled
 from .mlp import rows, sines
 
 
@@ -102,13 +107,75 @@ class UNet(nn.Module):
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"x has shape {tuple(x.shape)}, this net takes (n, {', '.join(map(str, self.shape))})")
         height, width = x.shape[2:]
-        down, right = -height % self.multiple, -width % self.multiple
-        if down or right:
-            x = F.pad(x, (0, right, 0, down), mode="reflect" if down < height and right < width else "replicate")
-        x = sines(x, self.octaves)
         labels = rows(cond, len(x), self.classes, x.device) if self.classes else None
-        out = self.unet(x, time, class_labels=labels).sample
-        return out[..., :height, :width] if down or right else out
+        out = self.unet(sines(padded(x, self.multiple), self.octaves), time, class_labels=labels).sample
+        return out[..., :height, :width]
+
+
+class UNetCritic(nn.Module):
+    """The way down of a `UNet` of these settings, and one logit from where it ends: a net of `critic.Discriminator`."""
+
+    timed, dials = True, 0
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        classes: int = 0,
+        widths: tuple[int, ...] = (32, 64, 64),
+        layers: int = 1,
+        attention: bool = True,
+        head: int = 32,
+        groups: int = 8,
+    ):
+        super().__init__()
+        whole = UNet(shape, classes, widths, layers, attention, head, groups)
+        self.shape, self.classes, self.multiple = whole.shape, classes, whole.multiple
+        self.unet = whole.unet
+        self.unet.up_blocks, self.unet.conv_norm_out, self.unet.conv_out = nn.ModuleList(), None, None
+        plain_attention(self.unet)
+        left = math.prod(-(-side // self.multiple) for side in shape[1:])
+        self.norm = nn.GroupNorm(groups, widths[-1])
+        self.dense = scaled(nn.Linear(widths[-1] * left, 2 * widths[-1]), SILU)
+        self.head = Head(2 * widths[-1], classes)
+
+    def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None, dials: Tensor | None = None) -> Tensor:
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"x has shape {tuple(x.shape)}, this critic takes (n, {', '.join(map(str, self.shape))})")
+        net = self.unet
+        e = net.time_embedding(net.time_proj(time).to(x.dtype))
+        if self.classes:
+            e = e + net.class_embedding(rows(cond, len(x), self.classes, x.device)).to(x.dtype)
+        h = net.conv_in(padded(x, self.multiple))
+        for block in net.down_blocks:
+            h, _ = block(hidden_states=h, temb=e)
+        h = self.norm(net.mid_block(h, e))
+        return self.head(F.silu(self.dense(F.silu(h).flatten(1))), cond)
+
+    def begin(self, weights: Mapping[str, Tensor]) -> None:
+        """Take what there is of the weights of a `UNet` of the same settings; of its first filters those of x itself.
+        Raises KeyError or RuntimeError for weights of another network."""
+        mine = self.unet.state_dict()
+        found = {k: weights[f"unet.{k}"] for k in mine}
+        found["conv_in.weight"] = found["conv_in.weight"][:, : self.shape[0]]  # without the sines of x
+        self.unet.load_state_dict(found)
+
+
+def padded(x: Tensor, multiple: int) -> Tensor:
+    """x grown at its right and lower edges to multiples of `multiple`."""
+    height, width = x.shape[2:]
+    down, right = -height % multiple, -width % multiple
+    if not (down or right):
+        return x
+    return F.pad(x, (0, right, 0, down), mode="reflect" if down < height and right < width else "replicate")
+
+
+def plain_attention(net: nn.Module) -> None:
+    """Attention by matrix products: a penalty on slopes is differentiated twice, which fused kernels cannot be."""
+    from diffusers.models.attention_processor import Attention, AttnProcessor
+
+    for module in net.modules():
+        if isinstance(module, Attention):
+            module.set_processor(AttnProcessor())
 
 
 def frequency_shift(width: int, fastest: float = 64.0) -> int:

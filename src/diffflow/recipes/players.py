@@ -35,6 +35,7 @@ from ..training.config import (
     ScoreGANConfig,
     SlicedWassersteinConfig,
     TrainConfig,
+    UNetCriticConfig,
 )
 from .base import BY_MODEL, Recipe
 from .diffusion import cifar10, demo, mnist, table, toy
@@ -312,13 +313,19 @@ def distilled(scale: Scale, by: str, evaluations: int, plan: Plan | None = None)
     base, (score, ratio) = score_gan(scale), SHARES[by]
     if score and ratio:  # DMD's pull is of size 1 in every pixel; a discriminator's gradient is spread over all of them
         ratio *= 0.03 if scale.vectors else 100.0
+    # what a trained sampler still gets wrong is harder to see than what a generator makes at first
+    if isinstance(scale.critic, MLPCriticConfig):
+        critic, lr, slopes = replace(scale.critic, width=2 * scale.critic.width), scale.lr, 0.02
+    else:
+        critic, lr, slopes = UNetCriticConfig(), 3e-4, 0.1
+    generator = replace(base.generator, lr=base.generator.lr * (1 if score else 2), ema=(0.1, 0.05))
     return DistillConfig(
         base.data,
         base.model,
         base.sigma,
         base.pull if scale.vectors else DMD(),
         base.levels,
-        generator=base.generator if score else replace(base.generator, lr=2 * base.generator.lr),
+        generator=generator,
         fake=base.fake,
         fit=replace(base.fit, batch=base.fit.batch if scale.vectors else 64, steps=400, minutes=None),
         evaluations=evaluations,
@@ -327,13 +334,7 @@ def distilled(scale: Scale, by: str, evaluations: int, plan: Plan | None = None)
         ratio=ratio,
         lead=None if by == "endpoints" else 0,
         fine=max(20, 4 * evaluations),
-        critic=twice(scale.critic),
-        discriminator=replace(adversary(scale), decay=None),
+        critic=critic,
+        game=GameConfig("relativistic", Penalty(real=slopes, fake=slopes)),
+        discriminator=replace(adversary(scale), lr=lr, decay=None),
     )
-
-
-def twice(critic: MLPCriticConfig | ConvCriticConfig) -> MLPCriticConfig | ConvCriticConfig:
-    """Twice as wide: what a trained sampler still gets wrong is harder to see than what a generator makes at first."""
-    if isinstance(critic, MLPCriticConfig):
-        return replace(critic, width=2 * critic.width)
-    return replace(critic, widths=tuple(2 * width for width in critic.widths))

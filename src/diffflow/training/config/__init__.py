@@ -14,7 +14,7 @@ from typing import Any
 
 from . import plain
 from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig
-from .distill import DistillConfig, PlanConfig
+from .distill import DistillConfig, PlanConfig, UNetCriticConfig
 from .game import ConvCriticConfig, GameConfig, MLPCriticConfig
 from .joint import JointSampling, LikelihoodConfig
 from .particles import (
@@ -64,6 +64,6 @@ __all__ = [
     "FitConfig", "GANConfig", "GANNets", "GameConfig", "GeneratorConfig", "JointSampling", "LikelihoodConfig",
     "MLPConfig", "MLPCriticConfig", "MLPGeneratorConfig", "MMDConfig", "ModelConfig", "MoveConfig", "PathConfig",
     "PathCriticConfig", "PlanConfig", "PlayerConfig", "RangesConfig", "SamplingConfig", "ScoreConfig", "ScoreGANConfig",
-    "SlicedWassersteinConfig", "TrainConfig", "UNetConfig", "changed", "from_dict", "from_yaml", "load_yaml",
-    "replace", "suggest", "to_dict", "to_yaml",
+    "SlicedWassersteinConfig", "TrainConfig", "UNetConfig", "UNetCriticConfig", "changed", "from_dict", "from_yaml",
+    "load_yaml", "replace", "suggest", "to_dict", "to_yaml",
 ]  # fmt: skip

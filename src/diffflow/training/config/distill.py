@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ...critic import Discriminator, Penalty
-from ...denoiser import Denoiser
+from ...denoiser import FORMS, Denoiser, quarter_log
 from ...generator import FewSteps, Generator
+from ...nets.unet import UNetCritic
 from ...objectives.difference import ScoreDifference
 from ...objectives.objective import Objective
 from ...objectives.particles import Critic, Endpoints, Generate, Lead, Mover, Together
@@ -23,7 +25,7 @@ from .base import PlayerConfig, TrainConfig, device_of, fill
 from .game import CriticNet, GameConfig, MLPCriticConfig, as_critic, class_count
 from .particles import ScoreGANConfig, as_generator
 from .plain import require
-from .score import as_denoiser
+from .score import ModelConfig, UNetConfig, as_denoiser
 
 LOWEST = 0.3  # last level of a sampler of several steps, in standard deviations of the data
 PAPERS = {
@@ -64,6 +66,36 @@ class PlanConfig:
 
 
 @dataclass(frozen=True)
+class UNetCriticConfig:
+    """The discriminator for images that begins as the run's own denoiser (nets/unet.py): the way down of its net, at a
+    fixed noise level."""
+
+    level: float = 0.3
+    """The noise level that the net is told, in standard deviations of the data; none is added."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.level < math.inf, f"critic.level = {self.level} must be positive and finite")
+
+    def build(self, model: ModelConfig, meta: Mapping[str, Any]) -> Discriminator:
+        net = model.net
+        require(
+            isinstance(net, UNetConfig),
+            f"UNetCriticConfig begins as a denoiser with a UNetConfig, and this one has an {type(net).__name__}: use "
+            "an MLPCriticConfig",
+        )
+        assert isinstance(net, UNetConfig)
+        std = float(meta["std"])
+        sigma = torch.tensor(self.level * std, dtype=torch.float64)
+        told, factor = quarter_log(sigma).item(), FORMS[model.form].at(sigma, std).c.item()
+        shape = tuple(meta["shape"])
+        return Discriminator(
+            UNetCritic(shape, class_count(meta), net.widths, net.layers, net.attention, net.head, net.groups),
+            time=lambda t: torch.full_like(t, told),
+            precondition=lambda t: torch.full_like(t, factor),
+        )
+
+
+@dataclass(frozen=True)
 class DistillConfig(ScoreGANConfig):
     """A sampler of few steps of a run's denoiser as a generator (`diffflow distill`), moved by the score difference, by
     the log-ratio, or both, after a first phase toward the ends of fine solutions; or by these alone."""
@@ -84,7 +116,7 @@ class DistillConfig(ScoreGANConfig):
     """Lowest noise level of the fine solutions: the run's own."""
     sigma_max: float = 80.0
     """Highest noise level of the fine solutions: the run's own."""
-    critic: CriticNet = field(default_factory=MLPCriticConfig)
+    critic: CriticNet | UNetCriticConfig = field(default_factory=MLPCriticConfig)
     """d(x)."""
     game: GameConfig = GameConfig("relativistic", Penalty(real=0.02, fake=0.02))
     penalised: float = 0.25
@@ -166,7 +198,11 @@ class DistillConfig(ScoreGANConfig):
         if self.score > 0:
             modules["fake"] = self.model.build(meta)
         if self.ratio > 0:
-            modules["discriminator"] = Discriminator(self.critic.build(tuple(meta["shape"]), classes, timed=False))
+            modules["discriminator"] = (
+                self.critic.build(self.model, meta)
+                if isinstance(self.critic, UNetCriticConfig)
+                else Discriminator(self.critic.build(tuple(meta["shape"]), classes, timed=False))
+            )
         return modules
 
     def sampler(self, meta: Mapping[str, Any]) -> Plan:
@@ -201,7 +237,8 @@ class DistillConfig(ScoreGANConfig):
         return Generate(as_generator(modules["generator"]), mover, self.move.eta, self.move.steps)
 
     def begin(self, objective: Objective, weights: Mapping[str, Mapping[str, Tensor]], source: str) -> None:
-        """Generator, second denoiser and what they are compared with all start from the other run's denoiser."""
+        """Generator, second denoiser and what they are compared with all start from the other run's denoiser, and so
+        may the discriminator."""
         assert isinstance(objective, Generate)
         require(
             "denoiser" in weights,
@@ -209,6 +246,9 @@ class DistillConfig(ScoreGANConfig):
         )
         for denoiser in denoisers(objective.generator, objective.mover):
             fill(denoiser, weights["denoiser"], source)
+        judge = objective.players.get("discriminator")
+        if isinstance(judge, Discriminator) and isinstance(judge.net, UNetCritic):
+            judge.net.begin({k.removeprefix("net."): v for k, v in weights["denoiser"].items()})
 
 
 def denoisers(*parts: Any) -> Iterator[Denoiser]:
