@@ -318,7 +318,7 @@ def distilled(scale: Scale, by: str, evaluations: int, plan: Plan | None = None)
         critic, lr, slopes = replace(scale.critic, width=2 * scale.critic.width), scale.lr, 0.02
     else:
         critic, lr, slopes = UNetCriticConfig(), 3e-4, 0.1
-    generator = replace(base.generator, lr=base.generator.lr * (1 if score else 2), ema=(0.1, 0.05))
+    generator = replace(base.generator, lr=base.generator.lr * (1 if score else 2))
     return DistillConfig(
         base.data,
         base.model,
