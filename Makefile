@@ -34,8 +34,15 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 demo: $(VENV)/.installed
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/diffflow demo
 
+# A Chromium for the tests of the explorer: the system's, else Debian's where packages can be installed, else playwright's.
+$(VENV)/.browser: $(VENV)/.installed-dev
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { echo 'installing Chromium ...'; \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+	  || $(BIN)/python -m playwright install --with-deps chromium || $(BIN)/python -m playwright install chromium; }
+	@touch $@
+
 # One thread per worker: two workers that each start a thread per core only get in each other's way.
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev $(VENV)/.browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
 lint: $(VENV)/.installed-dev

@@ -37,6 +37,7 @@ COMMANDS = {
     "weights": "the networks that judge images: list, verify, fetch",
     "likelihood": "how probable data are under a run: nats, bits per dimension",
     "diagnose": "check the fields of a run: its denoiser per noise level, its discriminator's odds",
+    "explore": "watch particles move between GAN and diffusion, and play runs, in the browser",
     "models": "every model as a setting of the equation, and how to run it",
     "cite": "BibTeX for the equation, or for what a run uses",
     "demo": "digits in minutes: train, sample along the dial, write a report",
@@ -66,6 +67,7 @@ diffflow: GANs, Langevin dynamics and diffusion models as settings of one equati
     diffflow weights list                                   the networks that images can be judged with
     diffflow likelihood runs/mnist --against path/to/other  bits per dimension, two sources under one model
     diffflow diagnose runs/mnist                            its denoiser per noise level, beside a linear one
+    diffflow explore                                        particles and runs, in the browser
     diffflow train table.csv --data.discrete levels         a density model of a table, samples back as CSV
     diffflow models                                         every model as a setting of the equation
 

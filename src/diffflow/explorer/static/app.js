@@ -1,0 +1,418 @@
+// The page: one state (state.js), one worker that moves the particles, and everything on screen a view of the two.
+import * as address from "./state.js";
+import { Chart, MEASURES, short } from "./charts.js";
+import { View } from "./view.js";
+import { SpectrumMap, LANDMARKS, MOST } from "./map.js";
+import { LESSONS } from "./lessons.js";
+import { DEFAULTS } from "./simulate.js";
+import { SCHEDULES } from "./equation.js";
+import { TOYS } from "./toys.js";
+import * as formula from "./formula.js";
+import * as copy from "./copy.js";
+import * as save from "./save.js";
+import { Runs, token } from "./runs.js";
+
+const $ = (id) => document.getElementById(id);
+const make = (tag, properties = {}, ...children) => {
+  const e = Object.assign(document.createElement(tag), properties);
+  e.append(...children);
+  return e;
+};
+
+let state = address.read(location.hash.slice(1));
+let now = { k: 0, last: 1, playing: true };
+let worker;
+let views = [];
+let charts = [];
+const dials = {};
+
+// -- colours: Okabe and Ito's, told apart by every eye; the ground follows the theme -----------------------------------
+const dark = () => document.documentElement.dataset.theme === "dark";
+const colours = () => ({
+  ground: dark() ? "#14171c" : "#ffffff", particle: dark() ? "#e8eaed" : "#23272e", trail: dark() ? "rgba(140,160,190,.35)" : "rgba(70,90,120,.28)",
+  target: dark() ? [86, 180, 233] : [0, 114, 178], cloud: dark() ? "#e0a030" : "#b06000",
+  f: "#009e73", ratio: "#d55e00", score: dark() ? "#56b4e9" : "#0072b2", noise: "#cc79a7", total: dark() ? "#ffffff" : "#000000",
+});
+
+// -- talking to the worker ---------------------------------------------------------------------------------------------
+const sides = () => (state.b ? [state.a, state.b] : [state.a]);
+const tell = (what, more = {}) => worker.postMessage({ do: what, ...more });
+
+function begin() {
+  worker?.terminate();
+  worker = new Worker("worker.js", { type: "module" });
+  worker.onmessage = ({ data }) => hear[data.is](data);
+  worker.onerror = (event) => problem(event.message);
+  tell("speed", { value: state.pace });
+  if (!now.playing) tell("pause");
+  tell("set", { sides: sides().map((setting) => ({ setting, target: state.target })), points: state.points });
+}
+
+const hear = {
+  target({ side, ...target }) {
+    views[side]?.setTarget(target);
+    if (side === 0) charts.forEach((chart) => chart.clear());
+  },
+  frame(frame) {
+    now = frame;
+    frame.sides.forEach((s, i) => views[i]?.show(s, frame.k));
+    const { t, sigma } = frame.sides[0];
+    $("clock").textContent = `t = ${t.toFixed(2)}${sigma ? `  σ = ${sigma >= 0.1 ? sigma.toFixed(1) : sigma.toFixed(2)}` : ""}`;
+    if (document.activeElement !== $("scrub") || frame.playing) $("scrub").value = String(Math.round((1000 * frame.k) / frame.last));
+    $("play").textContent = frame.playing ? "❚❚" : "▶";
+    $("play").setAttribute("aria-label", frame.playing ? "Pause" : "Play");
+    document.body.dataset.step = String(frame.k);
+    drawCharts();
+  },
+  chart({ side, k, values }) {
+    for (const chart of charts) chart.add(side, k, values);
+    stale = true;
+  },
+  terms(found) {
+    views[found.side].arrows = found;
+    views[found.side].draw();
+    showParticle(found);
+  },
+  error: ({ message }) => problem(message),
+};
+
+let stale = true;
+let drawn = 0;
+function drawCharts() {
+  const time = performance.now();
+  if (!stale && time - drawn < 120 && now.playing) return;
+  drawn = time;
+  stale = false;
+  for (const chart of charts) chart.draw(now.k, now.last, sides().length);
+}
+
+const problem = (text) => { $("said").textContent = text; };
+
+// -- changing the setting ----------------------------------------------------------------------------------------------
+let waiting = null;
+function change(update, restart = true) {
+  update(state);
+  if (state.b) for (const key of address.SHARED) state.b[key] = state.a[key];
+  show();
+  if (!restart) return;
+  clearTimeout(waiting); // a puck that is dragged begins anew a few times a second, not at every pixel
+  waiting = setTimeout(begin, 60);
+}
+const edited = () => (state.editing === "b" && state.b ? state.b : state.a);
+const edit = (update) => change((s) => {
+  const which = s.editing === "b" && s.b ? "b" : "a";
+  s[which] = typeof update === "function" ? update(s[which]) : { ...s[which], ...update };
+  $("lesson").textContent = "";
+});
+
+// -- the page ----------------------------------------------------------------------------------------------------------
+function slider(parent, key, label, low, high, step, colour) {
+  const input = make("input", { type: "range", min: low, max: high, step, id: `dial-${key}` }), value = make("output");
+  input.addEventListener("input", () => edit({ [key]: Number(input.value) }));
+  const row = make("label", { className: `dial ${colour ?? ""}` }, make("span", { textContent: label }), input, value);
+  parent.append(row);
+  dials[key] = { row, show: (s) => { input.value = s[key]; value.textContent = String(Math.round(100 * s[key]) / 100); }, input };
+}
+
+function choice(parent, key, label, options, set) {
+  const select = make("select", { id: `choose-${key}` }, ...options.map(([value, text]) => make("option", { value, textContent: text })));
+  select.addEventListener("change", () => set(select.value));
+  const row = make("label", { className: "choice" }, make("span", { textContent: label }), select);
+  parent.append(row);
+  return { row, select };
+}
+
+function build() {
+  const map = new SpectrumMap($("map"), (update) => edit(update));
+  const parent = $("dials");
+  slider(parent, "churn", "churn", 0, MOST.churn, 0.05, "score");
+  slider(parent, "gan", "gan", 0, MOST.gan, 0.05, "ratio");
+  slider(parent, "extra", "−λ²/β", 0, MOST.extra, 0.05, "noise");
+  const target = choice(parent, "target", "target", [...Object.entries(TOYS).map(([k, t]) => [k, t.title]), ["drawn", "drawn by you"]], (value) => {
+    if (value === "drawn" && !state.points) return draw(true);
+    change((s) => { s.target = value; });
+  });
+  const shared = (key) => (value) => change((s) => { s.a[key] = value; });
+  const clock = choice(parent, "schedule", "schedule", Object.keys(SCHEDULES).map((k) => [k, k]), shared("schedule"));
+  const speed = choice(parent, "speed", "generator's loss", [["kl", "KL: β = 1"], ["non-saturating", "non-saturating"], ["saturating", "saturating"]], (value) => edit({ speed: value }));
+  const start = choice(parent, "start", "start", [["prior", "as the target is wide"], ["away", "beside the target"], ["narrow", "a point in its middle"]], (value) => edit({ start: value }));
+  slider(parent, "wrong", "the score is shifted by", -1.5, 1.5, 0.05, "");
+  const more = make("div", { className: "numbers" });
+  parent.append(more);
+  for (const [key, label, low, high] of [["particles", "particles", 50, 20000], ["steps", "steps", 12, 2000], ["seed", "seed", 0, 2 ** 31 - 1]]) {
+    const input = make("input", { type: "number", min: low, max: high, id: `number-${key}`, inputMode: "numeric" });
+    input.addEventListener("change", () => {
+      const value = Math.round(Math.min(Math.max(Number(input.value), low), high));
+      if (Number.isFinite(value)) shared(key)(value);
+    });
+    more.append(make("label", {}, make("span", { textContent: label }), input));
+    dials[key] = { show: () => { input.value = state.a[key]; } };
+  }
+  charts = MEASURES.map((measure) => new Chart($("charts"), measure));
+  for (const lesson of LESSONS) {
+    const button = make("button", { textContent: lesson.title });
+    button.dataset.lesson = lesson.name;
+    button.addEventListener("click", () => teach(lesson));
+    $("lessons").append(button);
+  }
+  return () => {
+    const s = edited();
+    map.show(s, state.b ? (state.editing === "b" ? state.a : state.b) : null);
+    dials.churn.input.max = s.family === "at" ? MOST.churn : 1;
+    for (const dial of Object.values(dials)) dial.show(s);
+    const shown = (row, yes) => { row.hidden = !yes; };
+    shown(dials.churn.row, s.family === "at" || s.family === "static");
+    shown(dials.gan.row, s.family === "at");
+    shown(dials.extra.row, s.family === "static" || s.family === "annealed");
+    shown(clock.row, s.family === "at");
+    shown(speed.row, s.family === "static" && s.churn === 0);
+    shown(dials.wrong.row, s.family !== "cooled" && !(s.family === "static" && s.churn === 0));
+    [target.select.value, clock.select.value, speed.select.value, start.select.value] = [state.target, s.schedule, s.speed, s.start];
+  };
+}
+
+const layout = () => {
+  const wanted = sides().length;
+  if (views.length !== wanted) {
+    $("views").replaceChildren();
+    views = sides().map((_, i) => {
+      const canvas = make("canvas", { tabIndex: 0 });
+      canvas.setAttribute("aria-label", wanted > 1 ? `Particles, ${i ? "right" : "left"} side` : "Particles");
+      const button = make("button", { className: "side" });
+      button.addEventListener("click", () => { state.editing = i ? "b" : "a"; show(); });
+      const box = make("div", { className: `view side${i}` }, canvas, ...(wanted > 1 ? [button] : []));
+      $("views").append(box);
+      const view = new View(canvas, colours);
+      listen(view, canvas, i);
+      return view;
+    });
+  }
+  document.querySelectorAll("#views button.side").forEach((button, i) => {
+    button.textContent = name(sides()[i]);
+    button.setAttribute("aria-pressed", String((state.editing === "b") === (i === 1)));
+    button.title = "Let map and dials set this side";
+  });
+};
+
+export function name(s) {
+  const same = LANDMARKS.find(({ set }) => ["family", "churn", "gan", "extra"].every((k) => (set[k] ?? 0) === s[k]));
+  if (same && s.family === "static" && s.churn === 0 && s.speed !== "kl") return `GAN, ${s.speed}`;
+  if (same) return same.title + (s.wrong ? ", wrong score" : "");
+  const w = { at: `churn ${s.churn}, gan ${s.gan}`, static: `churn ${s.churn}`, annealed: "NCSN", cooled: "improved GAN" }[s.family];
+  return w + (s.extra ? `, −λ²/β ${s.extra}` : "") + (s.wrong ? ", wrong score" : "");
+}
+
+const remember = (words) => history.replaceState(null, "", String(words) ? `#${words}` : location.pathname + location.search);
+
+let refresh = () => {};
+function show() {
+  layout();
+  refresh();
+  formula.show($("terms"), edited());
+  $("reading").textContent = formula.reading(edited());
+  $("editing").hidden = !state.b;
+  $("editing").textContent = state.b ? `sets the ${state.editing === "b" ? "right" : "left"} side` : "";
+  for (const key of ["trails", "contours", "cloud"]) {
+    $(key).checked = state.looks[key];
+    for (const view of views) view.looks[key] = state.looks[key];
+  }
+  $("split").checked = state.b !== null;
+  $("speed").value = String(Math.round((50 * Math.log(state.pace / 4)) / Math.log(10)));
+  $("clear").hidden = state.target !== "drawn" && !drawing;
+  remember(address.write(state));
+  for (const view of views) view.draw();
+}
+
+function teach(lesson) {
+  change((s) => {
+    s.target = lesson.target;
+    s.a = { ...DEFAULTS, ...lesson.a, particles: s.a.particles, seed: s.a.seed };
+    s.b = { ...s.a, ...lesson.b };
+    s.editing = "a";
+  }, false);
+  // a lesson may give its sides different numbers of steps, which nobody else can
+  state.b = { ...state.b, ...lesson.b };
+  show();
+  $("lesson").textContent = lesson.text;
+  now.playing = true;
+  begin();
+}
+
+// -- one particle, and drawing a target --------------------------------------------------------------------------------
+let drawing = false;
+let strokes = [];
+function draw(on) {
+  drawing = on;
+  $("draw").setAttribute("aria-pressed", String(on));
+  $("draw").textContent = on ? "Use this drawing" : "Draw a target";
+  document.body.classList.toggle("drawing", on);
+  if (on) { strokes = []; tell("pause"); views[0].draw(); }
+  else if (strokes.length >= 2) change((s) => { s.points = thinned(strokes); s.target = "drawn"; now.playing = true; });
+  show();
+}
+
+const thinned = (points, most = 300) => {
+  const n = points.length / 2, every = Math.ceil(n / most);
+  return points.filter((_, i) => Math.floor(i / 2) % every === 0).map((v) => Math.round(100 * v) / 100);
+};
+
+function listen(view, canvas, side) {
+  const place = (event) => {
+    const box = canvas.getBoundingClientRect(), k = canvas.width / box.width;
+    return [(event.clientX - box.left) * k, (event.clientY - box.top) * k];
+  };
+  let before = null;
+  const put = (event) => {
+    const unit = 6 / canvas.width, [px, py] = place(event), x = px * unit - 3, y = 3 - py * unit; // a board of [-3, 3]^2, /1.5
+    const here = [x / 1.5, y / 1.5], from = before ?? here, steps = Math.max(1, Math.ceil(Math.hypot(here[0] - from[0], here[1] - from[1]) / 0.04));
+    const ink = canvas.getContext("2d");
+    ink.fillStyle = colours().cloud;
+    for (let j = 1; j <= steps; j++) {
+      const u = j / steps, point = [from[0] + u * (here[0] - from[0]), from[1] + u * (here[1] - from[1])];
+      strokes.push(...point);
+      ink.beginPath();
+      ink.arc((1.5 * point[0] + 3) / unit, (3 - 1.5 * point[1]) / unit, canvas.width / 90, 0, 7);
+      ink.fill();
+    }
+    before = here;
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    if (drawing) { canvas.setPointerCapture(event.pointerId); before = null; return put(event); }
+    tell("pause");
+    return tell("terms", { side, point: view.toPoint(...place(event)) });
+  });
+  canvas.addEventListener("pointermove", (event) => { if (drawing && canvas.hasPointerCapture(event.pointerId)) put(event); });
+  canvas.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    tell("pause");
+    tell("terms", { side, point: view.toPoint(canvas.width / 2, canvas.height / 2) });
+  });
+}
+
+function showParticle({ parts, total, noise, index }) {
+  const size = (v) => Math.hypot(...v), names = { f: "f: the schedule's scaling", ratio: "discriminator: ∇log r/p", score: "score: ∇log r" };
+  const rows = Object.entries(parts).map(([k, v]) => [names[k], size(v), k]);
+  rows.push(["whole drift", size(total), "total"], ["noise √(g² − λ²)", noise, "noise"]);
+  $("particle").replaceChildren(
+    make("p", { textContent: `Particle ${index}: lengths of the arrows, weights included` }),
+    make("table", {}, ...rows.map(([text, v, kind]) => make("tr", { className: kind }, make("td", { textContent: text }), make("td", { textContent: short(v) })))),
+  );
+}
+
+// -- listening ---------------------------------------------------------------------------------------------------------
+function wire() {
+  const toggle = () => { now.playing = !now.playing; tell(now.playing ? "play" : "pause"); };
+  $("play").addEventListener("click", toggle);
+  for (const id of ["restart", "back", "step"]) $(id).addEventListener("click", () => tell(id));
+  $("scrub").addEventListener("input", () => { tell("pause"); tell("seek", { at: Number($("scrub").value) / 1000 }); });
+  $("speed").addEventListener("input", () => {
+    state.pace = Math.round(4 * 10 ** (Number($("speed").value) / 50));
+    tell("speed", { value: state.pace });
+    show();
+  });
+  for (const key of ["trails", "contours", "cloud"]) $(key).addEventListener("change", () => change((s) => { s.looks[key] = $(key).checked; }, false));
+  $("split").addEventListener("change", () => change((s) => {
+    s.b = $("split").checked ? { ...s.a, ...(s.a.family === "at" ? { churn: s.a.churn ? 0 : 1 } : { churn: 1 - s.a.churn }) } : null;
+    s.editing = s.b ? "b" : "a";
+  }));
+  $("draw").addEventListener("click", () => draw(!drawing));
+  $("clear").addEventListener("click", () => {
+    strokes = [];
+    if (drawing) return views[0].draw();
+    return change((s) => { s.target = "8gaussians"; s.points = null; });
+  });
+  $("theme").addEventListener("click", () => theme(dark() ? "light" : "dark"));
+  $("share").addEventListener("click", () => copied(location.href.replace(/[?&]token=[^&#]*/, ""), "address"));
+  document.querySelectorAll("[data-copy]").forEach((b) => b.addEventListener("click", () => copied(copy[b.dataset.copy](state), b.dataset.copy === "python" ? "program" : "command")));
+  document.querySelectorAll("[data-save]").forEach((b) => b.addEventListener("click", () => exported(b.dataset.save)));
+  addEventListener("hashchange", () => {
+    if (page !== "equation") return;
+    state = address.read(location.hash.slice(1));
+    show();
+    begin();
+  });
+  for (const name of ["equation", "runs"]) $(`tab-${name}`).addEventListener("click", () => turn(name, new URLSearchParams()));
+  addEventListener("keydown", (event) => {
+    if (event.target.closest?.("input, select, textarea, #map") || event.ctrlKey || event.metaKey || event.altKey) return;
+    const key = { " ": toggle, ".": () => tell("step"), ",": () => tell("back"), Home: () => tell("restart") }[event.key];
+    if (key && !(event.key === " " && event.target.closest?.("button"))) { event.preventDefault(); key(); }
+  });
+}
+
+function theme(name) {
+  document.documentElement.dataset.theme = name;
+  try { localStorage.setItem("theme", name); } catch { /* a page from a file keeps nothing */ }
+  for (const view of views) { view.drawTarget(); view.draw(); }
+}
+
+async function copied(text, what) {
+  document.body.dataset.copied = text;
+  try {
+    await navigator.clipboard.writeText(text);
+    problem(`The ${what} is on the clipboard.`);
+  } catch {
+    const area = make("textarea", { value: text, readOnly: true });
+    $("said").replaceChildren("Copy this: ", area);
+    area.select();
+  }
+}
+
+async function exported(kind) {
+  const view = views[state.editing === "b" ? 1 : 0] ?? views[0], title = `diffflow-${state.target}`;
+  if (kind === "png") return save.download(`${title}.png`, await save.png(view.canvas));
+  if (kind === "svg") return save.download(`${title}.svg`, save.svg(view, name(edited())));
+  problem("Recording ...");
+  const side = 320, small = make("canvas", { width: side, height: side }), ink = small.getContext("2d", { willReadFrequently: true });
+  tell("pause");
+  const frames = [];
+  for (let i = 0; i <= 48; i++) {
+    tell("seek", { at: i / 48 });
+    await next();
+    ink.drawImage(view.canvas, 0, 0, side, side);
+    frames.push(ink.getImageData(0, 0, side, side));
+  }
+  save.download(`${title}.gif`, save.gif(frames));
+  return problem(`Saved ${title}.gif, ${frames.length} frames.`);
+}
+
+// The next frame of the worker.
+const next = () => new Promise((done) => {
+  const usual = hear.frame;
+  hear.frame = (frame) => { hear.frame = usual; usual(frame); done(); };
+});
+
+// -- two pages ---------------------------------------------------------------------------------------------------------
+let page = "equation";
+let runs = null;
+const key = token();
+function turn(name, words) {
+  page = name;
+  for (const other of ["equation", "runs"]) {
+    $(`page-${other}`).hidden = other !== name;
+    $(`tab-${other}`).setAttribute("aria-pressed", String(other === name));
+  }
+  if (name === "equation") {
+    show();
+    return begin();
+  }
+  worker?.terminate();
+  runs ??= new Runs($("page-runs"), key, remember, copied);
+  return runs.open(words);
+}
+
+// For the console, and for tests: what is shown, as numbers.
+globalThis.explorer = {
+  get state() { return structuredClone(state); },
+  get now() { return { k: now.k, last: now.last, playing: now.playing, sides: (now.sides ?? []).map((s) => ({ ...s, x: [...s.x] })) }; },
+  get charts() { return charts.map((c) => ({ key: c.measure.key, values: sides().map((_, i) => c.value(i)), points: c.lines.map((m) => m.size) })); },
+};
+
+let remembered = null;
+try { remembered = localStorage.getItem("theme"); } catch { /* as above */ }
+document.documentElement.dataset.theme = remembered ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+refresh = build();
+wire();
+$("tab-runs").hidden = !key;
+const opening = new URLSearchParams(location.hash.slice(1));
+if (key && opening.has("run")) turn("runs", opening);
+else turn("equation");

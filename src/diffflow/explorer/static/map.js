@@ -1,0 +1,147 @@
+// The map of models, Figure 1 of the paper as a place to be: across g2/(2 beta), what share of the pull is the data's
+// score; upward lam2/beta, how fast the noise of the target falls beside the pull.
+//
+//     noise schedule, dials churn z and gan k:  g2/(2 beta) = (1+z)/(1+z+k),  lam2/beta = 2/(1+z+k)
+//     fixed target, churn w:                    g2/(2 beta) = w,              lam2 = 0
+//     continuation:                             lam2/beta = -extra
+//
+// Left of the line g2 = lam2 there is no real noise, so nothing is there. Where lam2/beta is small and positive, beta is
+// large beside the schedule: the map is cut at LEAST, below which a fixed target begins.
+
+export const LEAST = 0.25;
+export const MOST = { gan: 4, churn: 3, extra: 1 };
+const clamp = (v, lo, hi) => Math.min(Math.max(v, lo), hi);
+const tidy = (v) => Math.round(100 * v) / 100;
+
+export function place(s) {
+  if (s.family === "at") {
+    const sum = 1 + s.churn + s.gan;
+    return { across: (1 + s.churn) / sum, up: 2 / sum };
+  }
+  if (s.family === "annealed") return { across: 1, up: -s.extra };
+  return { across: s.family === "cooled" ? 0 : s.churn, up: -s.extra };
+}
+
+// The setting at a point of the map: the nearest one that exists.
+export function settingAt({ across, up }, now) {
+  if (up > LEAST / 2) {
+    const high = clamp(up, LEAST, 2), x = clamp(across, high / 2, 1);
+    const churn = tidy(clamp((2 * x) / high - 1, 0, MOST.churn)), gan = tidy(clamp((2 * (1 - x)) / high, 0, MOST.gan));
+    return { ...now, family: "at", churn, gan, extra: 0, speed: "kl", start: now.family === "at" ? now.start : "prior" };
+  }
+  const extra = up < -0.06 ? tidy(clamp(-up, 0, MOST.extra)) : 0;
+  const family = now.family === "annealed" && across > 0.97 ? "annealed" : "static";
+  return { ...now, family, churn: tidy(clamp(across, 0, 1)), gan: 0, extra };
+}
+
+// The named models. `set` is what choosing one changes.
+const schedule = { family: "at", extra: 0, speed: "kl", start: "prior", wrong: 0 };
+const target = { family: "static", gan: 0, extra: 0, speed: "kl", wrong: 0 };
+export const LANDMARKS = [
+  { name: "probability_flow", title: "Diffusion ODE", set: { ...schedule, gan: 0, churn: 0 }, label: [-8, 4, "end"] },
+  { name: "reverse_sde", title: "Diffusion SDE", set: { ...schedule, gan: 0, churn: 1 }, label: [9, 4, "start"] },
+  { name: "edm_churn", title: "EDM churn", set: { ...schedule, gan: 0, churn: 0.3 }, label: [9, 4, "start"] },
+  { name: "slcd", title: "SLCD", set: { ...schedule, gan: 0, churn: 2.5 }, label: [9, 4, "start"] },
+  { name: "discriminator_guidance", title: "Guided ODE", set: { ...schedule, gan: 1, churn: 0 }, label: [-9, 4, "end"] },
+  { name: "diffusion_gan", title: "Diffusion-GAN", set: { ...schedule, gan: 1, churn: 1 }, label: [-9, 4, "end"] },
+  { name: "langevin", title: "Langevin", set: { ...target, churn: 1 }, label: [9, 4, "start"] },
+  { name: "gan_flow", title: "GAN", set: { ...target, churn: 0 }, label: [-9, -7, "end"] },
+  { name: "static", title: "half and half", set: { ...target, churn: 0.5 }, label: [26, -8, "middle"] },
+  { name: "continued", title: "continuation", set: { ...target, churn: 1, extra: 0.4 }, label: [9, 4, "start"] },
+  { name: "annealed_langevin", title: "NCSN", set: { ...target, family: "annealed", churn: 1 }, label: [9, 17, "start"] },
+  { name: "improved_gan", title: "improved GAN", set: { ...target, family: "cooled", churn: 0, gan: 0 }, label: [2, 17, "start"] },
+];
+
+// -- drawing -----------------------------------------------------------------------------------------------------------
+const NS = "http://www.w3.org/2000/svg";
+const PAD = { left: 44, right: 96, top: 16, bottom: 36 }, WIDTH = 340, HEIGHT = 300, LOW = -1.08, HIGH = 2.05;
+const px = (x) => PAD.left + x * (WIDTH - PAD.left - PAD.right);
+const py = (y) => PAD.top + ((HIGH - y) / (HIGH - LOW)) * (HEIGHT - PAD.top - PAD.bottom);
+const unx = (v) => (v - PAD.left) / (WIDTH - PAD.left - PAD.right);
+const uny = (v) => HIGH - ((v - PAD.top) / (HEIGHT - PAD.top - PAD.bottom)) * (HIGH - LOW);
+
+function element(parent, tag, attributes, text) {
+  const e = document.createElementNS(NS, tag);
+  for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v);
+  if (text !== undefined) e.textContent = text;
+  parent.append(e);
+  return e;
+}
+
+export class SpectrumMap {
+  // onMove(setting change as a function of the setting now)
+  constructor(svg, onMove) {
+    this.svg = svg;
+    svg.replaceChildren();
+    const points = (list) => list.map(([x, y]) => `${px(x)},${py(y)}`).join(" ");
+    element(svg, "polygon", { points: points([[0, 0], [1, 0], [1, LOW], [0, LOW]]), class: "beyond" });
+    element(svg, "polygon", { points: points([[LEAST / 2, LEAST], [1, LEAST], [1, 2]]), class: "region" });
+    element(svg, "line", { x1: px(0), y1: py(0), x2: px(1), y2: py(0), class: "fixed" });
+    element(svg, "line", { x1: px(0), y1: py(0), x2: px(1), y2: py(2), class: "edge" });
+    element(svg, "text", { x: px(0.18), y: py(1.32), class: "note", "text-anchor": "middle" }, "no real noise:");
+    element(svg, "text", { x: px(0.18), y: py(1.32) + 13, class: "note", "text-anchor": "middle" }, "g² < λ²");
+    element(svg, "text", { x: px(0.5), y: py(-0.88), class: "note", "text-anchor": "middle" }, "λ² < 0: continuation");
+    element(svg, "text", { x: px(0.5), y: HEIGHT - 6, class: "axis", "text-anchor": "middle" }, "discriminator  ←  g² / 2β  →  score");
+    element(svg, "text", { x: 0, y: 0, class: "axis", "text-anchor": "middle", transform: `translate(13 ${py(0.75)}) rotate(-90)` }, "λ² / β");
+    for (const v of [0, 1, 2]) element(svg, "text", { x: PAD.left - 10, y: py(v) + 4, class: "tick", "text-anchor": "end" }, String(v));
+    this.marks = LANDMARKS.map((mark) => {
+      const { across, up } = place({ extra: 0, gan: 0, churn: 0, ...mark.set }), [dx, dy, anchor] = mark.label;
+      const g = element(svg, "g", { class: "mark", "data-name": mark.name, role: "button", tabindex: "-1" });
+      const inner = mark.set.family === "annealed" || mark.set.family === "cooled";
+      element(g, "circle", { cx: px(across), cy: py(up), r: inner ? 0 : 3.5 });
+      element(g, "text", { x: px(across) + dx, y: py(up) + dy, "text-anchor": anchor }, mark.title);
+      return g;
+    });
+    this.puck = element(svg, "circle", { r: 9, class: "puck" });
+    this.ghost = element(svg, "circle", { r: 7, class: "ghost", visibility: "hidden" });
+    const at = (event) => {
+      const box = svg.getBoundingClientRect(), scale = Math.max(WIDTH / box.width, HEIGHT / box.height);
+      const left = (box.width - WIDTH / scale) / 2, top = (box.height - HEIGHT / scale) / 2;
+      return { across: unx((event.clientX - box.left - left) * scale), up: uny((event.clientY - box.top - top) * scale) };
+    };
+    let held = null; // where the pointer went down: a model that is clicked is chosen, and left when it is dragged
+    svg.addEventListener("pointerdown", (event) => {
+      if (event.isTrusted) svg.setPointerCapture(event.pointerId);
+      held = [event.clientX, event.clientY];
+      const mark = LANDMARKS[this.marks.indexOf(event.target.closest(".mark"))];
+      onMove((now) => (mark ? { ...now, ...mark.set } : settingAt(at(event), now)));
+    });
+    svg.addEventListener("pointermove", (event) => {
+      if (!svg.hasPointerCapture(event.pointerId)) return;
+      if (held && Math.hypot(event.clientX - held[0], event.clientY - held[1]) < 5) return;
+      held = null;
+      onMove((now) => settingAt(at(event), now));
+    });
+    svg.addEventListener("keydown", (event) => {
+      const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
+      if (!way) return;
+      event.preventDefault();
+      const size = event.shiftKey ? 0.2 : 0.05;
+      onMove((now) => {
+        const here = place(now), across = here.across + size * way[0];
+        let up = here.up + 2 * size * way[1];
+        if (here.up === 0 && way[1] > 0) up = LEAST; // over the gap between the two families
+        if (here.up > 0 && up < LEAST && way[1] < 0) up = 0;
+        if (here.up === 0 && way[1] < 0) up = -0.1;
+        return settingAt({ across, up }, now);
+      });
+    });
+  }
+
+  show(setting, other = null) {
+    const set = (circle, s) => {
+      const { across, up } = place(s);
+      circle.setAttribute("cx", px(across));
+      circle.setAttribute("cy", py(up));
+    };
+    set(this.puck, setting);
+    this.ghost.setAttribute("visibility", other ? "visible" : "hidden");
+    if (other) set(this.ghost, other);
+    const here = place(setting);
+    this.marks.forEach((g, i) => {
+      const mark = LANDMARKS[i], there = place({ extra: 0, gan: 0, churn: 0, ...mark.set });
+      const same = mark.set.family === setting.family && Math.hypot(here.across - there.across, here.up - there.up) < 0.02;
+      g.classList.toggle("here", same);
+    });
+  }
+}

@@ -1,0 +1,90 @@
+// What is on screen as a file: PNG and SVG of now, GIF of the whole way. The GIF encoder is the format's own 1989
+// compression (LZW) over a palette of 64 colours.
+
+export function download(name, blob) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+export const png = (canvas) => new Promise((done) => canvas.toBlob(done, "image/png"));
+
+// The particles as circles, in data units, with the equation's words as a title.
+export function svg(view, title) {
+  const side = 600, { x } = view.frame, colours = view.colours(), scale = side / view.canvas.width, dots = [];
+  for (let i = 0; i < x.length / 2; i++) {
+    const [a, b] = view.toPixel(x[2 * i], x[2 * i + 1]);
+    dots.push(`<circle cx="${(a * scale).toFixed(1)}" cy="${(b * scale).toFixed(1)}" r="1.3"/>`);
+  }
+  const text = title.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+  return new Blob([
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${side} ${side}" width="${side}" height="${side}"><title>${text}</title>` +
+    `<rect width="${side}" height="${side}" fill="${colours.ground}"/><g fill="${colours.particle}">${dots.join("")}</g></svg>`,
+  ], { type: "image/svg+xml" });
+}
+
+// frames: ImageData of equal size; delay in hundredths of a second
+export function gif(frames, delay = 5) {
+  const { width, height } = frames[0], out = [];
+  const short = (v) => out.push(v & 255, (v >> 8) & 255);
+  out.push(...[..."GIF89a"].map((c) => c.charCodeAt(0)));
+  short(width);
+  short(height);
+  out.push(0xf5, 0, 0); // a global palette of 2^6 colours: two bits a channel
+  for (let c = 0; c < 64; c++) out.push(85 * (c >> 4), 85 * ((c >> 2) & 3), 85 * (c & 3));
+  out.push(0x21, 0xff, 11, ...[..."NETSCAPE2.0"].map((c) => c.charCodeAt(0)), 3, 1, 0, 0, 0);
+  for (const [i, { data }] of frames.entries()) {
+    out.push(0x21, 0xf9, 4, 0);
+    short(i === frames.length - 1 ? 150 : delay);
+    out.push(0, 0, 0x2c);
+    for (const v of [0, 0, width, height]) short(v);
+    out.push(0, 6);
+    const pixels = new Uint8Array(width * height);
+    for (let p = 0; p < pixels.length; p++) {
+      const two = (v) => Math.round(v / 85);
+      pixels[p] = (two(data[4 * p]) << 4) | (two(data[4 * p + 1]) << 2) | two(data[4 * p + 2]);
+    }
+    const packed = lzw(pixels, 6);
+    for (let p = 0; p < packed.length; p += 255) {
+      const part = packed.slice(p, p + 255);
+      out.push(part.length, ...part);
+    }
+    out.push(0);
+  }
+  out.push(0x3b);
+  return new Blob([Uint8Array.from(out)], { type: "image/gif" });
+}
+
+export function lzw(pixels, bits) {
+  const clear = 1 << bits, end = clear + 1, bytes = [];
+  let size = bits + 1, next = end + 1, table = new Map(), held = 0, count = 0;
+  const emit = (code) => {
+    held |= code << count;
+    count += size;
+    while (count >= 8) { bytes.push(held & 255); held >>>= 8; count -= 8; }
+  };
+  emit(clear);
+  let prefix = pixels[0];
+  for (let p = 1; p < pixels.length; p++) {
+    const key = (prefix << 8) | pixels[p], known = table.get(key);
+    if (known !== undefined) { prefix = known; continue; }
+    emit(prefix);
+    prefix = pixels[p];
+    if (next === 4096) {
+      emit(clear);
+      table = new Map();
+      size = bits + 1;
+      next = end + 1;
+    } else {
+      table.set(key, next);
+      if (next === 1 << size) size += 1;
+      next += 1;
+    }
+  }
+  emit(prefix);
+  emit(end);
+  if (count > 0) bytes.push(held & 255);
+  return bytes;
+}

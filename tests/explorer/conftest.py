@@ -1,0 +1,116 @@
+"""A real server on a free port, a real browser, and a run that is trained in seconds."""
+
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from diffflow.explorer.server import create
+from diffflow.recipes import recipe
+from diffflow.training.config import replace
+from diffflow.training.fit import train
+
+TOKEN = "a token for tests"
+
+
+class Server:
+    """The explorer's server on a thread of its own. `sent`: the addresses that pages have asked for."""
+
+    def __init__(self, home: Path):
+        import socket
+
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        self.host = f"127.0.0.1:{listener.getsockname()[1]}"
+        self.url, self.home = f"http://{self.host}", home
+        app = create(home, TOKEN, [self.host], "cpu")
+        config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off")
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run, args=([listener],), daemon=True)
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(10)
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs: digits, with a frontier, and points of the plane."""
+    folder = tmp_path_factory.mktemp("explorer") / "runs"
+    small = {"fit.tensorboard": False, "fit.sample_minutes": 1e6, "fit.log_every": 5}
+    train(
+        replace(recipe("demo").config, {"fit.steps": 20, "fit.minutes": None, **small}), folder / "digits", device="cpu"
+    )
+    toy = replace(recipe("toy").config, {"data.source": "moons", "fit.steps": 20, "fit.minutes": None, **small})
+    train(toy, folder / "moons", device="cpu")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(home: Path):
+    running = Server(home)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium: Debian's, or the one that playwright has installed (`make test` fetches one where there is none)."""
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    with sync_playwright() as play:
+        found = play.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def module(browser: Browser, server: Server):
+    """A page without content, of the server's origin: a place to call the page's modules from."""
+    page = browser.new_page()
+    page.goto(f"{server.url}/style.css")
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def ask(module: Page):
+    """What the body of an async function of `given` returns, which finds the page's modules as E, T and S."""
+
+    def call(code: str, given: object = None):
+        head = 'const E = await import("/equation.js"), T = await import("/toys.js"), S = await import("/simulate.js");'
+        return module.evaluate(f"async (given) => {{ {head} {code} }}", given)
+
+    return call
+
+
+@pytest.fixture
+def opened(browser: Browser, server: Server):
+    """Opens the page at an address (what follows #) and size; afterwards nothing may have gone wrong in it, and nothing
+    may have been asked of anybody else."""
+    pages: list[Page] = []
+    wrong: list[str] = []
+
+    def open_(words: str = "", width: int = 1440, height: int = 900, token: bool = True) -> Page:
+        context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+        page = context.new_page()
+        page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda e: wrong.append(str(e)))
+        page.on(
+            "request", lambda r: wrong.append(r.url) if not r.url.startswith((server.url, "data:", "blob:")) else None
+        )
+        page.goto(f"{server.url}/{f'?token={TOKEN}' if token else ''}#{words}")
+        pages.append(page)
+        return page
+
+    yield open_
+    for page in pages:
+        page.context.close()
+    assert wrong == []
