@@ -82,7 +82,7 @@ def test_play_pause_step_scrub_and_the_end(opened) -> None:
     page.keyboard.press("Space")
     until(page, "explorer.now.playing && explorer.now.k > 2")
     page.locator("#speed").evaluate("e => { e.value = 100; e.dispatchEvent(new Event('input')); }")
-    assert state(page)["pace"] == 400
+    assert state(page)["pace"] == 600
 
 
 def test_keys_move_particles_and_puck(opened) -> None:

@@ -55,7 +55,7 @@ const hear = {
   },
   frame(frame) {
     now = frame;
-    frame.sides.forEach((s, i) => views[i]?.show(s, frame.k));
+    if (!drawing) frame.sides.forEach((s, i) => views[i]?.show(s, frame.k));
     const { t, sigma } = frame.sides[0];
     $("clock").textContent = `t = ${t.toFixed(2)}${sigma ? `  σ = ${sigma >= 0.1 ? sigma.toFixed(1) : sigma.toFixed(2)}` : ""}`;
     if (document.activeElement !== $("scrub") || frame.playing) $("scrub").value = String(Math.round((1000 * frame.k) / frame.last));
@@ -217,10 +217,10 @@ function show() {
     for (const view of views) view.looks[key] = state.looks[key];
   }
   $("split").checked = state.b !== null;
-  $("speed").value = String(Math.round((50 * Math.log(state.pace / 4)) / Math.log(10)));
+  $("speed").value = String(Math.round((50 * Math.log(state.pace / 6)) / Math.log(10)));
   $("clear").hidden = state.target !== "drawn" && !drawing;
   remember(address.write(state));
-  for (const view of views) view.draw();
+  for (const view of views) if (drawing) view.blank(); else view.draw();
 }
 
 function teach(lesson) {
@@ -246,7 +246,7 @@ function draw(on) {
   $("draw").setAttribute("aria-pressed", String(on));
   $("draw").textContent = on ? "Use this drawing" : "Draw a target";
   document.body.classList.toggle("drawing", on);
-  if (on) { strokes = []; tell("pause"); views[0].draw(); }
+  if (on) { strokes = []; tell("pause"); }
   else if (strokes.length >= 2) change((s) => { s.points = thinned(strokes); s.target = "drawn"; now.playing = true; });
   show();
 }
@@ -306,7 +306,7 @@ function wire() {
   for (const id of ["restart", "back", "step"]) $(id).addEventListener("click", () => tell(id));
   $("scrub").addEventListener("input", () => { tell("pause"); tell("seek", { at: Number($("scrub").value) / 1000 }); });
   $("speed").addEventListener("input", () => {
-    state.pace = Math.round(4 * 10 ** (Number($("speed").value) / 50));
+    state.pace = Math.round(6 * 10 ** (Number($("speed").value) / 50));
     tell("speed", { value: state.pace });
     show();
   });
@@ -318,7 +318,7 @@ function wire() {
   $("draw").addEventListener("click", () => draw(!drawing));
   $("clear").addEventListener("click", () => {
     strokes = [];
-    if (drawing) return views[0].draw();
+    if (drawing) return views[0].blank();
     return change((s) => { s.target = "8gaussians"; s.points = null; });
   });
   $("theme").addEventListener("click", () => theme(dark() ? "light" : "dark"));
@@ -404,6 +404,7 @@ function turn(name, words) {
 globalThis.explorer = {
   get state() { return structuredClone(state); },
   get now() { return { k: now.k, last: now.last, playing: now.playing, sides: (now.sides ?? []).map((s) => ({ ...s, x: [...s.x] })) }; },
+  get step() { return now.k; },
   get charts() { return charts.map((c) => ({ key: c.measure.key, values: sides().map((_, i) => c.value(i)), points: c.lines.map((m) => m.size) })); },
 };
 

@@ -189,6 +189,7 @@ export class Mixture {
     const { k, means, inverse, logNorm } = this;
     const n = x.length / 2;
     const q = new Float64Array(k);
+    if (this.isotropic) return this.evaluateIsotropic(x, grad, logs, q);
     for (let i = 0; i < n; i++) {
       const px = x[2 * i], py = x[2 * i + 1];
       let top = -Infinity;
@@ -201,12 +202,40 @@ export class Mixture {
       let total = 0, gx = 0, gy = 0;
       for (let j = 0; j < k; j++) {
         const e = q[j] - top;
-        if (e < -40) continue; // e^-40 of the largest
+        if (e < -30) continue; // 1e-13 of the largest
         const r = Math.exp(e);
         const dx = px - means[2 * j], dy = py - means[2 * j + 1];
         total += r;
         gx -= r * (inverse[3 * j] * dx + inverse[3 * j + 1] * dy);
         gy -= r * (inverse[3 * j + 1] * dx + inverse[3 * j + 2] * dy);
+      }
+      grad[2 * i] = gx / total;
+      grad[2 * i + 1] = gy / total;
+      if (logs) logs[i] = top + Math.log(total);
+    }
+    return grad;
+  }
+
+  // the same where every component is round: what the page does most
+  evaluateIsotropic(x, grad, logs, q) {
+    const { k, logNorm, inverse } = this, mx = new Float64Array(k), my = new Float64Array(k), rate = new Float64Array(k);
+    for (let j = 0; j < k; j++) { mx[j] = this.means[2 * j]; my[j] = this.means[2 * j + 1]; rate[j] = inverse[3 * j]; }
+    for (let i = 0; i < x.length / 2; i++) {
+      const px = x[2 * i], py = x[2 * i + 1];
+      let top = -Infinity;
+      for (let j = 0; j < k; j++) {
+        const dx = px - mx[j], dy = py - my[j], v = logNorm[j] - 0.5 * rate[j] * (dx * dx + dy * dy);
+        q[j] = v;
+        if (v > top) top = v;
+      }
+      let total = 0, gx = 0, gy = 0;
+      const least = top - 30;
+      for (let j = 0; j < k; j++) {
+        if (q[j] < least) continue;
+        const r = Math.exp(q[j] - top), pull = r * rate[j];
+        total += r;
+        gx += pull * (mx[j] - px);
+        gy += pull * (my[j] - py);
       }
       grad[2 * i] = gx / total;
       grad[2 * i + 1] = gy / total;

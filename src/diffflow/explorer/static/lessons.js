@@ -1,7 +1,7 @@
 // Lessons: each sets up a comparison that can be seen and read off the charts, and says what to look at.
 // `a` and `b` are changes of the defaults; with `b` the screen is split, and both sides share seeds and noise.
 
-const base = { family: "at", gan: 0, churn: 1, extra: 0, speed: "kl", start: "prior", wrong: 0, schedule: "VP", steps: 240, horizon: 4 };
+const base = { family: "at", gan: 0, churn: 1, extra: 0, speed: "kl", start: "prior", wrong: 0, schedule: "VP", steps: 360, horizon: 4 };
 
 export const LESSONS = [
   {

@@ -6,7 +6,8 @@
 // On a fixed target, with v the least variance of a component, a step is exact for that component:
 //     x1 = x + v grad log r (1 - e^(-w dt/v)) + noise of the same Ornstein-Uhlenbeck process,   w = g2/2
 // The law p of the particles enters through kernels of width h; r is blurred by the same h, so that bias cancels.
-import { DiffFlow, Levels, Random, SCHEDULES, SPEEDS, annealedLangevin, at, continued, fixed, ganFlow, improvedGAN, kernelDensity } from "./equation.js";
+import { DiffFlow, Levels, Random, SCHEDULES, SPEEDS, annealedLangevin, at, continued, fixed, ganFlow, improvedGAN } from "./equation.js";
+import { binnedDensity } from "./density.js";
 
 export const DEFAULTS = {
   family: "at", // at | static | annealed (NCSN) | cooled (improved GAN)
@@ -14,7 +15,7 @@ export const DEFAULTS = {
   extra: 0, // -lam2/beta of the continuation, >= 0
   speed: "kl", // what beta does with the logit, on a fixed target without churn
   schedule: "VP",
-  particles: 2000, steps: 240, seed: 0, horizon: 4,
+  particles: 2000, steps: 360, seed: 0, horizon: 4,
   start: "prior", // prior | away (beside the data) | narrow
   wrong: 0, // how wrong the score is: it believes in a law shifted by this
 };
@@ -124,7 +125,7 @@ export class Simulation {
         const h = this.bandwidth(t), grad = new Float64Array(x.length), logit = new Float64Array(x.length / 2);
         const own = new Float64Array(x.length), logP = new Float64Array(x.length / 2);
         this.target(t, h).evaluate(x, grad, logit);
-        kernelDensity(x, cloud, h, own, logP);
+        binnedDensity(x, cloud, h, own, logP);
         for (let i = 0; i < grad.length; i++) grad[i] -= own[i];
         for (let i = 0; i < logit.length; i++) logit[i] -= logP[i];
         return { logit, grad };
@@ -180,9 +181,11 @@ export class Simulation {
     return out;
   }
 
-  // KL(p|r) and the Fisher divergence E |grad log(r/p)|^2, both laws blurred by the kernels' width.
+  // KL(p|r) and the Fisher divergence E |grad log(r/p)|^2, of both laws blurred by the kernels' width h, so the points
+  // are blurred as well. From n particles both are a little above zero at best.
   divergences() {
-    const t = Math.min(this.time, this.sde.horizon), { logit, grad } = this.fields().ratio(this.x, t);
+    const t = Math.min(this.time, this.sde.horizon), h = this.bandwidth(t), blur = new Random(this.setting.seed, -1 - this.k);
+    const { logit, grad } = this.fields().ratio(this.x.map((v) => v + h * blur.normal()), t);
     let kl = 0, fisher = 0;
     for (let i = 0; i < this.n; i++) {
       kl -= logit[i] / this.n;

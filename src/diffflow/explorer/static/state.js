@@ -7,7 +7,7 @@ import { MOST } from "./map.js";
 
 export const BEGINNING = {
   target: "8gaussians", a: { ...DEFAULTS }, b: null, editing: "a",
-  looks: { trails: true, contours: true, cloud: false }, points: null, pace: 40,
+  looks: { trails: true, contours: true, cloud: false }, points: null, pace: 60,
 };
 
 const number = (lo, hi, whole = false) => (text) => {
@@ -75,6 +75,6 @@ export function read(text) {
   const points = words.has("points") ? unpack(words.get("points")) : null;
   if (words.get("target") === "drawn" && points) Object.assign(state, { target: "drawn", points });
   else if (words.get("target") in TOYS) state.target = words.get("target");
-  state.pace = number(1, 400)(words.get("pace") ?? "") ?? state.pace;
+  state.pace = number(1, 600)(words.get("pace") ?? "") ?? state.pace;
   return state;
 }

@@ -78,6 +78,13 @@ export class View {
     this.draw();
   }
 
+  // An empty board, to draw a target on.
+  blank() {
+    const ink = this.canvas.getContext("2d");
+    ink.fillStyle = this.colours().ground;
+    ink.fillRect(0, 0, this.canvas.width, this.canvas.height);
+  }
+
   draw() {
     const { canvas, frame } = this;
     if (!frame || !this.target) return;

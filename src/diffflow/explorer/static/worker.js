@@ -11,7 +11,7 @@ import { Simulation } from "./simulate.js";
 let sides = [];
 let k = 0;
 let playing = true;
-let speed = 40; // steps a second
+let speed = 60; // steps a second
 let owed = 0;
 let before = performance.now();
 let rested = 0;
@@ -89,7 +89,7 @@ function tick() {
       rested += passed;
       if (rested > REST) { rested = 0; k = 0; show(); }
     } else {
-      owed = Math.min(owed + (passed * speed) / 1000, 3); // a slow machine plays slower, and does not skip
+      owed = Math.min(owed + (passed * speed) / 1000, Math.max(1.5, speed / 40)); // a slow machine plays slower
       const due = Math.floor(owed);
       if (due > 0) { owed -= due; move(k + due); }
     }
