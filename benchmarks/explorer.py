@@ -45,8 +45,9 @@ COUNT = """async (seconds) => {
     return frames / ((performance.now() - begun) / 1000);
 }"""
 STEP = """async (words) => {
-    const { Simulation } = await import("/simulate.js"), { TOYS } = await import("/toys.js"), { read } = await import("/state.js");
-    const s = read(words), sides = s.b ? [s.a, s.b] : [s.a], sims = sides.map((a) => new Simulation({ ...a, steps: 120 }, TOYS[s.target].make()));
+    const { Simulation } = await import("/simulate.js"), { TOYS } = await import("/toys.js");
+    const s = (await import("/state.js")).read(words), sides = s.b ? [s.a, s.b] : [s.a];
+    const sims = sides.map((a) => new Simulation({ ...a, steps: 120 }, TOYS[s.target].make()));
     const begun = performance.now();
     let k = 0;
     while (sims.map((m) => m.step()).every(Boolean)) k += 1;

@@ -55,8 +55,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(home: Path):
-    running = Server(home)
+def serve():
+    return Server
+
+
+@pytest.fixture(scope="session")
+def server(serve, home: Path):
+    running = serve(home)
     yield running
     running.stop()
 

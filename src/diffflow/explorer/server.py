@@ -70,7 +70,7 @@ class Runs:
     def folder(self, name: str) -> Folder:
         """Raises HTTPException for a name that is not in the list: nothing else of the disk can be asked for."""
         if name not in self.names():
-            raise HTTPException(404, f"there is no run {name!r} in {self.home}")
+            raise HTTPException(404, f"there is no run {name!r} in {self.home.name}")
         return Folder(self.home / name)
 
     def load(self, name: str) -> df.Run:
@@ -190,7 +190,7 @@ def create(home: Path, token: str, hosts: list[str], device: str | None = None, 
     runs, queue = Runs(home, device), jobs or Jobs()
 
     def every(request: Request) -> Response:
-        return JSONResponse({"home": str(home), "runs": [runs.line(name) for name in runs.names()]})
+        return JSONResponse({"home": home.resolve().name, "runs": [runs.line(name) for name in runs.names()]})
 
     def one(request: Request) -> Response:
         name = request.path_params["name"]
