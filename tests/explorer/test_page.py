@@ -274,8 +274,18 @@ def test_every_lesson_sets_up_two_sides_and_says_what_to_see(opened) -> None:
         s = state(page)
         assert s["a"] != s["b"]
         assert s["a"]["seed"] == s["b"]["seed"]
+        again = state(opened(page.evaluate("location.hash.slice(1)")))
+        assert {k: again[k] for k in ("a", "b", "target")} == {k: s[k] for k in ("a", "b", "target")}
     slide(page, "churn", 0)
     assert page.locator("#lesson").inner_text() == ""  # what it said is no longer what is shown
+
+
+def test_sides_of_different_length_end_together(opened) -> None:
+    page = opened("particles=100&family=annealed&steps=36&split=1&b.steps=120&pace=600")
+    until(page, "explorer.now.k > 0 && explorer.now.k === explorer.now.last")
+    sides = now(page)["sides"]
+    assert [side["t"] for side in sides] == [36, 120]
+    assert all(point > 3 for chart in page.evaluate("explorer.charts") for point in chart["points"])
 
 
 def test_a_drawn_target_is_reached(opened) -> None:

@@ -38,14 +38,17 @@ const colours = () => ({
 const sides = () => (state.b ? [state.a, state.b] : [state.a]);
 const tell = (what, more = {}) => worker.postMessage({ do: what, ...more });
 
+let round = 0;
 function begin() {
-  worker?.terminate();
-  worker = new Worker("worker.js", { type: "module" });
-  worker.onmessage = ({ data }) => hear[data.is](data);
-  worker.onerror = (event) => problem(event.message);
+  if (!worker) {
+    worker = new Worker("worker.js", { type: "module" });
+    worker.onmessage = ({ data }) => { if (data.round === round) hear[data.is](data); }; // what is older is of another setting
+    worker.onerror = (event) => problem(event.message);
+  }
+  round += 1;
   tell("speed", { value: state.pace });
-  if (!now.playing) tell("pause");
-  tell("set", { sides: sides().map((setting) => ({ setting, target: state.target })), points: state.points });
+  tell(now.playing ? "play" : "pause");
+  tell("set", { round, sides: sides().map((setting) => ({ setting, target: state.target })), points: state.points });
 }
 
 const hear = {
@@ -132,7 +135,7 @@ function build() {
     if (value === "drawn" && !state.points) return draw(true);
     change((s) => { s.target = value; });
   });
-  const shared = (key) => (value) => change((s) => { s.a[key] = value; });
+  const shared = (key) => (value) => change((s) => { for (const side of [s.a, s.b]) if (side) side[key] = value; });
   const clock = choice(parent, "schedule", "schedule", Object.keys(SCHEDULES).map((k) => [k, k]), shared("schedule"));
   const speed = choice(parent, "speed", "generator's loss", [["kl", "KL: β = 1"], ["non-saturating", "non-saturating"], ["saturating", "saturating"]], (value) => edit({ speed: value }));
   const start = choice(parent, "start", "start", [["prior", "as the target is wide"], ["away", "beside the target"], ["narrow", "a point in its middle"]], (value) => edit({ start: value }));
@@ -395,7 +398,7 @@ function turn(name, words) {
     show();
     return begin();
   }
-  worker?.terminate();
+  tell("pause");
   runs ??= new Runs($("page-runs"), key, remember, copied);
   return runs.open(words);
 }

@@ -1,6 +1,4 @@
 // The equation above the map: the same four terms whatever the setting, as large as they weigh.
-import { equation } from "./simulate.js";
-
 const digits = (v) => String(Math.round(100 * v) / 100);
 const times = (v, unit) => (unit ? (v === 1 ? unit : `${digits(v)} ${unit}`) : digits(v));
 
@@ -44,5 +42,3 @@ export function reading(s) {
   const noise = s.extra ? "More noise than its drift balances: the law is flattened." : w.noise ? "" : "No noise: neighbours stay neighbours.";
   return `A fixed target: ${needs}. ${noise || "The law falls toward the target in KL, at the same pace for every churn."}`;
 }
-
-export const noiseNow = (s, t) => equation(s).noise(t);

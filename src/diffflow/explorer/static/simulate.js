@@ -107,12 +107,13 @@ export class Simulation {
       for (let i = 0; i < n; i++) out.set(r0.sample(1, this.streams[i]), 2 * i);
       return out;
     }
+    const scale = family === "at" ? this.sde.schedule.scale(0) : 1;
     const top = family === "annealed" ? this.sde.schedule.sigmaMax : family === "at" ? this.target(0).spread : this.spread;
     const std = { prior: top, away: 0.4 * this.spread, narrow: 0.15 * this.spread }[start];
     const shift = start === "away" ? 3 * this.spread : 0;
     for (let i = 0; i < n; i++) {
-      out[2 * i] = mx - shift + std * this.streams[i].normal();
-      out[2 * i + 1] = my + std * this.streams[i].normal();
+      out[2 * i] = scale * mx - shift + std * this.streams[i].normal();
+      out[2 * i + 1] = scale * my + std * this.streams[i].normal();
     }
     return out;
   }
@@ -151,8 +152,7 @@ export class Simulation {
       const g = fields.ratio(x, t).grad, w = ratio / half;
       for (let i = 0; i < x.length; i++) drift[i] += w * g[i];
     }
-    const keep = q ** (1 + z), extra = this.setting.extra * (low > 0 ? sigma * sigma * (1 - q * q) : 0); // of the continuation
-    const noise = Math.sqrt(low * low * (1 - q ** (2 * z)) + 0.5 * (1 + z + this.setting.gan) * extra);
+    const keep = q ** (1 + z), noise = low * Math.sqrt(1 - q ** (2 * z));
     for (let i = 0; i < x.length; i++) {
       const y = x[i] / scale, D = y + sigma * sigma * scale * drift[i];
       out[i] = end * (D + (y - D) * keep + (noise > 0 ? noise * this.streams[i >> 1].normal() : 0));

@@ -24,7 +24,13 @@ const SETTING = {
   particles: number(50, 20000, true), steps: number(12, 2000, true), seed: number(0, 2 ** 31 - 1, true),
   horizon: number(0.1, 50), start: oneOf("prior", "away", "narrow"), wrong: number(-3, 3),
 };
-export const SHARED = ["particles", "steps", "seed", "schedule", "horizon"]; // the same on both sides
+export const SHARED = ["particles", "seed"]; // the same on both sides: what makes them comparable
+
+// A setting without what its family does not have.
+export function tidied(s) {
+  const still = { at: { extra: 0, speed: "kl" }, static: { gan: 0, churn: Math.min(s.churn, 1) }, annealed: { gan: 0, churn: 1, speed: "kl" }, cooled: { gan: 0, churn: 0, extra: 0, speed: "kl" } };
+  return { ...s, ...still[s.family] };
+}
 
 // A drawn target: points in [-3, 3]^2 as pairs of bytes.
 export function pack(points) {
@@ -62,7 +68,7 @@ export function read(text) {
       const value = words.has(prefix + key) ? parse(words.get(prefix + key)) : undefined;
       if (value !== undefined) setting[key] = value;
     }
-    if (setting.family !== "at") setting.churn = Math.min(setting.churn, 1);
+    Object.assign(setting, tidied(setting));
   };
   take(state.a, "");
   if (words.get("split") === "1") {

@@ -1,14 +1,16 @@
 // Moves the particles of up to two settings off the page's thread, and keeps their whole way, so that it can be scrubbed.
 //
-// in:  { do: "set", sides: [{ setting, target }], drawn }   begin anew, playing as before
+// Sides may have different numbers of steps: step k of the page is the same share of each side's way.
+// in:  { do: "set", round, sides: [{ setting, target }], points }   begin anew, playing as before
 //      { do: "play" | "pause" | "step" | "restart" }, { do: "seek", at: 0..1 }, { do: "speed", value: steps a second }
 //      { do: "terms", side, point: [x, y] }                    the drift of the nearest particle, by terms
-// out: { is: "frame", k, last, progress, playing, sides: [{ x, t, sigma, scale }] }, { is: "chart", side, k, values },
-//      { is: "terms", ... }, { is: "error", message }
+// out: { is: "target", side, ... }, { is: "frame", k, last, playing, sides: [{ x, t, sigma, scale }] },
+//      { is: "chart", side, k, values }, { is: "terms", ... }, { is: "error", message }; all with the round they belong to
 import { TOYS, drawn } from "./toys.js";
 import { Simulation } from "./simulate.js";
 
 let sides = [];
+let round = 0;
 let k = 0;
 let playing = true;
 let speed = 60; // steps a second
@@ -20,42 +22,48 @@ const CHARTED = 6; // steps between two points of a chart
 
 const law = (target, points) => (target === "drawn" ? drawn(points) : (TOYS[target] ?? TOYS["8gaussians"]).make());
 
-function set({ sides: wanted, points }) {
+const say = (message) => postMessage({ ...message, round });
+
+function set({ sides: wanted, points, round: number }) {
+  round = number;
+  sides = [];
   sides = wanted.map(({ setting, target }) => {
     const sim = new Simulation(setting, law(target, points));
     return { sim, way: [Float32Array.from(sim.x)] };
   });
   k = 0;
   owed = rested = 0;
-  sides.forEach((side, i) => postMessage({ is: "target", side: i, times: side.sim.times, ...contours(side.sim) }));
+  sides.forEach((side, i) => say({ is: "target", side: i, times: side.sim.times, ...contours(side.sim) }));
   charts();
   show();
 }
 
-const last = () => (sides.length ? Math.min(...sides.map((s) => s.sim.times.length - 1)) : 0);
+const length = ({ sim }) => sim.times.length - 1;
+const last = () => Math.max(0, ...sides.map(length));
+const own = (side, j) => Math.round((j * length(side)) / last()); // the step of a side at step j of the page
 
 // Everything up to step j, computed once.
 function advance(j) {
   for (const side of sides) {
-    while (side.way.length <= j && side.sim.step()) side.way.push(Float32Array.from(side.sim.x));
+    while (side.way.length <= own(side, j) && side.sim.step()) side.way.push(Float32Array.from(side.sim.x));
   }
 }
 
 function show() {
   if (!sides.length) return;
-  postMessage({
+  say({
     is: "frame", k, last: last(), playing,
-    sides: sides.map(({ sim, way }) => {
-      const t = sim.times[k], s = sim.sde.schedule;
-      return { x: way[k], t, sigma: s ? s.sigma(t) : 0, scale: s ? s.scale(t) : 1 };
+    sides: sides.map((side) => {
+      const { sim, way } = side, j = own(side, k), t = sim.times[j], s = sim.sde.schedule;
+      return { x: way[j], t, sigma: s ? s.sigma(t) : 0, scale: s ? s.scale(t) : 1 };
     }),
   });
 }
 
 function charts() {
-  sides.forEach(({ sim }, i) => {
-    const values = { ...sim.divergences(), ...sim.distance() };
-    postMessage({ is: "chart", side: i, k: sim.k, values });
+  sides.forEach((side, i) => {
+    const { sim } = side, values = { ...sim.divergences(), ...sim.distance() };
+    say({ is: "chart", side: i, k: Math.round((sim.k * last()) / length(side)), values });
   });
 }
 
@@ -74,10 +82,11 @@ function contours(sim, cells = 48, half = 1.9) {
 function move(to) {
   if (!sides.length) return;
   const target = Math.max(0, Math.min(to, last()));
-  const charted = Math.floor(sides[0].sim.k / CHARTED);
+  const longest = sides.find((side) => length(side) === last()), before = longest.sim.k;
   advance(target);
   k = target;
-  if (Math.floor(sides[0].sim.k / CHARTED) > charted || sides[0].sim.done) charts();
+  const after = longest.sim.k;
+  if (Math.floor(after / CHARTED) > Math.floor(before / CHARTED) || (longest.sim.done && after > before)) charts();
   show();
 }
 
@@ -98,7 +107,8 @@ function tick() {
 }
 
 function terms({ side, point }) {
-  const { sim, way } = sides[side], x = way[k];
+  if (!sides[side]) return;
+  const { sim, way } = sides[side], j = own(sides[side], k), x = way[j];
   let near = 0, least = Infinity;
   for (let i = 0; i < x.length / 2; i++) {
     const d = (x[2 * i] - point[0]) ** 2 + (x[2 * i + 1] - point[1]) ** 2;
@@ -106,8 +116,8 @@ function terms({ side, point }) {
   }
   const here = new Simulation(sim.setting, sim.law); // at the step that is shown, not the one that is reached
   here.x = Float64Array.from(x);
-  here.k = k;
-  postMessage({ is: "terms", side, index: near, k, ...here.terms(near) });
+  here.k = j;
+  say({ is: "terms", side, index: near, k, ...here.terms(near) });
 }
 
 const calls = {
@@ -126,7 +136,7 @@ onmessage = ({ data }) => {
   try {
     calls[data.do](data);
   } catch (error) {
-    postMessage({ is: "error", message: String(error.message ?? error) });
+    say({ is: "error", message: String(error.message ?? error) });
   }
 };
 tick();
