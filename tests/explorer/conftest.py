@@ -51,6 +51,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     toy = replace(recipe("toy").config, {"data.source": "moons", "fit.steps": 20, "fit.minutes": None, **small})
     train(toy, folder / "moons", device="cpu")
+    train(
+        replace(recipe("gan", "moons").config, {"data.source": "moons", "fit.steps": 5, **small}),
+        folder / "gan",
+        device="cpu",
+    )
     return folder
 
 

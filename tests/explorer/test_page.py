@@ -105,6 +105,38 @@ def test_keys_move_particles_and_puck(opened) -> None:
     assert state(page)["a"]["extra"] > 0
 
 
+def test_every_model_is_in_reach_of_the_keyboard(opened) -> None:
+    page = opened(SMALL)
+    page.focus("#map")
+    for _ in range(40):
+        page.keyboard.press("ArrowDown")
+    assert state(page)["a"]["family"] == "static"  # over the gap, from the right edge too
+    for name, family in (("annealed_langevin", "annealed"), ("improved_gan", "cooled"), ("reverse_sde", "at")):
+        page.focus(f'.mark[data-name="{name}"]')
+        page.keyboard.press("Enter")
+        assert state(page)["a"]["family"] == family
+
+
+def test_trails_last_through_a_pause_and_not_through_a_leap(opened) -> None:
+    page = opened("particles=200&steps=80&trails=1&contours=0&pace=300")
+    ink = lambda: page.evaluate("document.querySelector('#views canvas').toDataURL().length")
+    until(page, "explorer.now.k > 30")
+    page.click("#play")
+    until(page, "!explorer.now.playing")
+    page.wait_for_timeout(100)
+    with_trails = ink()
+    page.uncheck("#trails")
+    assert ink() < with_trails
+    page.check("#trails")
+    assert ink() == with_trails
+    page.click("#restart")
+    until(page, "explorer.now.k === 0")
+    page.wait_for_timeout(100)
+    first = ink()
+    page.uncheck("#trails")
+    assert ink() == first
+
+
 # -- every control, by number ------------------------------------------------------------------------------------------
 def test_the_dials_are_the_equation_s(opened) -> None:
     """Sizes of terms are roots of their weights in lam2: (1 + churn)/2 for the score, gan/2, churn for the noise squared."""
@@ -348,6 +380,8 @@ def test_the_address_is_the_state(opened, words: str) -> None:
         "churn=-5&gan=x&seed=1e99&steps=nan",
         "target=../../etc&family=evil&schedule=__proto__",
         "points=%%%&target=drawn",
+        "target=constructor",
+        "target=__proto__",
         "split=1&b.particles=99999999",
         "%00=%ff&<script>=1",
     ],
@@ -375,11 +409,11 @@ def test_pictures_can_be_saved(opened, tmp_path: Path) -> None:
             assert text.count("<circle") == 200
             continue
         picture = Image.open(where)
-        assert getattr(picture, "n_frames", 1) == (49 if kind == "gif" else 1)
+        assert getattr(picture, "n_frames", 1) == (41 if kind == "gif" else 1)
         assert len(set(picture.convert("L").getdata())) > 2
         if kind == "gif":  # the last frame is not the first
             first = picture.convert("L").tobytes()
-            picture.seek(48)
+            picture.seek(40)
             assert picture.convert("L").tobytes() != first
 
 
@@ -434,6 +468,23 @@ def test_what_is_copied_runs(ask, what: str) -> None:
                 assert main(["train", *flags, "--print-config"]) == 0
         if name == "flow":
             assert flags[flags.index("--model") + 1] in df.models.MODELS
+
+
+@pytest.mark.parametrize("family", ["at", "static", "annealed", "cooled"])
+def test_what_is_copied_has_every_control(ask, family: str) -> None:
+    """Another start and another score are in the program, and a command says what it leaves out."""
+    code = """const copy = await import("/copy.js"), { tidied } = await import("/state.js");
+        const a = tidied({ ...S.DEFAULTS, family: given, particles: 100, steps: 24, wrong: 0.4, start: "away" });
+        const state = { a, b: null, editing: "a", target: "moons" };
+        return [copy.python(state), copy.command(state)];"""
+    program, command = ask(code, family)
+    space: dict = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(program, space)
+    assert space["start"].mean[0] < -2
+    assert ("believed" in program) == (family != "cooled")
+    assert "# without" in command
+    assert "the start" in command
 
 
 def test_links_and_programs_are_copied(opened) -> None:
@@ -516,6 +567,39 @@ def test_a_run_is_sampled_by_class(opened, home: Path) -> None:
     assert "cond=7, steps=5, churn=0.5" in page.evaluate("document.body.dataset.copied")
     command.last.click()
     assert "--class 7 --steps 5 --churn 0.5" in page.evaluate("document.body.dataset.copied")
+
+
+def test_addresses_lead_to_both_pages(opened) -> None:
+    page = opened(SMALL)
+    until(page, "explorer.now.k > 0")
+    page.evaluate("location.hash = 'run=moons&n=9&steps=3'")
+    until(page, "document.getElementById('ask-status')?.textContent.includes('3 evaluations')")
+    playing = now(page)["playing"]
+    page.keyboard.press("Space")
+    assert now(page)["playing"] == playing  # of the particles, which are not shown
+    page.click("#tab-equation")
+    until(page, "explorer.now.k > 0")
+    page.wait_for_timeout(300)
+    assert "run=" not in page.url
+
+
+def test_quick_clicks_leave_no_request_behind(opened, server) -> None:
+    sent = []
+    page = opened("run=digits&n=64&steps=400")
+    page.on("request", lambda r: sent.append((r.method, r.url)))
+    until(page, "document.querySelector('progress')?.value > 0")
+    for _ in range(4):
+        page.click("#ask")
+    page.fill("#ask-steps", "2")
+    page.press("#ask-steps", "Enter")
+    until(page, "document.getElementById('ask-status').textContent.includes('2 evaluations')")
+    assert sum(method == "POST" for method, _ in sent) <= 3
+
+
+def test_a_generator_is_sampled_too(opened) -> None:
+    page = opened("run=gan&n=6")
+    until(page, "document.getElementById('ask-status')?.textContent.includes('1 evaluation ')")
+    assert page.locator("#ask-steps").count() == 0
 
 
 def test_sampling_can_be_stopped(opened) -> None:

@@ -136,7 +136,7 @@ BAD = [
     ({"n": True}, "n = true"), ({"n": [1]}, "not a number"), ({"class": 10}, "class = 10 is not between 0 and 9"), ({"class": -1}, "class = -1"),
     ({"seed": -1}, "seed = -1"), ({"seed": 2**31}, "seed"), ({"steps": 0}, "steps = 0"), ({"steps": 10**9}, "steps"), ({"churn": -0.1}, "churn = -0.1"),
     ({"gan": 1}, "gan"), ({"guidance": 1e9}, "guidance"), ({"sigma": 3}, "sigma: a request for samples has only"), ([], "JSON object"), (b"{", "not JSON"),
-    (b"\xff\xfe", "not JSON"), (b'{"n": NaN}', "not a number"), (b'{"churn": 1e999}', "not a number"), (b"[" * 5000, "not JSON"),
+    (b"\xff\xfe", "not JSON"), (b'{"n": NaN}', "not a number"), (b'{"churn": 1e999}', "not a number"), (b"[" * 5000, "not JSON"), (b'{"n": 1' + b"0" * 400 + b"}", "is not between"), ({"plans": 1}, "plans is true or false"),
 ]  # fmt: skip
 
 
@@ -256,6 +256,46 @@ def test_samples_are_the_library_s_own(server, home: Path) -> None:
     assert found["result"]["evaluations"] == 6
     assert found["result"]["labels"] == [3] * 5
     assert found["done"] == found["total"] == 6
+
+
+def test_damaged_runs_harm_nobody(server, home: Path) -> None:
+    """Whatever is in a folder's files, the others are listed, and the answer is JSON."""
+    import shutil
+
+    try:
+        for k, content in enumerate(("[]", '{"data": null}', "null", "3", "\xff")):
+            (home / f"odd{k}").mkdir()
+            (home / f"odd{k}" / "run.json").write_text(content)
+        status, found, _ = call(server, "/api/runs")
+        assert status == 200
+        assert {line["name"] for line in found["runs"] if "problem" not in line} == {"digits", "moons", "gan"}
+        assert call(server, "/api/runs/odd0/samples", "POST", {})[0] == 400
+        shutil.copytree(home / "moons", home / "odd9")
+        log = home / "odd9" / "metrics.jsonl"
+        log.write_bytes(
+            b'{"step": 1, "loss": {"denoiser": NaN}}\n[3]\n{"step": 2, "loss": {"denoiser": 1.0}, "x": "\xff"}\n'
+        )
+        (home / "odd9" / "frontier.json").write_text('{"points": NaN}')
+        status, found, _ = call(server, "/api/runs/odd9")
+        assert status == 200
+        assert [line["loss"]["denoiser"] for line in found["log"]] == [None, 1.0]
+        assert found["swept"] is None
+    finally:
+        for path in home.glob("odd*"):
+            shutil.rmtree(path)
+
+
+def test_long_logs_are_thinned_to_their_end(server, home: Path) -> None:
+    log = home / "moons" / "metrics.jsonl"
+    before = log.read_text()
+    log.write_text("".join(json.dumps({"step": k, "loss": {"denoiser": 1.0}}) + "\n" for k in range(5000)))
+    try:
+        lines = call(server, "/api/runs/moons")[1]["log"]
+        assert len(lines) <= 400
+        assert lines[-1]["step"] == 4999
+        assert lines[0]["step"] < 20
+    finally:
+        log.write_text(before)
 
 
 def test_points_come_as_numbers(server) -> None:

@@ -9,6 +9,7 @@ itself may load nothing from anywhere else (Content-Security-Policy).
 from __future__ import annotations
 
 import hmac
+import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
@@ -56,6 +57,8 @@ class Guard:
         refusal = self.refusal(scope)
         if refusal is None:
             body, whole = await self.body(receive)
+            if body is None:  # hung up in the middle
+                return None
             if whole:
                 return await self.app(scope, replay(body, receive), guarded)
             refusal = 413, f"a request holds at most {LARGEST} bytes"
@@ -78,14 +81,14 @@ class Guard:
                 return 401, "the token is missing or wrong: open the address that `diffflow explore` has printed"
         return None
 
-    async def body(self, receive: Receive) -> tuple[bytes, bool]:
-        """The request's body, and whether it was small enough. What is a little too large is read to its end, and
-        dropped: who still writes does not hear an answer."""
+    async def body(self, receive: Receive) -> tuple[bytes | None, bool]:
+        """The request's body, None where it did not come to its end, and whether it was small enough. What is a little
+        too large is read to its end, and dropped: who still writes does not hear an answer."""
         parts, size = [], 0
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return b"".join(parts), True
+                return None, False
             part = message.get("body", b"")
             size += len(part)
             if size <= LARGEST:
@@ -109,7 +112,7 @@ def replay(body: bytes, receive: Receive) -> Receive:
 
 
 async def refuse(send: Send, status: int, reason: str) -> None:
-    body = ('{"error": "' + reason.replace("\\", "\\\\").replace('"', '\\"') + '"}').encode()
+    body = json.dumps({"error": reason}).encode()
     start = {"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]}
     await send(start)
     await send({"type": "http.response.body", "body": body})

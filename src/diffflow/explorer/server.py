@@ -3,7 +3,7 @@
     GET    /                        the page, its scripts and styles (static/)
     GET    /api/runs                the runs: name, kind, step, data, dials
     GET    /api/runs/NAME           one of them: settings, frontier, last lines of the log
-    POST   /api/runs/NAME/samples   {n, class, seed, steps, churn, gan, guidance, frames} -> a job
+    POST   /api/runs/NAME/samples   {n, class, seed, steps, churn, gan, guidance, frames, plans} -> a job
     GET    /api/jobs/ID             how far it is, and the samples when it is done
     DELETE /api/jobs/ID             stop it
 
@@ -45,6 +45,7 @@ from .jobs import Full, Job, Jobs
 
 STATIC = Path(__file__).parent / "static"
 MOST = {"n": 64, "steps": 1000, "frames": 24}
+PIXELS = 1 << 24  # of all moments of all samples together
 LOGGED = 400  # lines of a log that are shown
 
 
@@ -61,11 +62,16 @@ class Runs:
         self.lock = threading.Lock()
 
     def names(self) -> list[str]:
+        def holds(path: Path) -> bool:
+            try:
+                return not path.is_symlink() and (path / "run.json").is_file()
+            except OSError:
+                return False
+
         try:
-            found = [p.name for p in self.home.iterdir() if (p / "run.json").is_file() and not p.is_symlink()]
+            return sorted(path.name for path in self.home.iterdir() if holds(path))
         except OSError:
             return []
-        return sorted(found)
 
     def folder(self, name: str) -> Folder:
         """Raises HTTPException for a name that is not in the list: nothing else of the disk can be asked for."""
@@ -93,8 +99,31 @@ class Runs:
                 "dials": dataclasses.asdict(config.dials), "players": list(config.players()),
                 "training": "finished" not in about, "frontier": (folder.path / "frontier.json").exists(),
             }  # fmt: skip
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            return {"name": name, "problem": str(error)}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            return {"name": name, "problem": str(error) or type(error).__name__}
+
+    def log(self, name: str) -> list[Any]:
+        """The lines of its log, at most so many, evenly spread, the last among them."""
+        lines = [line for line in Folder(self.home / name).lines() if isinstance(line, dict)]
+        every = max(1, math.ceil(len(lines) / LOGGED))
+        return lines[::-1][::every][::-1]
+
+    def frontier(self, name: str) -> Any:
+        """What `diffflow frontier` has left, if it is readable."""
+        try:
+            found = json.loads((self.home / name / "frontier.json").read_bytes())
+            return found if isinstance(found["points"], list) and found["points"] else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def finite(value: Any) -> Any:
+    """A value of JSON whose numbers JSON knows: what is infinite or undefined becomes null."""
+    if isinstance(value, dict):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def number(body: Mapping[str, Any], key: str, low: float, high: float, whole: bool, default: Any) -> Any:
@@ -102,16 +131,17 @@ def number(body: Mapping[str, Any], key: str, low: float, high: float, whole: bo
     value = body.get(key, default)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    if not known or (isinstance(value, float) and not math.isfinite(value)):
         raise Bad(f"{key} = {json.dumps(value)[:40]} is not a number")
     if whole and value != int(value):
         raise Bad(f"{key} = {value} is not a whole number")
     if not low <= value <= high:
-        raise Bad(f"{key} = {value} is not between {low:g} and {high:g}")
+        raise Bad(f"{key} = {str(value)[:40]} is not between {low:g} and {high:g}")
     return int(value) if whole else float(value)
 
 
-ASKED = ("n", "class", "seed", "steps", "churn", "gan", "guidance", "frames")
+ASKED = ("n", "class", "seed", "steps", "churn", "gan", "guidance", "frames", "plans")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,28 +152,40 @@ class Ask:
     label: int | None
     seed: int
     frames: int
+    plans: bool
     dials: dict[str, Any]
 
     @classmethod
-    def of(cls, body: Any, run: df.Run) -> Ask:
+    def of(cls, body: Any, about: Mapping[str, Any]) -> Ask:
+        """Of a run that is described by its line (Runs.line): nothing is loaded to refuse a request."""
         if not isinstance(body, dict):
             raise Bad("a request for samples is a JSON object")
         if unknown := sorted(body.keys() - set(ASKED)):
             raise Bad(f"{', '.join(unknown)[:80]}: a request for samples has only {', '.join(ASKED)}")
-        label = number(body, "class", 0, len(run.classes or ()) - 1, True, None) if run.classes else None
-        if not run.classes and body.get("class") is not None:
+        if "problem" in about:
+            raise Bad(about["problem"])
+        classes = about["classes"] or ()
+        label = number(body, "class", 0, len(classes) - 1, True, None) if classes else None
+        if not classes and body.get("class") is not None:
             raise Bad("class was given, but this run was trained without classes")
+        if not isinstance(body.get("plans", True), bool):
+            raise Bad("plans is true or false")
         dials = {
             "steps": number(body, "steps", 1, MOST["steps"], True, None),
             "churn": number(body, "churn", 0, 100, False, None),
             "gan": number(body, "gan", 0, 100, False, None),
             "guidance": number(body, "guidance", -20, 20, False, None),
         }
+        n, frames = number(body, "n", 1, MOST["n"], True, 16), number(body, "frames", 1, MOST["frames"], True, 12)
+        size = n * math.prod(about["shape"][-2:] if about["image"] else (2,))
+        if 2 * size > PIXELS:
+            raise Bad(f"n = {n} samples of this size are too much for one picture: ask for {PIXELS // (2 * size // n)}")
         return cls(
-            number(body, "n", 1, MOST["n"], True, 16),
+            n,
             label,
             number(body, "seed", 0, 2**31 - 1, True, 0),
-            number(body, "frames", 1, MOST["frames"], True, 12),
+            min(frames, PIXELS // size - 1),
+            body.get("plans", True),
             {k: v for k, v in dials.items() if v is not None},
         )
 
@@ -161,8 +203,9 @@ def drawn(run: df.Run, ask: Ask, report: Callable[[int, int], None]) -> dict[str
         report(step.index, step.total)
 
     report(0, steps)
-    every = max(1, math.ceil(steps / ask.frames))
-    found = run.sample(ask.n, cond, noise=df.Noise(ask.seed), keep=every, on_step=on_step, **ask.dials)
+    keep = None if "generator" in run.players else max(1, math.ceil(steps / ask.frames))
+    noise = df.Noise(ask.seed)
+    found = run.sample(ask.n, cond, noise=noise, keep=keep, on_step=on_step, plans=ask.plans, **ask.dials)
     states = [*found.kept]
     if not states or not torch.equal(states[-1][1], found.last):
         states.append((float(found.times[-1]), found.last))
@@ -190,28 +233,22 @@ def create(home: Path, token: str, hosts: list[str], device: str | None = None, 
     runs, queue = Runs(home, device), jobs or Jobs()
 
     def every(request: Request) -> Response:
-        return JSONResponse({"home": home.resolve().name, "runs": [runs.line(name) for name in runs.names()]})
+        lines = [runs.line(name) for name in runs.names()]
+        return JSONResponse({"home": home.resolve().name, "path": str(home), "runs": finite(lines)})
 
     def one(request: Request) -> Response:
-        name = request.path_params["name"]
-        folder = runs.folder(name)
-        frontier = folder.path / "frontier.json"
-        try:
-            swept = json.loads(frontier.read_bytes()) if frontier.exists() else None
-        except ValueError:
-            swept = None
-        return JSONResponse(runs.line(name) | {"log": folder.lines()[-LOGGED:], "swept": swept})
+        name = runs.folder(request.path_params["name"]).path.name
+        return JSONResponse(finite(runs.line(name) | {"log": runs.log(name), "swept": runs.frontier(name)}))
 
     async def ask(request: Request) -> Response:
         name = request.path_params["name"]
-        runs.folder(name)
+        folder = runs.folder(name)
         try:
             body = json.loads(await request.body() or b"{}")
         except (ValueError, RecursionError) as error:
             raise Bad("the request's body is not JSON") from error
-        run = await run_in_threadpool(runs.load, name)
-        checked = Ask.of(body, run)
-        return JSONResponse(queue.add(lambda report: drawn(run, checked, report)).about(), 202)
+        checked = Ask.of(body, await run_in_threadpool(runs.line, folder.path.name))
+        return JSONResponse(queue.add(lambda report: drawn(runs.load(name), checked, report)).about(), 202)
 
     def find(request: Request) -> Job:
         job = queue.known.get(request.path_params["job"])

@@ -73,7 +73,7 @@ class Folder:
     def lines(self) -> list[dict[str, Any]]:
         """metrics.jsonl; a last line that a crash cut short is left out."""
         out = []
-        for line in self.metrics.read_text().splitlines() if self.metrics.exists() else []:
+        for line in self.metrics.read_text(errors="replace").splitlines() if self.metrics.exists() else []:
             try:
                 out.append(json.loads(line))
             except ValueError:

@@ -36,7 +36,7 @@ const colours = () => ({
 
 // -- talking to the worker ---------------------------------------------------------------------------------------------
 const sides = () => (state.b ? [state.a, state.b] : [state.a]);
-const tell = (what, more = {}) => worker.postMessage({ do: what, ...more });
+const tell = (what, more = {}) => worker?.postMessage({ do: what, ...more });
 
 let round = 0;
 function begin() {
@@ -328,15 +328,10 @@ function wire() {
   $("share").addEventListener("click", () => copied(location.href.replace(/[?&]token=[^&#]*/, ""), "address"));
   document.querySelectorAll("[data-copy]").forEach((b) => b.addEventListener("click", () => copied(copy[b.dataset.copy](state), b.dataset.copy === "python" ? "program" : "command")));
   document.querySelectorAll("[data-save]").forEach((b) => b.addEventListener("click", () => exported(b.dataset.save)));
-  addEventListener("hashchange", () => {
-    if (page !== "equation") return;
-    state = address.read(location.hash.slice(1));
-    show();
-    begin();
-  });
+  addEventListener("hashchange", route);
   for (const name of ["equation", "runs"]) $(`tab-${name}`).addEventListener("click", () => turn(name, new URLSearchParams()));
   addEventListener("keydown", (event) => {
-    if (event.target.closest?.("input, select, textarea, #map") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (page !== "equation" || event.target.closest?.("input, select, textarea, #map, canvas") || event.ctrlKey || event.metaKey || event.altKey) return;
     const key = { " ": toggle, ".": () => tell("step"), ",": () => tell("back"), Home: () => tell("restart") }[event.key];
     if (key && !(event.key === " " && event.target.closest?.("button"))) { event.preventDefault(); key(); }
   });
@@ -346,6 +341,7 @@ function theme(name) {
   document.documentElement.dataset.theme = name;
   try { localStorage.setItem("theme", name); } catch { /* a page from a file keeps nothing */ }
   for (const view of views) { view.drawTarget(); view.draw(); }
+  runs?.paint();
 }
 
 async function copied(text, what) {
@@ -360,28 +356,45 @@ async function copied(text, what) {
   }
 }
 
+// Both sides beside each other, under their names.
+function sheet(side) {
+  const all = make("canvas", { width: side * views.length, height: side + 24 }), ink = all.getContext("2d", { willReadFrequently: true });
+  ink.fillStyle = colours().ground;
+  ink.fillRect(0, 0, all.width, all.height);
+  ink.fillStyle = colours().particle;
+  ink.font = "14px sans-serif";
+  views.forEach((view, i) => {
+    ink.drawImage(view.canvas, i * side, 24, side, side);
+    ink.fillText(name(sides()[i]), i * side + 8, 17, side - 16);
+  });
+  return { all, ink };
+}
+
 async function exported(kind) {
-  const view = views[state.editing === "b" ? 1 : 0] ?? views[0], title = `diffflow-${state.target}`;
-  if (kind === "png") return save.download(`${title}.png`, await save.png(view.canvas));
-  if (kind === "svg") return save.download(`${title}.svg`, save.svg(view, name(edited())));
+  const title = `diffflow-${state.target}`;
+  if (kind === "png") return save.download(`${title}.png`, await save.png(sheet(views[0].canvas.width).all));
+  if (kind === "svg") return save.download(`${title}.svg`, save.svg(views, sides().map(name)));
   problem("Recording ...");
-  const side = 320, small = make("canvas", { width: side, height: side }), ink = small.getContext("2d", { willReadFrequently: true });
+  const { last, playing } = now, frames = [], many = Math.min(48, last);
   tell("pause");
-  const frames = [];
-  for (let i = 0; i <= 48; i++) {
-    tell("seek", { at: i / 48 });
-    await next();
-    ink.drawImage(view.canvas, 0, 0, side, side);
-    frames.push(ink.getImageData(0, 0, side, side));
+  for (let i = 0; i <= many; i++) {
+    tell("seek", { at: i / many });
+    await arrives(Math.round((i / many) * last));
+    const { all, ink } = sheet(320);
+    frames.push(ink.getImageData(0, 0, all.width, all.height));
   }
   save.download(`${title}.gif`, save.gif(frames));
+  if (playing) tell("play");
   return problem(`Saved ${title}.gif, ${frames.length} frames.`);
 }
 
-// The next frame of the worker.
-const next = () => new Promise((done) => {
+// When the worker has shown step k.
+const arrives = (k) => new Promise((done) => {
   const usual = hear.frame;
-  hear.frame = (frame) => { hear.frame = usual; usual(frame); done(); };
+  hear.frame = (frame) => {
+    usual(frame);
+    if (frame.k === k) { hear.frame = usual; done(); }
+  };
 });
 
 // -- two pages ---------------------------------------------------------------------------------------------------------
@@ -389,6 +402,7 @@ let page = "equation";
 let runs = null;
 const key = token();
 function turn(name, words) {
+  if (page === "runs") now.playing = true; // they were stopped while nobody saw them
   page = name;
   for (const other of ["equation", "runs"]) {
     $(`page-${other}`).hidden = other !== name;
@@ -399,8 +413,16 @@ function turn(name, words) {
     return begin();
   }
   tell("pause");
-  runs ??= new Runs($("page-runs"), key, remember, copied);
+  runs ??= new Runs($("page-runs"), key, (words_) => { if (page === "runs") remember(words_); }, copied);
   return runs.open(words);
+}
+
+// What the address says, on whichever page that is.
+function route() {
+  const words = new URLSearchParams(location.hash.slice(1));
+  if (key && words.has("run")) return turn("runs", words);
+  state = address.read(location.hash.slice(1));
+  return turn("equation");
 }
 
 // For the console, and for tests: what is shown, as numbers.
@@ -417,6 +439,4 @@ document.documentElement.dataset.theme = remembered ?? (matchMedia("(prefers-col
 refresh = build();
 wire();
 $("tab-runs").hidden = !key;
-const opening = new URLSearchParams(location.hash.slice(1));
-if (key && opening.has("run")) turn("runs", opening);
-else turn("equation");
+route();

@@ -37,8 +37,10 @@ export function reading(s) {
   const needs = w.ratio && w.score ? "a score and a discriminator" : w.score ? "a score alone" : "a discriminator alone";
   if (s.family === "at") {
     const kind = w.noise === 0 ? "an ordinary differential equation" : s.churn === 1 ? "the reverse SDE's noise" : "its own noise";
-    return `On a noise schedule: ${needs}, ${kind}. The cloud is r_t at every time, whatever churn and gan.`;
+    const law = s.wrong ? "The score is of another law, so the cloud is, too; the log-ratio sees it." : s.start !== "prior" ? "The cloud begins elsewhere than r_t; β pulls it there." : "The cloud is r_t at every time, whatever churn and gan.";
+    return `On a noise schedule: ${needs}, ${kind}. ${law}`;
   }
   const noise = s.extra ? "More noise than its drift balances: the law is flattened." : w.noise ? "" : "No noise: neighbours stay neighbours.";
-  return `A fixed target: ${needs}. ${noise || "The law falls toward the target in KL, at the same pace for every churn."}`;
+  const pace = s.wrong && w.score ? "The score is of another law, so that is where it leads." : "The law falls toward the target in KL, at the same pace for every churn.";
+  return `A fixed target: ${needs}. ${noise || pace}`;
 }

@@ -86,7 +86,7 @@ export class SpectrumMap {
     for (const v of [0, 1, 2]) element(svg, "text", { x: PAD.left - 10, y: py(v) + 4, class: "tick", "text-anchor": "end" }, String(v));
     this.marks = LANDMARKS.map((mark) => {
       const { across, up } = place({ extra: 0, gan: 0, churn: 0, ...mark.set }), [dx, dy, anchor] = mark.label;
-      const g = element(svg, "g", { class: "mark", "data-name": mark.name, role: "button", tabindex: "-1" });
+      const g = element(svg, "g", { class: "mark", "data-name": mark.name, role: "button", tabindex: "0", "aria-label": mark.title });
       const inner = mark.set.family === "annealed" || mark.set.family === "cooled";
       element(g, "circle", { cx: px(across), cy: py(up), r: inner ? 0 : 3.5 });
       element(g, "text", { x: px(across) + dx, y: py(up) + dy, "text-anchor": anchor }, mark.title);
@@ -113,17 +113,24 @@ export class SpectrumMap {
       onMove((now) => settingAt(at(event), now));
     });
     svg.addEventListener("keydown", (event) => {
+      const mark = LANDMARKS[this.marks.indexOf(event.target.closest(".mark"))];
+      if (mark && (event.key === "Enter" || event.key === " ")) {
+        event.preventDefault();
+        return onMove((now) => ({ ...now, ...mark.set }));
+      }
       const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-      if (!way) return;
+      if (!way) return undefined;
       event.preventDefault();
       const size = event.shiftKey ? 0.2 : 0.05;
-      onMove((now) => {
+      return onMove((now) => {
         const here = place(now), across = here.across + size * way[0];
         let up = here.up + 2 * size * way[1];
         if (here.up === 0 && way[1] > 0) up = LEAST; // over the gap between the two families
         if (here.up > 0 && up < LEAST && way[1] < 0) up = 0;
         if (here.up === 0 && way[1] < 0) up = -0.1;
-        return settingAt({ across, up }, now);
+        const there = settingAt({ across, up }, now), place_ = place(there);
+        const stuck = here.up > 0 && way[1] < 0 && Math.hypot(place_.across - here.across, place_.up - here.up) < 1e-6;
+        return stuck ? settingAt({ across, up: 0 }, now) : there; // the dials end above the gap between the families
       });
     });
   }

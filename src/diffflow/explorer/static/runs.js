@@ -41,11 +41,12 @@ export class Runs {
 
   async open(words) {
     try {
-      const { runs, home } = await this.ask("runs");
+      const { runs, home, path } = await this.ask("runs");
+      this.path = path;
       this.list.replaceChildren(make("h2", { textContent: `Runs in ${home}` }), ...runs.map((line) => this.card(line)));
       if (!runs.length) this.list.append(make("p", { className: "hint", textContent: "None yet: train one, for instance with `diffflow demo`, and come back." }));
       const wanted = runs.find((line) => line.name === words.get("run")) ?? runs.find((line) => !line.problem);
-      if (wanted) await this.choose(wanted, words);
+      if (wanted) await this.choose(wanted, words); // tells of its own troubles
     } catch (error) {
       this.list.replaceChildren(make("p", { className: "problem", textContent: String(error.message) }));
     }
@@ -60,9 +61,21 @@ export class Runs {
   }
 
   async choose(line, words) {
+    const chosen = (this.chosen = (this.chosen ?? 0) + 1);
+    await this.stop(true);
+    let found;
+    try {
+      found = await this.ask(`runs/${encodeURIComponent(line.name)}`);
+      if (found.problem) throw new Error(found.problem);
+    } catch (error) {
+      if (chosen === this.chosen) this.main.replaceChildren(make("h2", { textContent: line.name }), make("p", { className: "problem", textContent: String(error.message) }));
+      return;
+    }
+    if (chosen !== this.chosen) return; // another one was chosen meanwhile
     this.name = line.name;
+    this.line = found;
+    this.result = null;
     for (const card of this.list.querySelectorAll(".card")) card.setAttribute("aria-pressed", String(card.dataset.run === line.name));
-    this.line = await this.ask(`runs/${encodeURIComponent(line.name)}`);
     this.build(words);
     this.curves();
     this.frontier();
@@ -123,26 +136,32 @@ export class Runs {
   }
 
   wanted() {
-    const found = {};
+    const found = this.plans === undefined ? {} : { plans: this.plans };
     for (const [key, input] of Object.entries(this.inputs)) if (input.value !== "") found[key] = Number(input.value);
     return found;
   }
 
+  // Draw what the controls say. A number that is held down asks many times, so the last word counts.
   async draw() {
+    const asked = (this.asked = (this.asked ?? 0) + 1), old = () => asked !== this.asked || this.parent.hidden;
     await this.stop(true);
-    const wanted = this.wanted(), asked = (this.asked = (this.asked ?? 0) + 1);
+    await new Promise((done) => setTimeout(done, 80));
+    if (old()) return;
+    const { plans, ...wanted } = this.wanted();
     this.remember(new URLSearchParams({ run: this.name, ...Object.fromEntries(Object.entries(wanted).map(([k, v]) => [k, String(v)])) }));
     try {
-      let job = await this.ask(`runs/${encodeURIComponent(this.name)}/samples`, "POST", wanted);
+      let job = await this.ask(`runs/${encodeURIComponent(this.name)}/samples`, "POST", { ...wanted, ...(plans === undefined ? {} : { plans }) });
+      if (old()) return void this.ask(`jobs/${job.job}`, "DELETE").catch(() => {});
       this.job = job.job;
       this.cancel.hidden = this.bar.hidden = false;
       while (job.state === "queued" || job.state === "running") {
         this.bar.value = job.total ? job.done / job.total : 0;
         this.status.textContent = job.state === "queued" ? "waiting for its turn" : `step ${job.done} of ${job.total}`;
         await new Promise((done) => setTimeout(done, 120));
-        if (asked !== this.asked) return;
+        if (old()) return void this.ask(`jobs/${job.job}`, "DELETE").catch(() => {});
         job = await this.ask(`jobs/${job.job}`);
       }
+      if (old()) return;
       this.status.textContent = { done: "", stopped: "stopped", failed: job.error }[job.state];
       if (job.state === "done") {
         const r = job.result;
@@ -150,9 +169,9 @@ export class Runs {
         await this.receive(r);
       }
     } catch (error) {
-      if (asked === this.asked) this.status.textContent = String(error.message);
+      if (!old()) this.status.textContent = String(error.message);
     }
-    if (asked === this.asked) { this.job = null; this.cancel.hidden = this.bar.hidden = true; }
+    if (!old()) { this.job = null; this.cancel.hidden = this.bar.hidden = true; }
   }
 
   async stop(quiet = false) {
@@ -208,18 +227,28 @@ export class Runs {
       return;
     }
     canvas.width = canvas.height = 560;
-    const all = result.points[result.points.length - 1], now = result.points[this.at];
-    const far = Math.max(1e-6, ...all.map(([x, y = 0]) => Math.max(Math.abs(x), Math.abs(y)))) * 1.15;
+    const all = result.points[result.points.length - 1], now = result.points[this.at], wide = result.shape[0];
+    const ranges = [0, 1].map((axis) => {
+      const values = all.map((row) => row[axis] ?? 0), low = Math.min(...values), high = Math.max(...values), pad = 0.15 * (high - low) || 1;
+      return [low - pad, high - low + 2 * pad];
+    });
+    const place = (row, axis) => (530 * ((row[axis] ?? 0) - ranges[axis][0])) / ranges[axis][1];
     ink.fillStyle = getComputedStyle(document.body).color;
-    for (const [x, y = 0] of now) ink.fillRect(280 + (260 * x) / far - 2, 280 - (260 * y) / far - 2, 4, 4);
+    for (const row of now) ink.fillRect(24 + place(row, 0), 532 - place(row, 1), 4, 4);
+    ink.font = "12px sans-serif";
+    ink.fillText(`first column${wide > 2 ? ` of ${wide}` : ""}, from ${ranges[0][0].toPrecision(3)} to ${(ranges[0][0] + ranges[0][1]).toPrecision(3)}`, 28, 552);
+    ink.rotate(-Math.PI / 2);
+    if (wide > 1) ink.fillText(`second column, from ${ranges[1][0].toPrecision(3)} to ${(ranges[1][0] + ranges[1][1]).toPrecision(3)}`, -530, 14);
   }
 
   // -- frontier and training -------------------------------------------------------------------------------------------
   frontier() {
     const swept = this.line.swept;
     this.front.replaceChildren();
-    if (!swept) return this.front.append(make("p", { className: "hint", textContent: `No frontier yet: diffflow frontier ${this.name}` }));
-    const points = swept.points.filter((p) => p.distance > 0), W = 420, H = 240, L = 52, B = 34, log = Math.log10;
+    if (!swept) return this.front.append(make("p", { className: "hint", textContent: `No frontier yet: diffflow frontier ${this.where}` }));
+    const points = swept.points.filter((p) => p?.distance > 0 && p.evaluations > 0 && p.dials);
+    if (!points.length) return this.front.append(make("p", { className: "hint", textContent: "frontier.json holds no points." }));
+    const W = 420, H = 240, L = 52, B = 34, log = Math.log10;
     const xs = points.map((p) => log(p.evaluations)), ys = points.map((p) => log(p.distance)), x0 = Math.min(...xs), x1 = Math.max(...xs, x0 + 0.3), y0 = Math.min(...ys), y1 = Math.max(...ys, y0 + 0.3);
     const x = (v) => L + ((v - x0) / (x1 - x0)) * (W - L - 14), y = (v) => 14 + ((y1 - v) / (y1 - y0)) * (H - B - 24);
     const svg = document.createElementNS(NS, "svg"), put = (tag, attributes, text) => {
@@ -234,7 +263,8 @@ export class Runs {
     put("text", { x: (L + W) / 2, y: H - 2, class: "tick", "text-anchor": "middle" }, "evaluations");
     for (const v of [y0, (y0 + y1) / 2, y1]) put("text", { x: L - 8, y: y(v) + 3, class: "tick", "text-anchor": "end" }, (10 ** v).toPrecision(2));
     for (const p of points) {
-      const dot = put("circle", { cx: x(log(p.evaluations)), cy: y(log(p.distance)), r: 6, class: p.plan ? "planned" : p.name ? "beside" : "plain", tabindex: p.name ? -1 : 0, role: "button" });
+      const [px, py] = [x(log(p.evaluations)), y(log(p.distance))];
+      const dot = p.name ? put("rect", { x: px - 5, y: py - 5, width: 10, height: 10, class: "beside", role: "img" }) : put("circle", { cx: px, cy: py, r: 6, class: p.plan ? "planned" : "plain", tabindex: 0, role: "button" });
       const label = `${p.distance.toPrecision(3)} at ${p.evaluations} evaluations: ${p.name || `churn ${p.dials.churn}, gan ${p.dials.gan}${p.plan ? ", plan" : ""}`}`;
       dot.setAttribute("aria-label", label);
       const title = document.createElementNS(NS, "title");
@@ -243,25 +273,26 @@ export class Runs {
       const show = () => {
         if (p.name) return;
         for (const key of ["steps", "churn", "gan", "guidance"]) if (this.inputs[key]) this.inputs[key].value = String(p.dials[key]);
-        this.draw();
+        this.plans = Boolean(p.plan);
+        this.draw().finally(() => { this.plans = undefined; });
       };
       dot.addEventListener("click", show);
       dot.addEventListener("keydown", (event) => { if (event.key === "Enter") show(); });
     }
-    return this.front.append(make("h3", { textContent: swept.distance }), svg, make("p", { className: "hint", textContent: "A point shows its samples. Filled: a calibrated plan; hollow: the default solver; square edges: a run beside." }));
+    return this.front.append(make("h3", { textContent: swept.distance }), svg, make("p", { className: "hint", textContent: `A point shows its samples. Filled: a calibrated plan; hollow: the default solver; square: a run beside. Swept at step ${swept.step}.` }));
   }
 
   curves() {
     const log = this.line.log.filter((l) => l.loss), W = 420, H = 200, L = 46;
     this.charts.replaceChildren(make("h3", { textContent: `Training${this.line.training ? ", going on" : ""}` }));
     if (log.length < 2) return this.charts.append(make("p", { className: "hint", textContent: "Nothing logged yet." }));
-    const names = Object.keys(log[0].loss), last = log[log.length - 1].step, all = log.flatMap((l) => Object.values(l.loss)).filter(Number.isFinite);
+    const names = [...new Set(log.flatMap((l) => Object.keys(l.loss)))], dashes = ["solid", "dashed", "dotted"], last = log[log.length - 1].step, all = log.flatMap((l) => Object.values(l.loss)).filter(Number.isFinite);
     const low = Math.min(...all), high = Math.max(...all, low + 1e-9), svg = document.createElementNS(NS, "svg");
     svg.setAttribute("viewBox", `0 0 ${W} ${H}`);
     const x = (v) => L + (v / last) * (W - L - 10), y = (v) => 10 + ((high - v) / (high - low)) * (H - 40);
-    svg.innerHTML = names.map((name, i) => `<path class="line side${i % 2}" d="${log.filter((l) => Number.isFinite(l.loss[name])).map((l, j) => `${j ? "L" : "M"}${x(l.step).toFixed(1)} ${y(l.loss[name]).toFixed(1)}`).join("")}"/>`).join("") +
-      [low, high].map((v) => `<text class="tick" x="${L - 6}" y="${y(v) + 4}" text-anchor="end">${v.toPrecision(2)}</text>`).join("") + `<text class="tick" x="${W - 10}" y="${H - 8}" text-anchor="end">step ${last}</text>`;
-    return this.charts.append(svg, make("p", { className: "hint", textContent: `Loss of ${names.join(" (solid), ")}${names.length > 1 ? " (dashed)" : ""}.` }));
+    svg.innerHTML = names.map((name, i) => `<path class="line side${i % 3}" d="${log.filter((l) => Number.isFinite(l.loss[name])).map((l, j) => `${j ? "L" : "M"}${x(l.step).toFixed(1)} ${y(l.loss[name]).toFixed(1)}`).join("")}"/>`).join("") +
+      [low, high].map((v) => `<text class="tick" x="${L - 6}" y="${y(v) + 4}" text-anchor="end">${v.toPrecision(2)}</text>`).join("") + `<text class="tick" x="${W - 10}" y="${H - 8}" text-anchor="end">step ${Number(last)}</text>`;
+    return this.charts.append(svg, make("p", { className: "hint", textContent: `Loss: ${names.map((n, i) => (names.length > 1 ? `${n} (${dashes[i % 3]})` : n)).join(", ")}.` }));
   }
 
   // While a run trains, its curves are asked for again.
@@ -280,15 +311,20 @@ export class Runs {
   }
 
   // -- as a program ----------------------------------------------------------------------------------------------------
+  get where() {
+    const path = `${this.path}/${this.name}`;
+    return /^[\w./~+-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`; // as a shell wants it
+  }
+
   python() {
     const w = this.wanted(), dials = ["steps", "churn", "gan", "guidance"].filter((k) => k in w).map((k) => `${k}=${w[k]}`);
     const cond = "class" in w ? `cond=${w.class}` : this.line.classes ? `cond=torch.arange(${w.n}) % ${this.line.classes.length}` : "";
     const torch = cond.includes("torch") ? "import torch\n\n" : "\n";
-    return `import diffflow as df\n${torch}run = df.load("runs/${this.name}")\nx = run.sample(${[w.n, cond, ...dials, `noise=df.Noise(${w.seed})`].filter(Boolean).join(", ")}).last`;
+    return `import diffflow as df\n${torch}run = df.load(${JSON.stringify(`${this.path}/${this.name}`)})\nx = run.sample(${[w.n, cond, ...dials, `noise=df.Noise(${w.seed})`].filter(Boolean).join(", ")}).last`;
   }
 
   command() {
     const w = this.wanted(), flags = ["steps", "churn", "gan", "guidance"].filter((k) => k in w).map((k) => ` --${k} ${w[k]}`).join("");
-    return `diffflow sample runs/${this.name} -n ${w.n}${"class" in w ? ` --class ${w.class}` : ""}${flags} --seed ${w.seed}`;
+    return `diffflow sample ${this.where} -n ${w.n}${"class" in w ? ` --class ${w.class}` : ""}${flags} --seed ${w.seed}`;
   }
 }

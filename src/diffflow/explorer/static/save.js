@@ -11,17 +11,20 @@ export function download(name, blob) {
 
 export const png = (canvas) => new Promise((done) => canvas.toBlob(done, "image/png"));
 
-// The particles as circles, in data units, with the equation's words as a title.
-export function svg(view, title) {
-  const side = 600, { x } = view.frame, colours = view.colours(), scale = side / view.canvas.width, dots = [];
-  for (let i = 0; i < x.length / 2; i++) {
-    const [a, b] = view.toPixel(x[2 * i], x[2 * i + 1]);
-    dots.push(`<circle cx="${(a * scale).toFixed(1)}" cy="${(b * scale).toFixed(1)}" r="1.3"/>`);
-  }
-  const text = title.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+// The particles of all sides as circles, beside each other, under the names of the settings.
+export function svg(views, names) {
+  const side = 600, colours = views[0].colours(), escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+  const parts = views.map((view, v) => {
+    const { x } = view.frame, scale = side / view.canvas.width, dots = [];
+    for (let i = 0; i < x.length / 2; i++) {
+      const [a, b] = view.toPixel(x[2 * i], x[2 * i + 1]), [px, py] = [a * scale, b * scale];
+      if (px >= 0 && px <= side && py >= 0 && py <= side) dots.push(`<circle cx="${px.toFixed(1)}" cy="${py.toFixed(1)}" r="1.3"/>`);
+    }
+    return `<g transform="translate(${v * side} 30)"><text x="8" y="-9" font-family="sans-serif" font-size="16">${escaped(names[v])}</text>${dots.join("")}</g>`;
+  });
+  const box = `width="${side * views.length}" height="${side + 30}"`;
   return new Blob([
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${side} ${side}" width="${side}" height="${side}"><title>${text}</title>` +
-    `<rect width="${side}" height="${side}" fill="${colours.ground}"/><g fill="${colours.particle}">${dots.join("")}</g></svg>`,
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${side * views.length} ${side + 30}" ${box}><rect ${box} fill="${colours.ground}"/><g fill="${colours.particle}">${parts.join("")}</g></svg>`,
   ], { type: "image/svg+xml" });
 }
 

@@ -80,7 +80,7 @@ export function read(text) {
   for (const key of Object.keys(state.looks)) if (words.has(key)) state.looks[key] = words.get(key) === "1";
   const points = words.has("points") ? unpack(words.get("points")) : null;
   if (words.get("target") === "drawn" && points) Object.assign(state, { target: "drawn", points });
-  else if (words.get("target") in TOYS) state.target = words.get("target");
+  else if (Object.hasOwn(TOYS, words.get("target") ?? "")) state.target = words.get("target");
   state.pace = number(1, 600)(words.get("pace") ?? "") ?? state.pace;
   return state;
 }

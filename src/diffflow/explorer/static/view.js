@@ -32,7 +32,7 @@ export class View {
     this.target = { density, cells, centre, reach, spread };
     this.times = times;
     this.past = [];
-    this.arrows = null;
+    this.arrows = this.frame = null;
     this.drawTarget();
   }
 
@@ -69,10 +69,11 @@ export class View {
 
   // A frame of the worker: positions x (2n), t, sigma, scale and the step k.
   show(frame, k) {
-    if (this.k !== undefined && k !== this.k + 1) this.past = [];
-    if (this.frame && k !== this.k) this.past.push(this.frame);
-    if (this.past.length > 14) this.past.shift();
-    if (k !== this.k) this.arrows = null;
+    if (k !== this.k) {
+      const on = this.frame && k > this.k && k <= this.k + 16; // further on, and not by a leap
+      this.past = on ? [...this.past, this.frame].slice(-14) : [];
+      this.arrows = null;
+    }
     this.frame = frame;
     this.k = k;
     this.draw();

@@ -20,7 +20,7 @@ let rested = 0;
 const REST = 2500; // ms that the end is shown before it begins anew
 const CHARTED = 6; // steps between two points of a chart
 
-const law = (target, points) => (target === "drawn" ? drawn(points) : (TOYS[target] ?? TOYS["8gaussians"]).make());
+const law = (target, points) => (target === "drawn" ? drawn(points) : TOYS[Object.hasOwn(TOYS, target) ? target : "8gaussians"].make());
 
 const say = (message) => postMessage({ ...message, round });
 
@@ -34,7 +34,7 @@ function set({ sides: wanted, points, round: number }) {
   k = 0;
   owed = rested = 0;
   sides.forEach((side, i) => say({ is: "target", side: i, times: side.sim.times, ...contours(side.sim) }));
-  charts();
+  sides.forEach(chart);
   show();
 }
 
@@ -42,11 +42,15 @@ const length = ({ sim }) => sim.times.length - 1;
 const last = () => Math.max(0, ...sides.map(length));
 const own = (side, j) => Math.round((j * length(side)) / last()); // the step of a side at step j of the page
 
-// Everything up to step j, computed once.
+// Everything up to step j, computed once, with a point of the charts every so often.
 function advance(j) {
-  for (const side of sides) {
-    while (side.way.length <= own(side, j) && side.sim.step()) side.way.push(Float32Array.from(side.sim.x));
-  }
+  sides.forEach((side, i) => {
+    const every = Math.max(1, Math.round((CHARTED * length(side)) / last()));
+    while (side.way.length <= own(side, j) && side.sim.step()) {
+      side.way.push(Float32Array.from(side.sim.x));
+      if (side.sim.k % every === 0 || side.sim.done) chart(side, i);
+    }
+  });
 }
 
 function show() {
@@ -60,11 +64,9 @@ function show() {
   });
 }
 
-function charts() {
-  sides.forEach((side, i) => {
-    const { sim } = side, values = { ...sim.divergences(), ...sim.distance() };
-    say({ is: "chart", side: i, k: Math.round((sim.k * last()) / length(side)), values });
-  });
+function chart(side, i) {
+  const { sim } = side, values = { ...sim.divergences(), ...sim.distance() };
+  say({ is: "chart", side: i, k: Math.round((sim.k * last()) / length(side)), values });
 }
 
 // The target's density on a grid, now: what contours are drawn from.
@@ -82,11 +84,8 @@ function contours(sim, cells = 48, half = 1.9) {
 function move(to) {
   if (!sides.length) return;
   const target = Math.max(0, Math.min(to, last()));
-  const longest = sides.find((side) => length(side) === last()), before = longest.sim.k;
   advance(target);
   k = target;
-  const after = longest.sim.k;
-  if (Math.floor(after / CHARTED) > Math.floor(before / CHARTED) || (longest.sim.done && after > before)) charts();
   show();
 }
 
