@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from diffflow.cli import main
@@ -162,6 +162,7 @@ def test_a_bad_request_is_named(server, body, said: str) -> None:
     )
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(body={"n": None, "seed": None})
 def test_no_body_breaks_it(server, body) -> None:
     status, found, _ = call(server, "/api/runs/digits/samples", "POST", body)
     assert status in (202, 400, 429)

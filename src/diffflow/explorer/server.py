@@ -128,9 +128,9 @@ def finite(value: Any) -> Any:
 
 def number(body: Mapping[str, Any], key: str, low: float, high: float, whole: bool, default: Any) -> Any:
     """A number of a request. Raises Bad, naming it, for anything else."""
-    value = body.get(key, default)
-    if value is None:
-        return None
+    value = body.get(key)
+    if value is None:  # left out, or null
+        return default
     known = isinstance(value, int | float) and not isinstance(value, bool)
     if not known or (isinstance(value, float) and not math.isfinite(value)):
         raise Bad(f"{key} = {json.dumps(value)[:40]} is not a number")
