@@ -318,7 +318,8 @@ def distilled(scale: Scale, by: str, evaluations: int, plan: Plan | None = None)
         critic, lr, slopes = replace(scale.critic, width=2 * scale.critic.width), scale.lr, 0.02
     else:
         critic, lr, slopes = UNetCriticConfig(), 3e-4, 0.1
-    generator = replace(base.generator, lr=base.generator.lr * (1 if score else 2))
+    # through N evaluations a change of the weights counts N times, and a good start is lost while d knows nothing
+    generator = replace(base.generator, lr=base.generator.lr * (1 if score else 2) / evaluations)
     return DistillConfig(
         base.data,
         base.model,
