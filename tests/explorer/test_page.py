@@ -35,6 +35,13 @@ def until(page: Page, what: str, limit: float = 30.0) -> None:
         page.wait_for_timeout(15)
 
 
+def ended(page: Page) -> dict:
+    """The end of the way, and there it stays: a page that plays begins anew after a while."""
+    page.locator("#scrub").evaluate("e => { e.value = 1000; e.dispatchEvent(new Event('input')); }")
+    until(page, "explorer.now.k > 0 && explorer.now.k === explorer.now.last && !explorer.now.playing")
+    return now(page)
+
+
 def slide(page: Page, dial: str, value: float) -> None:
     page.locator(f"#dial-{dial}").evaluate("(e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }", value)
 
@@ -268,7 +275,9 @@ def test_split_screen_keeps_seed_and_start(opened) -> None:
 
 def test_charts_grow_and_end_near_the_floor(opened) -> None:
     page = opened("particles=500&steps=60&pace=400&churn=1")
-    until(page, "explorer.now.k === explorer.now.last && explorer.charts.every((c) => c.points[0] > 6)")
+    until(page, "explorer.now.k > 0")
+    ended(page)
+    until(page, "explorer.charts.every((c) => c.points[0] > 6)")
     found = {c["key"]: c["values"][0] for c in page.evaluate("explorer.charts")}
     assert 0 <= found["kl"] < 0.2
     assert 0 < found["distance"] < 0.4
@@ -314,8 +323,8 @@ def test_every_lesson_sets_up_two_sides_and_says_what_to_see(opened) -> None:
 
 def test_sides_of_different_length_end_together(opened) -> None:
     page = opened("particles=100&family=annealed&steps=36&split=1&b.steps=120&pace=600")
-    until(page, "explorer.now.k > 0 && explorer.now.k === explorer.now.last")
-    sides = now(page)["sides"]
+    until(page, "explorer.now.k > 0")
+    sides = ended(page)["sides"]
     assert [side["t"] for side in sides] == [36, 120]
     assert all(point > 3 for chart in page.evaluate("explorer.charts") for point in chart["points"])
 
@@ -333,9 +342,10 @@ def test_a_drawn_target_is_reached(opened) -> None:
         at(x, 0.75)
         page.mouse.up()
     page.click("#draw")
-    until(page, "explorer.state.target === 'drawn' && explorer.now.k === explorer.now.last")
+    until(page, "explorer.state.target === 'drawn'")
+    page.wait_for_timeout(500)  # until it has begun anew
     points = state(page)["points"]
-    x = now(page)["sides"][0]["x"]
+    x = ended(page)["sides"][0]["x"]
     near = [min(math.dist(x[i : i + 2], points[j : j + 2]) for j in range(0, len(points), 2)) for i in range(0, 200, 2)]
     assert sum(d < 0.25 for d in near) > 90
     assert abs(sum(v > 0 for v in x[::2]) / 300 - 0.5) < 4.5 * 0.5 / math.sqrt(300)  # each stroke has half of them
