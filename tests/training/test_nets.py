@@ -92,7 +92,7 @@ def test_slopes_of_such_a_critic_can_be_penalised():
     """The penalty is differentiated twice, which fused attention cannot be: against finite differences. diffusers'
     attention works in float32 within, 1e-7 of a penalty of order 1: with steps of 1e-3 both errors stay below 1e-3."""
     torch.manual_seed(0)
-    critic = Discriminator(UNetCritic((1, 8, 8), 3, (8, 16), head=8, groups=4)).double()
+    critic = Discriminator(UNetCritic(UNet((1, 8, 8), 3, (8, 16), head=8, groups=4))).double()
     x = torch.randn(4, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     cond, step = torch.tensor([0, 1, 2, -1]), 1e-3
 
@@ -115,13 +115,13 @@ def test_slopes_of_such_a_critic_can_be_penalised():
 
 def test_a_logit_belongs_to_its_own_picture_and_class():
     torch.manual_seed(0)
-    net = UNetCritic((1, 7, 8), 3, (8, 16), head=8, groups=4).eval()
+    net = UNetCritic(UNet((1, 7, 8), 3, (8, 16), head=8, groups=4)).eval()
     x, cond = torch.randn(4, 1, 7, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 2, -1])
     whole = net(x, torch.zeros(4), cond)
     torch.testing.assert_close(net(x[1:2], torch.zeros(1), cond[1:2]), whole[1:2], rtol=1e-4, atol=1e-5)
     assert (net(x, torch.zeros(4), cond.roll(1)) != whole).all()
     assert torch.equal(net(x[3:], torch.zeros(1)), net(x[3:], torch.zeros(1), torch.tensor([-1])))
-    assert UNetCritic((2, 9, 9), 0, (8, 8), attention=False, groups=4)(
+    assert UNetCritic(UNet((2, 9, 9), 0, (8, 8), attention=False, groups=4))(
         torch.zeros(2, 2, 9, 9), torch.zeros(2)
     ).shape == (2,)
 
@@ -132,9 +132,11 @@ def test_a_critic_that_cannot_begin_as_the_denoiser_says_why():
     with pytest.raises(ConfigError, match=r"critic.level = 0"):
         UNetCriticConfig(level=0.0)
     with pytest.raises(ValueError, match=r"takes \(n, 1, 8, 8\)"):
-        UNetCritic((1, 8, 8), 0, (8, 8), head=8, groups=4)(torch.zeros(2, 1, 8, 9), torch.zeros(2))
+        UNetCritic(UNet((1, 8, 8), 0, (8, 8), head=8, groups=4))(torch.zeros(2, 1, 8, 9), torch.zeros(2))
+    with pytest.raises(ValueError, match=r"octaves = \(1,\)"):
+        UNetCritic(unet(octaves=(1,)))
     with pytest.raises(RuntimeError, match="size mismatch"):
-        UNetCritic((1, 8, 8), 3, (8, 16), head=8, groups=4).begin(unet(widths=(8, 24)).state_dict())
+        UNetCritic(UNet((1, 8, 8), 3, (8, 16), head=8, groups=4)).begin(unet(widths=(8, 24)).state_dict())
 
 
 @pytest.mark.parametrize("width", [8, 16, 32, 64, 128])

@@ -113,30 +113,24 @@ class UNet(nn.Module):
 
 
 class UNetCritic(nn.Module):
-    """The way down of a `UNet` of these settings, and one logit from where it ends: a net of `critic.Discriminator`."""
+    """The way down of a `UNet` without octaves, and one logit from where it ends: a net of `critic.Discriminator`.
+    The UNet is taken apart for it. Raises ValueError for one with octaves, or images of another shape."""
 
     timed, dials = True, 0
 
-    def __init__(
-        self,
-        shape: tuple[int, int, int],
-        classes: int = 0,
-        widths: tuple[int, ...] = (32, 64, 64),
-        layers: int = 1,
-        attention: bool = True,
-        head: int = 32,
-        groups: int = 8,
-    ):
+    def __init__(self, whole: UNet):
         super().__init__()
-        whole = UNet(shape, classes, widths, layers, attention, head, groups)
-        self.shape, self.classes, self.multiple = whole.shape, classes, whole.multiple
+        if whole.octaves:
+            raise ValueError(f"octaves = {whole.octaves}: a critic sees x alone, so give it a UNet without")
+        self.shape, self.classes, self.multiple = whole.shape, whole.classes, whole.multiple
         self.unet = whole.unet
+        width, groups = self.unet.config.block_out_channels[-1], self.unet.config.norm_num_groups
         self.unet.up_blocks, self.unet.conv_norm_out, self.unet.conv_out = nn.ModuleList(), None, None
         plain_attention(self.unet)
-        left = math.prod(-(-side // self.multiple) for side in shape[1:])
-        self.norm = nn.GroupNorm(groups, widths[-1])
-        self.dense = scaled(nn.Linear(widths[-1] * left, 2 * widths[-1]), SILU)
-        self.head = Head(2 * widths[-1], classes)
+        left = math.prod(-(-side // self.multiple) for side in self.shape[1:])
+        self.norm = nn.GroupNorm(groups, width)
+        self.dense = scaled(nn.Linear(width * left, 2 * width), SILU)
+        self.head = Head(2 * width, self.classes)
 
     def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None, dials: Tensor | None = None) -> Tensor:
         if tuple(x.shape[1:]) != self.shape:

@@ -87,9 +87,9 @@ class UNetCriticConfig:
         std = float(meta["std"])
         sigma = torch.tensor(self.level * std, dtype=torch.float64)
         told, factor = quarter_log(sigma).item(), FORMS[model.form].at(sigma, std).c.item()
-        shape = tuple(meta["shape"])
+        whole: Any = replace(net, octaves=()).build(tuple(meta["shape"]), class_count(meta))
         return Discriminator(
-            UNetCritic(shape, class_count(meta), net.widths, net.layers, net.attention, net.head, net.groups),
+            UNetCritic(whole),
             time=lambda t: torch.full_like(t, told),
             precondition=lambda t: torch.full_like(t, factor),
         )
