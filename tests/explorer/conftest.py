@@ -10,6 +10,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from diffflow.cli import main
 from diffflow.explorer.server import create
 from diffflow.recipes import recipe
 from diffflow.training.config import replace
@@ -43,7 +44,8 @@ class Server:
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs: digits, with a frontier, and points of the plane."""
+    """A folder of runs, each of a kind: digits, points of the plane, a GAN, a table of three columns, and two steps of
+    the digits' sampler as a generator."""
     folder = tmp_path_factory.mktemp("explorer") / "runs"
     small = {"fit.tensorboard": False, "fit.sample_minutes": 1e6, "fit.log_every": 5}
     train(
@@ -56,6 +58,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "gan",
         device="cpu",
     )
+    rows = folder.parent / "rows.csv"
+    rows.write_text("a,b,c\n" + "\n".join(f"{k % 7},{k % 11},{(k * k) % 13 + 0.5 * k}" for k in range(300)))
+    table = replace(
+        recipe("table").config, {"data.source": str(rows), "data.discrete": "keep", "fit.steps": 5, **small}
+    )
+    train(replace(table, {"fit.minutes": None}), folder / "table", device="cpu")
+    quick = folder.parent / "quick.yaml"
+    quick.write_text("fit: {batch: 4, tensorboard: false}")
+    ask = f"distill {folder / 'digits'} --steps 2 --updates 1 --config {quick} --out {folder / 'few'}"
+    assert main(ask.split()) == 0
     return folder
 
 

@@ -315,7 +315,9 @@ def test_every_lesson_sets_up_two_sides_and_says_what_to_see(opened) -> None:
         s = state(page)
         assert s["a"] != s["b"]
         assert s["a"]["seed"] == s["b"]["seed"]
-        again = state(opened(page.evaluate("location.hash.slice(1)")))
+        other = opened(page.evaluate("location.hash.slice(1)"))
+        again = state(other)
+        other.context.close()  # or as many animations run at once as there are lessons
         assert {k: again[k] for k in ("a", "b", "target")} == {k: s[k] for k in ("a", "b", "target")}
     slide(page, "churn", 0)
     assert page.locator("#lesson").inner_text() == ""  # what it said is no longer what is shown
@@ -563,13 +565,13 @@ def test_a_run_is_sampled_by_class(opened, home: Path) -> None:
     page.wait_for_timeout(200)
     coded = page.evaluate("document.getElementById('samples').toDataURL()")
     shown = Image.open(io.BytesIO(base64.b64decode(coded.partition(",")[2]))).convert("L")
-    side = (shown.width - 2) // 3 - 2  # three in a row, with gaps of 2
+    side = (shown.width - 2) // 4 - 2  # four in a row, with gaps of 2
     pixels = [
         shown.getpixel((2 + i * (side + 2) + int((c + 0.5) * side / 8), 2 + int((r + 0.5) * side / 8)))
-        for i in range(3) for r in range(8) for c in range(8)
+        for i in range(4) for r in range(8) for c in range(8)
     ]  # fmt: skip
     x = df.load(home / "digits", device="cpu").sample(4, 7, steps=5, churn=0.5, noise=df.Noise(3)).last
-    expected = (x[:3, 0] * 255).round().flatten().tolist()
+    expected = (x[:, 0] * 255).round().flatten().tolist()
     assert max(abs(a - b) for a, b in zip(pixels, expected, strict=True)) <= 1
     assert "class=7" in page.url
     program, command = (page.get_by_role("button", name=name) for name in ("Copy as Python", "Copy as command"))
@@ -606,10 +608,27 @@ def test_quick_clicks_leave_no_request_behind(opened, server) -> None:
     assert sum(method == "POST" for method, _ in sent) <= 3
 
 
-def test_a_generator_is_sampled_too(opened) -> None:
-    page = opened("run=gan&n=6")
-    until(page, "document.getElementById('ask-status')?.textContent.includes('1 evaluation ')")
+@pytest.mark.parametrize(("name", "cost"), [("gan", "1 evaluation "), ("few", "2 evaluations ")])
+def test_a_generator_is_sampled_too(opened, name: str, cost: str) -> None:
+    page = opened(f"run={name}&n=6")
+    until(page, f"document.getElementById('ask-status')?.textContent.includes('{cost}')")
     assert page.locator("#ask-steps").count() == 0
+
+
+def test_rows_of_a_table_are_particles_too(opened) -> None:
+    """Two columns of three; a row more than was asked for would be a dot more."""
+    page = opened("run=table&n=3&steps=4")
+    until(page, "document.getElementById('ask-status')?.textContent.includes('3 samples, 4 evaluations')")
+    until(page, "document.getElementById('moment').value === document.getElementById('moment').max")
+    page.wait_for_timeout(200)
+    code = """() => {
+        const { width, height } = document.getElementById('samples'), ink = document.getElementById('samples').getContext('2d');
+        const { data } = ink.getImageData(22, 0, width - 22, height - 26);
+        return data.filter((v, i) => i % 4 === 3 && v > 200).length;
+    }"""
+    assert 16 <= page.evaluate(code) <= 3 * 16  # squares of 4 pixels, which may overlap
+    page.get_by_role("button", name="Copy as command").last.click()
+    assert "-n 3" in page.evaluate("document.body.dataset.copied")
 
 
 def test_sampling_can_be_stopped(opened) -> None:

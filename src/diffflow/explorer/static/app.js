@@ -2,29 +2,24 @@
 import * as address from "./state.js";
 import { Chart, MEASURES, short } from "./charts.js";
 import { View } from "./view.js";
-import { SpectrumMap, LANDMARKS, MOST } from "./map.js";
+import { LANDMARKS } from "./map.js";
 import { LESSONS } from "./lessons.js";
 import { DEFAULTS } from "./simulate.js";
-import { SCHEDULES } from "./equation.js";
-import { TOYS } from "./toys.js";
+import { Controls } from "./controls.js";
+import { make } from "./elements.js";
 import * as formula from "./formula.js";
 import * as copy from "./copy.js";
 import * as save from "./save.js";
 import { Runs, token } from "./runs.js";
 
 const $ = (id) => document.getElementById(id);
-const make = (tag, properties = {}, ...children) => {
-  const e = Object.assign(document.createElement(tag), properties);
-  e.append(...children);
-  return e;
-};
 
 let state = address.read(location.hash.slice(1));
 let now = { k: 0, last: 1, playing: true };
 let worker;
 let views = [];
 let charts = [];
-const dials = {};
+let controls;
 
 // -- colours: Okabe and Ito's, told apart by every eye; the ground follows the theme -----------------------------------
 const dark = () => document.documentElement.dataset.theme === "dark";
@@ -109,48 +104,10 @@ const edit = (update) => change((s) => {
 });
 
 // -- the page ----------------------------------------------------------------------------------------------------------
-function slider(parent, key, label, low, high, step, colour) {
-  const input = make("input", { type: "range", min: low, max: high, step, id: `dial-${key}` }), value = make("output");
-  input.addEventListener("input", () => edit({ [key]: Number(input.value) }));
-  const row = make("label", { className: `dial ${colour ?? ""}` }, make("span", { textContent: label }), input, value);
-  parent.append(row);
-  dials[key] = { row, show: (s) => { input.value = s[key]; value.textContent = String(Math.round(100 * s[key]) / 100); }, input };
-}
-
-function choice(parent, key, label, options, set) {
-  const select = make("select", { id: `choose-${key}` }, ...options.map(([value, text]) => make("option", { value, textContent: text })));
-  select.addEventListener("change", () => set(select.value));
-  const row = make("label", { className: "choice" }, make("span", { textContent: label }), select);
-  parent.append(row);
-  return { row, select };
-}
-
 function build() {
-  const map = new SpectrumMap($("map"), (update) => edit(update));
-  const parent = $("dials");
-  slider(parent, "churn", "churn", 0, MOST.churn, 0.05, "score");
-  slider(parent, "gan", "gan", 0, MOST.gan, 0.05, "ratio");
-  slider(parent, "extra", "−λ²/β", 0, MOST.extra, 0.05, "noise");
-  const target = choice(parent, "target", "target", [...Object.entries(TOYS).map(([k, t]) => [k, t.title]), ["drawn", "drawn by you"]], (value) => {
-    if (value === "drawn" && !state.points) return draw(true);
-    change((s) => { s.target = value; });
+  controls = new Controls($("map"), $("dials"), {
+    change, edit, chosen: (target) => (target === "drawn" && !state.points ? draw(true) : change((s) => { s.target = target; })),
   });
-  const shared = (key) => (value) => change((s) => { for (const side of [s.a, s.b]) if (side) side[key] = value; });
-  const clock = choice(parent, "schedule", "schedule", Object.keys(SCHEDULES).map((k) => [k, k]), shared("schedule"));
-  const speed = choice(parent, "speed", "generator's loss", [["kl", "KL: β = 1"], ["non-saturating", "non-saturating"], ["saturating", "saturating"]], (value) => edit({ speed: value }));
-  const start = choice(parent, "start", "start", [["prior", "as the target is wide"], ["away", "beside the target"], ["narrow", "a point in its middle"]], (value) => edit({ start: value }));
-  slider(parent, "wrong", "the score is shifted by", -1.5, 1.5, 0.05, "");
-  const more = make("div", { className: "numbers" });
-  parent.append(more);
-  for (const [key, label, low, high] of [["particles", "particles", 50, 20000], ["steps", "steps", 12, 2000], ["seed", "seed", 0, 2 ** 31 - 1]]) {
-    const input = make("input", { type: "number", min: low, max: high, id: `number-${key}`, inputMode: "numeric" });
-    input.addEventListener("change", () => {
-      const value = Math.round(Math.min(Math.max(Number(input.value), low), high));
-      if (Number.isFinite(value)) shared(key)(value);
-    });
-    more.append(make("label", {}, make("span", { textContent: label }), input));
-    dials[key] = { show: () => { input.value = state.a[key]; } };
-  }
   charts = MEASURES.map((measure) => new Chart($("charts"), measure));
   for (const lesson of LESSONS) {
     const button = make("button", { textContent: lesson.title });
@@ -158,20 +115,6 @@ function build() {
     button.addEventListener("click", () => teach(lesson));
     $("lessons").append(button);
   }
-  return () => {
-    const s = edited();
-    map.show(s, state.b ? (state.editing === "b" ? state.a : state.b) : null);
-    dials.churn.input.max = s.family === "at" ? MOST.churn : 1;
-    for (const dial of Object.values(dials)) dial.show(s);
-    const shown = (row, yes) => { row.hidden = !yes; };
-    shown(dials.churn.row, s.family === "at" || s.family === "static");
-    shown(dials.gan.row, s.family === "at");
-    shown(dials.extra.row, s.family === "static" || s.family === "annealed");
-    shown(clock.row, s.family === "at");
-    shown(speed.row, s.family === "static" && s.churn === 0);
-    shown(dials.wrong.row, s.family !== "cooled" && !(s.family === "static" && s.churn === 0));
-    [target.select.value, clock.select.value, speed.select.value, start.select.value] = [state.target, s.schedule, s.speed, s.start];
-  };
 }
 
 const layout = () => {
@@ -207,10 +150,9 @@ export function name(s) {
 
 const remember = (words) => history.replaceState(null, "", String(words) ? `#${words}` : location.pathname + location.search);
 
-let refresh = () => {};
 function show() {
   layout();
-  refresh();
+  controls.show(edited(), state.b && (edited() === state.b ? state.a : state.b), state.target);
   formula.show($("terms"), edited());
   $("reading").textContent = formula.reading(edited());
   $("editing").hidden = !state.b;
@@ -328,6 +270,11 @@ function wire() {
   $("share").addEventListener("click", () => copied(location.href.replace(/[?&]token=[^&#]*/, ""), "address"));
   document.querySelectorAll("[data-copy]").forEach((b) => b.addEventListener("click", () => copied(copy[b.dataset.copy](state), b.dataset.copy === "python" ? "program" : "command")));
   document.querySelectorAll("[data-save]").forEach((b) => b.addEventListener("click", () => exported(b.dataset.save)));
+  let resumes = false; // a page that nobody sees leaves the processor alone
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) resumes = now.playing && page === "equation";
+    if (document.hidden) tell("pause"); else if (resumes) tell("play");
+  });
   addEventListener("hashchange", route);
   for (const name of ["equation", "runs"]) $(`tab-${name}`).addEventListener("click", () => turn(name, new URLSearchParams()));
   addEventListener("keydown", (event) => {
@@ -356,36 +303,17 @@ async function copied(text, what) {
   }
 }
 
-// Both sides beside each other, under their names.
-function sheet(side) {
-  const all = make("canvas", { width: side * views.length, height: side + 24 }), ink = all.getContext("2d", { willReadFrequently: true });
-  ink.fillStyle = colours().ground;
-  ink.fillRect(0, 0, all.width, all.height);
-  ink.fillStyle = colours().particle;
-  ink.font = "14px sans-serif";
-  views.forEach((view, i) => {
-    ink.drawImage(view.canvas, i * side, 24, side, side);
-    ink.fillText(name(sides()[i]), i * side + 8, 17, side - 16);
-  });
-  return { all, ink };
-}
-
 async function exported(kind) {
-  const title = `diffflow-${state.target}`;
-  if (kind === "png") return save.download(`${title}.png`, await save.png(sheet(views[0].canvas.width).all));
-  if (kind === "svg") return save.download(`${title}.svg`, save.svg(views, sides().map(name)));
+  const title = `diffflow-${state.target}`, names = sides().map(name);
+  if (kind === "png") return save.download(`${title}.png`, await save.png(views, names));
+  if (kind === "svg") return save.download(`${title}.svg`, save.svg(views, names));
   problem("Recording ...");
-  const { last, playing } = now, frames = [], many = Math.min(48, last);
+  const { playing } = now;
   tell("pause");
-  for (let i = 0; i <= many; i++) {
-    tell("seek", { at: i / many });
-    await arrives(Math.round((i / many) * last));
-    const { all, ink } = sheet(320);
-    frames.push(ink.getImageData(0, 0, all.width, all.height));
-  }
-  save.download(`${title}.gif`, save.gif(frames));
+  const film = await save.film(views, names, now.last, (at, k) => { tell("seek", { at }); return arrives(k); });
+  save.download(`${title}.gif`, film);
   if (playing) tell("play");
-  return problem(`Saved ${title}.gif, ${frames.length} frames.`);
+  return problem(`Saved ${title}.gif.`);
 }
 
 // When the worker has shown step k.
@@ -436,7 +364,7 @@ globalThis.explorer = {
 let remembered = null;
 try { remembered = localStorage.getItem("theme"); } catch { /* as above */ }
 document.documentElement.dataset.theme = remembered ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-refresh = build();
+build();
 wire();
 $("tab-runs").hidden = !key;
 route();

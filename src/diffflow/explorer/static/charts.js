@@ -1,5 +1,7 @@
 // Small line charts that grow while the particles move. One measure a chart, one line a side, and a dashed floor.
 
+import { make, svg } from "./elements.js";
+
 const WIDTH = 300, HEIGHT = 92, LEFT = 40, BOTTOM = 16, TOP = 18;
 
 export const MEASURES = [
@@ -11,12 +13,10 @@ export const MEASURES = [
 export class Chart {
   constructor(parent, measure) {
     this.measure = measure;
-    this.figure = document.createElement("figure");
+    this.caption = make("figcaption");
+    this.svg = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}` });
+    this.figure = make("figure", {}, this.caption, this.svg);
     this.figure.dataset.measure = measure.key;
-    this.caption = document.createElement("figcaption");
-    this.svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    this.svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
-    this.figure.append(this.caption, this.svg);
     parent.append(this.figure);
     this.clear();
   }

@@ -8,6 +8,8 @@
 // Left of the line g2 = lam2 there is no real noise, so nothing is there. Where lam2/beta is small and positive, beta is
 // large beside the schedule: the map is cut at LEAST, below which a fixed target begins.
 
+import { svg } from "./elements.js";
+
 export const LEAST = 0.25;
 export const MOST = { gan: 4, churn: 3, extra: 1 };
 const clamp = (v, lo, hi) => Math.min(Math.max(v, lo), hi);
@@ -53,66 +55,62 @@ export const LANDMARKS = [
 ];
 
 // -- drawing -----------------------------------------------------------------------------------------------------------
-const NS = "http://www.w3.org/2000/svg";
 const PAD = { left: 44, right: 96, top: 16, bottom: 36 }, WIDTH = 340, HEIGHT = 300, LOW = -1.08, HIGH = 2.05;
 const px = (x) => PAD.left + x * (WIDTH - PAD.left - PAD.right);
 const py = (y) => PAD.top + ((HIGH - y) / (HIGH - LOW)) * (HEIGHT - PAD.top - PAD.bottom);
 const unx = (v) => (v - PAD.left) / (WIDTH - PAD.left - PAD.right);
 const uny = (v) => HIGH - ((v - PAD.top) / (HEIGHT - PAD.top - PAD.bottom)) * (HIGH - LOW);
 
-function element(parent, tag, attributes, text) {
-  const e = document.createElementNS(NS, tag);
-  for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v);
-  if (text !== undefined) e.textContent = text;
+const element = (parent, ...what) => {
+  const e = svg(...what);
   parent.append(e);
   return e;
-}
+};
 
 export class SpectrumMap {
   // onMove(setting change as a function of the setting now)
-  constructor(svg, onMove) {
-    this.svg = svg;
-    svg.replaceChildren();
+  constructor(parent, onMove) {
+    parent.replaceChildren();
     const points = (list) => list.map(([x, y]) => `${px(x)},${py(y)}`).join(" ");
-    element(svg, "polygon", { points: points([[0, 0], [1, 0], [1, LOW], [0, LOW]]), class: "beyond" });
-    element(svg, "polygon", { points: points([[LEAST / 2, LEAST], [1, LEAST], [1, 2]]), class: "region" });
-    element(svg, "line", { x1: px(0), y1: py(0), x2: px(1), y2: py(0), class: "fixed" });
-    element(svg, "line", { x1: px(0), y1: py(0), x2: px(1), y2: py(2), class: "edge" });
-    element(svg, "text", { x: px(0.18), y: py(1.32), class: "note", "text-anchor": "middle" }, "no real noise:");
-    element(svg, "text", { x: px(0.18), y: py(1.32) + 13, class: "note", "text-anchor": "middle" }, "g² < λ²");
-    element(svg, "text", { x: px(0.5), y: py(-0.88), class: "note", "text-anchor": "middle" }, "λ² < 0: continuation");
-    element(svg, "text", { x: px(0.5), y: HEIGHT - 6, class: "axis", "text-anchor": "middle" }, "discriminator  ←  g² / 2β  →  score");
-    element(svg, "text", { x: 0, y: 0, class: "axis", "text-anchor": "middle", transform: `translate(13 ${py(0.75)}) rotate(-90)` }, "λ² / β");
-    for (const v of [0, 1, 2]) element(svg, "text", { x: PAD.left - 10, y: py(v) + 4, class: "tick", "text-anchor": "end" }, String(v));
+    element(parent, "polygon", { points: points([[0, 0], [1, 0], [1, LOW], [0, LOW]]), class: "beyond" });
+    element(parent, "polygon", { points: points([[LEAST / 2, LEAST], [1, LEAST], [1, 2]]), class: "region" });
+    element(parent, "line", { x1: px(0), y1: py(0), x2: px(1), y2: py(0), class: "fixed" });
+    element(parent, "line", { x1: px(0), y1: py(0), x2: px(1), y2: py(2), class: "edge" });
+    element(parent, "text", { x: px(0.18), y: py(1.32), class: "note", "text-anchor": "middle" }, "no real noise:");
+    element(parent, "text", { x: px(0.18), y: py(1.32) + 13, class: "note", "text-anchor": "middle" }, "g² < λ²");
+    element(parent, "text", { x: px(0.5), y: py(-0.88), class: "note", "text-anchor": "middle" }, "λ² < 0: continuation");
+    element(parent, "text", { x: px(0.5), y: HEIGHT - 6, class: "axis", "text-anchor": "middle" }, "discriminator  ←  g² / 2β  →  score");
+    element(parent, "text", { x: 0, y: 0, class: "axis", "text-anchor": "middle", transform: `translate(13 ${py(0.75)}) rotate(-90)` }, "λ² / β");
+    for (const v of [0, 1, 2]) element(parent, "text", { x: PAD.left - 10, y: py(v) + 4, class: "tick", "text-anchor": "end" }, String(v));
     this.marks = LANDMARKS.map((mark) => {
       const { across, up } = place({ extra: 0, gan: 0, churn: 0, ...mark.set }), [dx, dy, anchor] = mark.label;
-      const g = element(svg, "g", { class: "mark", "data-name": mark.name, role: "button", tabindex: "0", "aria-label": mark.title });
+      const g = element(parent, "g", { class: "mark", "data-name": mark.name, role: "button", tabindex: "0", "aria-label": mark.title });
       const inner = mark.set.family === "annealed" || mark.set.family === "cooled";
       element(g, "circle", { cx: px(across), cy: py(up), r: inner ? 0 : 3.5 });
       element(g, "text", { x: px(across) + dx, y: py(up) + dy, "text-anchor": anchor }, mark.title);
       return g;
     });
-    this.puck = element(svg, "circle", { r: 9, class: "puck" });
-    this.ghost = element(svg, "circle", { r: 7, class: "ghost", visibility: "hidden" });
+    this.puck = element(parent, "circle", { r: 9, class: "puck" });
+    this.ghost = element(parent, "circle", { r: 7, class: "ghost", visibility: "hidden" });
     const at = (event) => {
-      const box = svg.getBoundingClientRect(), scale = Math.max(WIDTH / box.width, HEIGHT / box.height);
+      const box = parent.getBoundingClientRect(), scale = Math.max(WIDTH / box.width, HEIGHT / box.height);
       const left = (box.width - WIDTH / scale) / 2, top = (box.height - HEIGHT / scale) / 2;
       return { across: unx((event.clientX - box.left - left) * scale), up: uny((event.clientY - box.top - top) * scale) };
     };
     let held = null; // where the pointer went down: a model that is clicked is chosen, and left when it is dragged
-    svg.addEventListener("pointerdown", (event) => {
-      if (event.isTrusted) svg.setPointerCapture(event.pointerId);
+    parent.addEventListener("pointerdown", (event) => {
+      if (event.isTrusted) parent.setPointerCapture(event.pointerId);
       held = [event.clientX, event.clientY];
       const mark = LANDMARKS[this.marks.indexOf(event.target.closest(".mark"))];
       onMove((now) => (mark ? { ...now, ...mark.set } : settingAt(at(event), now)));
     });
-    svg.addEventListener("pointermove", (event) => {
-      if (!svg.hasPointerCapture(event.pointerId)) return;
+    parent.addEventListener("pointermove", (event) => {
+      if (!parent.hasPointerCapture(event.pointerId)) return;
       if (held && Math.hypot(event.clientX - held[0], event.clientY - held[1]) < 5) return;
       held = null;
       onMove((now) => settingAt(at(event), now));
     });
-    svg.addEventListener("keydown", (event) => {
+    parent.addEventListener("keydown", (event) => {
       const mark = LANDMARKS[this.marks.indexOf(event.target.closest(".mark"))];
       if (mark && (event.key === "Enter" || event.key === " ")) {
         event.preventDefault();

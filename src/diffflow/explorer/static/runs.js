@@ -1,12 +1,7 @@
 // Real runs, through the server of `diffflow explore`: samples on their way from noise under the dials, the frontier
 // (a point shows its samples), the curves of a training while it goes on. Without a server there is no such page.
 
-const make = (tag, properties = {}, ...children) => {
-  const e = Object.assign(document.createElement(tag), properties);
-  e.append(...children);
-  return e;
-};
-const NS = "http://www.w3.org/2000/svg";
+import { make, svg } from "./elements.js";
 
 // The token comes with the address that the command has printed, and leaves the address bar at once.
 export function token() {
@@ -21,6 +16,14 @@ export function token() {
   } catch {
     return given;
   }
+}
+
+// Columns of a grid of n pictures: about twice as many as rows, and as few holes as that allows.
+export function across(n) {
+  const most = Math.min(n, Math.ceil(1.6 * Math.sqrt(n) + 1)), least = Math.ceil(Math.sqrt(n)), holes = (c) => Math.ceil(n / c) * c - n;
+  let best = most;
+  for (let c = most; c >= least; c--) if (holes(c) < holes(best)) best = c;
+  return best;
 }
 
 export class Runs {
@@ -218,7 +221,7 @@ export class Runs {
     if (!result) return;
     const ink = canvas.getContext("2d");
     if (result.png) {
-      const [, h, w] = result.shape, n = result.n, columns = Math.min(n, Math.ceil(Math.sqrt(2 * n))), rows = Math.ceil(n / columns), gap = 2;
+      const [, h, w] = result.shape, n = result.n, columns = across(n), rows = Math.ceil(n / columns), gap = 2;
       const k = Math.max(1, Math.floor(760 / (columns * (w + gap))));
       canvas.width = columns * (w * k + gap) + gap;
       canvas.height = rows * (h * k + gap) + gap;
@@ -250,15 +253,12 @@ export class Runs {
     if (!points.length) return this.front.append(make("p", { className: "hint", textContent: "frontier.json holds no points." }));
     const W = 420, H = 240, L = 52, B = 34, log = Math.log10;
     const xs = points.map((p) => log(p.evaluations)), ys = points.map((p) => log(p.distance)), x0 = Math.min(...xs), x1 = Math.max(...xs, x0 + 0.3), y0 = Math.min(...ys), y1 = Math.max(...ys, y0 + 0.3);
-    const x = (v) => L + ((v - x0) / (x1 - x0)) * (W - L - 14), y = (v) => 14 + ((y1 - v) / (y1 - y0)) * (H - B - 24);
-    const svg = document.createElementNS(NS, "svg"), put = (tag, attributes, text) => {
-      const e = document.createElementNS(NS, tag);
-      for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v);
-      if (text !== undefined) e.textContent = text;
-      svg.append(e);
+    const x = (v) => L + 12 + ((v - x0) / (x1 - x0)) * (W - L - 26), y = (v) => 14 + ((y1 - v) / (y1 - y0)) * (H - B - 24);
+    const chart = svg("svg", { viewBox: `0 0 ${W} ${H}` }), put = (...what) => {
+      const e = svg(...what);
+      chart.append(e);
       return e;
     };
-    svg.setAttribute("viewBox", `0 0 ${W} ${H}`);
     for (const v of [...new Set(points.map((p) => p.evaluations))]) put("text", { x: x(log(v)), y: H - 16, class: "tick", "text-anchor": "middle" }, String(v));
     put("text", { x: (L + W) / 2, y: H - 2, class: "tick", "text-anchor": "middle" }, "evaluations");
     for (const v of [y0, (y0 + y1) / 2, y1]) put("text", { x: L - 8, y: y(v) + 3, class: "tick", "text-anchor": "end" }, (10 ** v).toPrecision(2));
@@ -267,9 +267,7 @@ export class Runs {
       const dot = p.name ? put("rect", { x: px - 5, y: py - 5, width: 10, height: 10, class: "beside", role: "img" }) : put("circle", { cx: px, cy: py, r: 6, class: p.plan ? "planned" : "plain", tabindex: 0, role: "button" });
       const label = `${p.distance.toPrecision(3)} at ${p.evaluations} evaluations: ${p.name || `churn ${p.dials.churn}, gan ${p.dials.gan}${p.plan ? ", plan" : ""}`}`;
       dot.setAttribute("aria-label", label);
-      const title = document.createElementNS(NS, "title");
-      title.textContent = label;
-      dot.append(title);
+      dot.append(svg("title", {}, label));
       const show = () => {
         if (p.name) return;
         for (const key of ["steps", "churn", "gan", "guidance"]) if (this.inputs[key]) this.inputs[key].value = String(p.dials[key]);
@@ -279,7 +277,7 @@ export class Runs {
       dot.addEventListener("click", show);
       dot.addEventListener("keydown", (event) => { if (event.key === "Enter") show(); });
     }
-    return this.front.append(make("h3", { textContent: swept.distance }), svg, make("p", { className: "hint", textContent: `A point shows its samples. Filled: a calibrated plan; hollow: the default solver; square: a run beside. Swept at step ${swept.step}.` }));
+    return this.front.append(make("h3", { textContent: swept.distance }), chart, make("p", { className: "hint", textContent: `A point shows its samples. Filled: a calibrated plan; hollow: the default solver; square: a run beside. Swept at step ${swept.step}.` }));
   }
 
   curves() {
@@ -287,12 +285,11 @@ export class Runs {
     this.charts.replaceChildren(make("h3", { textContent: `Training${this.line.training ? ", going on" : ""}` }));
     if (log.length < 2) return this.charts.append(make("p", { className: "hint", textContent: "Nothing logged yet." }));
     const names = [...new Set(log.flatMap((l) => Object.keys(l.loss)))], dashes = ["solid", "dashed", "dotted"], last = log[log.length - 1].step, all = log.flatMap((l) => Object.values(l.loss)).filter(Number.isFinite);
-    const low = Math.min(...all), high = Math.max(...all, low + 1e-9), svg = document.createElementNS(NS, "svg");
-    svg.setAttribute("viewBox", `0 0 ${W} ${H}`);
+    const low = Math.min(...all), high = Math.max(...all, low + 1e-9), chart = svg("svg", { viewBox: `0 0 ${W} ${H}` });
     const x = (v) => L + (v / last) * (W - L - 10), y = (v) => 10 + ((high - v) / (high - low)) * (H - 40);
-    svg.innerHTML = names.map((name, i) => `<path class="line side${i % 3}" d="${log.filter((l) => Number.isFinite(l.loss[name])).map((l, j) => `${j ? "L" : "M"}${x(l.step).toFixed(1)} ${y(l.loss[name]).toFixed(1)}`).join("")}"/>`).join("") +
+    chart.innerHTML = names.map((name, i) => `<path class="line side${i % 3}" d="${log.filter((l) => Number.isFinite(l.loss[name])).map((l, j) => `${j ? "L" : "M"}${x(l.step).toFixed(1)} ${y(l.loss[name]).toFixed(1)}`).join("")}"/>`).join("") +
       [low, high].map((v) => `<text class="tick" x="${L - 6}" y="${y(v) + 4}" text-anchor="end">${v.toPrecision(2)}</text>`).join("") + `<text class="tick" x="${W - 10}" y="${H - 8}" text-anchor="end">step ${Number(last)}</text>`;
-    return this.charts.append(svg, make("p", { className: "hint", textContent: `Loss: ${names.map((n, i) => (names.length > 1 ? `${n} (${dashes[i % 3]})` : n)).join(", ")}.` }));
+    return this.charts.append(chart, make("p", { className: "hint", textContent: `Loss: ${names.map((n, i) => (names.length > 1 ? `${n} (${dashes[i % 3]})` : n)).join(", ")}.` }));
   }
 
   // While a run trains, its curves are asked for again.

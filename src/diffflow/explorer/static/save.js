@@ -1,17 +1,42 @@
 // What is on screen as a file: PNG and SVG of now, GIF of the whole way. The GIF encoder is the format's own 1989
 // compression (LZW) over a palette of 64 colours.
+import { make } from "./elements.js";
 
 export function download(name, blob) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
+  const link = make("a", { href: URL.createObjectURL(blob), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-export const png = (canvas) => new Promise((done) => canvas.toBlob(done, "image/png"));
+// All sides beside each other, each a square of `side` pixels under its name.
+function sheet(views, names, side) {
+  const all = make("canvas", { width: side * views.length, height: side + 24 }), ink = all.getContext("2d", { willReadFrequently: true });
+  const { ground, particle } = views[0].colours();
+  ink.fillStyle = ground;
+  ink.fillRect(0, 0, all.width, all.height);
+  ink.fillStyle = particle;
+  ink.font = "14px sans-serif";
+  views.forEach((view, i) => {
+    ink.drawImage(view.canvas, i * side, 24, side, side);
+    ink.fillText(names[i], i * side + 8, 17, side - 16);
+  });
+  return all;
+}
 
-// The particles of all sides as circles, beside each other, under the names of the settings.
+export const png = (views, names) => new Promise((done) => sheet(views, names, views[0].canvas.width).toBlob(done, "image/png"));
+
+// The whole way of `last` steps; seek(part, k) shows step k.
+export async function film(views, names, last, seek) {
+  const frames = [], many = Math.min(48, last);
+  for (let i = 0; i <= many; i++) {
+    await seek(i / many, Math.round((i / many) * last));
+    const all = sheet(views, names, 320);
+    frames.push(all.getContext("2d").getImageData(0, 0, all.width, all.height));
+  }
+  return gif(frames);
+}
+
+// The particles of all sides as circles, in the same places.
 export function svg(views, names) {
   const side = 600, colours = views[0].colours(), escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
   const parts = views.map((view, v) => {

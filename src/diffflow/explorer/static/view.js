@@ -1,7 +1,7 @@
 // Draws a cloud, its target and what moves a particle, on a canvas. The camera shows y = x / scale, shrunk while noise is
 // large, so that the data always has the same size at the end.
 
-export const HALF = 1.9; // half the width of the picture, in spreads of the data
+export const HALF = 2.1; // half the width of the picture, in spreads of the data
 
 export class View {
   constructor(canvas, colours) {
