@@ -1,6 +1,6 @@
 // The equation above the map: the same four terms whatever the setting, as large as they weigh.
 const digits = (v) => String(Math.round(100 * v) / 100);
-const times = (v, unit) => (unit ? (v === 1 ? unit : `${digits(v)} ${unit}`) : digits(v));
+const times = (v, unit) => (v === 0 ? "0" : v === 1 ? unit : `${digits(v)} ${unit}`);
 
 // What each term weighs, in units of lam2 on a schedule and of beta elsewhere, with the words for it.
 export function weights(s) {
