@@ -1,6 +1,7 @@
 // Real runs, through the server of `diffflow explore`: samples on their way from noise under the dials, the frontier
 // (a point shows its samples), the curves of a training while it goes on. Without a server there is no such page.
 
+import { short } from "./charts.js";
 import { make, svg } from "./elements.js";
 
 // The token comes with the address that the command has printed, and leaves the address bar at once.
@@ -46,7 +47,7 @@ export class Runs {
     try {
       const { runs, home, path } = await this.ask("runs");
       this.path = path;
-      this.list.replaceChildren(make("h2", { textContent: `Runs in ${home}` }), ...runs.map((line) => this.card(line)));
+      this.list.replaceChildren(make("h2", { textContent: `Runs in ${home}/` }), ...runs.map((line) => this.card(line)));
       if (!runs.length) this.list.append(make("p", { className: "hint", textContent: "None yet: train one, for instance with `diffflow demo`, and come back." }));
       const wanted = runs.find((line) => line.name === words.get("run")) ?? runs.find((line) => !line.problem);
       if (wanted) await this.choose(wanted, words); // tells of its own troubles
@@ -261,7 +262,7 @@ export class Runs {
     };
     for (const v of [...new Set(points.map((p) => p.evaluations))]) put("text", { x: x(log(v)), y: H - 16, class: "tick", "text-anchor": "middle" }, String(v));
     put("text", { x: (L + W) / 2, y: H - 2, class: "tick", "text-anchor": "middle" }, "evaluations");
-    for (const v of [y0, (y0 + y1) / 2, y1]) put("text", { x: L - 8, y: y(v) + 3, class: "tick", "text-anchor": "end" }, (10 ** v).toPrecision(2));
+    for (const v of [y0, (y0 + y1) / 2, y1]) put("text", { x: L - 8, y: y(v) + 3, class: "tick", "text-anchor": "end" }, short(10 ** v));
     for (const p of points) {
       const [px, py] = [x(log(p.evaluations)), y(log(p.distance))];
       const dot = p.name ? put("rect", { x: px - 5, y: py - 5, width: 10, height: 10, class: "beside", role: "img" }) : put("circle", { cx: px, cy: py, r: 6, class: p.plan ? "planned" : "plain", tabindex: 0, role: "button" });
@@ -288,7 +289,7 @@ export class Runs {
     const low = Math.min(...all), high = Math.max(...all, low + 1e-9), chart = svg("svg", { viewBox: `0 0 ${W} ${H}` });
     const x = (v) => L + (v / last) * (W - L - 10), y = (v) => 10 + ((high - v) / (high - low)) * (H - 40);
     chart.innerHTML = names.map((name, i) => `<path class="line side${i % 3}" d="${log.filter((l) => Number.isFinite(l.loss[name])).map((l, j) => `${j ? "L" : "M"}${x(l.step).toFixed(1)} ${y(l.loss[name]).toFixed(1)}`).join("")}"/>`).join("") +
-      [low, high].map((v) => `<text class="tick" x="${L - 6}" y="${y(v) + 4}" text-anchor="end">${v.toPrecision(2)}</text>`).join("") + `<text class="tick" x="${W - 10}" y="${H - 8}" text-anchor="end">step ${Number(last)}</text>`;
+      [low, high].map((v) => `<text class="tick" x="${L - 6}" y="${y(v) + 4}" text-anchor="end">${short(v)}</text>`).join("") + `<text class="tick" x="${W - 10}" y="${H - 8}" text-anchor="end">step ${Number(last)}</text>`;
     return this.charts.append(chart, make("p", { className: "hint", textContent: `Loss: ${names.map((n, i) => (names.length > 1 ? `${n} (${dashes[i % 3]})` : n)).join(", ")}.` }));
   }
 
