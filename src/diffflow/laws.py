@@ -280,17 +280,19 @@ def swiss_roll() -> GaussianMixture:
 
 
 def pinwheel() -> GaussianMixture:
-    """Five bent arms: radii about 1 with std 0.3, width 0.1, sheared by the radius."""
-    r = 1.0 + 0.3 * torch.special.ndtri(_grid(24, 0, 1))
+    """Five bent arms: radii about 1 with std 0.3, all scaled by 1.2, width 0.07, sheared by the radius."""
+    bend = _grid(32, 0.4, 3.4)  # even steps of it are nearly even along an arm, and so are the components
+    r = (bend / 0.35).log() / 1.2
+    dr = 1 / (1.2 * bend)  # d radius / d bend
+    mass = (-0.5 * ((r - 1) / 0.3) ** 2).exp() * dr
     means, covariances = [], []
     for arm in range(5):
-        turn = 2 * math.pi * arm / 5 + 0.35 * (r * 1.2).exp()
-        means.append(torch.stack([1.2 * r * turn.cos(), 1.2 * r * turn.sin()], 1))
-        rate = 0.35 * 1.2 * (r * 1.2).exp() * r  # r d(angle)/dr: the arm's slope, across which it is thin
-        along = torch.stack([turn.cos() - rate * turn.sin(), turn.sin() + rate * turn.cos()], 1)
-        along = along / along.norm(dim=1, keepdim=True)
-        covariances.append(0.07**2 * torch.eye(2) + 0.06**2 * along[:, :, None] * along[:, None, :])
-    return GaussianMixture(torch.cat(means), covariances=torch.cat(covariances))
+        turn = 2 * math.pi * arm / 5 + bend
+        out, on = torch.stack([turn.cos(), turn.sin()], 1), torch.stack([-turn.sin(), turn.cos()], 1)
+        means.append(1.2 * r[:, None] * out)
+        along = 1.2 * 0.06 * (dr[:, None] * out + r[:, None] * on)  # about as far as two thirds of the next one
+        covariances.append(0.07**2 * torch.eye(2) + along[:, :, None] * along[:, None, :])
+    return GaussianMixture(torch.cat(means), weights=mass.repeat(5), covariances=torch.cat(covariances))
 
 
 def spirals() -> GaussianMixture:

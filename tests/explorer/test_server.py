@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+import diffflow as df
 from diffflow.cli import main
 from diffflow.explorer.guard import LARGEST
 from diffflow.explorer.jobs import Full, Jobs
@@ -301,16 +303,21 @@ def test_long_logs_are_thinned_to_their_end(server, home: Path) -> None:
         log.write_text(before)
 
 
-def test_points_come_as_numbers(server) -> None:
+def test_points_come_as_numbers(server, home: Path) -> None:
     _, job, _ = call(server, "/api/runs/moons/samples", "POST", {"n": 7, "steps": 4})
     found = finished(server, job["job"])["result"]
     assert len(found["points"]) == len(found["times"])
     assert all(len(cloud) == 7 and len(cloud[0]) == 2 for cloud in found["points"])
+    x = df.load(home / "moons", device="cpu").sample(7, steps=4, noise=df.Noise(0)).last
+    assert torch.tensor(found["points"][-1]) == pytest.approx(x, rel=1e-4)
     assert call(server, "/api/runs/moons/samples", "POST", {"class": 1})[0] == 400
+    assert call(server, "/api/runs/moons/samples", "POST", {"n": 1000, "steps": 1})[0] == 202
+    status, said, _ = call(server, "/api/runs/moons/samples", "POST", {"n": 1001})
+    assert (status, "n = 1001 is not between 1 and 1000" in str(said)) == (400, True)
 
 
 def test_a_request_can_be_stopped(server) -> None:
-    _, job, _ = call(server, "/api/runs/digits/samples", "POST", {"n": MOST["n"], "steps": MOST["steps"]})
+    _, job, _ = call(server, "/api/runs/digits/samples", "POST", {"n": MOST["images"], "steps": MOST["steps"]})
     while call(server, f"/api/jobs/{job['job']}")[1]["state"] == "queued":
         time.sleep(0.01)
     call(server, f"/api/jobs/{job['job']}", "DELETE")

@@ -44,7 +44,7 @@ from .guard import App, Guard
 from .jobs import Full, Job, Jobs
 
 STATIC = Path(__file__).parent / "static"
-MOST = {"n": 64, "steps": 1000, "frames": 24}
+MOST = {"images": 64, "rows": 1000, "steps": 1000, "frames": 24}
 PIXELS = 1 << 24  # of all moments of all samples together
 LOGGED = 400  # lines of a log that are shown
 
@@ -176,7 +176,8 @@ class Ask:
             "gan": number(body, "gan", 0, 100, False, None),
             "guidance": number(body, "guidance", -20, 20, False, None),
         }
-        n, frames = number(body, "n", 1, MOST["n"], True, 16), number(body, "frames", 1, MOST["frames"], True, 12)
+        n = number(body, "n", 1, MOST["images" if about["image"] else "rows"], True, 16 if about["image"] else 300)
+        frames = number(body, "frames", 1, MOST["frames"], True, 12)
         size = n * math.prod(about["shape"][-2:] if about["image"] else (2,))
         if 2 * size > PIXELS:
             raise Bad(f"n = {n} samples of this size are too much for one picture: ask for {PIXELS // (2 * size // n)}")
@@ -219,7 +220,8 @@ def drawn(run: df.Run, ask: Ask, report: Callable[[int, int], None]) -> dict[str
         rows = cloud.reshape(-1, *run.shape)
         picture = figures.grid(rows.numpy(), columns=ask.n, gap=0, scale=1)
         return told | {"png": base64.b64encode(figures.png(picture)).decode(), "shape": list(run.shape)}
-    return told | {"points": cloud[..., :2].tolist(), "shape": list(run.shape)}
+    points = cloud[..., :2].double().numpy()
+    return told | {"points": [[[float(f"{v:.5g}") for v in x] for x in xs] for xs in points], "shape": list(run.shape)}
 
 
 def explain(request: Request, error: Exception) -> Response:

@@ -90,7 +90,7 @@ export class Runs {
 
   // -- the controls ----------------------------------------------------------------------------------------------------
   build(words) {
-    const { dials, classes, players } = this.line, generator = players.includes("generator");
+    const { dials, classes, players, shape } = this.line, generator = players.includes("generator"), images = shape.length === 3;
     this.inputs = {};
     const field = (key, label, value, low, high, step) => {
       const input = make("input", { type: "number", min: low, max: high, step, value: words.get(key) ?? value, id: `ask-${key}` });
@@ -106,7 +106,7 @@ export class Runs {
       this.inputs.class = select;
       fields.push(make("label", {}, make("span", { textContent: "class" }), select));
     }
-    fields.push(field("n", "samples", 16, 1, 64, 1), field("seed", "seed", 0, 0, 2 ** 31 - 1, 1));
+    fields.push(field("n", "samples", images ? 16 : 300, 1, images ? 64 : 1000, 1), field("seed", "seed", 0, 0, 2 ** 31 - 1, 1));
     if (!generator) fields.push(field("steps", "steps", dials.steps, 1, 1000, 1), field("churn", "churn", dials.churn, 0, 100, 0.1));
     if (players.includes("discriminator") && !generator) fields.push(field("gan", "gan", dials.gan, 0, 100, 0.1));
     if (classes && !generator) fields.push(field("guidance", "guidance", dials.guidance, -20, 20, 0.5));
@@ -196,6 +196,7 @@ export class Runs {
       this.image = image;
     }
     this.scrub.max = String(result.times.length - 1);
+    this.scrub.parentElement.hidden = result.times.length < 2;
     this.at = result.times.length - 1;
     this.canvas.dataset.moments = String(result.times.length);
     this.play();
@@ -249,6 +250,7 @@ export class Runs {
   frontier() {
     const swept = this.line.swept;
     this.front.replaceChildren();
+    if (this.line.players.includes("generator")) return undefined; // a point beside those of its origin
     if (!swept) return this.front.append(make("p", { className: "hint", textContent: `No frontier yet: diffflow frontier ${this.where}` }));
     const points = swept.points.filter((p) => p?.distance > 0 && p.evaluations > 0 && p.dials);
     if (!points.length) return this.front.append(make("p", { className: "hint", textContent: "frontier.json holds no points." }));

@@ -1,5 +1,5 @@
 // What is on screen as a file: PNG and SVG of now, GIF of the whole way. The GIF encoder is the format's own 1989
-// compression (LZW) over a palette of 64 colours.
+// compression (LZW) over the 256 commonest colours.
 import { make } from "./elements.js";
 
 export function download(name, blob) {
@@ -53,28 +53,37 @@ export function svg(views, names) {
   ], { type: "image/svg+xml" });
 }
 
+// The commonest colours of all frames, at five bits a channel, and for every such colour the nearest of them.
+function palette(frames) {
+  const counts = new Uint32Array(32768);
+  for (const { data } of frames) for (let p = 0; p < data.length; p += 4) counts[coarse(data, p)] += 1;
+  const used = [...counts.keys()].filter((c) => counts[c]).sort((a, b) => counts[b] - counts[a]), kept = used.slice(0, 256);
+  const channels = (c) => [c >> 10, (c >> 5) & 31, c & 31], rgb = kept.map(channels), nearest = new Uint8Array(32768);
+  for (const c of used) {
+    const [r, g, b] = channels(c), far = rgb.map(([x, y, z]) => (x - r) ** 2 + (y - g) ** 2 + (z - b) ** 2);
+    nearest[c] = far.indexOf(Math.min(...far));
+  }
+  return { colours: rgb.flatMap((c) => c.map((v) => Math.round((v * 255) / 31))), nearest };
+}
+
+const coarse = (data, p) => ((data[p] >> 3) << 10) | ((data[p + 1] >> 3) << 5) | (data[p + 2] >> 3);
+
 // frames: ImageData of equal size; delay in hundredths of a second
 export function gif(frames, delay = 5) {
-  const { width, height } = frames[0], out = [];
+  const { width, height } = frames[0], { colours, nearest } = palette(frames), out = [];
   const short = (v) => out.push(v & 255, (v >> 8) & 255);
   out.push(...[..."GIF89a"].map((c) => c.charCodeAt(0)));
   short(width);
   short(height);
-  out.push(0xf5, 0, 0); // a global palette of 2^6 colours: two bits a channel
-  for (let c = 0; c < 64; c++) out.push(85 * (c >> 4), 85 * ((c >> 2) & 3), 85 * (c & 3));
+  out.push(0xf7, 0, 0, ...colours, ...new Array(768 - colours.length).fill(0)); // a global palette of 2^8 colours
   out.push(0x21, 0xff, 11, ...[..."NETSCAPE2.0"].map((c) => c.charCodeAt(0)), 3, 1, 0, 0, 0);
   for (const [i, { data }] of frames.entries()) {
     out.push(0x21, 0xf9, 4, 0);
     short(i === frames.length - 1 ? 150 : delay);
     out.push(0, 0, 0x2c);
     for (const v of [0, 0, width, height]) short(v);
-    out.push(0, 6);
-    const pixels = new Uint8Array(width * height);
-    for (let p = 0; p < pixels.length; p++) {
-      const two = (v) => Math.round(v / 85);
-      pixels[p] = (two(data[4 * p]) << 4) | (two(data[4 * p + 1]) << 2) | two(data[4 * p + 2]);
-    }
-    const packed = lzw(pixels, 6);
+    out.push(0, 8);
+    const packed = lzw(Uint8Array.from({ length: width * height }, (_, p) => nearest[coarse(data, 4 * p)]), 8);
     for (let p = 0; p < packed.length; p += 255) {
       const part = packed.slice(p, p + 255);
       out.push(part.length, ...part);

@@ -5,18 +5,6 @@ const grid = (n, lo, hi) => Array.from({ length: n }, (_, i) => lo + ((hi - lo) 
 const pairs = (xs, ys) => xs.flatMap((x, i) => [x, ys[i]]);
 const lattice = (p, q = p) => p.flatMap((x) => q.flatMap((y) => [x, y]));
 
-// x with standard normal probability u below it, by Newton's method on the series of the distribution function
-function quantile(u) {
-  let x = 0;
-  for (let round = 0; round < 60; round++) {
-    let term = x, sum = x;
-    for (let k = 1; k < 200 && Math.abs(term) > 1e-17 * Math.abs(sum); k++) sum += term *= (x * x) / (2 * k + 1);
-    const density = Math.exp(-0.5 * x * x) / Math.sqrt(2 * Math.PI);
-    x -= Math.max(-0.5, Math.min(0.5, (0.5 + density * sum - u) / density));
-  }
-  return x;
-}
-
 function eightGaussians() {
   const a = Array.from({ length: 8 }, (_, i) => (i * Math.PI) / 4);
   return Mixture.isotropic(pairs(a.map((v) => Math.SQRT2 * Math.cos(v)), a.map((v) => Math.SQRT2 * Math.sin(v))), 0.1);
@@ -44,17 +32,17 @@ function swissRoll() {
 }
 
 function pinwheel() {
-  const means = [], cov = [];
+  const means = [], cov = [], weights = [];
   for (let arm = 0; arm < 5; arm++) {
-    for (const u of grid(24, 0, 1)) {
-      const r = 1 + 0.3 * quantile(u), bend = 0.35 * Math.exp(1.2 * r);
-      const turn = (2 * Math.PI * arm) / 5 + bend, rate = bend * 1.2 * r; // r d(angle)/dr: the arm's slope
-      means.push(1.2 * r * Math.cos(turn), 1.2 * r * Math.sin(turn));
-      const ax = Math.cos(turn) - rate * Math.sin(turn), ay = Math.sin(turn) + rate * Math.cos(turn), l2 = ax * ax + ay * ay;
-      cov.push(0.07 ** 2 + (0.06 ** 2 * ax * ax) / l2, (0.06 ** 2 * ax * ay) / l2, 0.07 ** 2 + (0.06 ** 2 * ay * ay) / l2);
+    for (const bend of grid(32, 0.4, 3.4)) {
+      const r = Math.log(bend / 0.35) / 1.2, dr = 1 / (1.2 * bend), turn = (2 * Math.PI * arm) / 5 + bend, c = Math.cos(turn), s = Math.sin(turn);
+      means.push(1.2 * r * c, 1.2 * r * s);
+      const ax = 1.2 * 0.06 * (dr * c - r * s), ay = 1.2 * 0.06 * (dr * s + r * c);
+      cov.push(0.07 ** 2 + ax * ax, ax * ay, 0.07 ** 2 + ay * ay);
+      weights.push(Math.exp(-0.5 * ((r - 1) / 0.3) ** 2) * dr);
     }
   }
-  return new Mixture(means, cov);
+  return new Mixture(means, cov, weights);
 }
 
 function spirals() {
