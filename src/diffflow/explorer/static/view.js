@@ -1,8 +1,6 @@
 // Draws a cloud, its target and what moves a particle, on a canvas. The camera shows y = x / scale, shrunk while noise is
 // large, so that the data always has the same size at the end.
 
-export const HALF = 2.1; // half the width of the picture, in spreads of the data
-
 export class View {
   constructor(canvas, colours) {
     this.canvas = canvas;
@@ -28,8 +26,8 @@ export class View {
   }
 
   // What is drawn behind: the target's log density on a grid.
-  setTarget({ density, cells, centre, reach, spread, times }) {
-    this.target = { density, cells, centre, reach, spread };
+  setTarget({ density, cells, centre, reach, half, spread, times }) {
+    this.target = { density, cells, centre, reach, half, spread };
     this.times = times;
     this.past = [];
     this.arrows = this.frame = null;
@@ -51,9 +49,9 @@ export class View {
 
   // Data units to pixels, at the present camera.
   get camera() {
-    const { centre, spread } = this.target, { scale = 1, sigma = 0 } = this.frame ?? {};
+    const { centre, half, spread } = this.target, { scale = 1, sigma = 0 } = this.frame ?? {};
     const grow = Math.hypot(spread, sigma) / spread; // 1 at the end
-    const size = this.canvas.width / (2 * HALF * spread * grow);
+    const size = this.canvas.width / (2 * half * grow);
     return { centre, size, scale, middle: this.canvas.width / 2 };
   }
 

@@ -69,16 +69,18 @@ function chart(side, i) {
   say({ is: "chart", side: i, k: Math.round((sim.k * last()) / length(side)), values });
 }
 
-// The target's density on a grid, now: what contours are drawn from.
-function contours(sim, cells = 48, half = 1.9) {
-  const reach = half * sim.spread * 1.25, [mx, my] = sim.law.mean, points = new Float64Array(2 * cells * cells);
+// The target's density on a grid, now: what contours are drawn from. `half`: half the width of a picture that holds it.
+function contours(sim, cells = 48) {
+  const { means, cov, mean: [mx, my] } = sim.law, centre = [mx, my];
+  const half = 1.1 * means.reduce((most, m, i) => Math.max(most, Math.abs(m - centre[i % 2]) + 2.5 * Math.sqrt(cov[3 * (i >> 1) + 2 * (i % 2)])), 0);
+  const reach = 1.25 * half, points = new Float64Array(2 * cells * cells);
   for (let i = 0; i < cells; i++) {
     for (let j = 0; j < cells; j++) {
       points[2 * (i * cells + j)] = mx - reach + (2 * reach * j) / (cells - 1);
       points[2 * (i * cells + j) + 1] = my - reach + (2 * reach * i) / (cells - 1);
     }
   }
-  return { density: Float32Array.from(sim.law.logProb(points)), cells, centre: [mx, my], reach, spread: sim.spread };
+  return { density: Float32Array.from(sim.law.logProb(points)), cells, centre, reach, half, spread: sim.spread };
 }
 
 function move(to) {
