@@ -268,7 +268,7 @@ def main() -> None:
     parser.add_argument("--features", default="own")
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--updates", type=int, nargs="+", default=[300, 250, 200])
-    parser.add_argument("--pure", type=int, nargs="+", default=[1, 2, 3, 4, 6, 8])
+    parser.add_argument("--pure", type=int, nargs="*", default=[1, 2, 3, 4, 6, 8])
     parser.add_argument("--peers", type=int, nargs="*", default=[], help="evaluations at which to look for the best")
     parser.add_argument("--by", nargs="+", default=list(MOVERS), choices=MOVERS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

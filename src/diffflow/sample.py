@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -143,8 +144,9 @@ def sample(
     kept = [(clock[0], x)] if keep else []
     state = method.init(sde, x, clock[0])
     total = len(clock) - 1
+    noisy = cache(lambda t: bool(sde.noise(t).item()))  # the end of a step is where the next one begins
     for k, (t0, t1) in enumerate(itertools.pairwise(clock)):
-        quiet = lands_clean(sde, t1) or not any(sde.noise(t).item() for t in (t0, 0.5 * (t0 + t1), t1))
+        quiet = lands_clean(sde, t1) or not any(noisy(t) for t in (t0, 0.5 * (t0 + t1), t1))
         dw = None if quiet else noise.increment(k, t0, t1, x)
         x, state = method.step(sde, x, t0, t1, dw, state)
         if keep and ((k + 1) % keep == 0 or k + 1 == total):

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -82,7 +83,7 @@ class Schedule:
         assert self.sigma_max is not None
         return self.sigma_max
 
-    @property
+    @cached_property  # every coefficient asks for it at every step
     def _start(self) -> float:
         """Noising time at t = 0."""
         return self._inverse(clock(self._top)).item()
