@@ -323,6 +323,87 @@ def test_every_lesson_sets_up_two_sides_and_says_what_to_see(opened) -> None:
     assert page.locator("#lesson").inner_text() == ""  # what it said is no longer what is shown
 
 
+def test_a_cloud_that_begins_beside_the_target_is_in_the_picture(opened) -> None:
+    page = opened(SMALL)
+    page.click('[data-lesson="vanishing"]')
+    until(page, "explorer.now.sides.length === 2 && explorer.now.k > 0")
+    page.click("#restart")
+    page.wait_for_timeout(200)
+    for side in (0, 1):
+        code = """(i) => { const c = document.querySelectorAll("#views canvas")[i], d = c.getContext("2d").getImageData(0, 0, c.width / 3, c.height).data;
+            return d.filter((v, j) => j % 4 === 0 && v < 60).length; }"""
+        assert page.evaluate(code, side) > 50  # the left third, where 200 dots begin
+
+
+@pytest.mark.parametrize("family", ["family=annealed", "family=cooled&churn=0", "family=static&churn=0.5", "churn=0.5"])
+def test_a_split_shows_two_models_that_exist(opened, family: str) -> None:
+    page = opened(f"{SMALL}&{family}")
+    until(page, "explorer.now.k > 0")
+    page.check("#split")
+    s = state(page)
+    assert s["a"] != s["b"]
+    again = state(opened(page.evaluate("location.hash.slice(1)")))
+    assert (again["a"], again["b"]) == (s["a"], s["b"])
+
+
+def test_a_page_that_nobody_sees_rests_and_goes_on(opened) -> None:
+    page = opened("particles=100&steps=2000")
+    until(page, "explorer.now.k > 0")
+    hide = "(v) => { Object.defineProperty(document, 'hidden', { value: v, configurable: true }); document.dispatchEvent(new Event('visibilitychange')); }"
+    page.evaluate(hide, True)
+    until(page, "!explorer.now.playing")
+    page.evaluate(hide, False)
+    page.evaluate(hide, True)
+    page.evaluate(hide, False)
+    until(page, "explorer.now.playing")
+    page.click("#play")
+    until(page, "!explorer.now.playing")
+    page.evaluate(hide, True)
+    page.evaluate(hide, False)
+    page.wait_for_timeout(200)
+    assert not now(page)["playing"]  # as it was
+
+
+def test_a_recording_of_what_changes_is_not_saved(opened) -> None:
+    page = opened("particles=100&steps=2000&pace=60")
+    until(page, "explorer.now.k > 0")
+    page.click('[data-save="gif"]')
+    page.wait_for_timeout(100)
+    slide(page, "gan", 1)
+    until(page, "document.getElementById('said').textContent.includes('nothing was saved')")
+    until(page, "explorer.now.playing")
+
+
+def test_a_drawing_stays_until_it_is_used_or_left(opened) -> None:
+    page = opened(SMALL)
+    until(page, "explorer.now.k > 0")
+    page.click("#draw")
+    box = page.locator("#views canvas").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 60, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 160, box["y"] + 90)
+    page.mouse.up()
+    picture = "document.querySelector('#views canvas').toDataURL()"
+    drawn = page.evaluate(picture)
+    page.click("#trails")
+    slide(page, "gan", 1)
+    page.wait_for_timeout(300)
+    assert page.evaluate(picture) == drawn
+    page.click('[data-lesson="gauge"]')
+    assert page.locator("#draw").get_attribute("aria-pressed") == "false"
+    until(page, "explorer.now.playing && explorer.now.sides.length === 2")
+    assert state(page)["target"] == "8gaussians"
+
+
+def test_what_cannot_be_kept_is_refused_and_the_next_setting_plays(opened) -> None:
+    page = opened("particles=20000&steps=2000")
+    until(page, "document.getElementById('said').textContent.includes('more than can be kept')")
+    page.fill("#number-steps", "30")
+    page.press("#number-steps", "Enter")
+    until(page, "explorer.now.k > 0", 60)
+
+
 def test_sides_of_different_length_end_together(opened) -> None:
     page = opened("particles=100&family=annealed&steps=36&split=1&b.steps=120&pace=600")
     until(page, "explorer.now.k > 0")
@@ -606,6 +687,33 @@ def test_quick_clicks_leave_no_request_behind(opened, server) -> None:
     page.press("#ask-steps", "Enter")
     until(page, "document.getElementById('ask-status').textContent.includes('2 evaluations')")
     assert sum(method == "POST" for method, _ in sent) <= 3
+
+
+def test_what_a_frontier_s_hollow_point_shows_can_be_copied(opened, home: Path) -> None:
+    """The default solver where the run has a plan, too: in the address, the program and the command."""
+    page = opened("run=digits&n=2&steps=3&plans=false")
+    until(page, "document.getElementById('ask-status')?.textContent.includes('3 evaluations')")
+    assert "plans=false" in page.url
+    page.get_by_role("button", name="Copy as Python").last.click()
+    assert "plans=False" in page.evaluate("document.body.dataset.copied")
+    page.get_by_role("button", name="Copy as command").last.click()
+    assert "--solver exponential" in page.evaluate("document.body.dataset.copied")
+    page.fill("#ask-seed", "")
+    page.press("#ask-seed", "Enter")
+    until(page, "!location.hash.includes('plans')")
+    page.get_by_role("button", name="Copy as command").last.click()
+    assert page.evaluate("document.body.dataset.copied").endswith("--seed 0")
+
+
+def test_of_two_ways_that_are_played_the_last_goes_on(opened) -> None:
+    page = opened("run=moons&n=20&steps=12")
+    until(page, "document.getElementById('ask-status')?.textContent.includes('12 evaluations')")
+    page.fill("#ask-steps", "1")
+    page.press("#ask-steps", "Enter")
+    until(page, "document.getElementById('ask-status').textContent.includes('1 evaluation ')")
+    page.wait_for_timeout(1300)  # as long as thirteen moments take
+    code = "document.getElementById('samples').getContext('2d').getImageData(0, 0, 560, 560).data.some((v) => v > 0)"
+    assert page.evaluate(code)
 
 
 @pytest.mark.parametrize(("name", "cost"), [("gan", "1 evaluation "), ("few", "2 evaluations ")])

@@ -216,6 +216,8 @@ def drawn(run: df.Run, ask: Ask, report: Callable[[int, int], None]) -> dict[str
         "labels": None if cond is None else cond.tolist(), "step": run.step,
     }  # fmt: skip
     cloud = torch.stack([x for _, x in states])  # (moments, n, *shape)
+    if not cloud.isfinite().all():
+        raise Bad("some of these samples are not finite numbers: take more steps, less churn, or less guidance")
     if len(run.shape) == 3:
         rows = cloud.reshape(-1, *run.shape)
         picture = figures.grid(rows.numpy(), columns=ask.n, gap=0, scale=1)

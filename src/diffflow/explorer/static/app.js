@@ -33,6 +33,13 @@ const colours = () => ({
 const sides = () => (state.b ? [state.a, state.b] : [state.a]);
 const tell = (what, more = {}) => worker?.postMessage({ do: what, ...more });
 
+// Whether the user wants it to play; it does unless nobody sees it, or a drawing or a recording is under way.
+let wish = true;
+function play(on = wish) {
+  wish = on;
+  tell(wish && !document.hidden && page === "equation" && !drawing && !recording ? "play" : "pause");
+}
+
 let round = 0;
 function begin() {
   if (!worker) {
@@ -41,8 +48,9 @@ function begin() {
     worker.onerror = (event) => problem(event.message);
   }
   round += 1;
+  awaited?.done(); // a recording of what is no more
   tell("speed", { value: state.pace });
-  tell(now.playing ? "play" : "pause");
+  play();
   tell("set", { round, sides: sides().map((setting) => ({ setting, target: state.target })), points: state.points });
 }
 
@@ -53,7 +61,8 @@ const hear = {
   },
   frame(frame) {
     now = frame;
-    if (!drawing) frame.sides.forEach((s, i) => views[i]?.show(s, frame.k));
+    frame.sides.forEach((s, i) => views[i]?.show(s, frame.k));
+    if (frame.k === awaited?.k) awaited.done();
     const { t, sigma } = frame.sides[0];
     $("clock").textContent = `t = ${t.toFixed(2)}${sigma ? `  σ = ${sigma >= 0.1 ? sigma.toFixed(1) : sigma.toFixed(2)}` : ""}`;
     if (document.activeElement !== $("scrub") || frame.playing) $("scrub").value = String(Math.round((1000 * frame.k) / frame.last));
@@ -106,7 +115,12 @@ const edit = (update) => change((s) => {
 // -- the page ----------------------------------------------------------------------------------------------------------
 function build() {
   controls = new Controls($("map"), $("dials"), {
-    change, edit, chosen: (target) => (target === "drawn" && !state.points ? draw(true) : change((s) => { s.target = target; })),
+    change, edit,
+    chosen(target) {
+      if (target === "drawn" && !state.points) return draw(true);
+      draw(false, false);
+      return change((s) => { s.target = target; });
+    },
   });
   charts = MEASURES.map((measure) => new Chart($("charts"), measure));
   for (const lesson of LESSONS) {
@@ -129,6 +143,7 @@ const layout = () => {
       const box = make("div", { className: `view side${i}` }, canvas, ...(wanted > 1 ? [button] : []));
       $("views").append(box);
       const view = new View(canvas, colours);
+      if (drawing) view.board = board;
       listen(view, canvas, i);
       return view;
     });
@@ -140,12 +155,12 @@ const layout = () => {
   });
 };
 
-export function name(s) {
-  const same = LANDMARKS.find(({ set }) => ["family", "churn", "gan", "extra"].every((k) => (set[k] ?? 0) === s[k]));
+function name(s) {
+  const wrong = s.wrong && formula.weights(s).score ? ", wrong score" : "", same = LANDMARKS.find(({ set }) => ["family", "churn", "gan", "extra"].every((k) => (set[k] ?? 0) === s[k]));
   if (same && s.family === "static" && s.churn === 0 && s.speed !== "kl") return `GAN, ${s.speed}`;
-  if (same) return same.title + (s.wrong ? ", wrong score" : "");
+  if (same) return same.title + wrong;
   const w = { at: `churn ${s.churn}, gan ${s.gan}`, static: `churn ${s.churn}`, annealed: "NCSN", cooled: "improved GAN" }[s.family];
-  return w + (s.extra ? `, −λ²/β ${s.extra}` : "") + (s.wrong ? ", wrong score" : "");
+  return w + (s.extra ? `, −λ²/β ${s.extra}` : "") + wrong;
 }
 
 const remember = (words) => history.replaceState(null, "", String(words) ? `#${words}` : location.pathname + location.search);
@@ -165,10 +180,11 @@ function show() {
   $("speed").value = String(Math.round((50 * Math.log(state.pace / 6)) / Math.log(10)));
   $("clear").hidden = state.target !== "drawn" && !drawing;
   remember(address.write(state));
-  for (const view of views) if (drawing) view.blank(); else view.draw();
+  for (const view of views) view.draw();
 }
 
 function teach(lesson) {
+  draw(false, false);
   change((s) => {
     s.target = lesson.target;
     s.a = { ...DEFAULTS, ...lesson.a, particles: s.a.particles, seed: s.a.seed };
@@ -179,21 +195,33 @@ function teach(lesson) {
   state.b = { ...state.b, ...lesson.b };
   show();
   $("lesson").textContent = lesson.text;
-  now.playing = true;
+  wish = true;
   begin();
 }
 
 // -- one particle, and drawing a target --------------------------------------------------------------------------------
 let drawing = false;
-let strokes = [];
-function draw(on) {
+let strokes = []; // (x0, y0, x1, y1, ...) on a board of [-2, 2]^2
+function draw(on, use = true) {
+  if (on === drawing) return;
   drawing = on;
+  for (const view of views) view.board = on ? board : null;
   $("draw").setAttribute("aria-pressed", String(on));
   $("draw").textContent = on ? "Use this drawing" : "Draw a target";
   document.body.classList.toggle("drawing", on);
-  if (on) { strokes = []; tell("pause"); }
-  else if (strokes.length >= 2) change((s) => { s.points = thinned(strokes); s.target = "drawn"; now.playing = true; });
+  if (on) strokes = [];
+  else if (use && strokes.length >= 2) { wish = true; change((s) => { s.points = thinned(strokes); s.target = "drawn"; }); }
+  play();
   show();
+}
+
+function board(ink, side) {
+  ink.fillStyle = colours().cloud;
+  for (let i = 0; i < strokes.length; i += 2) {
+    ink.beginPath();
+    ink.arc((side * (2 + strokes[i])) / 4, (side * (2 - strokes[i + 1])) / 4, side / 90, 0, 7);
+    ink.fill();
+  }
 }
 
 const thinned = (points, most = 300) => {
@@ -208,28 +236,21 @@ function listen(view, canvas, side) {
   };
   let before = null;
   const put = (event) => {
-    const unit = 6 / canvas.width, [px, py] = place(event), x = px * unit - 3, y = 3 - py * unit; // a board of [-3, 3]^2, /1.5
-    const here = [x / 1.5, y / 1.5], from = before ?? here, steps = Math.max(1, Math.ceil(Math.hypot(here[0] - from[0], here[1] - from[1]) / 0.04));
-    const ink = canvas.getContext("2d");
-    ink.fillStyle = colours().cloud;
-    for (let j = 1; j <= steps; j++) {
-      const u = j / steps, point = [from[0] + u * (here[0] - from[0]), from[1] + u * (here[1] - from[1])];
-      strokes.push(...point);
-      ink.beginPath();
-      ink.arc((1.5 * point[0] + 3) / unit, (3 - 1.5 * point[1]) / unit, canvas.width / 90, 0, 7);
-      ink.fill();
-    }
+    const unit = 4 / canvas.width, [px, py] = place(event), here = [px * unit - 2, 2 - py * unit], from = before ?? here;
+    const steps = Math.max(1, Math.ceil(Math.hypot(here[0] - from[0], here[1] - from[1]) / 0.04));
+    for (let j = 1; j <= steps; j++) strokes.push(from[0] + (j / steps) * (here[0] - from[0]), from[1] + (j / steps) * (here[1] - from[1]));
     before = here;
+    for (const each of views) each.draw();
   };
   canvas.addEventListener("pointerdown", (event) => {
     if (drawing) { canvas.setPointerCapture(event.pointerId); before = null; return put(event); }
-    tell("pause");
+    play(false);
     return tell("terms", { side, point: view.toPoint(...place(event)) });
   });
   canvas.addEventListener("pointermove", (event) => { if (drawing && canvas.hasPointerCapture(event.pointerId)) put(event); });
   canvas.addEventListener("keydown", (event) => {
     if (event.key !== "Enter") return;
-    tell("pause");
+    play(false);
     tell("terms", { side, point: view.toPoint(canvas.width / 2, canvas.height / 2) });
   });
 }
@@ -246,10 +267,11 @@ function showParticle({ parts, total, noise, index }) {
 
 // -- listening ---------------------------------------------------------------------------------------------------------
 function wire() {
-  const toggle = () => { now.playing = !now.playing; tell(now.playing ? "play" : "pause"); };
+  const toggle = () => play(!wish), still = (what) => { play(false); tell(what); };
   $("play").addEventListener("click", toggle);
-  for (const id of ["restart", "back", "step"]) $(id).addEventListener("click", () => tell(id));
-  $("scrub").addEventListener("input", () => { tell("pause"); tell("seek", { at: Number($("scrub").value) / 1000 }); });
+  $("restart").addEventListener("click", () => tell("restart"));
+  for (const id of ["back", "step"]) $(id).addEventListener("click", () => still(id));
+  $("scrub").addEventListener("input", () => { play(false); tell("seek", { at: Number($("scrub").value) / 1000 }); });
   $("speed").addEventListener("input", () => {
     state.pace = Math.round(6 * 10 ** (Number($("speed").value) / 50));
     tell("speed", { value: state.pace });
@@ -257,29 +279,26 @@ function wire() {
   });
   for (const key of ["trails", "contours", "cloud"]) $(key).addEventListener("change", () => change((s) => { s.looks[key] = $(key).checked; }, false));
   $("split").addEventListener("change", () => change((s) => {
-    s.b = $("split").checked ? { ...s.a, ...(s.a.family === "at" ? { churn: s.a.churn ? 0 : 1 } : { churn: 1 - s.a.churn }) } : null;
+    const other = { at: { churn: s.a.churn ? 0 : 1 }, static: { churn: s.a.churn < 1 ? 1 : 0 } }[s.a.family] ?? { family: "static", churn: 1 };
+    s.b = $("split").checked ? address.tidied({ ...s.a, ...other }) : null;
     s.editing = s.b ? "b" : "a";
   }));
   $("draw").addEventListener("click", () => draw(!drawing));
   $("clear").addEventListener("click", () => {
     strokes = [];
-    if (drawing) return views[0].blank();
+    if (drawing) return show();
     return change((s) => { s.target = "8gaussians"; s.points = null; });
   });
   $("theme").addEventListener("click", () => theme(dark() ? "light" : "dark"));
   $("share").addEventListener("click", () => copied(location.href.replace(/[?&]token=[^&#]*/, ""), "address"));
   document.querySelectorAll("[data-copy]").forEach((b) => b.addEventListener("click", () => copied(copy[b.dataset.copy](state), b.dataset.copy === "python" ? "program" : "command")));
   document.querySelectorAll("[data-save]").forEach((b) => b.addEventListener("click", () => exported(b.dataset.save)));
-  let resumes = false; // a page that nobody sees leaves the processor alone
-  document.addEventListener("visibilitychange", () => {
-    if (document.hidden) resumes = now.playing && page === "equation";
-    if (document.hidden) tell("pause"); else if (resumes) tell("play");
-  });
+  document.addEventListener("visibilitychange", () => play());
   addEventListener("hashchange", route);
   for (const name of ["equation", "runs"]) $(`tab-${name}`).addEventListener("click", () => turn(name, new URLSearchParams()));
   addEventListener("keydown", (event) => {
     if (page !== "equation" || event.target.closest?.("input, select, textarea, #map, canvas") || event.ctrlKey || event.metaKey || event.altKey) return;
-    const key = { " ": toggle, ".": () => tell("step"), ",": () => tell("back"), Home: () => tell("restart") }[event.key];
+    const key = { " ": toggle, ".": () => still("step"), ",": () => still("back"), Home: () => tell("restart") }[event.key];
     if (key && !(event.key === " " && event.target.closest?.("button"))) { event.preventDefault(); key(); }
   });
 }
@@ -303,34 +322,39 @@ async function copied(text, what) {
   }
 }
 
+let recording = false;
+let awaited = null; // the step k that a recording waits for
 async function exported(kind) {
+  if (recording) return undefined;
   const title = `diffflow-${state.target}`, names = sides().map(name);
   if (kind === "png") return save.download(`${title}.png`, await save.png(views, names));
   if (kind === "svg") return save.download(`${title}.svg`, save.svg(views, names));
   problem("Recording ...");
-  const { playing } = now;
-  tell("pause");
-  const film = await save.film(views, names, now.last, (at, k) => { tell("seek", { at }); return arrives(k); });
-  save.download(`${title}.gif`, film);
-  if (playing) tell("play");
-  return problem(`Saved ${title}.gif.`);
+  recording = true;
+  play();
+  const taken = round;
+  try {
+    const film = await save.film(views, names, now.last, async (at, k) => {
+      tell("seek", { at });
+      await new Promise((done) => { awaited = { k, done }; });
+      awaited = null;
+      if (round !== taken) throw new Error("The setting changed while it was recorded: nothing was saved.");
+    });
+    save.download(`${title}.gif`, film);
+    problem(`Saved ${title}.gif.`);
+  } catch (error) {
+    problem(String(error.message));
+  }
+  recording = false;
+  return play();
 }
-
-// When the worker has shown step k.
-const arrives = (k) => new Promise((done) => {
-  const usual = hear.frame;
-  hear.frame = (frame) => {
-    usual(frame);
-    if (frame.k === k) { hear.frame = usual; done(); }
-  };
-});
 
 // -- two pages ---------------------------------------------------------------------------------------------------------
 let page = "equation";
 let runs = null;
 const key = token();
 function turn(name, words) {
-  if (page === "runs") now.playing = true; // they were stopped while nobody saw them
+  draw(false, false);
   page = name;
   for (const other of ["equation", "runs"]) {
     $(`page-${other}`).hidden = other !== name;
@@ -340,7 +364,7 @@ function turn(name, words) {
     show();
     return begin();
   }
-  tell("pause");
+  play();
   runs ??= new Runs($("page-runs"), key, (words_) => { if (page === "runs") remember(words_); }, copied);
   return runs.open(words);
 }

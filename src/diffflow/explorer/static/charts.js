@@ -52,9 +52,9 @@ export class Chart {
       this.lines.slice(0, sides).map((m, i) => `<path class="line side${i}" d="${path(m)}"/>`).join("") +
       `<line class="now" x1="${x(at)}" x2="${x(at)}" y1="${TOP}" y2="${HEIGHT - BOTTOM}"/>`;
     const numbers = this.lines.slice(0, sides).map((_, i) => this.value(i, at)).map((v) => (v === null ? "" : short(v)));
-    this.caption.innerHTML = `<span>${this.measure.title}</span>` + numbers.map((v, i) => `<output class="side${i}">${v}</output>`).join("") +
+    this.caption.innerHTML = `<span>${this.measure.title}</span>` + numbers.map((v, i) => `<b class="side${i}">${v}</b>`).join("") +
       (this.measure.floor ? `<small>dashed: two samples of the target</small>` : "");
   }
 }
 
-export const short = (v) => (v === 0 ? "0" : Math.abs(v) >= 100 ? v.toFixed(0) : Math.abs(v) >= 0.01 ? v.toPrecision(2) : v.toExponential(0));
+export const short = (v) => (v === 0 ? "0" : Math.abs(v) >= 99.5 ? v.toFixed(0) : Math.abs(v) >= 0.01 ? v.toPrecision(2) : v.toExponential(0));

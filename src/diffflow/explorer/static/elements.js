@@ -1,6 +1,6 @@
 // Elements of the page, made in one call.
 
-export const NS = "http://www.w3.org/2000/svg";
+const NS = "http://www.w3.org/2000/svg";
 
 export const make = (tag, properties = {}, ...children) => {
   const e = Object.assign(document.createElement(tag), properties);

@@ -19,7 +19,7 @@ export function token() {
   }
 }
 
-// Columns of a grid of n pictures: about twice as many as rows, and as few holes as that allows.
+// Columns of a grid of n pictures: at least as many as rows, and as few holes as that allows.
 export function across(n) {
   const most = Math.min(n, Math.ceil(1.6 * Math.sqrt(n) + 1)), least = Math.ceil(Math.sqrt(n)), holes = (c) => Math.ceil(n / c) * c - n;
   let best = most;
@@ -85,7 +85,7 @@ export class Runs {
     this.frontier();
     clearTimeout(this.polling);
     this.poll();
-    await this.draw();
+    await this.draw(words.get("plans") !== "false");
   }
 
   // -- the controls ----------------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ export class Runs {
     const { dials, classes, players, shape } = this.line, generator = players.includes("generator"), images = shape.length === 3;
     this.inputs = {};
     const field = (key, label, value, low, high, step) => {
-      const input = make("input", { type: "number", min: low, max: high, step, value: words.get(key) ?? value, id: `ask-${key}` });
+      const input = make("input", { type: "number", min: low, max: high, step, value: words.get(key) ?? value, placeholder: value, id: `ask-${key}` });
       input.addEventListener("change", () => this.draw());
       this.inputs[key] = input;
       return make("label", {}, make("span", { textContent: label }), input);
@@ -121,7 +121,7 @@ export class Runs {
     this.canvas.setAttribute("aria-label", "Samples on their way from noise");
     this.scrub = make("input", { type: "range", min: 0, max: 1, value: 1, step: 1, id: "moment" });
     this.scrub.setAttribute("aria-label", "Moment on the way from noise to sample");
-    this.scrub.addEventListener("input", () => { this.at = Number(this.scrub.value); this.playing = false; this.paint(); });
+    this.scrub.addEventListener("input", () => { this.at = Number(this.scrub.value); this.playing = null; this.paint(); });
     this.again = make("button", { textContent: "▶", id: "replay" });
     this.again.setAttribute("aria-label", "Play the way from noise");
     this.again.addEventListener("click", () => this.play());
@@ -139,22 +139,29 @@ export class Runs {
     );
   }
 
+  // What the controls say; an emptied one says what it began with.
   wanted() {
-    const found = this.plans === undefined ? {} : { plans: this.plans };
-    for (const [key, input] of Object.entries(this.inputs)) if (input.value !== "") found[key] = Number(input.value);
+    const found = this.plans ? {} : { plans: false };
+    for (const [key, input] of Object.entries(this.inputs)) {
+      const said = input.value === "" ? input.placeholder : input.value;
+      if (said) found[key] = Number(said);
+    }
     return found;
   }
 
-  // Draw what the controls say. A number that is held down asks many times, so the last word counts.
-  async draw() {
+  // Draw what the controls say, by a calibrated plan where there is one. A number that is held down asks many times, so
+  // the last word counts.
+  async draw(plans = true) {
     const asked = (this.asked = (this.asked ?? 0) + 1), old = () => asked !== this.asked || this.parent.hidden;
+    this.plans = plans;
+    this.playing = null;
     await this.stop(true);
     await new Promise((done) => setTimeout(done, 80));
     if (old()) return;
-    const { plans, ...wanted } = this.wanted();
+    const wanted = this.wanted();
     this.remember(new URLSearchParams({ run: this.name, ...Object.fromEntries(Object.entries(wanted).map(([k, v]) => [k, String(v)])) }));
     try {
-      let job = await this.ask(`runs/${encodeURIComponent(this.name)}/samples`, "POST", { ...wanted, ...(plans === undefined ? {} : { plans }) });
+      let job = await this.ask(`runs/${encodeURIComponent(this.name)}/samples`, "POST", wanted);
       if (old()) return void this.ask(`jobs/${job.job}`, "DELETE").catch(() => {});
       this.job = job.job;
       this.cancel.hidden = this.bar.hidden = false;
@@ -204,11 +211,10 @@ export class Runs {
 
   play() {
     if (!this.result) return;
-    const many = this.result.times.length;
-    this.playing = true;
+    const many = this.result.times.length, turn = (this.playing = {}); // the last one that was begun goes on
     let k = 0;
     const tick = () => {
-      if (!this.playing || !this.canvas.isConnected) return;
+      if (this.playing !== turn || !this.canvas.isConnected) return;
       this.at = Math.min(k, many - 1);
       this.scrub.value = String(this.at);
       this.paint();
@@ -267,18 +273,21 @@ export class Runs {
     for (const v of [y0, (y0 + y1) / 2, y1]) put("text", { x: L - 8, y: y(v) + 3, class: "tick", "text-anchor": "end" }, short(10 ** v));
     for (const p of points) {
       const [px, py] = [x(log(p.evaluations)), y(log(p.distance))];
-      const dot = p.name ? put("rect", { x: px - 5, y: py - 5, width: 10, height: 10, class: "beside", role: "img" }) : put("circle", { cx: px, cy: py, r: 6, class: p.plan ? "planned" : "plain", tabindex: 0, role: "button" });
+      const dot = p.name ? put("rect", { x: px - 5, y: py - 5, width: 10, height: 10, role: "img" }) : put("circle", { cx: px, cy: py, r: 6, class: p.plan ? "planned" : "", tabindex: 0, role: "button" });
       const label = `${p.distance.toPrecision(3)} at ${p.evaluations} evaluations: ${p.name || `churn ${p.dials.churn}, gan ${p.dials.gan}${p.plan ? ", plan" : ""}`}`;
       dot.setAttribute("aria-label", label);
       dot.append(svg("title", {}, label));
       const show = () => {
         if (p.name) return;
         for (const key of ["steps", "churn", "gan", "guidance"]) if (this.inputs[key]) this.inputs[key].value = String(p.dials[key]);
-        this.plans = Boolean(p.plan);
-        this.draw().finally(() => { this.plans = undefined; });
+        this.draw(Boolean(p.plan));
       };
       dot.addEventListener("click", show);
-      dot.addEventListener("keydown", (event) => { if (event.key === "Enter") show(); });
+      dot.addEventListener("keydown", (event) => {
+        if (event.key !== "Enter" && event.key !== " ") return;
+        event.preventDefault();
+        show();
+      });
     }
     return this.front.append(make("h3", { textContent: swept.distance }), chart, make("p", { className: "hint", textContent: `A point shows its samples. Filled: a calibrated plan; hollow: the default solver; square: a run beside. Swept at step ${swept.step}.` }));
   }
@@ -302,7 +311,9 @@ export class Runs {
     this.polling = setTimeout(async () => {
       if (name !== this.name || this.parent.hidden) return this.poll();
       try {
-        this.line = { ...this.line, ...(await this.ask(`runs/${encodeURIComponent(name)}`)) };
+        const found = await this.ask(`runs/${encodeURIComponent(name)}`);
+        if (name !== this.name) return undefined; // another one was chosen meanwhile, and polls for itself
+        this.line = { ...this.line, ...found };
         this.charts.dataset.polls = String(Number(this.charts.dataset.polls ?? 0) + 1);
         this.curves();
       } catch { /* the server is gone, or the run is */ }
@@ -320,11 +331,11 @@ export class Runs {
     const w = this.wanted(), dials = ["steps", "churn", "gan", "guidance"].filter((k) => k in w).map((k) => `${k}=${w[k]}`);
     const cond = "class" in w ? `cond=${w.class}` : this.line.classes ? `cond=torch.arange(${w.n}) % ${this.line.classes.length}` : "";
     const torch = cond.includes("torch") ? "import torch\n\n" : "\n";
-    return `import diffflow as df\n${torch}run = df.load(${JSON.stringify(`${this.path}/${this.name}`)})\nx = run.sample(${[w.n, cond, ...dials, `noise=df.Noise(${w.seed})`].filter(Boolean).join(", ")}).last`;
+    return `import diffflow as df\n${torch}run = df.load(${JSON.stringify(`${this.path}/${this.name}`)})\nx = run.sample(${[w.n, cond, ...dials, ...("plans" in w ? ["plans=False"] : []), `noise=df.Noise(${w.seed})`].filter(Boolean).join(", ")}).last`;
   }
 
   command() {
     const w = this.wanted(), flags = ["steps", "churn", "gan", "guidance"].filter((k) => k in w).map((k) => ` --${k} ${w[k]}`).join("");
-    return `diffflow sample ${this.where} -n ${w.n}${"class" in w ? ` --class ${w.class}` : ""}${flags} --seed ${w.seed}`;
+    return `diffflow sample ${this.where} -n ${w.n}${"class" in w ? ` --class ${w.class}` : ""}${flags}${"plans" in w ? " --solver exponential" : ""} --seed ${w.seed}`;
   }
 }

@@ -64,7 +64,6 @@ export class Simulation {
   get n() { return this.x.length / 2; }
   get time() { return this.times[this.k]; }
   get done() { return this.k >= this.times.length - 1; }
-  get progress() { return this.k / (this.times.length - 1); }
 
   grid() {
     const { family, steps, horizon } = this.setting, s = this.sde.schedule;

@@ -10,6 +10,7 @@ export class View {
     this.frame = null;
     this.past = [];
     this.arrows = null;
+    this.board = null; // (ink, side): what is drawn instead of particles
     new ResizeObserver(() => this.resize()).observe(canvas);
     this.resize();
   }
@@ -26,9 +27,8 @@ export class View {
   }
 
   // What is drawn behind: the target's log density on a grid.
-  setTarget({ density, cells, centre, reach, half, spread, times }) {
+  setTarget({ density, cells, centre, reach, half, spread }) {
     this.target = { density, cells, centre, reach, half, spread };
-    this.times = times;
     this.past = [];
     this.arrows = this.frame = null;
     this.drawTarget();
@@ -77,19 +77,12 @@ export class View {
     this.draw();
   }
 
-  // An empty board, to draw a target on.
-  blank() {
-    const ink = this.canvas.getContext("2d");
-    ink.fillStyle = this.colours().ground;
-    ink.fillRect(0, 0, this.canvas.width, this.canvas.height);
-  }
-
   draw() {
-    const { canvas, frame } = this;
-    if (!frame || !this.target) return;
-    const ink = canvas.getContext("2d"), colours = this.colours(), side = canvas.width;
+    const { canvas, frame } = this, ink = canvas.getContext("2d"), colours = this.colours(), side = canvas.width;
+    if (!this.board && !(frame && this.target)) return undefined;
     ink.fillStyle = colours.ground;
     ink.fillRect(0, 0, side, side);
+    if (this.board) return this.board(ink, side);
     const camera = this.camera;
     if (this.looks.contours && this.backdrop) {
       const { centre, reach } = this.target, size = 2 * reach * camera.size;
@@ -117,6 +110,7 @@ export class View {
     ink.fillStyle = colours.particle;
     for (let i = 0; i < n; i++) ink.fillRect(ox + x[2 * i] * gain - dot / 2, oy - x[2 * i + 1] * gain - dot / 2, dot, dot);
     if (this.arrows) this.drawArrows(ink);
+    return undefined;
   }
 
   // The particles' own density, counted on a grid and smoothed.
@@ -178,7 +172,7 @@ function arrow(ink, x0, y0, x1, y1, colour, width) {
 }
 
 // Marching squares: the line where a field (cells x cells, one value per cell's middle) passes a level.
-export function contour(ink, field, cells, level, size) {
+function contour(ink, field, cells, level, size) {
   const at = (i, j) => field[i * cells + j] - level, middle = (v) => (v + 0.5) * size;
   for (let i = 0; i < cells - 1; i++) {
     for (let j = 0; j < cells - 1; j++) {

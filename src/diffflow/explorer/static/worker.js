@@ -18,6 +18,7 @@ let owed = 0;
 let before = performance.now();
 let rested = 0;
 const REST = 2500; // ms that the end is shown before it begins anew
+const HELD = 2e7; // positions that the way of a side may have: 160 MB
 const CHARTED = 6; // steps between two points of a chart
 
 const law = (target, points) => (target === "drawn" ? drawn(points) : TOYS[Object.hasOwn(TOYS, target) ? target : "8gaussians"].make());
@@ -28,12 +29,14 @@ function set({ sides: wanted, points, round: number }) {
   round = number;
   sides = [];
   sides = wanted.map(({ setting, target }) => {
-    const sim = new Simulation(setting, law(target, points));
+    const sim = new Simulation(setting, law(target, points)), size = sim.n * sim.times.length;
+    if (size > HELD) throw new RangeError(`${sim.n} particles on ${sim.times.length} steps are more than can be kept: take fewer of either`);
     return { sim, way: [Float32Array.from(sim.x)] };
   });
   k = 0;
   owed = rested = 0;
-  sides.forEach((side, i) => say({ is: "target", side: i, times: side.sim.times, ...contours(side.sim) }));
+  const half = Math.max(...sides.map(({ sim }) => sight(sim))); // the same for both, so that they can be compared
+  sides.forEach(({ sim }, i) => say({ is: "target", side: i, half, ...contours(sim, half) }));
   sides.forEach(chart);
   show();
 }
@@ -69,18 +72,17 @@ function chart(side, i) {
   say({ is: "chart", side: i, k: Math.round((sim.k * last()) / length(side)), values });
 }
 
-// The target's density on a grid, now: what contours are drawn from. `half`: half the width of a picture that holds it.
-function contours(sim, cells = 48) {
-  const { means, cov, mean: [mx, my] } = sim.law, centre = [mx, my];
-  const half = 1.1 * means.reduce((most, m, i) => Math.max(most, Math.abs(m - centre[i % 2]) + 2.5 * Math.sqrt(cov[3 * (i >> 1) + 2 * (i % 2)])), 0);
-  const reach = 1.25 * half, points = new Float64Array(2 * cells * cells);
-  for (let i = 0; i < cells; i++) {
-    for (let j = 0; j < cells; j++) {
-      points[2 * (i * cells + j)] = mx - reach + (2 * reach * j) / (cells - 1);
-      points[2 * (i * cells + j) + 1] = my - reach + (2 * reach * i) / (cells - 1);
-    }
-  }
-  return { density: Float32Array.from(sim.law.logProb(points)), cells, centre, reach, half, spread: sim.spread };
+// Half the width of a picture that holds the target, and the cloud where it begins beside it.
+function sight({ law: { means, cov, mean, spread }, setting }) {
+  const reach = means.reduce((most, m, i) => Math.max(most, Math.abs(m - mean[i % 2]) + 2.5 * Math.sqrt(cov[3 * (i >> 1) + 2 * (i % 2)])), 0);
+  return Math.max(1.1 * reach, setting.start === "away" ? 3.6 * spread : 0);
+}
+
+// The target's density at the middles of a grid's cells, blurred by half a cell so that no narrow mode falls between them.
+function contours({ law, spread }, half, cells = 64) {
+  const reach = 1.25 * half, [mx, my] = law.mean, points = new Float64Array(2 * cells * cells), at = (j) => (reach * (2 * j + 1)) / cells - reach;
+  for (let i = 0; i < cells; i++) for (let j = 0; j < cells; j++) points.set([mx + at(j), my + at(i)], 2 * (i * cells + j));
+  return { density: Float32Array.from(law.noised(1, reach / cells).logProb(points)), cells, centre: [mx, my], reach, spread };
 }
 
 function move(to) {
@@ -91,20 +93,30 @@ function move(to) {
   show();
 }
 
+let timer = null; // null while nothing moves
 function tick() {
   const now = performance.now(), passed = now - before;
   before = now;
-  if (sides.length && playing) {
-    if (k >= last()) {
-      rested += passed;
-      if (rested > REST) { rested = 0; k = 0; show(); }
-    } else {
-      owed = Math.min(owed + (passed * speed) / 1000, Math.max(1.5, speed / 40)); // a slow machine plays slower
-      const due = Math.floor(owed);
-      if (due > 0) { owed -= due; move(k + due); }
-    }
+  timer = null;
+  try {
+    advanceBy(passed);
+  } catch (error) {
+    playing = false;
+    failed(error);
   }
-  setTimeout(tick, Math.max(1, 15 - (performance.now() - now)));
+  if (playing) timer = setTimeout(tick, Math.max(1, 15 - (performance.now() - now)));
+}
+
+function advanceBy(passed) {
+  if (!sides.length || !playing) return;
+  if (k >= last()) {
+    rested += passed;
+    if (rested > REST) { rested = 0; k = 0; show(); }
+    return;
+  }
+  owed = Math.min(owed + (passed * speed) / 1000, Math.max(1.5, speed / 40)); // a slow machine plays slower
+  const due = Math.floor(owed);
+  if (due > 0) { owed -= due; move(k + due); }
 }
 
 function terms({ side, point }) {
@@ -121,9 +133,15 @@ function terms({ side, point }) {
   say({ is: "terms", side, index: near, k, ...here.terms(near) });
 }
 
+const failed = (error) => say({ is: "error", message: String(error.message ?? error) });
+
 const calls = {
   set,
-  play: () => { playing = true; if (k >= last()) k = 0; },
+  play() {
+    playing = true;
+    if (k >= last()) k = 0;
+    if (timer === null) { before = performance.now(); tick(); }
+  },
   pause: () => { playing = false; show(); },
   step: () => { playing = false; move(k + 1); },
   back: () => { playing = false; move(k - 1); },
@@ -137,7 +155,6 @@ onmessage = ({ data }) => {
   try {
     calls[data.do](data);
   } catch (error) {
-    say({ is: "error", message: String(error.message ?? error) });
+    failed(error);
   }
 };
-tick();
