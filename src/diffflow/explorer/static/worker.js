@@ -75,7 +75,7 @@ function chart(side, i) {
 // Half the width of a picture that holds the target, and the cloud where it begins beside it.
 function sight({ law: { means, cov, mean, spread }, setting }) {
   const reach = means.reduce((most, m, i) => Math.max(most, Math.abs(m - mean[i % 2]) + 2.5 * Math.sqrt(cov[3 * (i >> 1) + 2 * (i % 2)])), 0);
-  return Math.max(1.1 * reach, setting.start === "away" ? 3.6 * spread : 0);
+  return Math.max(1.1 * reach, setting.start === "away" ? 4.2 * spread : 0);
 }
 
 // The target's density at the middles of a grid's cells, blurred by half a cell so that no narrow mode falls between them.
