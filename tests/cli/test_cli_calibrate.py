@@ -15,13 +15,20 @@ from diffflow.cli import main
 from diffflow.cli.sample import Sample
 
 
-@pytest.fixture
-def calibrated(runs: Path, here: Path) -> Path:
+@pytest.fixture(scope="module")
+def planned(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of moons with plans of 4 steps and, with churn, of 5."""
-    shutil.copytree(runs / "toy", here / "toy")
-    assert main("calibrate toy --steps 4 --starts 64 --rounds 2".split()) == 0
-    assert main("calibrate toy --steps 5 --churn 0.5 --starts 64 --rounds 0".split()) == 0
-    return here / "toy"
+    home = tmp_path_factory.mktemp("planned") / "toy"
+    shutil.copytree(runs / "toy", home)
+    assert main(f"calibrate {home} --steps 4 --starts 64 --rounds 2".split()) == 0
+    assert main(f"calibrate {home} --steps 5 --churn 0.5 --starts 64 --rounds 0".split()) == 0
+    return home
+
+
+@pytest.fixture
+def calibrated(planned: Path, here: Path) -> Path:
+    """That run, to do with as one likes."""
+    return shutil.copytree(planned, here / "toy")
 
 
 def test_plans_are_kept_and_used(calibrated: Path, capsys: pytest.CaptureFixture[str]) -> None:

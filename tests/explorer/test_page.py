@@ -327,8 +327,10 @@ def test_a_cloud_that_begins_beside_the_target_is_in_the_picture(opened) -> None
     page = opened(SMALL)
     page.click('[data-lesson="vanishing"]')
     until(page, "explorer.now.sides.length === 2 && explorer.now.k > 0")
+    page.click("#play")
     page.click("#restart")
-    page.wait_for_timeout(200)
+    until(page, "explorer.now.k === 0")
+    page.wait_for_timeout(100)
     for side in (0, 1):
         code = """(i) => { const c = document.querySelectorAll("#views canvas")[i], d = c.getContext("2d").getImageData(0, 0, c.width / 3, c.height).data;
             return d.filter((v, j) => j % 4 === 0 && v < 60).length; }"""

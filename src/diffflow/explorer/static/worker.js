@@ -35,8 +35,8 @@ function set({ sides: wanted, points, round: number }) {
   });
   k = 0;
   owed = rested = 0;
-  const half = Math.max(...sides.map(({ sim }) => sight(sim))); // the same for both, so that they can be compared
-  sides.forEach(({ sim }, i) => say({ is: "target", side: i, half, ...contours(sim, half) }));
+  const seen = frame();
+  sides.forEach(({ sim }, i) => say({ is: "target", side: i, ...seen, ...contours(sim, seen) }));
   sides.forEach(chart);
   show();
 }
@@ -72,17 +72,20 @@ function chart(side, i) {
   say({ is: "chart", side: i, k: Math.round((sim.k * last()) / length(side)), values });
 }
 
-// Half the width of a picture that holds the target, and the cloud where it begins beside it.
-function sight({ law: { means, cov, mean, spread }, setting }) {
-  const reach = means.reduce((most, m, i) => Math.max(most, Math.abs(m - mean[i % 2]) + 2.5 * Math.sqrt(cov[3 * (i >> 1) + 2 * (i % 2)])), 0);
-  return Math.max(1.1 * reach, setting.start === "away" ? 4.2 * spread : 0);
+// Where a picture of all sides begins and ends: around the target, and to the left as far as a cloud that begins there.
+function frame() {
+  const reach = Math.max(...sides.map(({ sim: { law: { means, cov, mean } } }) =>
+    means.reduce((most, m, i) => Math.max(most, Math.abs(m - mean[i % 2]) + 2.5 * Math.sqrt(cov[3 * (i >> 1) + 2 * (i % 2)])), 0)));
+  const away = Math.max(0, ...sides.map(({ sim }) => (sim.setting.start === "away" ? 4.2 * sim.spread : 0)));
+  const left = Math.max(1.1 * reach, away), [mx, my] = sides[0].sim.law.mean;
+  return { half: (left + 1.1 * reach) / 2, centre: [mx + (1.1 * reach - left) / 2, my] };
 }
 
 // The target's density at the middles of a grid's cells, blurred by half a cell so that no narrow mode falls between them.
-function contours({ law, spread }, half, cells = 64) {
-  const reach = 1.25 * half, [mx, my] = law.mean, points = new Float64Array(2 * cells * cells), at = (j) => (reach * (2 * j + 1)) / cells - reach;
+function contours({ law, spread }, { half, centre: [mx, my] }, cells = 64) {
+  const reach = 1.25 * half, points = new Float64Array(2 * cells * cells), at = (j) => (reach * (2 * j + 1)) / cells - reach;
   for (let i = 0; i < cells; i++) for (let j = 0; j < cells; j++) points.set([mx + at(j), my + at(i)], 2 * (i * cells + j));
-  return { density: Float32Array.from(law.noised(1, reach / cells).logProb(points)), cells, centre: [mx, my], reach, spread };
+  return { density: Float32Array.from(law.noised(1, reach / cells).logProb(points)), cells, reach, spread };
 }
 
 function move(to) {
