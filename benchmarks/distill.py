@@ -1,6 +1,6 @@
 """The frontier at few evaluations: what does a sample cost, and how far are samples from data?
 
-A trained denoiser is sampled by its default solver, by calibrated plans and, where --peers asks for it, by the best of
+A trained denoiser is sampled by its default solver, with noise and without, by calibrated plans and, where --peers asks for it, by the best of
 all configurations of other libraries (peers.py), chosen with hindsight by the distance of 300 samples. Its sampler of
 1, 2 and 4 steps is trained into a generator (`diffflow distill`) by
 
@@ -63,6 +63,7 @@ SCREENED = 300  # samples by which the best peer is chosen
 MOVERS = ("endpoints", "score", "ratio", "both")
 TITLES = {
     "solver": "solver",
+    "noisy": "solver with noise",
     "plan": "solver, calibrated plan",
     "peer": "best solver of other libraries",
     "endpoints": "distillation (control)",
@@ -117,11 +118,11 @@ def planned(run: df.Run, steps: int) -> df.Plan | None:
     return run.plan(Dials(steps))
 
 
-def sampled(run: df.Run, n: int, seed: int, steps: int | None, planned: bool) -> tuple[torch.Tensor, float]:
+def sampled(run: df.Run, n: int, seed: int, **how: Any) -> tuple[torch.Tensor, float]:
     """n samples, classes in turn, and seconds per 1000 of them."""
     labels = torch.arange(n) % len(run.classes) if run.classes else None
     begun = time.perf_counter()
-    x = run.sample(n, labels, steps=steps, noise=df.Noise(1000 + seed), plans=planned).last
+    x = run.sample(n, labels, noise=df.Noise(1000 + seed), **how).last
     return x, 1000 * (time.perf_counter() - begun) / n
 
 
@@ -202,13 +203,14 @@ def made(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
         quiet = Console(file=io.StringIO())
         train(config, home, init_from=options.run, device=options.device, data=judge.data, console=quiet)
         run = df.load(home, device=options.device)
-        x, seconds = sampled(run, options.n, cell.seed, None, False)
+        x, seconds = sampled(run, options.n, cell.seed)
         row["updates"] = run.step
     elif cell.how == "peer":
         x, seconds, name = by_peer(run, judge, options.n, cell.seed, cell.steps)
         row |= {"setting": name}
     else:
-        x, seconds = sampled(run, options.n, cell.seed, cell.steps, cell.how == "plan")
+        churn = 1.0 if cell.how == "noisy" else 0.0
+        x, seconds = sampled(run, options.n, cell.seed, steps=cell.steps, churn=churn, plans=cell.how == "plan")
     return row | {"seconds": seconds} | judge(x)
 
 
@@ -232,7 +234,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 spread = statistics.stdev(values) if len(values) > 1 else cells[0]["stderr"]
                 line["stderr"] = spread / len(values) ** 0.5
         found.append(line)
-    pure = [line for line in found if line["how"] in ("solver", "plan", "peer")]
+    pure = [line for line in found if line["how"] not in MOVERS]
     for line in found:
         cheap = [p for p in pure if p["steps"] <= line["steps"]]
         if line["how"] in MOVERS and cheap:
@@ -303,7 +305,7 @@ def main() -> None:
         for steps in [name.split()[1]]
     }
     plans = [n for n in options.pure if planned(run, n) is not None]
-    cells = [Cell("solver", n, s) for n in options.pure for s in options.seeds]
+    cells = [Cell(how, n, s) for how in ("solver", "noisy") for n in options.pure for s in options.seeds]
     cells += [Cell("plan", n, s) for n in plans for s in options.seeds]
     cells += [Cell("peer", n, options.seeds[0]) for n in options.peers]
     cells += [Cell(how, n, s) for n in options.steps for s in options.seeds for how in options.by]
