@@ -1,8 +1,8 @@
 """The frontier at few evaluations: what does a sample cost, and how far are samples from data?
 
-A trained denoiser is sampled by its default solver, with noise and without, by calibrated plans and, where --peers asks for it, by the best of
-all configurations of other libraries (peers.py), chosen with hindsight by the distance of 300 samples. Its sampler of
-1, 2 and 4 steps is trained into a generator (`diffflow distill`) by
+A trained denoiser is sampled by its default solver, with noise and without, by calibrated plans and, where --peers asks
+for it, by the best of all configurations of other libraries (peers.py), chosen with hindsight by the distance of 300
+samples. Its sampler of 1, 2 and 4 steps is trained into a generator (`diffflow distill`) by
 
     endpoints   the fine solutions of the same noise: plain distillation, the control
     score       the difference of two scores
