@@ -80,7 +80,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     features = f"resnet20={o.weights}" if o.weights else "own"
     see = embedding(extractor(features, data, 0))
     real = see(data.x)
-    labels = torch.arange(o.n) % len(run.classes) if run.classes else None
+    labels = data.labels(o.n) if run.classes else None
     points = sweep(
         run,
         [(Dials(n, churn=churn), False) for churn in o.churn for n in o.steps],

@@ -11,10 +11,11 @@ samples. Its sampler of 1, 2 and 4 steps is trained into a generator (`diffflow 
 
 from several seeds and for the same time of training: --updates (one for each of --steps) are those of the score
 difference, and the others get as many as take as long, by the time of single updates that are measured in turns before
-anything else, on one thread (so that a machine that is slower later changes nothing). Distance:
-Frechet distance in the features of a judge, of n samples to the training data; beside it precision and recall in the
-same features, the distance to the nearest training image over that of held-out ones (0 for copies), and seconds per
-1000 samples, all networks included (a generator has one, as the solver; discriminator and second denoiser only train).
+anything else, on one thread (so that a machine that is slower later changes nothing). Distance: Frechet distance in the
+features of a judge, of n samples, classes as often as in the data, to the training data; beside it precision and recall
+in the same features, the distance to the nearest training image over that of held-out ones (0 for copies), and seconds
+per 1000 samples, all networks included (a generator has one, as the solver; discriminator and second denoiser only
+train).
 
     diffflow train path/to/mnist --config benchmarks/bits.yaml ... --out runs/mnist-edm            (see bits.py)
     diffflow calibrate runs/mnist-edm --steps 1 2 3 4 6 8
@@ -60,6 +61,7 @@ from diffflow.training.place import Place, find_device
 from diffflow.training.players import Training
 
 SCREENED = 300  # samples by which the best peer is chosen
+Labels = torch.Tensor | None
 MOVERS = ("endpoints", "score", "ratio", "both")
 TITLES = {
     "solver": "solver",
@@ -118,15 +120,16 @@ def planned(run: df.Run, steps: int) -> df.Plan | None:
     return run.plan(Dials(steps))
 
 
-def sampled(run: df.Run, n: int, seed: int, **how: Any) -> tuple[torch.Tensor, float]:
-    """n samples, classes in turn, and seconds per 1000 of them."""
-    labels = torch.arange(n) % len(run.classes) if run.classes else None
+def sampled(run: df.Run, labels: Labels, n: int, seed: int, **how: Any) -> tuple[torch.Tensor, float]:
+    """n samples of these classes, and seconds per 1000 of them."""
     begun = time.perf_counter()
     x = run.sample(n, labels, noise=df.Noise(1000 + seed), **how).last
     return x, 1000 * (time.perf_counter() - begun) / n
 
 
-def by_peer(run: df.Run, judge: Judge, n: int, seed: int, steps: int) -> tuple[torch.Tensor, float, str]:
+def by_peer(
+    run: df.Run, labels: Labels, judge: Judge, n: int, seed: int, steps: int
+) -> tuple[torch.Tensor, float, str]:
     """As `sampled`, by the peer that does best on few samples, and its name."""
     from peers import TOP, peers
 
@@ -134,8 +137,7 @@ def by_peer(run: df.Run, judge: Judge, n: int, seed: int, steps: int) -> tuple[t
         parts = []
         for first in range(0, count, 250):
             size = min(250, count - first)
-            cond = torch.arange(first, first + size) % len(run.classes) if run.classes else None
-            denoiser = run.denoiser.given(cond)
+            denoiser = run.denoiser.given(None if labels is None else labels[first : first + size])
 
             def denoise(y: torch.Tensor, sigma: torch.Tensor, D: Any = denoiser) -> torch.Tensor:
                 return D(y.float(), torch.as_tensor(sigma, dtype=torch.float32)).to(y.dtype)
@@ -195,6 +197,7 @@ def made(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
     """Train what must be trained, sample, and measure."""
     run = df.load(options.run, device=options.device)
     judge = Judge(run, options.data, options.features, options.n)
+    labels = judge.data.labels(options.n) if run.classes else None
     row: dict[str, Any] = {"how": cell.how, "steps": cell.steps, "seed": cell.seed, "updates": 0}
     if cell.how in MOVERS:
         config = replace(settled(run, cell, options), {"fit.steps": options.budget[f"{cell.how} {cell.steps}"]})
@@ -203,14 +206,14 @@ def made(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
         quiet = Console(file=io.StringIO())
         train(config, home, init_from=options.run, device=options.device, data=judge.data, console=quiet)
         run = df.load(home, device=options.device)
-        x, seconds = sampled(run, options.n, cell.seed)
+        x, seconds = sampled(run, labels, options.n, cell.seed)
         row["updates"] = run.step
     elif cell.how == "peer":
-        x, seconds, name = by_peer(run, judge, options.n, cell.seed, cell.steps)
+        x, seconds, name = by_peer(run, labels, judge, options.n, cell.seed, cell.steps)
         row |= {"setting": name}
     else:
         churn = 1.0 if cell.how == "noisy" else 0.0
-        x, seconds = sampled(run, options.n, cell.seed, steps=cell.steps, churn=churn, plans=cell.how == "plan")
+        x, seconds = sampled(run, labels, options.n, cell.seed, steps=cell.steps, churn=churn, plans=cell.how == "plan")
     return row | {"seconds": seconds} | judge(x)
 
 

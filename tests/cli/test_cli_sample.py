@@ -33,6 +33,13 @@ def test_images_go_to_png_zip_and_npz_and_come_back(runs: Path, here: Path) -> N
     assert sorted(p.name for p in Path("out").iterdir()) == ["x.npz", "x.png", "x.zip"]
 
 
+def test_classes_as_in_the_data(runs: Path, here: Path) -> None:
+    assert sample(runs, "digits", "-n", 40, "--steps", 1, "--class", "data", "--out", "x.npz") == 0
+    wanted = df.data.load("digits").labels(40)
+    assert wanted is not None
+    assert np.load("x.npz")["labels"].tolist() == wanted.tolist()
+
+
 def test_vectors_go_to_csv_npz_and_png(runs: Path, here: Path) -> None:
     for suffix in ("csv", "npz", "png"):
         assert sample(runs, "toy", "-n", 20, "--steps", 4, "--out", f"x.{suffix}") == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from diffflow.data import DataError, Transform, load
-from diffflow.data.base import Raw
+from diffflow.data.base import Raw, in_proportion
 from diffflow.data.finish import finish, holdout
 
 
@@ -51,6 +52,34 @@ def test_meta_is_json_and_enough_to_decode():
         assert torch.equal(Transform.from_meta(meta).decode(z), data.decode(z))
         assert meta["count"] == len(data)
         assert len(meta["fingerprint"]) == 64
+
+
+@given(
+    counts=st.lists(st.integers(0, 1000), min_size=1, max_size=12).filter(any),
+    n=st.integers(1, 20_000),
+    first=st.integers(0, 10**6),
+)
+@settings(deadline=None)
+def test_classes_as_often_as_in_the_data(counts: list[int], n: int, first: int):
+    labels = in_proportion(torch.tensor(counts), n, first)
+    found = torch.bincount(labels, minlength=len(counts))
+    expected = n * torch.tensor(counts).double() / sum(counts)
+    # n is a sum of Fibonacci numbers, no two of them neighbours, and each such stretch of a golden rotation meets an
+    # interval as often as it should but for 2, the variation of its indicator (Denjoy and Koksma)
+    bound = 2 * (1 + math.log(5**0.5 * n, (1 + 5**0.5) / 2) / 2)
+    assert (found - expected).abs().max() <= bound
+    assert not found[torch.tensor(counts) == 0].any()
+    assert torch.equal(in_proportion(torch.tensor(counts), n + first)[first:], labels)  # parts fit together
+
+
+def test_labels_of_data():
+    data = load("digits")
+    labels = data.labels(len(data))
+    assert labels is not None
+    assert data.y is not None
+    assert (torch.bincount(labels) - torch.bincount(data.y)).abs().max() <= 3
+    assert load("8gaussians").labels(10) is None
+    assert json.loads(json.dumps(data.meta()))["counts"] == torch.bincount(data.y).tolist()
 
 
 def test_decode_clamps_and_encode_refuses():

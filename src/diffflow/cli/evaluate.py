@@ -21,7 +21,7 @@ from rich.table import Table
 import diffflow as df
 from diffflow import figures, report
 from diffflow.cli import UsageError, parse
-from diffflow.cli.sample import Sample, SolverName, check, draw, labels_of
+from diffflow.cli.sample import Sample, SolverName, check, draw
 from diffflow.data import Data
 from diffflow.metrics.classifier import Classifier, unit
 
@@ -42,7 +42,7 @@ class Evaluate:
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory."""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1000
-    """Samples to draw; values of different n are not comparable."""
+    """Samples to draw, classes as often as in the data; values of different n are not comparable."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Steps of the solver; default: the run's own."""
     churn: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
@@ -77,7 +77,7 @@ class Evaluate:
         judge = df.metrics.load_lenet(self.classifier) if self.classifier else None
         run = df.load(self.run, device=self.device)
         train, test = splits(run, self.data)
-        labels = labels_of((), run.classes, self.n)
+        labels = train.labels(self.n) if run.classes else None
         eyes = self.eyes(train)
         console = Console(stderr=True)
         if test is None:
@@ -86,19 +86,19 @@ class Evaluate:
                 "halves of the training data, and copies are judged by the distances within it",
                 highlight=False,
             )
-        x, nfe = draw(run, ask, labels, console)
+        x, nfe = draw(run, ask, None if labels is None else labels.numpy(), console)
         dials = replace(run.dials, **{k: v for k, v in how.items() if v is not None})
         planned = self.solver == "default" and "generator" not in run.players and run.plan(dials) is not None
         settings = {"solver": "plan" if planned else self.solver} | asdict(dials)
         card = {
             # a generator has nothing to set
             "sampler": ({} if "generator" in run.players else settings) | {"evaluations": nfe},
+            "classes": None if labels is None else "as often as in the data",
             "run": {"path": str(run.path), "step": run.step},
         }
         with console.status("measuring"):
-            known = None if labels is None else torch.from_numpy(labels)
             found = df.metrics.evaluate(
-                torch.from_numpy(x), train, test, known, judge, features=eyes, seed=self.seed, card=card
+                torch.from_numpy(x), train, test, labels, judge, features=eyes, seed=self.seed, card=card
             )
         where = figures.save(run.path / "evaluation.json", json.dumps(found.to_dict(), indent=1).encode())
         if train.kind == "vector" and train.law is None:

@@ -23,7 +23,7 @@ import diffflow as df
 from diffflow import figures, report
 from diffflow.cli import UsageError, parse
 from diffflow.cli.evaluate import check_n, splits
-from diffflow.cli.sample import labels_of, progress
+from diffflow.cli.sample import progress
 from diffflow.data import Data
 from diffflow.frontier import Judge, Point, front, presets, sweep, within
 from diffflow.metrics import embedding, extractor, frechet, sliced_w2
@@ -59,7 +59,7 @@ class Frontier:
     plans: Literal["no", "flow", "all"] = "flow"
     """Calibrate sampling plans, too: none, without churn, or with churn as well (slow); those there are used."""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 2000
-    """Samples per setting; values of different n are not comparable."""
+    """Samples per setting, classes as often as in the data; values of different n are not comparable."""
     features: Annotated[str | None, tyro.conf.arg(metavar="NAME[=FILE]")] = None
     """Whose features the Frechet distance of images sees, as for `evaluate`; default: own, where there are classes."""
     beside: Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUN")] = ()
@@ -85,12 +85,11 @@ class Frontier:
         others = self.others(run)
         name, judge = self.judge(train)
         settings = self.settings(run, every, console)
-        labels = labels_of((), run.classes, self.n)
         draw = partial(
             sweep,
             judge=judge,
             n=self.n,
-            labels=None if labels is None else torch.from_numpy(labels),
+            labels=train.labels(self.n) if run.classes else None,
             noise=df.Noise(self.seed),
             batch=self.batch,
         )

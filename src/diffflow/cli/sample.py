@@ -27,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import diffflow as df
 from diffflow import figures
 from diffflow.cli import UsageError, parse
+from diffflow.data.base import in_proportion
 
 SolverName = Literal["default", "exponential", "heun", "euler", "edm"]
 SOLVERS: dict[str, Callable[[], Any]] = {
@@ -58,7 +59,8 @@ class Sample:
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 64
     """How many."""
     label: Annotated[tuple[str, ...], tyro.conf.arg(name="class", aliases=["--cond"])] = ()
-    """Classes by name or number, taken in turn; `none` for no class. Default: every class in turn."""
+    """Classes by name or number, taken in turn; `none` for no class, `data` for every class as often as in the training
+    data (whose law the samples have then). Default: every class in turn."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Steps of the solver; default: the run's own."""
     churn: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
@@ -102,7 +104,7 @@ class Sample:
             drawable(self.animate, self.run, kind, run.shape)
             if "generator" in run.players:
                 raise UsageError(f"--animate {self.animate!r}: a generator has no path to show; leave --animate out.")
-        labels = labels_of(self.label, run.classes, self.n, self.first)
+        labels = labels_of(self.label, run.classes, self.n, self.first, run.data.get("counts"))
         steps = self.steps or run.dials.steps
         keep = math.ceil(steps / (figures.FRAMES - 1)) if self.animate else None
         path = follow(run, self, labels, Console(stderr=True), keep)
@@ -164,12 +166,26 @@ def check(ask: Sample) -> None:
             raise UsageError(f"{flag} {value:g} makes no sense: give at least {bound}{hint}.")
 
 
-def labels_of(wanted: Sequence[str], classes: Sequence[str] | None, n: int, first: int = 0) -> np.ndarray | None:
-    """The class of each sample, int64 (n,), or None: sample i takes entry first + i of the wanted ones in turn."""
+def labels_of(
+    wanted: Sequence[str],
+    classes: Sequence[str] | None,
+    n: int,
+    first: int = 0,
+    counts: Sequence[int] | None = None,
+) -> np.ndarray | None:
+    """The class of each sample, int64 (n,), or None: sample i takes entry first + i of the wanted ones in turn; `data`:
+    as often as there were `counts` of them in training."""
     if tuple(wanted) == ("none",) or (not wanted and not classes):
         return None
     if not classes:
         raise UsageError(f"--class {' '.join(wanted)}: this run was trained without classes; leave --class out.")
+    if tuple(wanted) == ("data",) and "data" not in classes:
+        if counts is None:
+            raise UsageError(
+                "--class data: this run is older than the note of how often each class is in its data. In Python: "
+                "run.sample(n, cond=df.data.load(SOURCE).labels(n))."
+            )
+        return in_proportion(torch.tensor(counts), n, first).numpy()
     turn = np.array([class_index(w, classes) for w in wanted] or range(len(classes)), dtype=np.int64)
     return turn[(first + np.arange(n)) % len(turn)]
 

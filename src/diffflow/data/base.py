@@ -88,6 +88,16 @@ class Data:
             x = torch.where(flips.view(-1, 1, 1, 1), x.flip(-1), x)
         return x, None if self.y is None else self.y[indices]
 
+    def labels(self, n: int, first: int = 0) -> Tensor | None:
+        """Classes for n samples, as often as the data have them, int64 (n,); None without classes. Samples of a perfect
+        model have the data's law only then. See `in_proportion`."""
+        return None if (counts := self._counts) is None else in_proportion(counts, n, first)
+
+    @cached_property
+    def _counts(self) -> Tensor | None:
+        """Examples of each class, (classes,)."""
+        return None if self.y is None or not self.classes else torch.bincount(self.y, minlength=len(self.classes))
+
     @cached_property
     def _moments(self) -> tuple[float, float]:
         if self.kind == "image":  # exact, from the histogram: no float copy of the whole set
@@ -143,6 +153,7 @@ class Data:
             "shape": list(self.shape),
             "classes": self.classes,
             "count": len(self),
+            "counts": None if (counts := self._counts) is None else counts.tolist(),
             "flip": self.flip,
             "transform": self.transform.to_meta(),
             "mean": self.mean,
@@ -151,6 +162,16 @@ class Data:
             "fingerprint": self.fingerprint,
             "notes": list(self.notes),
         }
+
+
+def in_proportion(counts: Tensor, n: int, first: int = 0) -> Tensor:
+    """Classes as often as in counts (k,), int64 (n,): sample i = first, first + 1, ... has the class at the quantile
+    i/phi mod 1, phi the golden ratio. A class's number is never off by more than a few (it grows like log n), and what
+    sample i is does not depend on how many there are."""
+    golden = (5**0.5 - 1) / 2
+    quantile = (golden * torch.arange(first + 1, first + n + 1, dtype=torch.float64)) % 1.0
+    shares = counts.double().cumsum(0) / counts.sum()
+    return torch.bucketize(quantile, shares[:-1], right=True)
 
 
 @dataclass(frozen=True)
