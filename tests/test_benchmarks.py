@@ -18,14 +18,19 @@ import cifar
 import distill
 import fidelity
 import guidance
+import keep
 import model_table
 import models as bench
 import tables
 from mnist import asked as asked_of_run
 
+import diffflow as df
 import training
+from diffflow.cli import main
 from diffflow.models import MODELS
+from diffflow.training.config import Dials
 from diffflow.training.config import replace as settings
+from diffflow.training.folder import Folder
 
 BUDGET = bench.Budget(0.005, 200, 30, "cpu", True)
 
@@ -212,3 +217,20 @@ def test_torch_fidelity_s_estimators_are_ours_by_hand() -> None:
     x, y = x.double(), y.double()
     assert found["precision"] == pytest.approx(inside(x, y))
     assert found["recall"] == pytest.approx(inside(y, x))
+
+
+def test_a_run_that_is_kept_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = "--model.net.widths 8 --model.net.head 8 --model.net.layers 1 --model.net.groups 4 --fit.no-tensorboard"
+    run = tmp_path / "run"
+    assert main(["train", "digits", "--steps", "4", "--fit.batch", "8", *net.split(), "--out", str(run)]) == 0
+    plan = df.Plan.multistep([80.0, 1.0])
+    Folder(run).keep_plan(df.load(run).weights, Dials(2), plan)
+    for source, target in (("run", "kept"), ("kept", "back")):
+        monkeypatch.setattr(sys, "argv", ["keep.py", str(tmp_path / source), str(tmp_path / target)])
+        keep.main()
+    old, new = df.load(run), df.load(tmp_path / "back")
+    assert old.plan(Dials(2)) == new.plan(Dials(2)) == plan
+    for a, b in zip(old.denoiser.parameters(), new.denoiser.parameters(), strict=True):
+        # half precision has 11 bits, and 24 below its smallest normal number
+        assert ((a - b).abs() <= 2**-11 * a.abs() + 2**-25).all()
+    assert "command" not in json.loads((tmp_path / "kept" / "run.json").read_text())
