@@ -213,6 +213,11 @@ def frontier(points: Sequence[Any], name: str, floor: float | None = None):
             axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
             axis.set_major_formatter(ticker.FormatStrFormatter("%g"))
             axis.set_minor_formatter(ticker.NullFormatter())
+    whole: list[int] = []
+    for n in sorted({p.evaluations for p in points}):  # the numbers that were swept, where there is room for them
+        if not whole or n >= 1.2 * whole[-1]:
+            whole.append(n)
+    axes[0].xaxis.set_major_locator(ticker.FixedLocator(whole))
     axes[0].set_ylabel(name)
     fig.tight_layout(rect=(0, 0, 0.78, 1))
     axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))  # outside: it would hide points

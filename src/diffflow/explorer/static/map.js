@@ -10,7 +10,7 @@
 
 import { svg } from "./elements.js";
 
-export const LEAST = 0.25;
+const LEAST = 0.25;
 export const MOST = { gan: 4, churn: 3, extra: 1 };
 const clamp = (v, lo, hi) => Math.min(Math.max(v, lo), hi);
 const tidy = (v) => Math.round(100 * v) / 100;

@@ -94,7 +94,7 @@ export function gif(frames, delay = 5) {
   return new Blob([Uint8Array.from(out)], { type: "image/gif" });
 }
 
-export function lzw(pixels, bits) {
+function lzw(pixels, bits) {
   const clear = 1 << bits, end = clear + 1, bytes = [];
   let size = bits + 1, next = end + 1, table = new Map(), held = 0, count = 0;
   const emit = (code) => {

@@ -5,7 +5,7 @@ import { SCHEDULES, SPEEDS } from "./equation.js";
 import { TOYS } from "./toys.js";
 import { MOST } from "./map.js";
 
-export const BEGINNING = {
+const BEGINNING = {
   target: "8gaussians", a: { ...DEFAULTS }, b: null, editing: "a",
   looks: { trails: true, contours: true, cloud: false }, points: null, pace: 60,
 };
@@ -33,12 +33,12 @@ export function tidied(s) {
 }
 
 // A drawn target: points in [-3, 3]^2 as pairs of bytes.
-export function pack(points) {
+function pack(points) {
   const bytes = Uint8Array.from(points, (v) => Math.round((255 * (Math.min(Math.max(v, -3), 3) + 3)) / 6));
   return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
 
-export function unpack(text) {
+function unpack(text) {
   try {
     const bytes = Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0));
     return bytes.length >= 2 ? Array.from(bytes.subarray(0, bytes.length & ~1), (v) => (6 * v) / 255 - 3) : null;
