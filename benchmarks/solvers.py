@@ -21,6 +21,8 @@ coordinate carries its norm.
     python benchmarks/solvers.py --out results/solvers.json            (all: 90 minutes on one core)
     python benchmarks/solvers.py --quick --targets ring8 --nfe 10      (seconds)
     python benchmarks/solvers.py --targets --run runs/mnist --starts 128 --out results/solvers-mnist.json
+
+Cells (target, N) that the file of --out has are kept, so the command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -44,11 +46,13 @@ from rich.table import Table
 from torch import Tensor
 
 import diffflow as df
+from diffflow import figures
 from diffflow.calibrate import Teacher, default_starts, teach
 
 F64 = torch.float64
 OURS = ("calibrated", "default")
 NFE = (5, 8, 10, 15, 20, 30, 50)
+SCREENED = 25  # peers that go on, by either error, where there is a screening
 CALIBRATED = 11  # the seed of the starts that plans are fitted to
 STARTS = 2026  # a seed that no target uses: the same numbers as means and as starts would be no random start
 
@@ -240,25 +244,37 @@ def reference(target: Target, y: Tensor, levels: int) -> tuple[Tensor, float]:
 
 
 @torch.no_grad()
-def measure(name: str, target: Target, nfe: list[int], starts: int, levels: int, step: Callable) -> Iterator[Row]:
+def measure(
+    name: str, target: Target, nfe: list[int], starts: int, levels: int, step: Callable, screen: int = 0
+) -> Iterator[list[Row]]:
+    """The rows of every N in turn. screen: peers that are not among the best SCREENED, by either error, on so many of
+    the starts go no further; 0: all do."""
     y = peers.TOP * target.start(starts, torch.Generator().manual_seed(STARTS))
     fine, doubt = reference(target, y, levels)
     step(name, f"{name}: two fine solutions differ by {doubt:.1e} (RMS)")
     others = peers.TOP * target.start(target.fitted, torch.Generator().manual_seed(CALIBRATED))
     teacher = teach(flow(Counted(target)), others)
+
+    def tried(peer: peers.Peer, n: int, starts: int) -> Row:
+        denoise = Counted(target)
+        found = error(peer.run(denoise, y[:starts], n), fine[:starts], target.dimension)
+        if denoise.calls > n:
+            raise RuntimeError(f"{peer.name} used {denoise.calls} evaluations of {n}")
+        return Row(name, n, peer.library, peer.solver, peer.grid, denoise.calls, *found)
+
     for n in nfe:
-        for peer in [calibrated(target, teacher, n), *ours(), *peers.peers()]:
-            if n < peer.least:
-                continue
-            denoise = Counted(target)
-            rms, median, worst = error(peer.run(denoise, y, n), fine, target.dimension)
-            if denoise.calls > n:
-                raise RuntimeError(f"{peer.name} used {denoise.calls} evaluations of {n}")
-            if peer.library == "diffflow" and not math.isfinite(rms):
-                raise RuntimeError(f"{peer.name} gave {rms} on {name} at N = {n}")
-            if math.isfinite(rms):  # a peer may overflow on a grid that was not made for it
-                yield Row(name, n, peer.library, peer.solver, peer.grid, denoise.calls, rms, median, worst)
+        theirs = [p for p in peers.peers() if n >= p.least]
+        if screen:
+            early = [(p, row) for p in theirs if math.isfinite((row := tried(p, n, screen)).rms)]
+            top = [sorted(early, key=lambda e: getattr(e[1], key))[:SCREENED] for key in ("rms", "median")]
+            theirs = list({id(p): p for best in top for p, _ in best}.values())
+        mine = [calibrated(target, teacher, n), *(p for p in ours() if n >= p.least)]
+        rows = [tried(peer, n, starts) for peer in (*mine, *theirs)]
+        for row in rows:
+            if row.library == "diffflow" and not math.isfinite(row.rms):
+                raise RuntimeError(f"{row.name} gave {row.rms} on {name} at N = {n}")
         step(f"{name}, N = {n}")
+        yield [row for row in rows if math.isfinite(row.rms)]  # a peer may overflow on a grid that was not made for it
 
 
 def summary(rows: list[Row]) -> list[dict]:
@@ -331,6 +347,9 @@ def main() -> None:
     parser.add_argument("--run", nargs="*", default=[], help="runs whose denoisers are targets, too")
     parser.add_argument("--nfe", nargs="+", type=int, default=list(NFE), help="numbers of evaluations, at least 3")
     parser.add_argument("--starts", type=int, default=2048)
+    parser.add_argument(
+        "--screen", type=int, default=0, help="starts on which peers show whether they go on; 0: all do"
+    )
     parser.add_argument("--quick", action="store_true", help="256 starts, N = 5 10 20, a coarser reference")
     parser.add_argument("--out", type=Path, default=None, help="where to write the best rows as JSON")
     args = parser.parse_args()
@@ -341,31 +360,48 @@ def main() -> None:
         parser.error(f"--nfe {min(args.nfe)}: peers' multistep methods need at least 3 evaluations")
 
     rows: list[Row] = []
+    compared = 0
+    if args.out is not None and args.out.exists():
+        found = json.loads(args.out.read_text())
+        if (was := (found["starts"], found.get("screen", 0))) != (args.starts, args.screen):
+            parser.error(f"{args.out} was measured with --starts {was[0]} --screen {was[1]}: choose another --out")
+        rows, compared = [Row(**r) for r in found["rows"]], found["compared"]
+    done = {(r.target, r.nfe) for r in rows}
+    makers = {name: known[name] for name in args.targets} | {path: partial(trained, path) for path in args.run}
+    todo = {name: [n for n in args.nfe if (name, n) not in done] for name in makers}
+    todo = {name: nfe for name, nfe in todo.items() if nfe}
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=(len(args.targets) + len(args.run)) * (1 + len(args.nfe)))
+        task = progress.add_task("", total=sum(1 + len(nfe) for nfe in todo.values()))
 
         def step(text: str, note: str = "") -> None:
             progress.update(task, advance=1, description=text)
             if note:
                 progress.console.print(note)
 
-        makers = {name: known[name] for name in args.targets} | {path: partial(trained, path) for path in args.run}
-        for name, make in makers.items():
-            rows += measure(name, make(), args.nfe, args.starts, 401 if args.quick else 1201, step)
+        for name, nfe in todo.items():
+            for cell in measure(name, makers[name](), nfe, args.starts, 401 if args.quick else 1201, step, args.screen):
+                rows += cell
+                compared += len(cell)
+                if args.out is not None:
+                    save(args.out, rows, compared, args)
+    show(summary(rows), args.starts)
+
+
+def save(out: Path, rows: list[Row], compared: int, args: argparse.Namespace) -> None:
     lines = summary(rows)
-    show(lines, args.starts)
-    if args.out is not None:
-        versions = {k: version(k) for k in ("torch", "diffusers", "azula", "torchdiffeq")} | {
-            "diffflow": df.__version__
-        }
-        head = {"command": ["python", *sys.argv], "python": platform.python_version(), "versions": versions}
-        head |= {
-            "starts": args.starts,
-            "mean_ratios": {w: {k: mean_ratio(lines, w, k) for k in ("rms", "median")} for w in OURS},
-        }
-        head |= {"summary": lines, "compared": len(rows), "rows": kept(rows)}
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(head, indent=1) + "\n")
+    head = {
+        "command": ["python", *sys.argv],
+        "python": platform.python_version(),
+        "versions": {k: version(k) for k in ("torch", "diffusers", "azula", "torchdiffeq")}
+        | {"diffflow": df.__version__},
+        "starts": args.starts,
+        "screen": args.screen,
+        "mean_ratios": {w: {k: mean_ratio(lines, w, k) for k in ("rms", "median")} for w in OURS},
+        "summary": lines,
+        "compared": compared,
+        "rows": kept(rows),
+    }
+    figures.save(out, json.dumps(head, indent=1).encode())
 
 
 if __name__ == "__main__":
