@@ -1,5 +1,5 @@
-"""A trained run in one or two megabytes, so that a benchmark can go on where it stopped, with the very same weights:
-the averaged ones in half precision, settings and plans.
+"""A trained run in a megabyte or two, so that a benchmark can go on where it stopped, with the very same weights:
+the averaged ones in half precision, a file for each player, settings and plans.
 
     python benchmarks/keep.py runs/mnist-edm results/mnist-edm        keep them
     python benchmarks/keep.py results/mnist-edm runs/mnist-edm        a run directory of them, to sample and to measure
@@ -20,19 +20,18 @@ from diffflow.training import checkpoint
 from diffflow.training.folder import Folder, default_profiles
 from diffflow.training.select import model
 
-WEIGHTS, BESIDE = "weights.safetensors", ("config.yaml", "plans.json", "quality.json")
+BESIDE = ("config.yaml", "plans.json", "quality.json")
 LOCAL = ("command", "platform", "git")  # of the machine that trained
 
 
 def pack(run: Path, out: Path) -> None:
     folder = Folder(run)
     found, step = model(folder)
-    flat = {
-        f"{name}/{k}": v.half() if v.is_floating_point() else v for name, own in found.items() for k, v in own.items()
-    }
     out.mkdir(parents=True, exist_ok=True)
+    for name, own in found.items():
+        half = {f"{name}/{k}": v.half() if v.is_floating_point() else v for k, v in own.items()}
+        (out / f"{name}.safetensors").write_bytes(checkpoint.to_bytes(half))
     about = {k: v for k, v in folder.about().items() if k not in LOCAL} | {"step": step}
-    (out / WEIGHTS).write_bytes(checkpoint.to_bytes(flat))
     (out / "run.json").write_text(json.dumps(about, indent=1))
     copy(run, out)
 
@@ -42,7 +41,8 @@ def unpack(kept: Path, run: Path) -> None:
         raise SystemExit(f"{run} is there: choose another directory")
     flat = {
         k: v.float() if v.is_floating_point() else v
-        for k, v in safetensors.torch.load((kept / WEIGHTS).read_bytes()).items()
+        for file in sorted(kept.glob("*.safetensors"))
+        for k, v in safetensors.torch.load(file.read_bytes()).items()
     }
     run.mkdir(parents=True)
     copy(kept, run)
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     options = parser.parse_args()
-    (unpack if (options.source / WEIGHTS).exists() else pack)(options.source, options.target)
+    (pack if (options.source / "checkpoints").exists() else unpack)(options.source, options.target)
 
 
 if __name__ == "__main__":
