@@ -56,6 +56,7 @@ def test_evaluate_writes_numbers_with_their_protocol(
     assert result["card"]["sampler"] == {
         "solver": "default", "steps": 3, "gan": 0.0, "churn": 1.0, "guidance": 1.0, "evaluations": 3,
     }  # fmt: skip
+    assert result["card"]["classes"] == "as often as in the data"
     assert "±" in (here / "digits" / "report.html").read_text()
 
 
