@@ -39,9 +39,12 @@ def pack(run: Path, out: Path) -> None:
 def unpack(kept: Path, run: Path) -> None:
     if run.exists():
         raise SystemExit(f"{run} is there: choose another directory")
+    files = sorted(kept.glob("*.safetensors"))
+    if not files:
+        raise SystemExit(f"{kept} is neither a run (it has no checkpoints) nor a kept one (it has no weights)")
     flat = {
         k: v.float() if v.is_floating_point() else v
-        for file in sorted(kept.glob("*.safetensors"))
+        for file in files
         for k, v in safetensors.torch.load(file.read_bytes()).items()
     }
     run.mkdir(parents=True)

@@ -62,8 +62,9 @@ def _word(key: int | str) -> int:
 
 def _poly(x: Tensor, coefficients: list[float]) -> Tensor:
     """Horner's rule: c0 + c1 x + c2 x^2 + ..."""
-    out = torch.full_like(x, coefficients[-1])
-    for c in reversed(coefficients[:-1]):
+    *rest, second, first = coefficients
+    out = (x * first).add_(second)
+    for c in reversed(rest):
         out.mul_(x).add_(c)
     return out
 

@@ -166,8 +166,8 @@ class Data:
 
 def in_proportion(counts: Tensor, n: int, first: int = 0) -> Tensor:
     """Classes as often as in counts (k,), int64 (n,): sample i = first, first + 1, ... has the class at the quantile
-    i/phi mod 1, phi the golden ratio. A class's number is never off by more than a few (it grows like log n), and what
-    sample i is does not depend on how many there are."""
+    (i + 1)/phi mod 1, phi the golden ratio. A class's number is never off by more than a few (it grows like log n), and
+    what sample i is does not depend on how many there are."""
     golden = (5**0.5 - 1) / 2
     quantile = (golden * torch.arange(first + 1, first + n + 1, dtype=torch.float64)) % 1.0
     shares = counts.double().cumsum(0) / counts.sum()
