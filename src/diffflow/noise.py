@@ -62,12 +62,13 @@ def _word(key: int | str) -> int:
 
 def _poly(x: Tensor, coefficients: list[float]) -> Tensor:
     """Horner's rule: c0 + c1 x + c2 x^2 + ..."""
-    *rest, second, first = coefficients
-    out = (x * first).add_(second)
-    for c in reversed(rest):
-        out.mul_(x).add_(c)
-    return out
+    out = x * coefficients[-1]
+    for c in coefficients[-2:0:-1]:
+        out.add_(c).mul_(x)
+    return out.add_(coefficients[0])
 
+
+GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples mod 1 are spread evenly, for any count
 
 _ATANH = [1 / (2 * k + 1) for k in range(6)]
 _SIN = [(-1) ** k / math.factorial(2 * k + 1) for k in range(8)]

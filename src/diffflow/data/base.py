@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..noise import GOLDEN
 from .transform import DataError, Transform
 
 if TYPE_CHECKING:
@@ -168,8 +169,7 @@ def in_proportion(counts: Tensor, n: int, first: int = 0) -> Tensor:
     """Classes as often as in counts (k,), int64 (n,): sample i = first, first + 1, ... has the class at the quantile
     (i + 1)/phi mod 1, phi the golden ratio. A class's number is never off by more than a few (it grows like log n), and
     what sample i is does not depend on how many there are."""
-    golden = (5**0.5 - 1) / 2
-    quantile = (golden * torch.arange(first + 1, first + n + 1, dtype=torch.float64)) % 1.0
+    quantile = (GOLDEN * torch.arange(first + 1, first + n + 1, dtype=torch.float64)) % 1.0
     shares = counts.double().cumsum(0) / counts.sum()
     return torch.bucketize(quantile, shares[:-1], right=True)
 

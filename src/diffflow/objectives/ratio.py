@@ -34,15 +34,13 @@ from torch import Tensor
 from ..critic import Discriminator, Game, Penalty, signals
 from ..fields import Ratio
 from ..laws import Law
-from ..noise import Noise
+from ..noise import GOLDEN, Noise
 from ..sample import default_grid
 from ..schedule import Schedule, Time, per_particle
 from ..sde import DiffFlow
 from ..solvers import Exponential, Solver, step_each
 from ..spectrum import diffusion_gan
 from .objective import Batch, Turn
-
-GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples mod 1 are spread evenly, for any count
 
 
 class Path(Protocol):
