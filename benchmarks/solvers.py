@@ -22,7 +22,9 @@ coordinate carries its norm.
     python benchmarks/solvers.py --quick --targets ring8 --nfe 10      (seconds)
     python benchmarks/solvers.py --targets --run runs/mnist --starts 128 --out results/solvers-mnist.json
 
-Cells (target, N) that the file of --out has are kept, so the command goes on where it stopped.
+Cells (target, N) that the file of --out has are kept, so the command goes on where it stopped. With --ours our rows of
+these cells are measured anew, from the same starts, beside the best peers' that stand there: errors are no times, a
+peer's stay what they are.
 """
 
 from __future__ import annotations
@@ -245,10 +247,17 @@ def reference(target: Target, y: Tensor, levels: int) -> tuple[Tensor, float]:
 
 @torch.no_grad()
 def measure(
-    name: str, target: Target, nfe: list[int], starts: int, levels: int, step: Callable, screen: int = 0
+    name: str,
+    target: Target,
+    nfe: list[int],
+    starts: int,
+    levels: int,
+    step: Callable,
+    screen: int = 0,
+    against: Callable[[], list[peers.Peer]] = peers.peers,
 ) -> Iterator[list[Row]]:
     """The rows of every N in turn. screen: peers that are not among the best SCREENED, by either error, on so many of
-    the starts go no further; 0: all do."""
+    the starts go no further; 0: all do. against: the peers."""
     y = peers.TOP * target.start(starts, torch.Generator().manual_seed(STARTS))
     fine, doubt = reference(target, y, levels)
     step(name, f"{name}: two fine solutions differ by {doubt:.1e} (RMS)")
@@ -263,7 +272,7 @@ def measure(
         return Row(name, n, peer.library, peer.solver, peer.grid, denoise.calls, *found)
 
     for n in nfe:
-        theirs = [p for p in peers.peers() if n >= p.least]
+        theirs = [p for p in against() if n >= p.least]
         if screen:
             early = [(p, row) for p in theirs if math.isfinite((row := tried(p, n, screen)).rms)]
             top = [sorted(early, key=lambda e: getattr(e[1], key))[:SCREENED] for key in ("rms", "median")]
@@ -350,6 +359,7 @@ def main() -> None:
     parser.add_argument(
         "--screen", type=int, default=0, help="starts on which peers show whether they go on; 0: all do"
     )
+    parser.add_argument("--ours", action="store_true", help="measure our rows anew in the cells that --out has")
     parser.add_argument("--quick", action="store_true", help="256 starts, N = 5 10 20, a coarser reference")
     parser.add_argument("--out", type=Path, default=None, help="where to write the best rows as JSON")
     args = parser.parse_args()
@@ -366,9 +376,12 @@ def main() -> None:
         if (was := (found["starts"], found.get("screen", 0))) != (args.starts, args.screen):
             parser.error(f"{args.out} was measured with --starts {was[0]} --screen {was[1]}: choose another --out")
         rows, compared = [Row(**r) for r in found["rows"]], found["compared"]
-    done = {(r.target, r.nfe) for r in rows}
+    done = set() if args.ours else {(r.target, r.nfe) for r in rows}
+    has = {(r.target, r.nfe) for r in rows} if args.ours else None
     makers = {name: known[name] for name in args.targets} | {path: partial(trained, path) for path in args.run}
-    todo = {name: [n for n in args.nfe if (name, n) not in done] for name in makers}
+    todo = {
+        name: [n for n in args.nfe if (name, n) not in done and (has is None or (name, n) in has)] for name in makers
+    }
     todo = {name: nfe for name, nfe in todo.items() if nfe}
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=sum(1 + len(nfe) for nfe in todo.values()))
@@ -379,9 +392,13 @@ def main() -> None:
                 progress.console.print(note)
 
         for name, nfe in todo.items():
-            for cell in measure(name, makers[name](), nfe, args.starts, 401 if args.quick else 1201, step, args.screen):
+            levels, against = 401 if args.quick else 1201, list if args.ours else peers.peers
+            for cell in measure(name, makers[name](), nfe, args.starts, levels, step, args.screen, against):
+                if args.ours:
+                    at = (name, cell[0].nfe)
+                    rows = [r for r in rows if (r.target, r.nfe) != at or r.library != "diffflow"]
                 rows += cell
-                compared += len(cell)
+                compared += 0 if args.ours else len(cell)
                 if args.out is not None:
                     save(args.out, rows, compared, args)
     show(summary(rows), args.starts)
@@ -389,11 +406,16 @@ def main() -> None:
 
 def save(out: Path, rows: list[Row], compared: int, args: argparse.Namespace) -> None:
     lines = summary(rows)
-    head = {
+    made = {
         "command": ["python", *sys.argv],
         "python": platform.python_version(),
         "versions": {k: version(k) for k in ("torch", "diffusers", "azula", "torchdiffeq")}
         | {"diffflow": df.__version__},
+    }
+    if args.ours:  # what made the peers' rows stays on record
+        found = json.loads(out.read_text())
+        made = {key: found[key] for key in made} | {"ours": made}
+    head = made | {
         "starts": args.starts,
         "screen": args.screen,
         "mean_ratios": {w: {k: mean_ratio(lines, w, k) for k in ("rms", "median")} for w in OURS},

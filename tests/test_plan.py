@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import diffflow as df
-from diffflow.solvers import multistep_weights
+from diffflow.solvers import multistep_row
 
 F64 = torch.float64
 LEVELS = (80.0, 6.0, 1.5, 0.4, 0.1, 0.02)
@@ -39,19 +39,23 @@ def test_a_plan_of_frozen_steps_is_the_exponential_solver_of_order_one():
     assert mine.nfe == len(LEVELS) == plan.steps
 
 
-def test_a_plan_of_polynomial_rows_is_the_exponential_solver_of_order_two():
-    """All steps but the first, which has no past, and the last, which denoises."""
+@pytest.mark.parametrize("correct", [False, True], ids=["plain", "corrected"])
+@pytest.mark.parametrize("order", [2, 3, 4])
+def test_a_plan_of_polynomial_rows_is_the_exponential_solver(order, correct):
+    """The first steps, which have no past, and the redoing of steps included. Without it not the last step, in which
+    the solver continues the trend of D*."""
     s, q = df.EDM(), mixture()
-    spread, lams = q.spread, [-math.log(v) for v in LEVELS]
-    rows = [frozen().weights[0]]
-    for i in range(1, len(LEVELS) - 1):
-        rows.append(tuple(multistep_weights([lams[i], lams[i - 1]], lams[i], lams[i + 1], 1.0, spread)))
-    plan = df.Plan(LEVELS, (*rows, (1.0,)))
+    nodes = [-math.log(v) for v in LEVELS]
+    past = [tuple(nodes[i::-1]) for i in range(len(nodes))]
+    finest = -math.log(s.sigma_min)
+    ends = zip(past, [*nodes[1:], math.inf], strict=True)
+    plan = df.Plan(LEVELS, tuple(multistep_row(p, end, order, q.spread, correct, finest) for p, end in ends))
+    assert df.Plan.multistep(LEVELS, order, q.spread, correct=correct).weights[:-1] == plan.weights[:-1]
     x0 = 80 * df.Noise(1).normal(50, (2,), dtype=F64)
-    solver = df.Exponential(2, correct=False)
-    ours = df.sample(flow(s, q), x0, solver=plan, grid=plan.grid(s)[:-1]).last
-    theirs = df.sample(flow(s, q), x0, solver=solver, grid=plan.grid(s)[:-1]).last
-    assert (ours - theirs).abs().max() < 1e-12
+    grid = plan.grid(s)[: None if correct else -1]
+    ours = df.sample(flow(s, q), x0, solver=plan, grid=grid).last
+    theirs = df.sample(flow(s, q), x0, solver=df.Exponential(order, correct=correct), grid=grid).last
+    assert (ours - theirs).abs().max() < 1e-11
 
 
 @given(

@@ -40,9 +40,9 @@ from .plan import Plan, combine
 from .sample import sample
 from .schedule import Schedule, Time, jump
 from .sde import DiffFlow, Speed, value_of
-from .solvers import Exponential, multistep_weights
+from .solvers import Exponential, multistep_row, multistep_weights
 
-REACH = 4  # evaluations that a step looks back on, its own included
+FINALISTS = 8  # grids that are tried with every kind of rows
 RIDGE = 1e-3  # of the mean diagonal of the Gram matrix
 REWEIGHTINGS = 3  # of the robust regression
 SCALES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # of the spread: where laws are compared, and where raising may end
@@ -50,6 +50,26 @@ FINE = 19  # the teacher's steps per factor e of noise
 BATCH = 1 << 17  # numbers in a batch of starts, when nobody says how many
 
 Levels = Sequence[float]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the rows of a plan are: the classical step of an `order`, corrected or not, and what is fitted to it.
+
+    reach   evaluations that a step looks back on, its own included
+    """
+
+    order: int
+    correct: bool
+    fitted: bool
+    reach: int
+
+    def __str__(self) -> str:
+        return f"order {self.order}" + ", corrected" * self.correct + ", fitted" * self.fitted
+
+
+FITTED = Rows(2, correct=False, fitted=True, reach=4)
+OTHERS = (Rows(4, correct=True, fitted=True, reach=5), Rows(4, correct=True, fitted=False, reach=5))
 
 
 @dataclass(frozen=True)
@@ -73,7 +93,7 @@ class Teacher:
         if lam <= self.lam[m] + 1e-12 or m == last:
             return self.y[m]
         lo = min(max(m - 1, 0), last - 3)
-        nodes = [float(v) for v in self.lam[lo : lo + 4]]
+        nodes = tuple(float(v) for v in self.lam[lo : lo + 4])
         weights = multistep_weights(nodes, float(self.lam[m]), lam, 1.0, self.spread)
         return combine(weights, list(self.d[lo : lo + 4]), math.exp(self.lam[m] - lam) * self.y[m])
 
@@ -201,43 +221,60 @@ def calibrate(
     default = m.schedule.sigma(jump(m.schedule, steps, m.spread)[:-1]).tolist()
     tries = [("default", default), *_grids(known, steps, high, low)]
     floors = [f * m.spread for f in SCALES] if noisy and steps > 2 else []
-    total, done = len(tries) + len(floors) + (rounds if steps > 1 else 0), 0
-    best: tuple[float, Plan] | None = None
+    others = () if noisy or steps < 4 else OTHERS  # rows of order 4 look back on four evaluations
+    finals = min(FINALISTS, len(tries)) * len(others)
+    total, done = len(tries) + len(floors) + finals + (rounds if steps > 1 else 0), 0
 
-    def attempt(name: str, levels: Levels, floor: float) -> bool:
-        nonlocal best, done
-        plan, error = _fit(m, known, levels, floor, noisy, noise)
+    def attempt(name: str, levels: Levels, floor: float = 0.0, kind: Rows = FITTED) -> _Attempt:
+        nonlocal done
+        plan, error = _fit(m, known, levels, floor, kind, noisy, noise)
         done += 1
         if on_step is not None:
             on_step(done, total)
-        if not math.isfinite(error) or (best is not None and error >= best[0]):
-            return False
-        about = {"error": error, "grid": name, "starts": known.y.shape[1]} | ({"floor": floor} if noisy else {})
-        best = error, replace(plan, about=about)
-        return True
+        about = {"error": error, "grid": name, "starts": known.y.shape[1]}
+        about |= {"floor": floor} if noisy else {"rows": str(kind)}
+        return _Attempt(error if math.isfinite(error) else math.inf, replace(plan, about=about), floor, kind)
 
-    for name, levels in tries:
-        attempt(name, levels, 0.0)
-    if best is None:
+    tried = sorted((attempt(*grid) for grid in tries), key=lambda a: a.error)
+    best = tried[0]
+    if best.error == math.inf:
         raise ValueError("no grid gave a finite error: do the starts belong to this equation?")
-    for floor in floors:
-        attempt(best[1].about["grid"], best[1].levels, floor)
+    more = [attempt(best.grid, best.plan.levels, floor) for floor in floors]
+    more += [attempt(a.grid, a.plan.levels, kind=kind) for kind in others for a in tried[:FINALISTS]]
+    best = min([best, *more], key=lambda a: a.error)
     generator, size = np.random.default_rng(abs(noise.seed)), 0.3
     for k in range(rounds if steps > 1 else 0):
-        levels = _deformed(best[1].levels, generator, size, smooth=k % 3 == 0)
-        name, floor = best[1].about["grid"], best[1].about.get("floor", 0.0)
+        levels = _deformed(best.plan.levels, generator, size, smooth=k % 3 == 0)
         if levels[-1] < low or not all(a > 1.001 * b for a, b in itertools.pairwise(levels)):
             done += 1
             continue
-        size = min(1.3 * size, 0.5) if attempt(name, levels, floor) else max(0.93 * size, 0.05)
+        new = attempt(best.grid, levels, best.floor, best.kind)
+        size, best = (min(1.3 * size, 0.5), new) if new.error < best.error else (max(0.93 * size, 0.05), best)
     if on_step is not None:
         on_step(total, total)
-    return best[1]
+    return best.plan
 
 
-def _fit(m: _Model, teacher: Teacher, levels: Levels, floor: float, noisy: bool, noise: Noise) -> tuple[Plan, float]:
+@dataclass(frozen=True)
+class _Attempt:
+    """A plan with its error on the calibration batch, inf where that is no number, and how it was made."""
+
+    error: float
+    plan: Plan
+    floor: float
+    kind: Rows
+
+    @property
+    def grid(self) -> str:
+        return self.plan.about["grid"]
+
+
+def _fit(
+    m: _Model, teacher: Teacher, levels: Levels, floor: float, kind: Rows, noisy: bool, noise: Noise
+) -> tuple[Plan, float]:
     """The coefficients for these levels, and the error of the answers on the calibration batch."""
     high, y, goal = m.raised(levels, floor), teacher.y[0], teacher.y[0]
+    finest = -math.log(m.schedule.sigma_min)
     past: list[Tensor] = []
     lams: list[float] = []
     rows: list[tuple[float, ...]] = []
@@ -246,21 +283,21 @@ def _fit(m: _Model, teacher: Teacher, levels: Levels, floor: float, noisy: bool,
         if h > s:
             xi = noise.fork("raise", i).normal(len(y), tuple(y.shape[1:]), device=y.device, dtype=y.dtype)
             y, goal, anew = y + math.sqrt(h**2 - s**2) * xi, goal + math.sqrt(h**2 - s**2) * xi, True
-        past, lams = [m.denoise(y, h), *past[: REACH - 1]], [-math.log(h), *lams[: REACH - 1]]
+        past, lams = [m.denoise(y, h), *past[: kind.reach - 1]], [-math.log(h), *lams[: kind.reach - 1]]
         goal = m.flow(goal, h, low) if anew else teacher.at(low)
-        r, base = low / h, [1 - low / h]
-        if low > 0 and h == s and len(lams) > 1:
-            # the regression starts from the classical step, of order 2: order 4 with a corrector is a little better on
-            # a network for MNIST, and several times worse on 256 narrow modes
-            base = multistep_weights(lams[:2], lams[0], -math.log(low), 1.0, m.spread)
-        row = _row(base, past, goal - r * y, 1 - r if low > 0 else 0.5, anew)
+        r, row = low / h, (1 - low / h,)
+        if h == s:  # a raised step forgets too much for a trend
+            end = -math.log(low) if low > 0 else math.inf
+            row = multistep_row(tuple(lams), end, kind.order, m.spread, kind.correct, finest)
+        if kind.fitted:
+            row = _row(row, past, goal - r * y, 1 - r if low > 0 else 0.5, anew)
         y = combine(row, past, r * y)
         rows.append(tuple(row))
     error = _unlike(m, y, goal) if noisy else _error(y, goal)
     return Plan(tuple(levels), tuple(rows), tuple(high) if noisy else None), error
 
 
-def _row(base: list[float], past: list[Tensor], goal: Tensor, cap: float, anew: bool) -> list[float]:
+def _row(base: Sequence[float], past: list[Tensor], goal: Tensor, cap: float, anew: bool) -> list[float]:
     """base + c with sum_j row_j D_j nearest to goal (n, *shape): c_j weighs D_j - D_0, and sum |c| <= cap.
 
     Starts that end in another mode must not decide. They are few without noise, where weights 1/error suffice (least
@@ -336,7 +373,7 @@ def _grids(teacher: Teacher, steps: int, high: float, low: float) -> Iterator[tu
         size = (size * np.minimum(1, spread * np.exp(lam))) ** (1 / (order + 1))  # an early error is forgotten in part
         bell = np.hanning(9) / np.hanning(9).sum()
         size = np.convolve(np.pad(size, 4, mode="edge"), bell, "valid")
-        for floor in (0.02, 0.1):
+        for floor in (0.02, 0.1) if order == 1 else (0.02,):  # below, higher orders hardly tell
             density = np.interp(teacher.lam, lam, np.maximum(size, floor * size.max()))
             share = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])
             for tail in (0.1, 0.4):

@@ -70,23 +70,24 @@ def _poly(x: Tensor, coefficients: list[float]) -> Tensor:
 
 GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples mod 1 are spread evenly, for any count
 
-_ATANH = [1 / (2 * k + 1) for k in range(6)]
+_LOG = [-4 / (2 * k + 1) for k in range(6)]  # -2 ln((1 + s)/(1 - s)) = s (c0 + c1 s^2 + ...)
 _SIN = [(-1) ** k / math.factorial(2 * k + 1) for k in range(8)]
 _COS = [(-1) ** k / math.factorial(2 * k) for k in range(9)]
 
 
 def _box_muller(w: Tensor) -> tuple[Tensor, Tensor]:
     """Two independent standard normals, float64, from each 64-bit word: 32 bits for the radius, 1 for the side, 31
-    for the angle."""
+    for the angle. Every pass over the words counts: powers of two and signs go where they cost nothing."""
     u = ((w >> 32) & 0xFFFFFFFF).to(torch.float64).add_(0.5).mul_(2.0**-32)
     mantissa, exponent = torch.frexp(u)
     # ln m about c = sqrt(1/2): m = c (1 + s)/(1 - s), |s| <= 0.172
     c = math.sqrt(0.5)
     s = (mantissa - c) / (mantissa + c)
-    log_m = _poly(s * s, _ATANH).mul_(s).mul_(2.0).add_(math.log(c))
-    radius = exponent.to(torch.float64).mul_(math.log(2.0)).add_(log_m).mul_(-2.0).sqrt_()
-    radius.mul_(((w >> 31) & 1).to(torch.float64).mul_(-2.0).add_(1.0))  # the side: left or right half of the circle
-    angle = (w & 0x7FFFFFFF).to(torch.float64).add_(0.5).mul_(2.0**-31).sub_(0.5).mul_(math.pi)  # (-pi/2, pi/2)
+    log = _poly(s * s, _LOG).mul_(s).add_(-2 * math.log(c))  # -2 ln m
+    radius = exponent.to(torch.float64).mul_(-2 * math.log(2.0)).add_(log).sqrt_()
+    sign = (w << 32) & _signed(1 << 63)  # the side, left or right half of the circle, as the radius' sign
+    radius.view(torch.int64).bitwise_xor_(sign)
+    angle = (w & 0x7FFFFFFF).to(torch.float64).add_(0.5 - 2.0**30).mul_(2.0**-31 * math.pi)  # (-pi/2, pi/2)
     a2 = angle * angle
     return _poly(a2, _COS).mul_(radius), _poly(a2, _SIN).mul_(angle).mul_(radius)
 

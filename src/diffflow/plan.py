@@ -27,7 +27,7 @@ from torch import Tensor
 
 from .schedule import Schedule
 from .sde import DiffFlow
-from .solvers import multistep_weights
+from .solvers import multistep_row
 
 TOLERANCE = 1e-6  # relative: how exactly a plan's first level and its rows must fit
 
@@ -95,16 +95,16 @@ class Plan:
         return schedule.time(levels)
 
     @classmethod
-    def multistep(cls, levels: Sequence[float], order: int = 1, spread: float = 1.0) -> Plan:
-        """The classical exponential method as a plan, nothing fitted: D extrapolated through the last `order`
-        evaluations, of data whose largest principal standard deviation is `spread` (solvers.Exponential). Of order 1
-        D is constant over a step. Nothing is corrected, and the answer is the last evaluation."""
+    def multistep(cls, levels: Sequence[float], order: int = 1, spread: float = 1.0, *, correct: bool = False) -> Plan:
+        """The classical exponential method as a plan, nothing fitted (solvers.multistep_row): D extrapolated through
+        the last `order` evaluations, of data whose largest principal standard deviation is `spread`. Of order 1 D is
+        constant over a step. Without `correct` nothing is redone, and the answer is the last evaluation; with it, the
+        answer continues the trend of D to the noise level 0."""
         if not all(0 < level < math.inf for level in levels):
             raise ValueError(f"the levels of a plan are positive and finite, got {tuple(levels)}")
-        lams, rows = [-math.log(s) for s in levels], []
-        for i, (a, b) in enumerate(itertools.pairwise(lams)):
-            rows.append(tuple(multistep_weights(lams[max(0, i + 1 - order) : i + 1][::-1], a, b, 1.0, spread)))
-        return cls(tuple(levels), (*rows, (1.0,)))
+        lams = [-math.log(s) for s in levels]
+        steps = zip([tuple(lams[i::-1]) for i in range(len(lams))], [*lams[1:], math.inf], strict=True)
+        return cls(tuple(levels), tuple(multistep_row(past, end, order, spread, correct) for past, end in steps))
 
     # -- a Solver ------------------------------------------------------------------------------------------------------
     def init(self, sde: DiffFlow, x: Tensor, t0: float) -> tuple[int, list[Tensor]]:
@@ -150,7 +150,7 @@ class Plan:
             raise ValueError(f"this is no sampling plan ({error!r})") from None
 
 
-def combine(weights: tuple[float, ...] | list[float], past: list[Tensor], start: Tensor | None = None) -> Tensor:
+def combine(weights: Sequence[float], past: list[Tensor], start: Tensor | None = None) -> Tensor:
     """start + sum_j weights[j] past[j]."""
     out = start
     for w, d in zip(weights, past, strict=False):

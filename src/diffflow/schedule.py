@@ -20,8 +20,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .laws import Gaussian, Law
 
 Time = float | Tensor
+REMEMBERED = 4096  # values that a schedule keeps
 
 
 def clock(t: Time) -> Tensor:
@@ -43,6 +44,30 @@ def per_particle(c: Tensor, x: Tensor) -> Tensor | float:
     if c.ndim == 0:
         return c.item()
     return c.to(x).reshape(-1, *[1] * (x.ndim - 1))
+
+
+Coefficient = Callable[[Any, Time], Tensor]
+
+
+def remembered(coefficient: Coefficient) -> Coefficient:
+    """A coefficient that keeps its values at numbers: solvers ask for the same few times over and over, and what ten
+    operations on one number cost adds up. Times that come as tensors are computed anew. The values are shared: do not
+    write into them."""
+
+    @wraps(coefficient)
+    def asked(self: Any, t: Time) -> Tensor:
+        if type(t) is not float:
+            return coefficient(self, t)
+        known = self.__dict__.setdefault("_known", {})
+        key = coefficient.__qualname__, t
+        if key not in known:
+            if len(known) >= REMEMBERED:
+                known.clear()
+            with torch.inference_mode(False):  # what is kept may be wanted where gradients are
+                known[key] = coefficient(self, t)
+        return known[key]
+
+    return asked
 
 
 class Schedule:
@@ -102,11 +127,13 @@ class Schedule:
     def _noising(self, t: Time) -> Tensor:
         return self._start - clock(t)
 
+    @remembered
     def sigma(self, t: Time) -> Tensor:
         """Noise level of the blurred data, in data units."""
         s = self._noising(t)
         return torch.where(s <= 0, 0.0, self._sigma(s))
 
+    @remembered
     def scale(self, t: Time) -> Tensor:
         """Factor between data units and x; the paper's u(t) is its inverse."""
         s = self._noising(t)
@@ -116,6 +143,7 @@ class Schedule:
         """scale'(t) / scale(t)."""
         return -self._scale_slope(self._noising(t))
 
+    @remembered
     def lam2(self, t: Time) -> Tensor:
         """-2 scale^2 sigma sigma': the squared diffusion G^2 of the forward noising process."""
         s = self._noising(t)
@@ -129,6 +157,7 @@ class Schedule:
         """d log sigma / dt (negative)."""
         return -self._slope(self._noising(t))
 
+    @remembered
     def time(self, sigma: Time) -> Tensor:
         """The time at which sigma(t) = sigma; sigma = 0 gives `clean`. The ends are exact."""
         sigma = clock(sigma)
@@ -204,6 +233,7 @@ class VE(Schedule):
     def clean(self) -> float:
         return math.nextafter(1.0, 2.0)
 
+    @remembered
     def sigma(self, t: Time) -> Tensor:
         return torch.where(clock(t) >= self.clean, 0.0, self._sigma(self._noising(t)))
 
@@ -344,20 +374,24 @@ class Levels(Schedule):
     def clean(self) -> float:
         return self.horizon + 1.0
 
+    @remembered
     def sigma(self, t: Time) -> Tensor:
         t = clock(t)
         k = torch.div(t, self.steps, rounding_mode="floor").long().clamp(0, len(self.sigmas) - 1)
         return torch.where(t >= self.clean, 0.0, torch.tensor(self.sigmas, dtype=torch.float64)[k])
 
+    @remembered
     def scale(self, t: Time) -> Tensor:
         return torch.ones_like(clock(t))
 
     def rate(self, t: Time) -> Tensor:
         return torch.zeros_like(clock(t))
 
+    @remembered
     def lam2(self, t: Time) -> Tensor:
         return torch.zeros_like(clock(t))
 
+    @remembered
     def time(self, sigma: Time) -> Tensor:
         raise ValueError("a staircase of levels has no inverse: many times share one sigma")
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -127,14 +128,17 @@ def _variable(lam: np.ndarray, spread: float) -> np.ndarray:
     return -r / (root * (1 + root))
 
 
-def _basis(nodes: list[float], lam: np.ndarray, spread: float) -> list[np.ndarray]:
+def _basis(nodes: Sequence[float], lam: np.ndarray, spread: float) -> list[np.ndarray]:
     """The Lagrange polynomials of the nodes in w = 1/sqrt(1 + sigma^2/spread^2), at the points lam."""
     u, w = _variable(np.array(nodes), spread), _variable(lam, spread)
     k = range(len(u))
     return [np.prod([(w - u[i]) / (u[j] - u[i]) for i in k if i != j], axis=0) for j in k]
 
 
-def multistep_weights(nodes: list[float], lam0: float, lam1: float, a: float = 1.0, spread: float = 1.0) -> list[float]:
+@lru_cache(maxsize=4096)  # every batch takes the same steps
+def multistep_weights(
+    nodes: tuple[float, ...], lam0: float, lam1: float, a: float = 1.0, spread: float = 1.0
+) -> tuple[float, ...]:
     """Weights of the evaluations at `nodes`: int_{lam0}^{lam1} a e^{-a (lam1 - L)} l_j(w(L)) dL; their sum is
     1 - e^{-a (lam1 - lam0)}.
 
@@ -147,7 +151,32 @@ def multistep_weights(nodes: list[float], lam0: float, lam1: float, a: float = 1
     half, mid = 0.5 * np.diff(edges)[:, None], 0.5 * (edges[1:] + edges[:-1])[:, None]
     lam = (mid + half * _NODES).ravel()
     mass = (half * _MASS).ravel() * a * np.exp(-a * (lam1 - lam))
-    return [float((mass * b).sum()) for b in _basis(nodes, lam, spread)]
+    return tuple(float((mass * b).sum()) for b in _basis(nodes, lam, spread))
+
+
+def multistep_row(
+    nodes: tuple[float, ...], lam1: float, order: int, spread: float, correct: bool = False, finest: float = math.inf
+) -> tuple[float, ...]:
+    """What `Exponential` makes of the evaluations at `nodes`, newest first, in a step of the probability flow from
+    nodes[0] to lam1, as one row of a table (plan.py): y1 = r y0 + sum_j row_j D_j.
+
+    Redoing a step is linear in the same evaluations: with e the weights that extrapolated over the last step and c
+    those that interpolate over it, y0 moves by (c - e).D first, and the row is one wider, w + r (c - e). lam1 = inf:
+    the answer, which is the newest evaluation; with `correct` and what y0 moves by, its trend continued to `finest`.
+    """
+    near, row = nodes[:order], np.zeros(len(nodes))
+    if lam1 < math.inf:
+        row[: len(near)] = multistep_weights(near, nodes[0], lam1, 1.0, spread)
+        r = math.exp(nodes[0] - lam1)
+    else:
+        ends = nodes[: min(order, 2)] if correct else nodes[:1]
+        row[: len(ends)] = _basis(ends, np.array(max(nodes[0], finest)), spread)
+        r = row[0]
+    if correct and order > 1 and len(nodes) > 1:
+        old = nodes[1 : order + 1]
+        row[: len(near)] += r * np.array(multistep_weights(near, nodes[1], nodes[0], 1.0, spread))
+        row[1 : len(old) + 1] -= r * np.array(multistep_weights(old, nodes[1], nodes[0], 1.0, spread))
+    return tuple(row[: order + correct].tolist())
 
 
 Evaluation = tuple[float, Tensor]  # (Lambda, D*)
@@ -211,7 +240,7 @@ class Exponential:
             mid = s.time(math.sqrt(sigma0 * sigma1)).item()
             z = sde.noise(mid).item() ** 2 / s.lam2(mid).item()
             y = _advance(x / s.scale(t0).item(), lam0, lam1, seen[: self.weak_order], 1 + z, spread)
-            y = y + sigma1 * math.sqrt(-math.expm1(-2 * z * (lam1 - lam0)) / (t1 - t0)) * dw
+            y = torch.add(y, dw, alpha=sigma1 * math.sqrt(-math.expm1(-2 * z * (lam1 - lam0)) / (t1 - t0)))
             return y * s.scale(t1).item(), Past(seen[: self.order - 1])
         y = predicted = x / s.scale(t0).item()
         if self.correct and self.order > 1 and state.begin is not None:
@@ -252,8 +281,8 @@ class Exponential:
 def _advance(y: Tensor, lam0: float, lam1: float, past: Sequence[Evaluation], a: float, spread: float) -> Tensor:
     """e^{-a (lam1 - lam0)} y + the integral of the polynomial through `past`."""
     out = math.exp(-a * (lam1 - lam0)) * y
-    for w, (_, d) in zip(multistep_weights([lam for lam, _ in past], lam0, lam1, a, spread), past, strict=True):
-        out = out + w * d
+    for w, (_, d) in zip(multistep_weights(tuple(lam for lam, _ in past), lam0, lam1, a, spread), past, strict=True):
+        out = torch.add(out, d, alpha=w)
     return out
 
 

@@ -172,7 +172,7 @@ def test_multistep_weights_integrate_polynomials():
         for h in (1e-3, 0.1, 1.0, 5.0):
             for spread in (0.3, 1.0, 4.0):
                 lam0 = 0.4
-                nodes = [lam0, lam0 - 0.7 * h, lam0 - 1.9 * h, lam0 - 2.5 * h]
+                nodes = (lam0, lam0 - 0.7 * h, lam0 - 1.9 * h, lam0 - 2.5 * h)
                 w = torch.tensor(multistep_weights(nodes, lam0, lam0 + h, a, spread), dtype=F64)
                 assert abs(w.sum().item() + math.expm1(-a * h)) < 1e-7
                 signal = lambda lam, spread=spread: 1 / (1 + (-2 * lam).exp() / spread**2).sqrt()
