@@ -1,5 +1,6 @@
 """Schedules: consistent derivatives, exact ends, inverses, textbook identities."""
 
+import dataclasses
 import math
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import diffflow as df
+from diffflow.schedule import REMEMBERED
 
 F64 = torch.float64
 sigmas = st.tuples(st.floats(1e-3, 0.05), st.floats(5.0, 300.0))
@@ -141,3 +143,23 @@ def test_levels_are_a_staircase():
 def test_bad_arguments_are_named(make, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make()
+
+
+def test_values_at_numbers_are_kept_and_no_other():
+    """A number and a tensor give the same; what was kept inside inference mode can be used where gradients are; other
+    settings have other values; the store is bounded."""
+    s, t = df.VP(), 0.37
+    with torch.inference_mode():
+        inside = s.sigma(t)
+    x = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    (inside * x).sum().backward()
+    for name in ("sigma", "scale", "lam2"):
+        f = getattr(s, name)
+        assert f(t) is f(t)
+        assert torch.equal(f(t), f(torch.tensor(t, dtype=torch.float64)))
+        assert not torch.equal(f(t), getattr(dataclasses.replace(s, beta_max=10.0), name)(t))
+    assert s.time(0.7) is s.time(0.7)
+    for k in range(REMEMBERED + 10):
+        s.sigma(k / 1e6)
+    assert len(s.__dict__["_known"]) <= REMEMBERED
+    assert s == df.VP()

@@ -10,9 +10,11 @@ is constant, and between it is no polynomial. What it is, a few of the model's o
    along the teacher's paths.
 3. Coefficients, on policy: the batch is rolled out once with the plan itself. Each step's c is a robust ridge
    regression onto the teacher's y at the next level, so a step also mends what those before it have missed; sum |c| is
-   kept below 1 - r_i, which keeps the plan stable on starts that it has not seen.
-4. The best grid, by sqrt(mean error * root mean square error) of the answers, is deformed at random, smoothly and node
-   by node, while that helps.
+   kept below 1 - r_i, which keeps the plan stable on starts that it has not seen. The regression starts from the
+   classical step of order 2. On the best grids two more kinds of rows are tried: from the corrected step of order 4
+   (better where D is smooth and the steps are long), and this step as it is (better where they are short).
+4. The best of these, by sqrt(mean error * root mean square error) of the answers, is deformed at random, smoothly and
+   node by node, while that helps.
 
 With noise (churn z) a step begins by raising it to h_i = s_i (s_i/s_i+1)^z, which keeps the law. The teacher is raised
 by the same random numbers and goes on from there by a fine solution, so its law stays exact. What counts is then the

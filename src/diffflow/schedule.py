@@ -46,10 +46,7 @@ def per_particle(c: Tensor, x: Tensor) -> Tensor | float:
     return c.to(x).reshape(-1, *[1] * (x.ndim - 1))
 
 
-Coefficient = Callable[[Any, Time], Tensor]
-
-
-def remembered(coefficient: Coefficient) -> Coefficient:
+def remembered(coefficient: Callable[[Any, Time], Tensor]) -> Callable[[Any, Time], Tensor]:
     """A coefficient that keeps its values at numbers: solvers ask for the same few times over and over, and what ten
     operations on one number cost adds up. Times that come as tensors are computed anew. The values are shared: do not
     write into them."""
@@ -59,13 +56,13 @@ def remembered(coefficient: Coefficient) -> Coefficient:
         if type(t) is not float:
             return coefficient(self, t)
         known = self.__dict__.setdefault("_known", {})
-        key = coefficient.__qualname__, t
-        if key not in known:
+        value = known.get(key := (coefficient.__qualname__, t))
+        if value is None:
             if len(known) >= REMEMBERED:
                 known.clear()
             with torch.inference_mode(False):  # what is kept may be wanted where gradients are
-                known[key] = coefficient(self, t)
-        return known[key]
+                value = known[key] = coefficient(self, t)
+        return value
 
     return asked
 
