@@ -233,8 +233,8 @@ def calibrate(
         done += 1
         if on_step is not None:
             on_step(done, total)
-        about = {"error": error, "grid": name, "starts": known.y.shape[1]}
-        about |= {"floor": floor} if noisy else {"rows": str(kind)}
+        about = {"error": error, "grid": name, "rows": str(kind), "starts": known.y.shape[1]}
+        about |= {"floor": floor} if noisy else {}
         return _Attempt(error if math.isfinite(error) else math.inf, replace(plan, about=about), floor, kind)
 
     tried = sorted((attempt(*grid) for grid in tries), key=lambda a: a.error)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
@@ -27,7 +28,8 @@ from torch import Tensor
 
 _PHI, _M1, _M2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
-_BLOCK = 1 << 14  # words
+_BLOCK = 1 << 15  # words
+_HIGH = 1 if sys.byteorder == "little" else 0  # which 32-bit half of a 64-bit word is the high one
 
 
 def _signed(k: int) -> int:
@@ -45,11 +47,11 @@ def _mix_int(z: int) -> int:
 
 def _mix(z: Tensor) -> Tensor:
     """SplitMix64's finaliser on int64 words, in place (products wrap; the masks make the shifts logical)."""
-    z ^= (z >> 30) & ((1 << 34) - 1)
+    z ^= (z >> 30).bitwise_and_((1 << 34) - 1)
     z *= _signed(_M1)
-    z ^= (z >> 27) & ((1 << 37) - 1)
+    z ^= (z >> 27).bitwise_and_((1 << 37) - 1)
     z *= _signed(_M2)
-    z ^= (z >> 31) & ((1 << 33) - 1)
+    z ^= (z >> 31).bitwise_and_((1 << 33) - 1)
     return z
 
 
@@ -78,14 +80,17 @@ _COS = [(-1) ** k / math.factorial(2 * k) for k in range(9)]
 def _box_muller(w: Tensor) -> tuple[Tensor, Tensor]:
     """Two independent standard normals, float64, from each 64-bit word: 32 bits for the radius, 1 for the side, 31
     for the angle. Every pass over the words counts: powers of two and signs go where they cost nothing."""
-    u = ((w >> 32) & 0xFFFFFFFF).to(torch.float64).add_(0.5).mul_(2.0**-32)
-    mantissa, exponent = torch.frexp(u)
+    u = w.view(torch.uint32)[..., _HIGH::2].to(torch.float64).add_(0.5).mul_(2.0**-32)
+    # u = m 2^e with m in [1/2, 1), read off its bits: u is no subnormal number
+    word = u.view(torch.int64)
+    exponent = (word >> 52).sub_(1022)
+    mantissa = word.bitwise_and_((1 << 52) - 1).bitwise_or_(1022 << 52).view(torch.float64)
     # ln m about c = sqrt(1/2): m = c (1 + s)/(1 - s), |s| <= 0.172
     c = math.sqrt(0.5)
-    s = (mantissa - c) / (mantissa + c)
+    s = (mantissa - c).div_(mantissa.add_(c))
     log = _poly(s * s, _LOG).mul_(s).add_(-2 * math.log(c))  # -2 ln m
     radius = exponent.to(torch.float64).mul_(-2 * math.log(2.0)).add_(log).sqrt_()
-    sign = (w << 32) & _signed(1 << 63)  # the side, left or right half of the circle, as the radius' sign
+    sign = (w << 32).bitwise_and_(_signed(1 << 63))  # the side, left or right half of the circle, as the radius' sign
     radius.view(torch.int64).bitwise_xor_(sign)
     angle = (w & 0x7FFFFFFF).to(torch.float64).add_(0.5 - 2.0**30).mul_(2.0**-31 * math.pi)  # (-pi/2, pi/2)
     a2 = angle * angle
@@ -127,14 +132,14 @@ class Noise:
 
     def bits(self, n: int, m: int, device: torch.device | str = "cpu") -> Tensor:
         """(n, m) random int64 words, m for each of n particles."""
+        key, counter = self._before(n, m, device)
+        return _mix(key + counter)
+
+    def _before(self, n: int, m: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """(n, 1) a word of each particle, (m,) of each place in its stream; the mixed sums are the random words."""
         phi = _signed(_PHI)
-        key = (
-            torch.arange(self.first, self.first + n, device=device, dtype=torch.int64)
-            .mul_(phi)
-            .add_(_signed(_mix_int(self.seed)))
-        )
-        counter = torch.arange(1, m + 1, device=device, dtype=torch.int64).mul_(phi)
-        return _mix(_mix(key)[:, None] + counter[None, :])
+        key = torch.arange(self.first, self.first + n, device=device).mul_(phi).add_(_signed(_mix_int(self.seed)))
+        return _mix(key)[:, None], torch.arange(1, m + 1, device=device).mul_(phi)
 
     def normal(
         self,
@@ -150,10 +155,10 @@ class Noise:
         out = torch.empty(n, 2 * words, dtype=dtype, device=device)
         # blocks of particles that stay in a core's cache (on an accelerator one block is best)
         rows = max(1, _BLOCK // max(words, 1)) if out.device.type == "cpu" else max(n, 1)
+        key, counter = self._before(n, words, device)
         for i in range(0, n, rows):
             block = out[i : i + rows]
-            a, b = _box_muller(self.shift(i).bits(len(block), words, device))
-            block[:, :words], block[:, words:] = a, b
+            block[:, :words], block[:, words:] = _box_muller(_mix(key[i : i + rows] + counter))
         return out[:, :m].reshape(n, *shape)
 
     def uniform(

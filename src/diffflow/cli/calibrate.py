@@ -26,8 +26,10 @@ from diffflow.training.config import Dials
 class Calibrate:
     """Fit sampling plans to a trained run, for its dials; samples of the run use them from then on.
 
-    Minutes on a CPU for small images: about 70 evaluations a step for each of the starts. Plans belong
-    to their weights: after more training they are left aside, and the next calibration replaces them.
+    Minutes on a CPU for small images: about 80 evaluations a step for each of the starts. With churn
+    each of the 80 attempts also solves finely from where it raises the noise, by a hundred evaluations
+    at most: the better part of an hour for each number of steps; --rounds 0 halves it. Plans belong to
+    their weights: after more training they are left aside, and the next calibration replaces them.
 
     Examples:
         diffflow calibrate runs/demo
@@ -67,13 +69,13 @@ class Calibrate:
         with console.status("solving finely"):
             teacher = run.teach(own, self.starts, noise)
             fresh = run.teach(own, self.starts, noise.fork("fresh")) if quiet else None
-        table = Table("steps", "error of the plan", "of the default solver", "ratio", "grid", "", box=None)
+        table = Table("steps", "error of the plan", "of the default solver", "ratio", "grid", "rows", "", box=None)
         for steps in self.steps or (own.steps,):
             dials = replace(own, steps=steps)
             with progress(f"{steps} steps, grids", console) as bar:
                 plan = run.calibrate(dials, teacher, fresh, noise, self.rounds, bar)
             kept = "" if run.plan(dials) == plan else "not kept: no better"
-            table.add_row(str(steps), *judged(run, dials, plan, fresh), str(plan.about["grid"]), kept)
+            table.add_row(str(steps), *judged(run, dials, plan, fresh), plan.about["grid"], plan.about["rows"], kept)
         Console().print(table)
         print(f"{run.path / 'plans.json'}: used from now on by samples with these dials and no --solver")
         return 0
