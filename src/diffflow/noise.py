@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
@@ -29,7 +28,6 @@ from torch import Tensor
 _PHI, _M1, _M2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
 _BLOCK = 1 << 15  # words
-_HIGH = 1 if sys.byteorder == "little" else 0  # which 32-bit half of a 64-bit word is the high one
 
 
 def _signed(k: int) -> int:
@@ -80,7 +78,7 @@ _COS = [(-1) ** k / math.factorial(2 * k) for k in range(9)]
 def _box_muller(w: Tensor) -> tuple[Tensor, Tensor]:
     """Two independent standard normals, float64, from each 64-bit word: 32 bits for the radius, 1 for the side, 31
     for the angle. Every pass over the words counts: powers of two and signs go where they cost nothing."""
-    u = w.view(torch.uint32)[..., _HIGH::2].to(torch.float64).add_(0.5).mul_(2.0**-32)
+    u = (w >> 32).bitwise_and_(0xFFFFFFFF).to(torch.float64).add_(0.5).mul_(2.0**-32)
     # u = m 2^e with m in [1/2, 1), read off its bits: u is no subnormal number
     word = u.view(torch.int64)
     exponent = (word >> 52).sub_(1022)
