@@ -59,6 +59,7 @@ def a_batch(n=12, classes=0, dtype=torch.float32):
 MOVERS = {
     "critic": lambda c: a_critic(c, updates=2),
     "blurred critic": lambda c: a_critic(c, sigma=0.3),
+    "critic of noised samples": lambda c: a_critic(c, updates=2, instance=0.3),
     "score difference": lambda c: a_difference(c, updates=2, label_dropout=0.3 if c else 0.0),
     "guided": lambda c: a_difference(c, guidance=2.0 if c else 1.0),
     "DMD": lambda c: a_difference(c, pull=DMD()),
@@ -322,6 +323,39 @@ def test_a_penalty_at_a_share_of_the_samples_is_the_same_in_expectation(classes)
         replace(a_critic(share=1.0), share=0.5)
     with pytest.raises(ValueError, match=r"share = 0"):
         a_critic(share=0.0)
+
+
+class Bowl(torch.nn.Module):
+    """d(x) = a |x|^2 / 2."""
+
+    classes, timed, dials = 0, False, 0
+
+    def __init__(self):
+        super().__init__()
+        self.a = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, x, time, cond, dials):
+        return 0.5 * self.a * x.square().sum(1)
+
+
+def test_instance_noise_is_on_real_and_generated_samples_alike_and_where_the_slope_is_read():
+    """d = |x|^2/2 in 2-D: noise of variance s^2 adds s^2 to the mean of either logit, nothing to the difference where
+    both samples are the same, and its velocity is x + s xi. n = 20,000, 4.5 standard errors."""
+    n, s = 20_000, 0.7
+    x = torch.randn(n, 2, generator=torch.Generator().manual_seed(5))
+    critic = Critic(Discriminator(Bowl()), GAMES["ipm"], instance=s)
+    (turn,) = critic.learn(Batch(x, None, torch.arange(n)), lambda noise: x, None, df.Noise(1))
+    mean, variance = x.square().sum(1).mean() / 2, s**2 * x.square().sum(1).mean() + s**4  # of a logit, given x
+    for name in ("logit_real", "logit_fake"):
+        assert abs(turn.log[name] - mean - s**2) < 4.5 * math.sqrt(variance / n)
+    assert abs(turn.loss.mean()) < 4.5 * math.sqrt(2 * variance / n)
+    torch.testing.assert_close(turn.loss.var(), 2 * variance, rtol=0.1, atol=0)
+    xi = (critic.velocity(x, None, Batch(x, None, torch.arange(n)), df.Noise(2)) - x) / s
+    assert (xi.mean(0).abs() < 4.5 / math.sqrt(n)).all()
+    assert ((xi.var(0) - 1).abs() < 4.5 * math.sqrt(2 / n)).all()
+    for bad in (-0.1, math.inf):
+        with pytest.raises(ValueError, match=f"instance = {bad}"):
+            replace(critic, instance=bad)
 
 
 # -- a finer solution -------------------------------------------------------------------------------------------------

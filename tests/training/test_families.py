@@ -324,6 +324,7 @@ def test_a_run_trains_is_loaded_and_sampled(made, name, source):
         ({"plan.levels": [4.0]}, r"plan.weights are 0 numbers: rows of 1 to 1 for 1 levels are 1"),
         ({"evaluations": 3, "plan": {"levels": [4.0], "weights": [1.0]}}, "plan.levels are 1: give 3"),
         ({"penalised": 0.0}, "penalised = 0.0 must be a share"),
+        ({"instance": -1.0}, r"instance = -1.0: noise"),
         ({"game.penalty.between": 1.0}, r"penalised = 0.25 goes with .* leave it at 1"),
         ({"sigma_min": 90.0}, "sigma_min = 90"),
         ({"fine": 2}, "fine = 2 must be more than the 2 evaluations"),
@@ -333,6 +334,13 @@ def test_a_run_trains_is_loaded_and_sampled(made, name, source):
 def test_settings_of_distillation_that_cannot_be_meant_are_named(settings, message):
     with pytest.raises(ConfigError, match=message):
         tiny("distill", "moons", **settings)
+
+
+def test_instance_noise_is_counted_in_standard_deviations_of_the_data():
+    config = tiny("distill", "moons", instance=0.25, lead=0, score=0.0)
+    meta = config.data.load().meta()
+    ((_, critic),) = config.objective(config.build(meta), meta).mover.parts
+    assert critic.instance == 0.25 * meta["std"]
 
 
 def test_a_plan_survives_the_configuration():

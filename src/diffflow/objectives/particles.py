@@ -75,6 +75,8 @@ class Critic(Stateless):
     sigma     noise on the real samples, so that the target is the data blurred by it (Algorithm 1's sigma_0)
     share     share of the samples at which the penalty is taken, at 1/share of its weight: the same in expectation, and
               cheaper, as second derivatives are what a turn costs
+    instance  fresh noise on whatever the discriminator sees, real and generated alike (instance noise, Sonderby et al.
+              2017): it compares the two laws blurred by as much, and leaves details finer than that alone
     """
 
     discriminator: Discriminator
@@ -83,6 +85,7 @@ class Critic(Stateless):
     updates: int = 1
     sigma: float = 0.0
     share: float = 1.0
+    instance: float = 0.0
 
     def __post_init__(self) -> None:
         at_least_one("updates", self.updates)
@@ -92,6 +95,8 @@ class Critic(Stateless):
             raise ValueError(f"share = {self.share} goes with penalties at real and generated points, not between them")
         if not 0 <= self.sigma < math.inf:
             raise ValueError(f"sigma = {self.sigma}: noise on the real samples is finite and >= 0")
+        if not 0 <= self.instance < math.inf:
+            raise ValueError(f"instance = {self.instance}: noise on what the discriminator sees is finite and >= 0")
         if self.discriminator.dials:
             raise ValueError("a generator has no dials, but this discriminator takes some: build its net with dials=0")
 
@@ -106,8 +111,8 @@ class Critic(Stateless):
     def learn(self, batch: Batch, fake: Draw, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
         for k in range(self.updates):
             own = noise.fork("update", k)
-            real = self._real(batch, own)
-            made = fake(own.fork("fake"))
+            real = self._seen(self._real(batch, own), own.fork("seen", "real"))
+            made = self._seen(fake(own.fork("fake")), own.fork("seen", "fake"))
             d_real, d_fake = (self.discriminator(x, 0.0, cond) for x in (real, made))
             loss = self.game.critic(d_real, d_fake) + self._penalised(real, made, cond, own)
             yield Turn("discriminator", loss, signals(self.game, d_real, d_fake))
@@ -127,18 +132,28 @@ class Critic(Stateless):
         return total.index_copy(0, at, self.penalty(logit, real[at], made[at], noise.fork("between")) / self.share)
 
     def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise, z: Tensor | None = None) -> Tensor:
-        logit, grad = CriticRatio(self.discriminator, cond=cond).value_and_grad(x.detach(), 0.0)
+        seen = self._seen(x.detach(), noise.fork("seen", "fake"))
+        logit, grad = CriticRatio(self.discriminator, cond=cond).value_and_grad(seen, 0.0)
         if self.game.paired:
             with torch.no_grad():
-                logit = logit - self.discriminator(self._real(batch, noise), 0.0, cond)
+                real = self._seen(self._real(batch, noise), noise.fork("seen", "real"))
+                logit = logit - self.discriminator(real, 0.0, cond)
         return spread_over(self.game.beta(logit), x) * grad
 
     def _real(self, batch: Batch, noise: Noise) -> Tensor:
         """The real samples that the game is played with, (n, *shape)."""
-        x = batch.x
-        if not self.sigma:
-            return x
-        return x + self.sigma * noise.fork("real").normal(len(x), tuple(x.shape[1:]), dtype=x.dtype, device=x.device)
+        return _noised(batch.x, self.sigma, noise.fork("real"))
+
+    def _seen(self, x: Tensor, noise: Noise) -> Tensor:
+        """What the discriminator is shown of x (n, *shape)."""
+        return _noised(x, self.instance, noise)
+
+
+def _noised(x: Tensor, sigma: float, noise: Noise) -> Tensor:
+    """x + sigma xi, (n, *shape)."""
+    if not sigma:
+        return x
+    return x + sigma * noise.normal(len(x), tuple(x.shape[1:]), dtype=x.dtype, device=x.device)
 
 
 # -- the cloud itself --------------------------------------------------------------------------------------------------

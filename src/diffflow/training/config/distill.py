@@ -121,6 +121,8 @@ class DistillConfig(ScoreGANConfig):
     game: GameConfig = GameConfig("relativistic", Penalty(real=0.02, fake=0.02))
     penalised: float = 0.25
     """Share of the samples at which the penalty is taken, at so much more of its weight."""
+    instance: float = 0.0
+    """Noise on all that the discriminator sees, in data standard deviations: what is finer than that is left alone."""
     discriminator: PlayerConfig = PlayerConfig()
 
     needs_start: ClassVar[str] = "distillation needs a trained denoiser of the same data"
@@ -151,6 +153,9 @@ class DistillConfig(ScoreGANConfig):
             self.penalised == 1 or not self.game.penalty.between,
             f"penalised = {self.penalised} goes with penalties at real and generated points; with game.penalty.between "
             "leave it at 1",
+        )
+        require(
+            0 <= self.instance < math.inf, f"instance = {self.instance}: noise on what the discriminator sees is >= 0"
         )
         require(
             0 < self.sigma_min < self.sigma_max < math.inf,
@@ -220,16 +225,22 @@ class DistillConfig(ScoreGANConfig):
         return Plan.multistep([self.sigma_max, *levels[1:]], 4, spread)
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Generate:
-        device, movers = device_of(modules), []
+        device, movers = device_of(modules), list[tuple[float, Mover]]()
         if self.score > 0:
             data, fake = self.model.build(meta).to(device), as_denoiser(modules["fake"])
             mover = ScoreDifference(data, fake, self.pull, self.levels, self.move.updates, self.guidance)
             movers.append((self.score, mover))
         if self.ratio > 0:
             critic = as_critic(modules["discriminator"])
-            movers.append(
-                (self.ratio, Critic(critic, self.game.game, self.game.penalty, self.move.updates, 0.0, self.penalised))
+            mover = Critic(
+                critic,
+                self.game.game,
+                self.game.penalty,
+                self.move.updates,
+                share=self.penalised,
+                instance=self.instance * float(meta["std"]),
             )
+            movers.append((self.ratio, mover))
         mover: Mover = Together(movers)
         if self.lead != 0:
             ends = Endpoints(self.few(meta, self.exact(meta)).to(device))
