@@ -28,8 +28,9 @@ class Calibrate:
 
     Minutes on a CPU for small images: about 80 evaluations a step for each of the starts. With churn
     each of the 80 attempts also solves finely from where it raises the noise, by a hundred evaluations
-    at most: the better part of an hour for each number of steps; --rounds 0 halves it. Plans belong to
-    their weights: after more training they are left aside, and the next calibration replaces them.
+    at most: for 28 x 28 images on one core the better part of an hour for each number of steps; --rounds
+    0 halves it. Plans belong to their weights: after more training they are left aside, and the next
+    calibration replaces them.
 
     Examples:
         diffflow calibrate runs/demo
