@@ -60,6 +60,7 @@ MOVERS = {
     "critic": lambda c: a_critic(c, updates=2),
     "blurred critic": lambda c: a_critic(c, sigma=0.3),
     "critic of noised samples": lambda c: a_critic(c, updates=2, instance=0.3),
+    "critic of clipped samples": lambda c: a_critic(c, updates=2, clip=0.5),
     "score difference": lambda c: a_difference(c, updates=2, label_dropout=0.3 if c else 0.0),
     "guided": lambda c: a_difference(c, guidance=2.0 if c else 1.0),
     "DMD": lambda c: a_difference(c, pull=DMD()),
@@ -356,6 +357,26 @@ def test_instance_noise_is_on_real_and_generated_samples_alike_and_where_the_slo
     for bad in (-0.1, math.inf):
         with pytest.raises(ValueError, match=f"instance = {bad}"):
             replace(critic, instance=bad)
+
+
+def test_what_is_cut_off_is_never_shown_and_nothing_moves_further_out():
+    """d = a |x|^2 / 2, a > 0: the velocity a x points outwards everywhere, with a < 0 inwards. In the box it is that of
+    no box; beyond it the slope is read at the wall, and kept only where it leads back."""
+    x = torch.tensor([[0.3, -0.9], [1.7, -0.2], [-4.0, 1.01]])
+    batch, wall = Batch(x, None, torch.arange(3)), x.clamp(-1, 1)
+    bowl = Bowl()
+    free, boxed = (Critic(Discriminator(bowl), GAMES["ipm"], clip=clip) for clip in (math.inf, 1.0))
+    beyond = x.abs() > 1
+    assert torch.equal(boxed.velocity(x, None, batch, df.Noise(0)), torch.where(beyond, 0.0, x))
+    assert torch.equal(free.velocity(x, None, batch, df.Noise(0)), x)
+    (turn,) = boxed.learn(Batch(2 * x, None, torch.arange(3)), lambda noise: x, None, df.Noise(1))
+    at_wall = (wall.square().sum(1) - (2 * x).clamp(-1, 1).square().sum(1)) / 2
+    torch.testing.assert_close(turn.loss, at_wall)  # the ipm loss d(made) - d(real), both of what is shown
+    bowl.a.data.fill_(-1.0)
+    assert torch.equal(boxed.velocity(x, None, batch, df.Noise(0)), -wall)
+    for bad in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match=f"clip = {bad}"):
+            replace(boxed, clip=bad)
 
 
 # -- a finer solution -------------------------------------------------------------------------------------------------

@@ -343,6 +343,14 @@ def test_instance_noise_is_counted_in_standard_deviations_of_the_data():
     assert critic.instance == 0.25 * meta["std"]
 
 
+@pytest.mark.parametrize(("source", "clip"), [("moons", math.inf), ("digits", 1.0)])
+def test_images_are_judged_as_they_are_saved(source, clip):
+    config = tiny("distill", source, lead=0, score=0.0)
+    meta = config.data.load().meta()
+    ((_, critic),) = config.objective(config.build(meta), meta).mover.parts
+    assert critic.clip == clip
+
+
 def test_a_plan_survives_the_configuration():
     s = df.EDM()
     plan = df.calibrate(df.probability_flow(s, s.score(df.TOYS["8gaussians"]())), 6, starts=64, rounds=0)

@@ -77,6 +77,8 @@ class Critic(Stateless):
               cheaper, as second derivatives are what a turn costs
     instance  fresh noise on whatever the discriminator sees, real and generated alike (instance noise, Sonderby et al.
               2017): it compares the two laws blurred by as much, and leaves details finer than that alone
+    clip      coordinates are shown between -clip and clip, before that noise: where samples are cut off when they are
+              saved, nothing beyond is judged, and no velocity points further out
     """
 
     discriminator: Discriminator
@@ -86,6 +88,7 @@ class Critic(Stateless):
     sigma: float = 0.0
     share: float = 1.0
     instance: float = 0.0
+    clip: float = math.inf
 
     def __post_init__(self) -> None:
         at_least_one("updates", self.updates)
@@ -97,6 +100,8 @@ class Critic(Stateless):
             raise ValueError(f"sigma = {self.sigma}: noise on the real samples is finite and >= 0")
         if not 0 <= self.instance < math.inf:
             raise ValueError(f"instance = {self.instance}: noise on what the discriminator sees is finite and >= 0")
+        if not self.clip > 0:
+            raise ValueError(f"clip = {self.clip}: coordinates are shown between -clip and clip, a positive number")
         if self.discriminator.dials:
             raise ValueError("a generator has no dials, but this discriminator takes some: build its net with dials=0")
 
@@ -138,7 +143,8 @@ class Critic(Stateless):
             with torch.no_grad():
                 real = self._seen(self._real(batch, noise), noise.fork("seen", "real"))
                 logit = logit - self.discriminator(real, 0.0, cond)
-        return spread_over(self.game.beta(logit), x) * grad
+        v = spread_over(self.game.beta(logit), x) * grad
+        return v if self.clip == math.inf else v.masked_fill(v * (x - x.clamp(-self.clip, self.clip)) > 0, 0.0)
 
     def _real(self, batch: Batch, noise: Noise) -> Tensor:
         """The real samples that the game is played with, (n, *shape)."""
@@ -146,7 +152,7 @@ class Critic(Stateless):
 
     def _seen(self, x: Tensor, noise: Noise) -> Tensor:
         """What the discriminator is shown of x (n, *shape)."""
-        return _noised(x, self.instance, noise)
+        return _noised(x if self.clip == math.inf else x.clamp(-self.clip, self.clip), self.instance, noise)
 
 
 def _noised(x: Tensor, sigma: float, noise: Noise) -> Tensor:

@@ -239,6 +239,7 @@ class DistillConfig(ScoreGANConfig):
                 self.move.updates,
                 share=self.penalised,
                 instance=self.instance * float(meta["std"]),
+                clip=1.0 if meta["kind"] == "image" else math.inf,  # images are saved so (Transform.decode)
             )
             movers.append((self.ratio, mover))
         mover: Mover = Together(movers)
