@@ -113,6 +113,27 @@ def test_each_update_sees_fresh_samples():
     assert len({tuple(z.flatten().tolist()) for z in seen}) == 4
 
 
+def test_reused_samples_are_those_that_move_and_their_step_is_that_of_fresh_ones():
+    """The generator runs once. Where its mover learns nothing, fresh samples and reused ones are the same step."""
+    seen, given = [], []
+    critic = a_critic(updates=3)
+    objective = Generate(a_generator(), critic, reuse=True)
+    objective.generator.net = Spy(objective.generator.net, seen)
+    critic.discriminator.register_forward_pre_hook(lambda m, args: given.append(args[0].detach().clone()))
+    list(objective.turns(a_batch(), df.Noise(0)))
+    assert len(seen) == 1
+    (z,) = seen
+    with torch.no_grad():
+        x = objective.generator(z, None)
+    assert sum(torch.equal(g, x) for g in given) >= 4  # by each of three turns, and by the velocity
+
+    fresh, reused = (
+        [t.loss.detach() for t in Generate(a_generator(), Wind(), reuse=r).turns(a_batch(), df.Noise(0))]
+        for r in (False, True)
+    )
+    assert all(map(torch.equal, fresh, reused))
+
+
 class Spy(nn.Module):
     def __init__(self, net, seen):
         super().__init__()

@@ -334,6 +334,8 @@ class Generate:
     eta     how far the samples are moved, in units of the velocity. With one regression step it only scales the
             gradient, as the weight of the loss does
     steps   regression steps toward each target. 1 is exactly the GAN step where the mover is a Critic
+    reuse   the samples about to move are those that the mover's own turns learn from, in place of fresh ones for each:
+            the generator runs once in a step
 
     The classes of generated samples are those of the batch. Raises ValueError when generator and mover tell different
     classes apart, or when a conditional generator meets data without classes.
@@ -343,6 +345,7 @@ class Generate:
     mover: Mover
     eta: float = 1.0
     steps: int = 1
+    reuse: bool = False
 
     def __post_init__(self) -> None:
         at_least_one("steps", self.steps)
@@ -370,14 +373,21 @@ class Generate:
                 "a generator without classes"
             )
 
+        def drawn() -> tuple[Tensor, Tensor, Tensor]:
+            z = self._latent(n, noise.fork("z"))
+            x = self.generator(z, cond)
+            return z, x, x.detach().clone()  # a net may return a view of its parameters
+
         def fake(own: Noise) -> Tensor:
             with torch.no_grad():
                 return self.generator(self._latent(n, own), cond)
 
-        yield from self.mover.learn(batch, fake, cond, noise.fork("mover"))
-        z = self._latent(n, noise.fork("z"))
-        x = self.generator(z, cond)
-        start = x.detach().clone()  # a net may return a view of its parameters
+        if self.reuse:
+            z, x, start = drawn()
+            yield from self.mover.learn(batch, lambda own: start, cond, noise.fork("mover"))
+        else:
+            yield from self.mover.learn(batch, fake, cond, noise.fork("mover"))
+            z, x, start = drawn()
         step = self.eta * self.mover.velocity(start, cond, batch, noise.fork("velocity"), z)
         log = {"displacement": step.square().mean().sqrt(), "spread": _spread(start) / _spread(batch.x)}
         for k in range(self.steps):

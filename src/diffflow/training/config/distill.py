@@ -246,7 +246,7 @@ class DistillConfig(ScoreGANConfig):
         if self.lead != 0:
             ends = Endpoints(self.few(meta, self.exact(meta)).to(device))
             mover = ends if self.lead is None else Lead(ends, self.lead * self.fit.batch, mover)
-        return Generate(as_generator(modules["generator"]), mover, self.move.eta, self.move.steps)
+        return Generate(as_generator(modules["generator"]), mover, self.move.eta, self.move.steps, self.move.reuse)
 
     def begin(self, objective: Objective, weights: Mapping[str, Mapping[str, Tensor]], source: str) -> None:
         """Generator, second denoiser and what they are compared with all start from the other run's denoiser, and so

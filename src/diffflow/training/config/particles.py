@@ -159,6 +159,8 @@ class MoveConfig:
     """Regression steps toward each target; 1 is exactly the classical step."""
     updates: int = 1
     """Turns of the field's own network (discriminator, second denoiser) per step."""
+    reuse: bool = False
+    """Let these turns learn from the very samples that are about to move, instead of drawing fresh ones for each."""
 
     def __post_init__(self) -> None:
         require(self.eta > 0, f"move.eta = {self.eta} must be positive")
@@ -197,7 +199,7 @@ class GANConfig(GeneratorConfig):
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Generate:
         critic = Critic(as_critic(modules["discriminator"]), self.game.game, self.game.penalty, self.move.updates)
-        return Generate(as_generator(modules["generator"]), critic, self.move.eta, self.move.steps)
+        return Generate(as_generator(modules["generator"]), critic, self.move.eta, self.move.steps, self.move.reuse)
 
 
 @dataclass(frozen=True)
@@ -264,7 +266,7 @@ class ScoreGANConfig(GeneratorConfig):
         mover = ScoreDifference(
             data, as_denoiser(modules["fake"]), self.pull, self.levels, self.move.updates, self.guidance
         )
-        return Generate(as_generator(modules["generator"]), mover, self.move.eta, self.move.steps)
+        return Generate(as_generator(modules["generator"]), mover, self.move.eta, self.move.steps, self.move.reuse)
 
     def begin(self, objective: Objective, weights: Mapping[str, Mapping[str, Tensor]], source: str) -> None:
         """The data's denoiser, the second one and the generator all start from the other run's denoiser."""
@@ -364,7 +366,7 @@ class FieldConfig(GeneratorConfig):
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Generate:
         device = device_of(modules)
         mover = CloudMover(self.mover.build(torch.zeros(2, *meta["shape"], device=device)))  # the batch takes its place
-        return Generate(as_generator(modules["generator"]), mover, self.move.eta, self.move.steps)
+        return Generate(as_generator(modules["generator"]), mover, self.move.eta, self.move.steps, self.move.reuse)
 
 
 def as_generator(module: nn.Module) -> Generator:
