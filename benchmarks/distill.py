@@ -54,7 +54,7 @@ from diffflow.metrics import embedding, extractor, frechet
 from diffflow.metrics.neighbours import nearest, prdc
 from diffflow.recipes import SCALES, fitting
 from diffflow.recipes.players import distilled
-from diffflow.training.config import Dials, TrainConfig, replace
+from diffflow.training.config import Dials, TrainConfig, from_yaml, replace
 from diffflow.training.feed import Feed
 from diffflow.training.fit import fit, train
 from diffflow.training.place import Place, find_device
@@ -202,9 +202,12 @@ def made(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
     if cell.how in MOVERS:
         config = replace(settled(run, cell, options), {"fit.steps": options.budget[f"{cell.how} {cell.steps}"]})
         home = Path(options.work) / cell.name.replace(" ", "-")
-        shutil.rmtree(home, ignore_errors=True)
+        begun = home / "config.yaml"  # an interrupted cell goes on; one of other settings starts again
+        if not begun.exists() or from_yaml(begun.read_text()) != config:
+            shutil.rmtree(home, ignore_errors=True)
+        start = {"resume": "auto"} if home.exists() else {"init_from": options.run}
         quiet = Console(file=io.StringIO())
-        train(config, home, init_from=options.run, device=options.device, data=judge.data, console=quiet)
+        train(config, home, device=options.device, data=judge.data, console=quiet, **start)
         run = df.load(home, device=options.device)
         x, seconds = sampled(run, labels, options.n, cell.seed)
         row["updates"] = run.step

@@ -31,6 +31,7 @@ from diffflow.training.config import (
     MLPGeneratorConfig,
     PathConfig,
     PlanConfig,
+    ScoreConfig,
     ScoreGANConfig,
     changed,
     from_dict,
@@ -647,6 +648,13 @@ def test_score_gan_starts_from_a_denoiser_of_the_same_data(tmp_path, scores, mad
     with pytest.raises(ConfigError, match="by itself, not a LikelihoodConfig"):  # whose denoiser is half of a composite
         DistillConfig().after(LikelihoodConfig())
     assert not out.exists()
+
+
+def test_distillation_takes_over_a_runs_network_and_noise_levels_and_its_data_without_the_noise_of_densities():
+    run = replace(ScoreConfig(), {"data.source": "digits", "data.dequantise": True, "sampling.sigma_max": 40.0})
+    found = DistillConfig().after(run)
+    assert (found.model, found.sigma_min, found.sigma_max) == (run.model, run.sampling.sigma_min, 40.0)
+    assert found.data == replace(run.data, {"dequantise": False})
 
 
 @pytest.mark.parametrize("name", ["score-gan", "gan"])

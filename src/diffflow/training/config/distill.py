@@ -184,10 +184,12 @@ class DistillConfig(ScoreGANConfig):
         return tuple(paper for name, uses in used.items() if uses for paper in PAPERS[name])
 
     def after(self, run: TrainConfig) -> DistillConfig:
-        """Also with the noise levels of the run."""
+        """Also with the noise levels of the run, and data as they are: noise that fills the steps of a scale is for
+        densities, and a discriminator would ask the generator for it."""
         found = super().after(run)
         assert isinstance(found, DistillConfig)
-        return replace(found, sigma_min=run.sampling.sigma_min, sigma_max=run.sampling.sigma_max)
+        data, levels = replace(run.data, dequantise=False), run.sampling
+        return replace(found, data=data, sigma_min=levels.sigma_min, sigma_max=levels.sigma_max)
 
     def players(self) -> dict[str, PlayerConfig]:
         found = {"generator": self.generator}
