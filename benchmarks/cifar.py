@@ -16,6 +16,7 @@ import argparse
 import json
 import platform
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,15 @@ def settings(o: argparse.Namespace) -> TrainConfig:
     return replace(recipe("cifar10").config, fast | budget | short | (SMALL if o.small else {}))
 
 
+def fast(run: df.Run) -> AbstractContextManager[Any]:
+    """How samples are drawn on a GPU: in half precision, convolutions in NHWC (see throughput.py for what that is
+    worth, and how far from float32 it is)."""
+    if run.device.type != "cuda":
+        return nullcontext()
+    run.denoiser.net.to(memory_format=torch.channels_last)
+    return torch.autocast("cuda", torch.bfloat16)
+
+
 def flops(run: df.Run) -> float:
     """Of one training example: a forward pass, and twice that backward."""
     x, cond = torch.zeros(1, *run.shape, device=run.device), torch.zeros(1, dtype=torch.long, device=run.device)
@@ -81,14 +91,16 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     see = embedding(extractor(features, data, 0))
     real = see(data.x)
     labels = data.labels(o.n) if run.classes else None
-    points = sweep(
-        run,
-        [(Dials(n, churn=churn), False) for churn in o.churn for n in o.steps],
-        lambda x: frechet(see((x * 255).round().byte()), real, limit=o.n),
-        o.n,
-        labels=labels,
-        batch=o.batch,
-    )
+    asked = [(Dials(n, churn=churn), False) for churn in o.churn for n in o.steps]
+    with fast(run):
+        points = sweep(
+            run,
+            asked,
+            lambda x: frechet(see((x * 255).round().byte()), real, limit=o.n),
+            o.n,
+            labels=labels,
+            batch=o.batch,
+        )
     half = pick(torch.arange(len(data)), len(data), 0)
     n = min(o.n, len(data) // 2)
     floor = frechet(real[half[:n]], real[half[n:]], limit=n).value
@@ -111,7 +123,8 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     figures.save(where.with_name(f"{where.name}-frontier.png"), figures.png(figures.frontier(points, name, floor)))
     best = min(points, key=lambda p: p.distance).dials
     some = torch.arange(100) % len(run.classes) if run.classes else None
-    x = run.sample(100, some, steps=best.steps, churn=best.churn).last
+    with fast(run):
+        x = run.sample(100, some, steps=best.steps, churn=best.churn).last
     figures.save(where.with_name(f"{where.name}-samples.png"), figures.png(figures.grid(x.numpy(), columns=10)))
     rate, speed = record["images_per_second"], record["tflops"]
     Console().print(

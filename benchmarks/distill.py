@@ -54,7 +54,7 @@ from diffflow.metrics import embedding, extractor, frechet
 from diffflow.metrics.neighbours import nearest, prdc
 from diffflow.recipes import SCALES, fitting
 from diffflow.recipes.players import distilled
-from diffflow.training.config import Dials, TrainConfig, from_yaml, replace
+from diffflow.training.config import ConfigError, Dials, TrainConfig, load_yaml, replace
 from diffflow.training.feed import Feed
 from diffflow.training.fit import fit, train
 from diffflow.training.place import Place, find_device
@@ -193,6 +193,14 @@ def paces(run: df.Run, options: argparse.Namespace, rounds: int = 3) -> dict[str
     return found
 
 
+def begun_with(home: Path, config: TrainConfig) -> bool:
+    """Whether a cell was begun there with these settings: then it goes on where it was interrupted."""
+    try:
+        return load_yaml(home / "config.yaml") == config
+    except ConfigError:
+        return False
+
+
 def made(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
     """Train what must be trained, sample, and measure."""
     run = df.load(options.run, device=options.device)
@@ -202,8 +210,7 @@ def made(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
     if cell.how in MOVERS:
         config = replace(settled(run, cell, options), {"fit.steps": options.budget[f"{cell.how} {cell.steps}"]})
         home = Path(options.work) / cell.name.replace(" ", "-")
-        begun = home / "config.yaml"  # an interrupted cell goes on; one of other settings starts again
-        if not begun.exists() or from_yaml(begun.read_text()) != config:
+        if not begun_with(home, config):
             shutil.rmtree(home, ignore_errors=True)
         start = {"resume": "auto"} if home.exists() else {"init_from": options.run}
         quiet = Console(file=io.StringIO())
