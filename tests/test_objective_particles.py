@@ -18,8 +18,9 @@ from diffflow.nets.critic import MLPCritic
 from diffflow.nets.generator import MLPGenerator
 from diffflow.nets.mlp import MLP
 from diffflow.objectives.difference import DMD, KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN, SiD
+from diffflow.objectives.movers import CloudMover, Critic, Endpoints, Lead, Together
 from diffflow.objectives.objective import Batch
-from diffflow.objectives.particles import CloudMover, Critic, Endpoints, Generate, Lead, Together
+from diffflow.objectives.particles import Generate
 
 F64 = torch.float64
 

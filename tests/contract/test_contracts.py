@@ -15,8 +15,9 @@ from diffflow.nets.critic import MLPCritic, Stages
 from diffflow.nets.generator import MLPGenerator
 from diffflow.nets.mlp import MLP
 from diffflow.objectives.difference import DMD, ScoreDifference, SiD
+from diffflow.objectives.movers import CloudMover, Critic, Endpoints, Lead, Together
 from diffflow.objectives.objective import Batch, Joint
-from diffflow.objectives.particles import CloudMover, Critic, Endpoints, Generate, Lead, Together
+from diffflow.objectives.particles import Generate
 from diffflow.objectives.ratio import ParticlePath, PathRatio, SchedulePath
 from diffflow.objectives.score import ScoreMatching
 

@@ -13,8 +13,9 @@ from diffflow.generator import Generator
 from diffflow.nets.critic import MLPCritic
 from diffflow.nets.generator import MLPGenerator
 from diffflow.objectives.difference import KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN
+from diffflow.objectives.movers import Critic
 from diffflow.objectives.objective import Batch
-from diffflow.objectives.particles import Critic, Generate
+from diffflow.objectives.particles import Generate
 
 F64 = torch.float64
 

@@ -2,7 +2,7 @@
 
 At few evaluations the sampler's own discretisation is what is wrong with its samples: their law p is not the data's r.
 The sampler is a generator of particles, so a velocity that brings p to r can be trained into its weights
-(objectives/particles.py): the score difference, the log-ratio, or both. Toward the ends of fine solutions (`endpoints`)
+(objectives/movers.py): the score difference, the log-ratio, or both. Toward the ends of fine solutions (`endpoints`)
 is the plain distillation of a solver: a first phase, or a control.
 """
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from ..denoiser import Denoiser, spread_over
 from ..noise import Noise
+from .movers import Draw, at_least_one
 from .objective import Batch, Turn
-from .particles import Draw, at_least_one
 from .score import ScoreMatching, Weighting
 
 Denoise = Callable[[Tensor], Tensor]  # y (n, *shape) -> D(y, sigma), at noise levels already chosen

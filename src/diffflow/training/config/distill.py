@@ -17,8 +17,9 @@ from ...denoiser import FORMS, Denoiser, quarter_log
 from ...generator import FewSteps, Generator
 from ...nets.unet import UNetCritic
 from ...objectives.difference import ScoreDifference
+from ...objectives.movers import Critic, Endpoints, Lead, Mover, Together
 from ...objectives.objective import Objective
-from ...objectives.particles import Critic, Endpoints, Generate, Lead, Mover, Together
+from ...objectives.particles import Generate
 from ...plan import Plan
 from ...schedule import EDM, jump
 from .base import PlayerConfig, TrainConfig, device_of, fill

@@ -27,8 +27,9 @@ from ...kernels import (
 from ...nets.generator import ConvGenerator, MLPGenerator
 from ...noise import Noise
 from ...objectives.difference import DMD, KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN, SiD
+from ...objectives.movers import CloudMover, Critic
 from ...objectives.objective import Objective
-from ...objectives.particles import CloudMover, Critic, Generate
+from ...objectives.particles import Generate
 from ...plan import Plan
 from ...sample import Grid, Step, Trajectory
 from ...sde import DiffFlow
