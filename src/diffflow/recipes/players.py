@@ -313,28 +313,19 @@ def distilled(scale: Scale, by: str, evaluations: int, plan: Plan | None = None)
     base, (score, ratio) = score_gan(scale), SHARES[by]
     if score and ratio:  # DMD's pull is of size 1 in every pixel; a discriminator's gradient is spread over all of them
         ratio *= 0.03 if scale.vectors else 100.0
-    # through N evaluations a change of the weights counts N times, and a good start is lost while d knows nothing
-    generator = replace(base.generator, lr=base.generator.lr * (1 if score else 2) / evaluations)
-    move, instance = base.move, 0.0
     # what a trained sampler still gets wrong is harder to see than what a generator makes at first
     if isinstance(scale.critic, MLPCriticConfig):
-        critic, slopes = replace(scale.critic, width=2 * scale.critic.width), 0.02
-        discriminator = replace(adversary(scale), lr=scale.lr, decay=None)
+        critic, lr, slopes = replace(scale.critic, width=2 * scale.critic.width), scale.lr, 0.02
     else:
-        critic, slopes = UNetCriticConfig(), 0.1
-        discriminator = replace(adversary(scale), lr=3e-4, decay=None)
-        if ratio and not score:  # the longer the two play, the smaller the steps: what is left to learn is fine
-            generator = replace(generator, warmup=20, decay=500)
-            discriminator = replace(discriminator, lr=4e-4, warmup=20, decay=500)
-            move, instance = MoveConfig(updates=1, reuse=True), 0.08
-    return DistillConfig(
+        critic, lr, slopes = UNetCriticConfig(), 3e-4, 0.1
+    config = DistillConfig(
         base.data,
         base.model,
         base.sigma,
         base.pull if scale.vectors else DMD(),
         base.levels,
-        move=move,
-        generator=generator,
+        # through N evaluations a change of the weights counts N times, and a good start is lost while d knows nothing
+        generator=replace(base.generator, lr=base.generator.lr * (1 if score else 2) / evaluations),
         fake=base.fake,
         fit=replace(base.fit, batch=base.fit.batch if scale.vectors else 64, steps=400, minutes=None),
         evaluations=evaluations,
@@ -345,6 +336,18 @@ def distilled(scale: Scale, by: str, evaluations: int, plan: Plan | None = None)
         fine=max(20, 4 * evaluations),
         critic=critic,
         game=GameConfig("relativistic", Penalty(real=slopes, fake=slopes)),
-        instance=instance,
-        discriminator=discriminator,
+        discriminator=replace(adversary(scale), lr=lr, decay=None),
+    )
+    return config if scale.vectors or by != "ratio" else duel(config)
+
+
+def duel(config: DistillConfig) -> DistillConfig:
+    """Images and a discriminator alone, which can play for long: the longer they do, the finer what is left to learn,
+    so rates fall. The discriminator learns from the very samples that it is about to move."""
+    return replace(
+        config,
+        move=MoveConfig(updates=1, reuse=True),
+        generator=replace(config.generator, warmup=20, decay=500),
+        instance=0.08,
+        discriminator=replace(config.discriminator, lr=4e-4, warmup=20, decay=500),
     )
