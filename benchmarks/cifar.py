@@ -45,13 +45,13 @@ SMALL = {
 
 def settings(o: argparse.Namespace) -> TrainConfig:
     """The preset, for a short training: faster averages, a rate that rises within it."""
-    fast = {"fit.precision": "bf16", "fit.compile": True} if o.device.startswith("cuda") else {"fit.precision": "fp32"}
+    speed = {"fit.precision": "bf16", "fit.compile": True} if o.device.startswith("cuda") else {"fit.precision": "fp32"}
     budget = {"fit.minutes": o.minutes, "fit.steps": None, "fit.sample_minutes": 1e6, "fit.tensorboard": False}
     short = {"data.source": o.source, "denoiser.warmup": 200, "denoiser.decay": 2000, "fit.log_every": 20}
-    return replace(recipe("cifar10").config, fast | budget | short | (SMALL if o.small else {}))
+    return replace(recipe("cifar10").config, speed | budget | short | (SMALL if o.small else {}))
 
 
-def fast(run: df.Run) -> AbstractContextManager[Any]:
+def swift(run: df.Run) -> AbstractContextManager[Any]:
     """How samples are drawn on a GPU: in half precision, convolutions in NHWC (see throughput.py for what that is
     worth, and how far from float32 it is)."""
     if run.device.type != "cuda":
@@ -92,7 +92,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     real = see(data.x)
     labels = data.labels(o.n) if run.classes else None
     asked = [(Dials(n, churn=churn), False) for churn in o.churn for n in o.steps]
-    with fast(run):
+    with swift(run):
         points = sweep(
             run,
             asked,
@@ -109,6 +109,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {p: version(p) for p in ("diffflow", "torch")},
         "device": torch.cuda.get_device_name() if o.device.startswith("cuda") else "cpu",
         "data": {"name": data.name, "n": len(data), "sha256": data.fingerprint},
+        "precision": {"training": config.fit.precision, "sampling": "bf16" if run.device.type == "cuda" else "fp32"},
         "updates": run.step,
         "images_per_second": last["images"] / last["seconds"],
         "tflops": each * last["images"] / last["seconds"] / 1e12,
@@ -123,7 +124,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     figures.save(where.with_name(f"{where.name}-frontier.png"), figures.png(figures.frontier(points, name, floor)))
     best = min(points, key=lambda p: p.distance).dials
     some = torch.arange(100) % len(run.classes) if run.classes else None
-    with fast(run):
+    with swift(run):
         x = run.sample(100, some, steps=best.steps, churn=best.churn).last
     figures.save(where.with_name(f"{where.name}-samples.png"), figures.png(figures.grid(x.numpy(), columns=10)))
     rate, speed = record["images_per_second"], record["tflops"]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import diffflow as df
-from diffflow.critic import GAMES, Discriminator, Penalty
+from diffflow.critic import GAMES, Discriminator, Opinion, Penalty
 from diffflow.denoiser import Denoiser
 from diffflow.generator import FewSteps, Generator
 from diffflow.kernels import MMD, Drifting, GaussianKernel, Injected
@@ -379,6 +379,45 @@ def test_instance_noise_is_on_real_and_generated_samples_alike_and_where_the_slo
     for bad in (-0.1, math.inf):
         with pytest.raises(ValueError, match=f"instance = {bad}"):
             replace(critic, instance=bad)
+
+
+class Tables(nn.Module):
+    """x = 0 or 1: a logit, and twin classifiers that are tables of x."""
+
+    timed, classes, dials = False, 2, 0
+
+    def __init__(self):
+        super().__init__()
+        self.logit, self.real, self.made = (nn.Parameter(torch.zeros(2, 2)) for _ in range(3))
+
+    def forward(self, x, time, cond=None, dials=None):
+        at = x[:, 0].long()
+        real, made = self.real[at].log_softmax(1), self.made[at].log_softmax(1)
+        return Opinion(self.logit[at, cond] + (real - made).gather(1, cond[:, None])[:, 0], real, made)
+
+
+def test_twin_classifiers_learn_from_one_law_each():
+    """At the bottom of the loss they are the shares of the classes among real and among generated samples of the same
+    x, counted; and the logit is that of log r(x|c)/p(x|c), whatever they say."""
+    cond = torch.tensor([0] * 8 + [1] * 8)
+    real = torch.tensor([0] * 6 + [1] * 2 + [0] * 3 + [1] * 5)[:, None].float()
+    made = torch.tensor([0] * 4 + [1] * 4 + [0] * 7 + [1] * 1)[:, None].float()
+    net = Tables()
+    critic = Critic(Discriminator(net), GAMES["vanilla"])
+    optimizer = torch.optim.LBFGS(net.parameters(), max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
+
+    def loss():
+        optimizer.zero_grad()
+        (turn,) = critic.learn(Batch(real, cond, torch.arange(16)), lambda noise: made, cond, df.Noise(0))
+        turn.loss.mean().backward()
+        return turn.loss.mean()
+
+    optimizer.step(loss)
+    share = torch.tensor
+    torch.testing.assert_close(net.real.softmax(1), share([[6 / 9, 3 / 9], [2 / 7, 5 / 7]]), atol=2e-3, rtol=0)
+    torch.testing.assert_close(net.made.softmax(1), share([[4 / 11, 7 / 11], [4 / 5, 1 / 5]]), atol=2e-3, rtol=0)
+    d = critic.discriminator(share([[0.0], [1.0], [0.0], [1.0]]), 0.0, share([0, 0, 1, 1]))
+    torch.testing.assert_close(d, share([6 / 4, 2 / 4, 3 / 7, 5 / 1]).log(), atol=2e-3, rtol=0)
 
 
 def test_what_is_cut_off_is_never_shown_and_nothing_moves_further_out():

@@ -37,7 +37,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -76,12 +76,21 @@ def at_least_two(classes: int) -> int:
     return classes
 
 
+class Opinion(NamedTuple):
+    """What a net says of x: its logit (n,) and, where it has twin classifiers, the class of x among the real samples
+    and among the generated ones, log r(c|x) and log p(c|x), (n, classes) each."""
+
+    logit: Tensor
+    real: Tensor | None = None
+    made: Tensor | None = None
+
+
 class Discriminator(nn.Module):
     """d(x, t): the logit of a network, large on real, ~ log r_t/p_t.
 
-    net           (x (n, *shape), time (n,), cond int64 (n,) or None, dials (n, k) or None) -> (n,). It says what it
-                  takes: `classes` (how many, 0 none), `timed` (whether it looks at the time), `dials` (how many numbers
-                  that say which process the particles follow)
+    net           (x (n, *shape), time (n,), cond int64 (n,) or None, dials (n, k) or None) -> (n,), or an `Opinion`. It
+                  says what it takes: `classes` (how many, 0 none), `timed` (whether it looks at the time), `dials` (how
+                  many numbers that say which process the particles follow)
     time          what the net is told about t, a map of (n,) to (n,); default t itself, for a horizon of 1
     precondition  t (n,) -> the factor (n,) that x is multiplied with before the net sees it; default 1
     amplitude     t (n,) -> the factor (n,) of the net's output; default 1. On a noise schedule the two laws differ by
@@ -109,6 +118,10 @@ class Discriminator(nn.Module):
 
         Raises ValueError for classes or dials that the net does not take (or lacks), or a net of the wrong shape.
         """
+        return self.opinion(x, t, cond, dials).logit
+
+    def opinion(self, x: Tensor, t: Time, cond: Tensor | None = None, dials: Tensor | None = None) -> Opinion:
+        """The same logits, with all that the net says beside them."""
         if cond is not None and not self.classes:
             raise ValueError("cond was given, but this discriminator knows no classes: leave cond out")
         if (0 if dials is None else dials.shape[-1]) != self.dials:
@@ -122,13 +135,15 @@ class Discriminator(nn.Module):
         told = (now if self.time is None else self.time(now)).to(inner)
         if dials is not None:
             dials = dials.to(x.device, inner).expand(len(x), -1)
-        logit = self.net(seen, told, cond, dials)
+        said = self.net(seen, told, cond, dials)
+        opinion = said if isinstance(said, Opinion) else Opinion(said)
+        logit = opinion.logit
         if logit.shape != (len(x),):
             raise ValueError(
                 f"a discriminator's net returns one logit per particle, ({len(x)},): got {tuple(logit.shape)}"
             )
         logit = logit.to(x.dtype)
-        return logit if self.amplitude is None else self.amplitude(now).to(x.dtype) * logit
+        return opinion._replace(logit=logit if self.amplitude is None else self.amplitude(now).to(x.dtype) * logit)
 
     def ratio(self, cond: Cond = None, dials: Tensor | None = None) -> CriticRatio:
         """Its gradient as a field of the equation."""

@@ -102,6 +102,12 @@ BIBTEX: dict[str, str] = {
   booktitle = {Advances in Neural Information Processing Systems},
   year      = {2024}
 }""",
+    "gong2019": """@inproceedings{gong2019twin,
+  title     = {Twin Auxiliary Classifiers {GAN}},
+  author    = {Gong, Mingming and Xu, Yanwu and Li, Chunyuan and Zhang, Kun and Batmanghelich, Kayhan},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2019}
+}""",
     "mescheder2018": """@inproceedings{mescheder2018which,
   title     = {Which Training Methods for {GAN}s do actually Converge?},
   author    = {Mescheder, Lars and Geiger, Andreas and Nowozin, Sebastian},

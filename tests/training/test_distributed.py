@@ -93,3 +93,13 @@ def test_particles_of_two_processes_are_those_of_one(runs):
     for group in ("objective", "players"):
         for k, v in one[group].items():
             torch.testing.assert_close(two[group][k], v, rtol=1e-3, atol=1e-4)
+
+
+def test_moments_are_those_of_the_samples_of_all_processes(runs):
+    one = safetensors.torch.load_file(runs["one"] / "moments0.safetensors")
+    two = [safetensors.torch.load_file(runs["two"] / f"moments{rank}.safetensors") for rank in (0, 1)]
+    for k in one.keys() - {"velocity"}:
+        assert torch.equal(two[0][k], two[1][k]), k
+        torch.testing.assert_close(two[0][k], one[k])
+    torch.testing.assert_close(torch.cat([kept["velocity"] for kept in two]), one["velocity"])
+    assert one["velocity"].abs().max() > 0

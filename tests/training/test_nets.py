@@ -74,7 +74,8 @@ def seen(module, call):
 @pytest.mark.parametrize("octaves", [(), (0, 1)])
 @pytest.mark.parametrize("form", sorted(FORMS))
 def test_a_critic_begins_by_seeing_what_the_denoiser_sees(octaves, form):
-    """At the level that it is told, without the sines of x: the same features, through the same preconditioning."""
+    """At the level that it is told, without the sines of x: the same features, through the same preconditioning, as the
+    denoiser has of pictures of no class, whatever class the critic is asked about."""
     model = ModelConfig(UNetConfig((8, 16), head=8, groups=4, octaves=octaves), form)
     denoiser = model.build({**META, "spread": 1.0})
     critic = UNetCriticConfig(level=0.4).build(model, META)
@@ -82,7 +83,7 @@ def test_a_critic_begins_by_seeing_what_the_denoiser_sees(octaves, form):
     with torch.no_grad():
         denoiser.net.unet.conv_in.weight[:, 1:] = 0
     x, cond = torch.randn(3, 1, 7, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 2, -1])
-    theirs = seen(denoiser.net, lambda: denoiser(x, torch.tensor(0.4 * 0.5), cond))
+    theirs = seen(denoiser.net, lambda: denoiser(x, torch.tensor(0.4 * 0.5)))
     for t in (0.0, 0.7):  # whatever the time
         mine = seen(critic.net, lambda t=t: critic(x, t, cond))
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
@@ -117,13 +118,37 @@ def test_a_logit_belongs_to_its_own_picture_and_class():
     torch.manual_seed(0)
     net = UNetCritic(UNet((1, 7, 8), 3, (8, 16), head=8, groups=4)).eval()
     x, cond = torch.randn(4, 1, 7, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 2, -1])
-    whole = net(x, torch.zeros(4), cond)
-    torch.testing.assert_close(net(x[1:2], torch.zeros(1), cond[1:2]), whole[1:2], rtol=1e-4, atol=1e-5)
-    assert (net(x, torch.zeros(4), cond.roll(1)) != whole).all()
-    assert torch.equal(net(x[3:], torch.zeros(1)), net(x[3:], torch.zeros(1), torch.tensor([-1])))
+
+    def logit(*args):
+        return net(*args).logit
+
+    whole = logit(x, torch.zeros(4), cond)
+    torch.testing.assert_close(logit(x[1:2], torch.zeros(1), cond[1:2]), whole[1:2], rtol=1e-4, atol=1e-5)
+    assert (logit(x, torch.zeros(4), cond.roll(1)) != whole).all()
+    assert torch.equal(logit(x[3:], torch.zeros(1)), logit(x[3:], torch.zeros(1), torch.tensor([-1])))
     assert UNetCritic(UNet((2, 9, 9), 0, (8, 8), attention=False, groups=4))(
         torch.zeros(2, 2, 9, 9), torch.zeros(2)
     ).shape == (2,)
+
+
+def test_twin_classifiers_move_the_logit_of_a_class_by_what_bayes_says():
+    """log r(x|c)/p(x|c) = log r(x)/p(x) + log r(c|x) - log p(c|x): a class that both think as likely says nothing, and
+    of no class nothing is said."""
+    torch.manual_seed(0)
+    net = UNetCritic(UNet((1, 8, 8), 3, (8, 16), head=8, groups=4)).eval()
+    x, t = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.zeros(4)
+    cond = torch.tensor([0, 1, 2, -1])
+    before = net(x, t, cond)
+    for law in (before.real, before.made):  # undecided
+        torch.testing.assert_close(law.exp(), torch.full((4, 3), 1 / 3))
+    torch.nn.init.normal_(net.twins.real.weight)
+    torch.nn.init.normal_(net.twins.made.bias)
+    after = net(x, t, cond)
+    for law in (after.real, after.made):
+        torch.testing.assert_close(law.exp().sum(1), torch.ones(4))
+    more = (after.real - after.made)[torch.arange(3), cond[:3]]
+    assert more.abs().min() > 0
+    torch.testing.assert_close(after.logit - before.logit, torch.cat([more, torch.zeros(1)]), rtol=1e-4, atol=1e-5)
 
 
 def test_a_critic_that_cannot_begin_as_the_denoiser_says_why():

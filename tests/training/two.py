@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 
 import diffflow as df
+from diffflow.objectives.moments import Moments
+from diffflow.objectives.objective import Batch
 from diffflow.objectives.score import ScoreMatching
 from diffflow.training import checkpoint
 from diffflow.training.config import (
@@ -72,6 +74,18 @@ def broken(place, data) -> dict:
     raise SystemExit("a sample that is not a number was not noticed")
 
 
+def moments(place) -> dict[str, torch.Tensor]:
+    """What the moments keep of two steps of 32 samples, each process showing its share; and the velocities."""
+    mover, share = Moments((2,), window=64.0), 32 // place.world
+    for k in range(2):
+        rows = slice(place.rank * share, (place.rank + 1) * share)
+        x, real = (torch.randn(2, 32, 2, generator=torch.Generator().manual_seed(k)) * torch.tensor([1.0, 2.0]))[
+            :, rows
+        ]
+        v = mover.velocity(x, None, Batch(real, None, torch.arange(share)), df.Noise(0))
+    return mover.state() | {"velocity": v}
+
+
 def main(out: Path) -> None:
     torch.set_num_threads(1)
     place, data, log = find_place("cpu"), df.data.load("8gaussians"), Log()
@@ -95,6 +109,7 @@ def main(out: Path) -> None:
             }
         )
     )
+    checkpoint.write(out / f"moments{place.rank}.safetensors", checkpoint.to_bytes(moments(place)))
     place.wait()
     train(CONFIG, out / "run", device="cpu", data=data)
     train(FLOW, out / "flow", device="cpu", data=data)

@@ -86,6 +86,26 @@ class Head(nn.Module):
         return logit
 
 
+class Twins(nn.Module):
+    """Features phi (n, width) -> log r(c|x) and log p(c|x), (n, classes) each: of which class x would be among the real
+    samples, and among the generated ones (Gong et al. 2019). Where classes are as frequent in both, by Bayes
+
+        log r(x|c)/p(x|c) = log r(x)/p(x) + log r(c|x) - log p(c|x),
+
+    and a classifier learns its part from every sample, a logit only where the two laws differ. Both start undecided.
+    """
+
+    def __init__(self, width: int, classes: int):
+        super().__init__()
+        self.real, self.made = nn.Linear(width, classes), nn.Linear(width, classes)
+        for layer in (self.real, self.made):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, phi: Tensor) -> tuple[Tensor, Tensor]:
+        return self.real(phi).log_softmax(1), self.made(phi).log_softmax(1)
+
+
 def bound(net: nn.Module) -> None:
     """Divide every weight matrix of `net` by its largest singular value, by one power iteration per training call."""
     for module in list(net.modules()):

@@ -10,7 +10,7 @@ The adapter does three things and adds no parameter of its own:
   class   one extra row of the class table means "no class" (cond None or -1), for label dropout and guidance.
 
 `UNetCritic` is the half of it that goes down, with a logit at the end: begun as a denoiser, it knows from the start
-what such pictures are made of (Yin et al. 2024b).
+what such pictures are made of (Yin et al. 2024b), but of their classes little, which a denoiser is told.
 
 For a density it can also be shown sin and cos of 2^k pi x: a convolution is smooth, and a likelihood is decided at
 noise as small as a grey level, where the cell of a byte has edges (Kingma et al. 2021, "Variational diffusion models").
@@ -28,7 +28,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .critic import SILU, Head, scaled
+from ..critic import Opinion
+from .critic import SILU, Head, Twins, scaled
 from .mlp import rows, sines
 
 
@@ -113,7 +114,8 @@ class UNet(nn.Module):
 
 
 class UNetCritic(nn.Module):
-    """The way down of a `UNet` without octaves, and one logit from where it ends: a net of `critic.Discriminator`.
+    """The way down of a `UNet` without octaves, and one logit from where it ends: a net of `critic.Discriminator`. With
+    classes an `Opinion`: the way down is told "no class", and twin classifiers look for it there (`Twins`).
     The UNet is taken apart for it. Raises ValueError for one with octaves, or images of another shape."""
 
     timed, dials = True, 0
@@ -131,19 +133,29 @@ class UNetCritic(nn.Module):
         self.norm = nn.GroupNorm(groups, width)
         self.dense = scaled(nn.Linear(width * left, 2 * width), SILU)
         self.head = Head(2 * width, self.classes)
+        self.twins = Twins(2 * width, self.classes) if self.classes else None
 
-    def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None, dials: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, time: Tensor, cond: Tensor | None = None, dials: Tensor | None = None
+    ) -> Tensor | Opinion:
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"x has shape {tuple(x.shape)}, this critic takes (n, {', '.join(map(str, self.shape))})")
         net = self.unet
         e = net.time_embedding(net.time_proj(time).to(x.dtype))
         if self.classes:
-            e = e + net.class_embedding(rows(cond, len(x), self.classes, x.device)).to(x.dtype)
+            e = e + net.class_embedding(rows(None, len(x), self.classes, x.device)).to(x.dtype)
         h = net.conv_in(padded(x, self.multiple))
         for block in net.down_blocks:
             h, _ = block(hidden_states=h, temb=e)
         h = self.norm(net.mid_block(h, e))
-        return self.head(F.silu(self.dense(F.silu(h).flatten(1))), cond)
+        phi = F.silu(self.dense(F.silu(h).flatten(1)))
+        logit = self.head(phi, cond)
+        if self.twins is None:
+            return logit
+        real, made = self.twins(phi)
+        of = rows(cond, len(x), self.classes, x.device)[:, None]
+        known = F.pad(real - made, (0, 1))  # nothing about "no class"
+        return Opinion(logit + known.gather(1, of).squeeze(1), real, made)
 
     def begin(self, weights: Mapping[str, Tensor]) -> None:
         """Take what there is of the weights of a `UNet` of the same settings; of its first filters those of x itself.

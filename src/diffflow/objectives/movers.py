@@ -3,6 +3,7 @@ follows it (particles.py).
 
     Critic            beta(d) grad d of a discriminator that learns beside it (GAN)
     ScoreDifference   score of the data minus that of the generated law (difference.py; Score GAN and its kin)
+    Moments           what means and variances lack, of all generated samples of late (moments.py)
     CloudMover        a field made of the generated cloud and the data themselves (drifting, MMD, ...)
     Endpoints         to where a given generator, a fine solution of an equation, brings the same z (distillation)
     Together          a weighted sum of these
@@ -20,6 +21,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..critic import CriticRatio, Discriminator, Game, Penalty, signals
 from ..denoiser import spread_over
@@ -113,9 +115,11 @@ class Critic(Stateless):
             own = noise.fork("update", k)
             real = self._seen(self._real(batch, own), own.fork("seen", "real"))
             made = self._seen(fake(own.fork("fake")), own.fork("seen", "fake"))
-            d_real, d_fake = (self.discriminator(x, 0.0, cond) for x in (real, made))
-            loss = self.game.critic(d_real, d_fake) + self._penalised(real, made, cond, own)
-            yield Turn("discriminator", loss, signals(self.game, d_real, d_fake))
+            a, b = (self.discriminator.opinion(x, 0.0, cond) for x in (real, made))
+            loss = self.game.critic(a.logit, b.logit) + self._penalised(real, made, cond, own)
+            if cond is not None and a.real is not None and b.made is not None:  # twin classifiers, each of its own law
+                loss = loss + F.nll_loss(a.real, cond, reduction="none") + F.nll_loss(b.made, cond, reduction="none")
+            yield Turn("discriminator", loss, signals(self.game, a.logit, b.logit))
 
     def _penalised(self, real: Tensor, made: Tensor, cond: Tensor | None, noise: Noise) -> Tensor:
         """The penalty per sample (n,); zero at those that are left out."""
@@ -138,8 +142,7 @@ class Critic(Stateless):
             with torch.no_grad():
                 real = self._seen(self._real(batch, noise), noise.fork("seen", "real"))
                 logit = logit - self.discriminator(real, 0.0, cond)
-        v = spread_over(self.game.beta(logit), x) * grad
-        return v if self.clip == math.inf else v.masked_fill(v * (x - x.clamp(-self.clip, self.clip)) > 0, 0.0)
+        return inside(spread_over(self.game.beta(logit), x) * grad, x, self.clip)
 
     def _real(self, batch: Batch, noise: Noise) -> Tensor:
         """The real samples that the game is played with, (n, *shape)."""
@@ -148,6 +151,11 @@ class Critic(Stateless):
     def _seen(self, x: Tensor, noise: Noise) -> Tensor:
         """What the discriminator is shown of x (n, *shape)."""
         return _noised(x if self.clip == math.inf else x.clamp(-self.clip, self.clip), self.instance, noise)
+
+
+def inside(v: Tensor, x: Tensor, clip: float) -> Tensor:
+    """v (n, *shape) without what moves a coordinate of x beyond `clip` further out."""
+    return v if clip == math.inf else v.masked_fill(v * (x - x.clamp(-clip, clip)) > 0, 0.0)
 
 
 def _noised(x: Tensor, sigma: float, noise: Noise) -> Tensor:

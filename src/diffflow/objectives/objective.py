@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from ..noise import Noise
@@ -104,3 +105,12 @@ class Joint:
             raise ValueError(f"the checkpoint holds {alien}, which none of the {len(known)} objectives keeps")
         for k, objective in enumerate(self.objectives):
             objective.load_state({n.removeprefix(f"{k}/"): v for n, v in state.items() if n.startswith(f"{k}/")})
+
+
+def everywhere(v: Tensor) -> Tensor:
+    """The rows (n, ...) of all processes, so that what is kept of them is the same on each."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return v
+    parts = [torch.empty_like(v) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(parts, v.contiguous())
+    return torch.cat(parts)

@@ -40,7 +40,7 @@ from ..schedule import Schedule, Time, per_particle
 from ..sde import DiffFlow
 from ..solvers import Exponential, Solver, step_each
 from ..spectrum import diffusion_gan
-from .objective import Batch, Turn
+from .objective import Batch, Turn, everywhere
 
 
 class Path(Protocol):
@@ -330,8 +330,8 @@ class PathRatio:
         arrived = (after["k"] >= slots["dials"][:, 0]) & _finite(after["x"])  # the next visit counts the lost
         begun = self.fresh(new_cond, noise.fork("again")) | {"moved": after["moved"]}
         after = _where(arrived, begun, after)
-        at = _everywhere(at)
-        self.pool = {name: v.index_copy(0, at, _everywhere(after[name])) for name, v in self.pool.items()}
+        at = everywhere(at)
+        self.pool = {name: v.index_copy(0, at, everywhere(after[name])) for name, v in self.pool.items()}
 
     def labels(self, batch: Batch, noise: Noise) -> Tensor:
         """The classes of the batch, some hidden; -1 throughout for a discriminator without classes."""
@@ -380,12 +380,3 @@ def _finite(x: Tensor) -> Tensor:
 def _where(mask: Tensor, a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
     """The particles of a where the mask (n,) is true, else those of b."""
     return {name: torch.where(mask.reshape(-1, *[1] * (v.ndim - 1)), v, b[name]) for name, v in a.items()}
-
-
-def _everywhere(v: Tensor) -> Tensor:
-    """The rows (n, ...) of all processes, so that the pool is the same on each."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return v
-    parts = [torch.empty_like(v) for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather(parts, v.contiguous())
-    return torch.cat(parts)

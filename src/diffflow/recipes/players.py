@@ -343,11 +343,13 @@ def distilled(scale: Scale, by: str, evaluations: int, plan: Plan | None = None)
 
 def duel(config: DistillConfig) -> DistillConfig:
     """Images and a discriminator alone, which can play for long: the longer they do, the finer what is left to learn,
-    so rates fall. The discriminator learns from the very samples that it is about to move."""
+    so rates fall and averages are long. The discriminator learns from the very samples that it is about to move, and
+    what it sees last, a spread a few per cent too small, the moments say."""
     return replace(
         config,
+        moments=0.3,
         move=MoveConfig(updates=1, reuse=True),
-        generator=replace(config.generator, warmup=20, decay=500),
+        generator=replace(config.generator, warmup=20, decay=500, ema=(0.15, 0.05)),
         instance=0.08,
         discriminator=replace(config.discriminator, lr=4e-4, warmup=20, decay=500),
     )

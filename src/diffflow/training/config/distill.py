@@ -17,6 +17,7 @@ from ...denoiser import FORMS, Denoiser, quarter_log
 from ...generator import FewSteps, Generator
 from ...nets.unet import UNetCritic
 from ...objectives.difference import ScoreDifference
+from ...objectives.moments import Moments
 from ...objectives.movers import Critic, Endpoints, Lead, Mover, Together
 from ...objectives.objective import Objective
 from ...objectives.particles import Generate
@@ -32,6 +33,7 @@ LOWEST = 0.3  # last level of a sampler of several steps, in standard deviations
 PAPERS = {
     "score": ("franceschi2023", "yin2024"),
     "ratio": ("goodfellow2014", "jolicoeur2019", "huang2024"),
+    "twins": ("gong2019",),
     "endpoints": ("luhman2021",),
 }
 
@@ -109,6 +111,8 @@ class DistillConfig(ScoreGANConfig):
     """Weight of the score difference (Score GAN, by `pull`); 0: none, and no second denoiser."""
     ratio: float = 0.03
     """Weight of the log-ratio's gradient, of a discriminator of samples and data; 0: none, and no discriminator."""
+    moments: float = 0.0
+    """Weight of what the means and variances of the generated samples lack (objectives/moments.py), beside these."""
     lead: int | None = 0
     """Steps of the first phase; none: all of them, which is plain distillation of the solver."""
     fine: int = 20
@@ -136,13 +140,17 @@ class DistillConfig(ScoreGANConfig):
             f"plan.levels are {len(self.plan.levels)}: give {self.evaluations}, as many as evaluations, or none",
         )
         require(
-            min(self.score, self.ratio) >= 0 and math.isfinite(self.score + self.ratio),
-            f"score = {self.score} and ratio = {self.ratio} must be finite, and not negative",
+            min(self.score, self.ratio, self.moments) >= 0 and math.isfinite(self.score + self.ratio + self.moments),
+            f"score = {self.score}, ratio = {self.ratio} and moments = {self.moments} must be finite, and not negative",
         )
         require(
             (self.score > 0 or self.ratio > 0) != (self.lead is None),
             f"score = {self.score}, ratio = {self.ratio}, lead = {self.lead}: what moves the generator after its first "
             "phase? With lead = none, and only there, both weights are 0",
+        )
+        require(
+            self.moments == 0 or self.lead is not None,
+            f"moments = {self.moments} go beside a score difference or a log-ratio: with lead = none leave them at 0",
         )
         require(self.lead is None or self.lead >= 0, f"lead = {self.lead} must not be negative")
         require(
@@ -181,7 +189,8 @@ class DistillConfig(ScoreGANConfig):
 
     @property
     def papers(self) -> tuple[str, ...]:
-        used = {"score": self.score > 0, "ratio": self.ratio > 0, "endpoints": self.lead != 0}
+        twins = self.ratio > 0 and isinstance(self.critic, UNetCriticConfig)
+        used = {"score": self.score > 0, "ratio": self.ratio > 0, "twins": twins, "endpoints": self.lead != 0}
         return tuple(paper for name, uses in used.items() if uses for paper in PAPERS[name])
 
     def after(self, run: TrainConfig) -> DistillConfig:
@@ -229,6 +238,7 @@ class DistillConfig(ScoreGANConfig):
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Generate:
         device, movers = device_of(modules), list[tuple[float, Mover]]()
+        clip = 1.0 if meta["kind"] == "image" else math.inf  # images are saved so (Transform.decode)
         if self.score > 0:
             data, fake = self.model.build(meta).to(device), as_denoiser(modules["fake"])
             mover = ScoreDifference(data, fake, self.pull, self.levels, self.move.updates, self.guidance)
@@ -242,9 +252,11 @@ class DistillConfig(ScoreGANConfig):
                 self.move.updates,
                 share=self.penalised,
                 instance=self.instance * float(meta["std"]),
-                clip=1.0 if meta["kind"] == "image" else math.inf,  # images are saved so (Transform.decode)
+                clip=clip,
             )
             movers.append((self.ratio, mover))
+        if self.moments > 0:
+            movers.append((self.moments, Moments(tuple(meta["shape"]), class_count(meta), clip=clip)))
         mover: Mover = Together(movers)
         if self.lead != 0:
             ends = Endpoints(self.few(meta, self.exact(meta)).to(device))
