@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -205,6 +206,15 @@ def test_directories_that_are_no_runs_are_named(tmp_path, path):
         content[-1] ^= 1
         (saved / "players.safetensors").write_bytes(content)
     assert df.load(path, device="cpu").step == 30
+
+
+def test_weights_of_another_network_are_named(tmp_path, path):
+    other = shutil.copytree(path, tmp_path / "other")
+    config = (other / "config.yaml").read_text()
+    assert "    - 8\n    - 8\n" in config
+    (other / "config.yaml").write_text(config.replace("    - 8\n    - 8\n", "    - 8\n    - 16\n"))
+    with pytest.raises(checkpoint.CheckpointError, match=r"'denoiser' are of another network than config\.yaml"):
+        df.load(other)
 
 
 def test_a_run_knows_itself(run, path):
