@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import pickle
 import signal
 import threading
 from types import SimpleNamespace
@@ -334,7 +335,8 @@ def test_ctrl_c_writes_a_checkpoint_and_the_run_goes_on_from_it(tmp_path, data, 
         finally:
             Folder.snapshot = original
         assert timer is None
-        assert error.value.code == code
+        back = pickle.loads(pickle.dumps(error.value))  # as it comes out of a worker process
+        assert (str(back), back.code) == (str(error.value), code)
         assert Folder(path).newest().state["step"] == 17  # the step in which the vote was taken is finished first
         assert not Folder(path).about()["finished"]
         train(TINY, path, resume="auto", data=data, console=quiet())

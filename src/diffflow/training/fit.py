@@ -58,6 +58,9 @@ class Interrupted(RuntimeError):
         super().__init__(message)
         self.code = code
 
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[str, int]]:
+        return type(self), (str(self), self.code)  # so that it comes back whole from a worker process
+
 
 class Watch(Protocol):
     """What else happens between steps: log, checkpoint, sample grids."""
