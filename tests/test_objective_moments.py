@@ -124,28 +124,65 @@ def test_what_it_remembers_survives_a_checkpoint():
     again.load_state({k: v.clone() for k, v in whole.state().items()})
     for a, b in zip(go(whole, batches[5:]), go(again, batches[5:]), strict=True):
         assert torch.equal(a, b)
-    with pytest.raises(ValueError, match="the moments kept"):
-        again.load_state({})
+    with pytest.raises(ValueError, match=r"'made/counts': \(3,\).*checkpoint \{'made/counts': \(4,\)"):
+        again.load_state(Moments((1, 4, 4), 4).state())
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    st.integers(1, 6),
-    st.integers(0, 2**31),
-    st.floats(-3, 3),
-    st.floats(-3, 3),
-)
-def test_the_map_takes_one_covariance_to_the_other(k, seed, a, b):
+def covariance(k, span, g):
+    """Variances of 10^-span to 1 in directions of their own."""
+    q = torch.linalg.qr(torch.randn(k, k, generator=g, dtype=torch.float64)).Q
+    return (q * torch.logspace(0, -span, k, dtype=torch.float64)) @ q.T
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 6), st.integers(0, 2**31), st.floats(0, 6), st.floats(0, 6), st.floats(-3, 3))
+def test_the_map_takes_one_covariance_to_the_other(k, seed, a, b, size):
     g = torch.Generator().manual_seed(seed)
-    s, goal = (
-        (m @ m.T + 0.1 * torch.eye(k)) * 10**p
-        for m, p in zip(torch.randn(2, k, k, generator=g).double(), (a, b), strict=True)
-    )
+    s, goal = covariance(k, a, g), covariance(k, b, g) * 10**size
     t = optimal(s, goal)
-    torch.testing.assert_close(t @ s @ t, goal, rtol=1e-7, atol=1e-7 * goal.abs().max().item())
+    torch.testing.assert_close(t, t.T, rtol=1e-9, atol=1e-9 * t.abs().max().item())
+    torch.testing.assert_close(t @ s @ t, goal, rtol=0, atol=1e-8 * goal.abs().max().item())
+
+
+@pytest.mark.parametrize("span", [0, 4, 6, 8, 10])
+def test_a_covariance_that_is_right_stays_in_its_thin_directions_too(span):
+    """float64 knows a variance of 10^-span of the widest to 10^(span - 16) of itself, times a few."""
+    s = covariance(12, span, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        optimal(s, s), torch.eye(12, dtype=torch.float64), rtol=0, atol=100 * 10.0 ** (span - 16)
+    )
+
+
+def test_directions_that_do_not_vary_are_left_out():
+    zero, one = torch.zeros(3, 3, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
+    for s, goal in ((zero, one), (one, zero), (zero, zero)):
+        assert torch.equal(optimal(s, goal), zero)
+    part = torch.diag(torch.tensor([4.0, 0.0, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(optimal(part, one), torch.diag(torch.tensor([0.5, 0.0, 1.0], dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_sample_that_is_no_number_is_forgotten(bad):
+    """Its own velocity is none either, so the loop skips the step; what follows is as if it had never been."""
+    x, real, cond = clouds((3,), n=120)
+    broken = x.clone()
+    broken[7, 1] = bad
+    movers = [Moments((3,), 3, window=200.0) for _ in range(2)]
+    rows = torch.arange(120)
+    v = movers[0].velocity(broken, cond, Batch(real, cond, rows), Noise(0))
+    assert not v[7].isfinite().all()
+    others = rows != 7
+    assert v[others].isfinite().all()
+    for sums, full in ((movers[1].made, x), (movers[1].real, real)):
+        keep = others if full is x else rows >= 0
+        sums.add(full[keep], cond[keep])
+    after = [m.velocity(x, cond, Batch(real, cond, rows), Noise(0)) for m in movers]
+    torch.testing.assert_close(*after)
 
 
 @pytest.mark.parametrize("wrong", [{"side": 0}, {"window": 0.0}, {"window": math.inf}, {"clip": 0.0}, {"window": -1.0}])
 def test_settings_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"shape \(3, 8\): samples are"):
+        Moments((3, 8))
     with pytest.raises(ValueError, match="side is at least 1"):
         Moments((1, 8, 8), **wrong)

@@ -121,7 +121,7 @@ class Discriminator(nn.Module):
         return self.opinion(x, t, cond, dials).logit
 
     def opinion(self, x: Tensor, t: Time, cond: Tensor | None = None, dials: Tensor | None = None) -> Opinion:
-        """The same logits, with all that the net says beside them."""
+        """The same logits, with all that the net says beside them (which `amplitude` leaves as it is)."""
         if cond is not None and not self.classes:
             raise ValueError("cond was given, but this discriminator knows no classes: leave cond out")
         if (0 if dials is None else dials.shape[-1]) != self.dials:

@@ -108,6 +108,14 @@ BIBTEX: dict[str, str] = {
   booktitle = {Advances in Neural Information Processing Systems},
   year      = {2019}
 }""",
+    "olkin1982": """@article{olkin1982distance,
+  title     = {The Distance between Two Random Vectors with Given Dispersion Matrices},
+  author    = {Olkin, Ingram and Pukelsheim, Friedrich},
+  journal   = {Linear Algebra and its Applications},
+  volume    = {48},
+  pages     = {257--263},
+  year      = {1982}
+}""",
     "mescheder2018": """@inproceedings{mescheder2018which,
   title     = {Which Training Methods for {GAN}s do actually Converge?},
   author    = {Mescheder, Lars and Geiger, Andreas and Nowozin, Sebastian},

@@ -33,9 +33,8 @@ from .plan import Plan
 from .sample import Grid, Step, Trajectory, sample
 from .sde import DiffFlow
 from .solvers import Solver
-from .training.checkpoint import CheckpointError
 from .training.config import Dials, LikelihoodConfig, TrainConfig
-from .training.config.base import device_of
+from .training.config.base import device_of, fill
 from .training.folder import Folder
 from .training.place import find_device
 from .training.select import model
@@ -413,13 +412,7 @@ def load(
     config = folder.config()
     modules = config.build(about["data"])
     for name, module in modules.items():
-        try:
-            module.load_state_dict(found[name])
-        except (KeyError, RuntimeError) as e:
-            raise CheckpointError(
-                f"{folder.path}: the weights of {name!r} are of another network than config.yaml describes, which was "
-                f"changed, or the run is of another version of diffflow: {e}"
-            ) from e
+        fill(module, found.get(name, {}), f"{name} in {folder.path}")
         module.to(place).eval().requires_grad_(False)
     versions = {k: v for k, v in about.items() if k not in ("data", "finished")}
     average = "raw" if raw else "its own" if sigma_rel is None else f"sigma_rel {sigma_rel:g}"

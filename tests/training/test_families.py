@@ -3,6 +3,7 @@ uninterrupted one to the bit, with its pool or its frozen denoiser; what cannot 
 """
 
 import dataclasses
+import functools
 import io
 import json
 import math
@@ -19,6 +20,7 @@ from rich.console import Console
 import diffflow as df
 from diffflow.critic import GAMES
 from diffflow.models import MODELS as CATALOGUE
+from diffflow.objectives.moments import Moments
 from diffflow.recipes import BY_MODEL, SCALES, fitting, recipe
 from diffflow.recipes.players import distilled
 from diffflow.training import checkpoint
@@ -395,6 +397,41 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, scores, name):
     else:
         assert not b["objective"]
     assert [line["step"] for line in Folder(parts).lines()] == list(range(2, 21, 2))
+
+
+@pytest.mark.parametrize("dropout", [0.5, 0.0])
+def test_images_distilled_by_the_log_ratio_remember_their_moments(tmp_path, monkeypatch, scores, dropout):
+    """Twin classifiers and moments, through the recipe; of a denoiser that never learned "no class", too. A resumed run
+    is the uninterrupted one, and the moments of a short window have moved something."""
+    short = functools.partial(Moments, window=64.0)
+    monkeypatch.setattr("diffflow.training.config.distill.Moments", short)
+    start = scores["digits"]
+    if not dropout:
+        start = train(tiny("digits", "digits", **{"model.label_dropout": 0.0}), tmp_path / "start", console=quiet())
+    config = distilled(SCALES["digits"], "ratio", 2).after(Folder(start).config())
+    assert config.moments > 0
+    settings = {f"fit.{k}": v for k, v in FIT.items()} | {"fit.steps": 8, "fit.tensorboard": False}
+    config = replace(config, settings)
+    whole = train(config, tmp_path / "whole", init_from=start, console=quiet())
+    train(replace(config, {"fit.steps": 5}), tmp_path / "parts", init_from=start, console=quiet())
+    parts = train(config, tmp_path / "parts", resume="auto", console=quiet())
+    assert same(saved(whole), saved(parts))
+    kept = saved(whole)["objective"]
+    assert kept["1/real/counts"].sum() == 8 * 16
+    assert kept["1/made/counts"].sum().item() == pytest.approx(sum(16 * 0.75**k for k in range(8)))
+    run = df.load(whole, device="cpu")
+    assert run.sample(3, [0, 1, 2]).last.isfinite().all()
+    table = run.players["discriminator"].net.unet.class_embedding.weight
+    assert torch.allclose(table[-1], table[:-1].mean(0), atol=0.1) == (not dropout)
+    without = train(replace(config, {"moments": 0.0}), tmp_path / "without", init_from=start, console=quiet())
+    assert not same({"players": saved(whole)["players"]}, {"players": saved(without)["players"]})
+
+
+def test_moments_go_beside_what_moves_samples():
+    with pytest.raises(ConfigError, match=r"moments = -1.0 must be finite, and not negative"):
+        DistillConfig(moments=-1.0)
+    with pytest.raises(ConfigError, match=r"moments = 0.3 go beside a score difference or a log-ratio"):
+        DistillConfig(score=0.0, ratio=0.0, moments=0.3, lead=None)
 
 
 def test_micro_batches_sum_to_the_batch(tmp_path):

@@ -436,6 +436,8 @@ def test_single_broken_steps_are_skipped_up_to_one_in_a_hundred(bad, ends):
             fit(training, feed, settings, CPU)
         assert training.turns == ends
         assert error.value.batch["rows"] == list(range(4 * (ends - 1), 4 * ends))
+        back = pickle.loads(pickle.dumps(error.value))  # as it comes out of a worker process
+        assert (str(back), back.batch) == (str(error.value), error.value.batch)
     assert training.players["a"].module.w.isfinite()
 
 

@@ -89,6 +89,17 @@ def test_a_critic_begins_by_seeing_what_the_denoiser_sees(octaves, form):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
+def test_where_no_class_was_never_learned_a_critic_is_told_the_mean_class():
+    torch.manual_seed(0)
+    denoiser, critic = (make(UNet((1, 8, 8), 3, (8, 16), head=8, groups=4)) for make in (lambda net: net, UNetCritic))
+    critic.begin(denoiser.state_dict(), classless=False)
+    mine, theirs = critic.unet.class_embedding.weight, denoiser.unet.class_embedding.weight
+    assert torch.equal(mine[:3], theirs[:3])
+    torch.testing.assert_close(mine[3], theirs[:3].mean(0))
+    critic.begin(denoiser.state_dict())
+    assert torch.equal(critic.unet.class_embedding.weight, theirs)
+
+
 def test_slopes_of_such_a_critic_can_be_penalised():
     """The penalty is differentiated twice, which fused attention cannot be: against finite differences. diffusers'
     attention works in float32 within, 1e-7 of a penalty of order 1: with steps of 1e-3 both errors stay below 1e-3."""

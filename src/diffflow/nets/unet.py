@@ -25,6 +25,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -157,12 +158,16 @@ class UNetCritic(nn.Module):
         known = F.pad(real - made, (0, 1))  # nothing about "no class"
         return Opinion(logit + known.gather(1, of).squeeze(1), real, made)
 
-    def begin(self, weights: Mapping[str, Tensor]) -> None:
+    def begin(self, weights: Mapping[str, Tensor], classless: bool = True) -> None:
         """Take what there is of the weights of a `UNet` of the same settings; of its first filters those of x itself.
-        Raises KeyError or RuntimeError for weights of another network."""
+        classless: whether it learned "no class" (label dropout), which the critic is told; else the mean class stands
+        for it. Raises KeyError or RuntimeError for weights of another network."""
         mine = self.unet.state_dict()
         found = {k: weights[f"unet.{k}"] for k in mine}
         found["conv_in.weight"] = found["conv_in.weight"][:, : self.shape[0]]  # without the sines of x
+        if self.classes and not classless:
+            table = found["class_embedding.weight"]
+            found["class_embedding.weight"] = torch.cat([table[:-1], table[:-1].mean(0, keepdim=True)])
         self.unet.load_state_dict(found)
 
 

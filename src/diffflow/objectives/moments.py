@@ -29,6 +29,8 @@ from ..noise import Noise
 from .movers import Draw, inside
 from .objective import Batch, Turn, everywhere
 
+TINY = 1e-12  # share of the largest variance below which one is rounding, in float64
+
 
 class Sums:
     """Of points of `classes` classes: counts (classes,), sums (classes, k) and products (k, k), in float64."""
@@ -39,8 +41,10 @@ class Sums:
         self.products = torch.zeros(k, k, dtype=torch.float64)
 
     def add(self, p: Tensor, of: Tensor, keep: float = 1.0) -> None:
-        """Take in points p (n, k) of the classes `of` (n,), after all before count `keep` of what they did."""
-        p = p.double()
+        """Take in points p (n, k) of the classes `of` (n,), after all before count `keep` of what they did. Points that
+        are not finite are left out: they would stay for good, when the step that made them has long been skipped."""
+        finite = p.isfinite().all(1)
+        p, of = p[finite].double(), of[finite]
         for name in ("counts", "sums", "products"):
             setattr(self, name, keep * getattr(self, name).to(p.device))
         self.counts.index_add_(0, of, torch.ones_like(p[:, 0]))
@@ -62,7 +66,10 @@ class Moments:
              data are remembered for good
     clip     coordinates are read between -clip and clip, and moved no further out (see `Critic`)
 
-    What is remembered depends on the order of the samples, and a sample's velocity on those before it.
+    What is remembered depends on the order of the samples, and a sample's velocity on those before it: cut into
+    micro-batches, a step is the same but for a share batch / window. Of many classes a window holds few samples each,
+    and the generated variances are seen too small by a share classes / (2 window). Raises ValueError for settings out
+    of range, or a shape that is neither (d,) nor (c, h, w).
     """
 
     shape: tuple[int, ...]
@@ -79,6 +86,8 @@ class Moments:
                 f"Moments(side={self.side}, window={self.window}, clip={self.clip}): side is at least 1, window "
                 "positive and finite, clip positive"
             )
+        if len(self.shape) not in (1, 3):
+            raise ValueError(f"Moments of shape {self.shape}: samples are vectors (d,) or pictures (c, h, w)")
         self.slow = [cosines(n, min(self.side, n)) for n in self.shape[1:]]
         k = self.shape[0] * math.prod(len(c) for c in self.slow)
         self.real, self.made = Sums(max(1, self.number), k), Sums(max(1, self.number), k)
@@ -128,9 +137,14 @@ class Moments:
         return {f"{name}/{k}": v for name in ("real", "made") for k, v in vars(getattr(self, name)).items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        mine = self.state()
-        if {k: v.shape for k, v in mine.items()} != {k: v.shape for k, v in state.items()}:
-            raise ValueError(f"the moments kept are {sorted(mine)}, and the checkpoint holds {sorted(state)}")
+        mine, theirs = ({k: tuple(v.shape) for k, v in kept.items()} for kept in (self.state(), state))
+        if mine != theirs:
+            odd = sorted(k for k in mine | theirs if mine.get(k) != theirs.get(k))
+            kept, found = ({k: shapes.get(k) for k in odd} for shapes in (mine, theirs))
+            raise ValueError(
+                f"the moments kept are {kept}, those of the checkpoint {found}: resume with the data and settings it "
+                "was made with, or begin anew"
+            )
         for key, v in state.items():
             name, k = key.split("/")
             setattr(getattr(self, name), k, v.clone())
@@ -147,12 +161,15 @@ def cosines(n: int, m: int) -> Tensor:
 def optimal(s: Tensor, goal: Tensor) -> Tensor:
     """T (k, k), symmetric, with T s T = goal: the optimal map from N(0, s) to N(0, goal). A direction in which one of
     them does not vary is shrunk to nothing."""
-    half = _power(goal, 0.5)
-    return half @ _power(half @ s @ half, -0.5) @ half
+    half = _root(goal)
+    # (half s half)^(-1/2) from the singular values of s^(1/2) half: their squares would lose half of the digits, and
+    # with them directions a thousandth as wide as the widest
+    _, width, turn = torch.linalg.svd(_root(s) @ half)
+    axes = turn @ half
+    return axes.mT @ (torch.where(width > TINY * width[0], 1 / width, 0.0)[:, None] * axes)
 
 
-def _power(s: Tensor, power: float) -> Tensor:
-    """s^power (k, k) for a covariance; eigenvalues that are rounding count as nothing."""
+def _root(s: Tensor) -> Tensor:
+    """s^(1/2) (k, k) of a covariance; eigenvalues that are rounding count as nothing."""
     values, axes = torch.linalg.eigh(s)
-    alive = values > 1e-12 * values[-1].clamp_min(1e-300)
-    return (axes * torch.where(alive, values.abs().clamp_min(1e-300) ** power, 0.0)) @ axes.mT
+    return (axes * torch.where(values > TINY * values[-1], values.abs().sqrt(), 0.0)) @ axes.mT

@@ -50,6 +50,9 @@ class NonFinite(RuntimeError):
         super().__init__(message)
         self.batch = batch
 
+    def __reduce__(self) -> tuple[type[NonFinite], tuple[str, dict[str, Any]]]:
+        return type(self), (str(self), self.batch)  # so that it comes back whole from a worker process
+
 
 class Interrupted(RuntimeError):
     """A signal stopped the training after a checkpoint was written; `code` is the exit status that signal asks for."""
@@ -59,7 +62,7 @@ class Interrupted(RuntimeError):
         self.code = code
 
     def __reduce__(self) -> tuple[type[Interrupted], tuple[str, int]]:
-        return type(self), (str(self), self.code)  # so that it comes back whole from a worker process
+        return type(self), (str(self), self.code)
 
 
 class Watch(Protocol):

@@ -250,13 +250,13 @@ class TrainConfig:
 
 
 def fill(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Load another run's weights into a network. Raises ConfigError where they do not fit."""
+    """Load the weights of a run into a network. Raises ConfigError where they do not fit."""
     old = dict(module.state_dict())
     misfits = sorted(weights.keys() ^ old.keys()) or [k for k, v in weights.items() if v.shape != old[k].shape]
     require(
         not misfits,
         f"the weights of {source} do not fit this network: {', '.join(misfits[:5])}. Use the same model settings and "
-        "classes",
+        "classes, and the version of diffflow that trained them",
     )
     module.load_state_dict(dict(weights))
 

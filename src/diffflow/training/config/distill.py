@@ -34,6 +34,7 @@ PAPERS = {
     "score": ("franceschi2023", "yin2024"),
     "ratio": ("goodfellow2014", "jolicoeur2019", "huang2024"),
     "twins": ("gong2019",),
+    "moments": ("olkin1982",),
     "endpoints": ("luhman2021",),
 }
 
@@ -190,7 +191,13 @@ class DistillConfig(ScoreGANConfig):
     @property
     def papers(self) -> tuple[str, ...]:
         twins = self.ratio > 0 and isinstance(self.critic, UNetCriticConfig)
-        used = {"score": self.score > 0, "ratio": self.ratio > 0, "twins": twins, "endpoints": self.lead != 0}
+        used = {
+            "score": self.score > 0,
+            "ratio": self.ratio > 0,
+            "twins": twins,
+            "moments": self.moments > 0,
+            "endpoints": self.lead != 0,
+        }
         return tuple(paper for name, uses in used.items() if uses for paper in PAPERS[name])
 
     def after(self, run: TrainConfig) -> DistillConfig:
@@ -275,7 +282,8 @@ class DistillConfig(ScoreGANConfig):
             fill(denoiser, weights["denoiser"], source)
         judge = objective.players.get("discriminator")
         if isinstance(judge, Discriminator) and isinstance(judge.net, UNetCritic):
-            judge.net.begin({k.removeprefix("net."): v for k, v in weights["denoiser"].items()})
+            found = {k.removeprefix("net."): v for k, v in weights["denoiser"].items()}
+            judge.net.begin(found, classless=self.model.label_dropout > 0)
 
 
 def denoisers(*parts: Any) -> Iterator[Denoiser]:
