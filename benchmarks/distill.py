@@ -21,7 +21,8 @@ train).
     diffflow calibrate runs/mnist-edm --steps 1 2 3 4 6 8
     python benchmarks/distill.py runs/mnist-edm --data path/to/mnist --features lenet=path/to/lenet.pth --out results/x
 
-writes x.json and x.png. Cells that x.json has are kept, so the command goes on where it stopped.
+writes x.json and x.png. Cells that x.json has are kept, so the command goes on where it stopped, and other --seeds, --by,
+or some of the --steps can be added later.
 """
 
 from __future__ import annotations
@@ -297,20 +298,26 @@ def main() -> None:
         parser.error("give --updates for each of --steps")
     torch.set_num_threads(1)
     where = Path(options.out).with_suffix(".json")
+    asked = dict(zip(map(str, options.steps), options.updates, strict=True))
     protocol = {
         "run": Path(options.run).name,
         "n": options.n,
         "features": options.features.partition("=")[0],
-        "updates": dict(zip(map(str, options.steps), options.updates, strict=True)),
+        "updates": asked,
     }
     known = json.loads(where.read_text()) if where.exists() else {"cells": []} | protocol
-    if differing := [key for key, value in protocol.items() if known.get(key) != value]:
+    protocol["updates"] = known["updates"] | asked
+    if any(known["updates"].get(steps, n) != n for steps, n in asked.items()):
+        parser.error(f"{where} was measured with {known['updates']} --updates: choose another --out")
+    if differing := [key for key in ("run", "n", "features") if known.get(key) != protocol[key]]:
         parser.error(f"{where} was measured with other {', '.join(differing)}: choose another --out")
     rows: list[dict[str, Any]] = known["cells"]
     done = {Cell(r["how"], r["steps"], r["seed"]) for r in rows}
     run = df.load(options.run, device=options.device)
     if "paces" not in known:
         known["paces"] = paces(run, options) if options.by else {}
+    if unknown := [f"{how} {n}" for how in options.by for n in options.steps if f"{how} {n}" not in known["paces"]]:
+        parser.error(f"{where} has no time of an update of {', '.join(unknown)}: choose another --out")
     base = {str(n): pace for n in options.steps if (pace := known["paces"].get(f"score {n}"))}
     options.budget = {
         name: round(protocol["updates"][steps] * base.get(steps, pace) / pace)

@@ -162,6 +162,17 @@ def test_a_file_lies_between_the_preset_and_the_flags(
     assert "steps: 9" in shown[1]
 
 
+@pytest.mark.parametrize(("run", "by"), [("toy", "both"), ("digits", "ratio")])
+def test_what_is_measured_best_is_the_default(
+    run: str, by: str, runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = []
+    for flags in ("", f"--by {by}"):
+        assert main(f"distill {runs / run} --print-config {flags}".split()) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+
+
 @pytest.mark.parametrize("by", ["score", "ratio", "both", "endpoints"])
 def test_it_is_cited_by_what_moves_it(
     by: str, runs: Path, here: Path, small: str, capsys: pytest.CaptureFixture[str]

@@ -41,7 +41,7 @@ class Distill:
 
     Examples:
         diffflow distill runs/mnist --steps 1
-        diffflow distill runs/mnist --steps 2 --by score --minutes 20 --out runs/mnist-two
+        diffflow distill runs/mnist --steps 2 --minutes 60 --out runs/mnist-two
         diffflow distill runs/mnist --by endpoints                       (plain distillation of the solver)
         diffflow distill runs/mnist --resume auto --out runs/mnist-two --minutes 30
         diffflow distill runs/mnist --print-config                       (all settings, for --config)
@@ -52,8 +52,8 @@ class Distill:
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Evaluations a sample; default: 1."""
     by: Literal["score", "ratio", "both", "endpoints"] | None = None
-    """What moves the samples: the difference of two scores, the log-ratio of a discriminator, both (the default), or
-    the ends of fine solutions from the same noise."""
+    """What moves the samples: the difference of two scores, the log-ratio of a discriminator (default for images), both
+    (default for vectors), or the ends of fine solutions from the same noise."""
     lead: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Training steps toward the ends of fine solutions before that; default: none."""
     minutes: Annotated[float | None, tyro.conf.arg(metavar="M")] = None
@@ -119,9 +119,11 @@ class Distill:
         dials = (("guidance", run.dials.guidance, 1), ("gan", run.dials.gan, 0))
         if left := [f"{name} = {value:g}" for name, value, plain in dials if value != plain]:
             print(f"note: the denoiser alone is distilled, without this run's {', '.join(left)}", file=sys.stderr)
-        source, steps, by = self.data or run.config.data.source, self.steps or 1, self.by or "both"
+        source, steps = self.data or run.config.data.source, self.steps or 1
+        scale = SCALES[fitting(source)]
+        by = self.by or ("both" if scale.vectors else "ratio")
         plan = run.plan(Dials(steps, gan=0.0, churn=0.0, guidance=1.0))
-        config = distilled(SCALES[fitting(source)], by, steps, plan).after(run.config)
+        config = distilled(scale, by, steps, plan).after(run.config)
         if self.config is not None:
             config = load_yaml(self.config, base=config)
         if not isinstance(config, DistillConfig):

@@ -43,7 +43,7 @@ class Frontier:
         diffflow frontier runs/demo
         diffflow frontier runs/mnist --steps 2 4 8 16 --churn 0 0.5 -n 5000 --features lenet=path/to/lenet.pth
         diffflow frontier runs/digits-diffusion-gan --gan 0 0.5 1 --plans no
-        diffflow frontier runs/mnist --beside runs/mnist-1-both runs/mnist-2-both      (see `diffflow distill`)
+        diffflow frontier runs/mnist --beside runs/mnist-1-ratio runs/mnist-2-ratio    (see `diffflow distill`)
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
