@@ -21,8 +21,8 @@ train).
     diffflow calibrate runs/mnist-edm --steps 1 2 3 4 6 8
     python benchmarks/distill.py runs/mnist-edm --data path/to/mnist --features lenet=path/to/lenet.pth --out results/x
 
-writes x.json and x.png. Cells that x.json has are kept, so the command goes on where it stopped, and other --seeds, --by,
-or some of the --steps can be added later.
+writes x.json and x.png. Cells that x.json has are kept, so the command goes on where it stopped, and other --seeds can
+be added later, for some of --steps and --by, too.
 """
 
 from __future__ import annotations
