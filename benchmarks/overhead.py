@@ -5,9 +5,15 @@
 
 Each as a denoiser with EDM's preconditioning: the probability flow by the default solver, the reverse SDE with a noise
 stream for every particle, and a sampling plan (its table is made up: only its cost counts). Untrained, since
-only time is measured. A bare call gets the same tensors of the same shapes; runs and bare calls take turns, and the
-ratio of each pair counts. The median over --repeats pairs is reported. On one thread the clock is the thread's own,
-which stands still while the machine does something else; on several it is the wall's.
+only time is measured. The network's time is taken in two ways, and of each the median over --repeats turns is reported:
+
+    within    what the network calls of the run took
+    bare      what as many bare calls took, one after each call of the run, on the same tensors and not counted as
+              part of the run: also tells what the run does to the speed of its calls (caches)
+
+Both see the same machine as the run, whose speed wanders by several percent from one second to the next.
+On one thread the clock is the thread's own, which stands still while the machine does something else; on several it
+is the wall's.
 
     OMP_NUM_THREADS=1 python benchmarks/overhead.py --out results/overhead.json
 """
@@ -44,6 +50,28 @@ class Perceptron(nn.Module):
         return self.body(torch.cat([x, time[:, None]], 1))
 
 
+class Clocked(nn.Module):
+    """A network that adds up the seconds spent in it, and in a second, bare call after each."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.within, self.bare = net, 0.0, 0.0
+
+    def forward(self, x: Tensor, when: Tensor, cond: Tensor | None = None) -> Tensor:
+        start = clock()
+        out = self.net(x, when, cond)
+        middle = clock()
+        self.net(x, when, cond)
+        self.within += middle - start
+        self.bare += clock() - middle
+        return out
+
+
+def clock() -> float:
+    """Seconds: of this thread where there is but one, else of the wall."""
+    return time.thread_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
 def cases() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
     torch.manual_seed(0)
     unet = UNet((3, 32, 32), widths=(32, 64, 64))
@@ -66,26 +94,21 @@ def runs(sde: Callable[[float], df.DiffFlow], x: Tensor, steps: int) -> dict[str
 @torch.no_grad()
 def measure(net: nn.Module, shape: tuple[int, ...], steps: int, repeats: int) -> dict[str, dict]:
     s, x = df.EDM(), 80 * torch.randn(shape)
-    denoiser = df.Denoiser(net.eval(), sigma_data=0.5)
-    inner, when = torch.randn(shape), torch.zeros(shape[0])
-    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    clocked = Clocked(net.eval())
+    denoiser = df.Denoiser(clocked, sigma_data=0.5)
 
-    def bare(calls: int) -> float:
-        start = clock()
-        for _ in range(calls):
-            net(inner, when, None)
-        return clock() - start
+    def turn(run: Callable[[], df.Trajectory]) -> tuple[float, float, float]:
+        """Seconds of the run without the bare calls, of the network calls in it, and of the bare calls."""
+        clocked.within, clocked.bare, start = 0.0, 0.0, clock()
+        run()
+        return clock() - start - clocked.bare, clocked.within, clocked.bare
 
     found = {}
     for name, run in runs(lambda churn: df.at(s, s.score(denoiser), churn=churn), x, steps).items():
-        pairs = []
-        for i in range(repeats + 1):  # the first pair warms up
-            start = clock()
-            done = run()
-            pairs.append((clock() - start, bare(done.nfe)) if i else None)
-        ratios = [a / b for a, b in filter(None, pairs)]
-        bares = [b for _, b in filter(None, pairs)]
-        found[name] = {"ratio": statistics.median(ratios), "ratios": ratios, "bare_seconds": statistics.median(bares)}
+        turns = [turn(run) for _ in range(repeats + 1)][1:]  # the first warms up
+        row = {"within": [a / b for a, b, _ in turns], "bare": [a / c for a, _, c in turns]}
+        found[name] = {how: {"ratio": statistics.median(v), "ratios": v} for how, v in row.items()}
+        found[name]["network_seconds"] = statistics.median(seconds for _, seconds, _ in turns)
     return found
 
 
@@ -95,16 +118,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=None, help="where to write the numbers as JSON")
     args = parser.parse_args()
-    table = Table(title=f"whole run over bare network calls, {args.steps} steps, {torch.get_num_threads()} thread(s)")
-    for head in ("", "parameters", "sampler", "ratio", "from", "to"):
+    table = Table(title=f"whole run over its network calls, {args.steps} steps, {torch.get_num_threads()} thread(s)")
+    for head in ("", "sampler", "within", "bare"):
         table.add_column(head)
     results = {}
     for name, (net, shape) in cases().items():
         size = sum(p.numel() for p in net.parameters())
         results[name] = {"parameters": size, "samplers": measure(net, shape, args.steps, args.repeats)}
         for sampler, row in results[name]["samplers"].items():
-            ends = (f"{v:.3f}" for v in (row["ratio"], min(row["ratios"]), max(row["ratios"])))
-            table.add_row(name, f"{size:,}", sampler, *ends)
+            both = [row["within"], row["bare"]]
+            cells = [f"{m['ratio']:.3f} ({min(m['ratios']):.3f}-{max(m['ratios']):.3f})" for m in both]
+            table.add_row(name, sampler, *cells)
     Console().print(table)
     if args.out is not None:
         head = {"command": ["python", *sys.argv], "python": platform.python_version(), "torch": torch.__version__}
