@@ -3,9 +3,10 @@
 Both train diffusers' UNet2DModel on the same random bytes of 3 x 32 x 32 at the same batch, with AdamW, clipping of the
 gradient and weight averages (two of them here, one there, as each comes by default). The peer is the loop of diffusers'
 train_unconditional.py, written down here: accelerate, a DataLoader over a tensor, DDPMScheduler.add_noise, the mean
-square error of eps, EMAModel, one loss read back per step. Ours is `training.fit.fit` with the recipe's loss. Every
-measurement is a process of its own, so that its peak of memory is its own; the two take turns, and the ratio of each
-pair counts.
+square error of eps, EMAModel, one loss read back per step. Ours is `training.fit.fit` with the recipe's loss. Each
+side is a process of its own, so that its peak of memory is its own; the two take turns, update by update, while the
+other one waits, since a processor's speed wanders by several percent from one second to the next. The time of
+--updates of theirs over that of as many of ours is one ratio, and the median of --repeats such blocks is reported.
 
     python benchmarks/training.py --out results/training.json
     python benchmarks/training.py --device cuda --precision fp32 bf16 --widths 128 256 256 --batch 256 --out ...
@@ -14,6 +15,7 @@ pair counts.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import platform
@@ -22,7 +24,9 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -39,20 +43,11 @@ from diffflow.training.fit import fit
 from diffflow.training.place import Place
 from diffflow.training.players import Training
 
-WARMUP = 3  # steps that are not timed
+WARMUP = 3  # updates that are not timed
 
 
-def finished(device: torch.device, begun: float, steps: int, batch: int) -> dict[str, float]:
-    """Images a second, and the peak of memory in MiB."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        peak = torch.cuda.max_memory_allocated(device) / 2**20
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    return {"rate": steps * batch / (time.perf_counter() - begun), "memory": peak}
-
-
-def ours(o: argparse.Namespace, precision: str, source: str) -> dict[str, float]:
+def ours(o: argparse.Namespace, precision: str, source: str) -> Iterator[None]:
+    """One update at each step."""
     torch.manual_seed(0)
     device = torch.device(o.device)
     config = ScoreConfig(
@@ -68,15 +63,13 @@ def ours(o: argparse.Namespace, precision: str, source: str) -> dict[str, float]
         for player in training.players.values():
             player.module.compile()
     feed = Feed(data, 0, device, False)
-    begun = 0.0
-    for k in (WARMUP, WARMUP + o.updates):
-        begun = time.perf_counter()
-        settings = FitConfig(batch=o.batch, precision=precision, steps=k)
-        fit(training, feed, settings, place)
-    return finished(device, begun, o.updates, o.batch)
+    for k in itertools.count(1):
+        fit(training, feed, FitConfig(batch=o.batch, precision=precision, steps=k), place)
+        yield
 
 
-def theirs(o: argparse.Namespace, precision: str, source: str) -> dict[str, float]:
+def theirs(o: argparse.Namespace, precision: str, source: str) -> Iterator[None]:
+    """One update at each step."""
     unet2d()  # first, for what it says of torchvision
     from accelerate import Accelerator
     from diffusers import DDPMScheduler
@@ -95,14 +88,9 @@ def theirs(o: argparse.Namespace, precision: str, source: str) -> dict[str, floa
     rate = get_scheduler("cosine", optimizer=optimizer, num_warmup_steps=500, num_training_steps=10_000)
     model, optimizer, loader, rate = accelerator.prepare(model, optimizer, loader, rate)
     average.to(accelerator.device)
-    begun, step = 0.0, 0
-    while step < WARMUP + o.updates:
+    while True:
         model.train()
         for clean in loader:
-            if step == WARMUP:
-                if o.device == "cuda":
-                    torch.cuda.synchronize()
-                begun = time.perf_counter()
             noise = torch.randn(clean.shape, device=clean.device)
             times = torch.randint(0, 1000, (len(clean),), device=clean.device).long()
             noisy = schedule.add_noise(clean, noise, times)
@@ -117,16 +105,53 @@ def theirs(o: argparse.Namespace, precision: str, source: str) -> dict[str, floa
             if accelerator.sync_gradients:
                 average.step(model.parameters())
             loss.detach().item()
-            step += 1
-            if step == WARMUP + o.updates:
-                break
-    return finished(torch.device(o.device), begun, o.updates, o.batch)
+            yield
 
 
-def work(task: tuple[str, argparse.Namespace, str, str]) -> dict[str, float]:
-    side, options, precision, source = task
-    torch.set_num_threads(options.threads)
-    return {"ours": ours, "theirs": theirs}[side](options, precision, source)
+SIDES = {"ours": ours, "theirs": theirs}
+
+
+def clock(device: str) -> float:
+    """Seconds: of this process where one thread does everything, else of the wall."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.process_time() if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def work(side: str, o: argparse.Namespace, precision: str, source: str, line: Connection) -> None:
+    """A process: an update whenever the line asks for one, answered by its seconds; at the end its peak of MiB."""
+    torch.set_num_threads(o.threads)
+    updates = SIDES[side](o, precision, source)
+    while line.recv():
+        begun = clock(o.device)
+        next(updates)
+        line.send(clock(o.device) - begun)
+    used = torch.cuda.max_memory_allocated() if o.device == "cuda" else resource.getrusage(0).ru_maxrss * 1024
+    line.send(used / 2**20)
+
+
+def measure(o: argparse.Namespace, precision: str, source: str) -> tuple[list[dict[str, float]], dict[str, float]]:
+    """Seconds of o.updates updates of either side, o.repeats times; MiB of memory."""
+    context = multiprocessing.get_context("spawn")
+    lines: dict[str, Connection] = {}
+    for side in SIDES:
+        lines[side], other = context.Pipe()
+        context.Process(target=work, args=(side, o, precision, source, other), daemon=True).start()
+
+    def ask(side: str, more: bool = True) -> float:
+        lines[side].send(more)
+        return lines[side].recv()
+
+    def block(updates: int) -> dict[str, float]:
+        spent = dict.fromkeys(SIDES, 0.0)
+        for k in range(updates):
+            for side in sorted(SIDES, reverse=k % 2 == 1):  # neither is always the first
+                spent[side] += ask(side)
+        return spent
+
+    block(WARMUP)
+    spent = [block(o.updates) for _ in range(o.repeats)]
+    return spent, {side: ask(side, more=False) for side in SIDES}
 
 
 def main() -> None:
@@ -136,8 +161,8 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 64])
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--updates", type=int, default=15, help="timed steps")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--updates", type=int, default=8, help="timed updates of each side in a block")
+    parser.add_argument("--repeats", type=int, default=5, help="blocks")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="torch.compile ours, too")
     parser.add_argument("--out", default="results/training.json")
@@ -147,22 +172,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         source = f"{home}/bytes.npy"
         np.save(source, np.random.default_rng(0).integers(0, 256, (2048, 3, 32, 32), np.uint8))
-        context = multiprocessing.get_context("spawn")
         for precision in o.precision:
-            pairs = []
-            for k in range(o.repeats):
-                sides = ("ours", "theirs") if k % 2 == 0 else ("theirs", "ours")
-                found = {}
-                for side in sides:
-                    with context.Pool(1) as pool:
-                        found[side] = pool.map(work, [(side, o, precision, source)])[0]
-                pairs.append(found)
-            ratios = [p["ours"]["rate"] / p["theirs"]["rate"] for p in pairs]
-            middle = {
-                f"{side}_{key}": statistics.median(p[side][key] for p in pairs)
-                for side in ("ours", "theirs")
-                for key in ("rate", "memory")
-            }
+            spent, memory = measure(o, precision, source)
+            ratios = [s["theirs"] / s["ours"] for s in spent]
+            middle = {f"{k}_rate": statistics.median(o.updates * o.batch / s[k] for s in spent) for k in SIDES}
+            middle |= {f"{side}_memory": used for side, used in memory.items()}
             rows.append({"precision": precision, "ratio": statistics.median(ratios), "ratios": ratios} | middle)
             table.add_row(
                 precision,

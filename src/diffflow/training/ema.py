@@ -49,6 +49,7 @@ class PowerEMA:
 
     def __init__(self, module: nn.Module, profiles: Sequence[float]):
         self.module = module
+        self.parameters = list(module.parameters())  # once: a walk through a deep network takes milliseconds
         self.gammas = {s: exponent(s) for s in profiles}
         self.clock = 0
         self.averages = {
@@ -63,11 +64,10 @@ class PowerEMA:
     def update(self) -> None:
         """Take in the module's current parameters. The first update copies them."""
         self.clock += 1
-        parameters = [p for _, p in self.module.named_parameters()]
         for s, gamma in self.gammas.items():
             mean = list(self.averages[s].values())
             beta = (1 - 1 / self.clock) ** (gamma + 1)
-            torch._foreach_lerp_(mean, [p.to(m.dtype) for p, m in zip(parameters, mean, strict=True)], 1 - beta)
+            torch._foreach_lerp_(mean, [p.to(m.dtype) for p, m in zip(self.parameters, mean, strict=True)], 1 - beta)
 
     @contextmanager
     def applied(self, sigma_rel: float) -> Iterator[None]:

@@ -37,7 +37,7 @@ from .config import ConfigError, FitConfig, TrainConfig, changed
 from .draw import counter, painter
 from .feed import Feed
 from .folder import Folder, RunError, environment
-from .place import OutOfMemory, Place, advice, find_place, out_of_memory, signals
+from .place import OutOfMemory, Place, advice, find_place, hold_memory, out_of_memory, signals
 from .players import Outcome, Training
 from .record import Recorder
 from .select import choose, part, start_weights
@@ -97,6 +97,7 @@ def fit(
     limit = float("inf") if config.minutes is None else 60 * config.minutes
     if training.seconds >= limit:
         return 0
+    hold_memory()
     with signals() as received:
         while config.steps is None or training.step < config.steps:
             first = training.step * config.batch + place.rank * micro * config.accumulate

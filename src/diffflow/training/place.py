@@ -6,7 +6,9 @@ environment.
 
 from __future__ import annotations
 
+import ctypes
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +20,8 @@ import torch
 from torch import Tensor
 
 from .config import ConfigError, FitConfig
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 class OutOfMemory(RuntimeError):
@@ -90,6 +94,18 @@ def find_place(device: str | None = None) -> Place:
     state = PartialState(cpu=found.type == "cpu")
     own: Any = state.device if device is None or state.num_processes > 1 else found
     return Place(torch.device(own), state.process_index, state.num_processes)
+
+
+def hold_memory() -> None:
+    """Keep freed memory for the next step instead of giving it back to the system, which takes it away page by page
+    and hands it out again page by page, zeroed: 5 % of the time of a float32 step on one core.
+
+    Sets glibc's two thresholds (mallopt(3)) for the whole process; elsewhere nothing happens.
+    """
+    tune = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if tune is not None:
+        tune(_MMAP_THRESHOLD, 32 << 20)  # the most there may be
+        tune(_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 @contextmanager
