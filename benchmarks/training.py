@@ -6,7 +6,11 @@ train_unconditional.py, written down here: accelerate, a DataLoader over a tenso
 square error of eps, EMAModel, one loss read back per step. Ours is `training.fit.fit` with the recipe's loss. Each
 side is a process of its own, so that its peak of memory is its own; the two take turns, update by update, while the
 other one waits, since a processor's speed wanders by several percent from one second to the next. The time of
---updates of theirs over that of as many of ours is one ratio, and the median of --repeats such blocks is reported.
+--updates of theirs over that of as many of ours is one ratio; medians of --repeats pairs of processes are reported. On
+one thread of a CPU a second is one of the process, else one of the wall.
+
+Ours keeps freed memory (`training.place.hold_memory`), as `diffflow train` does on a CPU; their loop does not. With
+MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_ in the environment both have it.
 
     python benchmarks/training.py --out results/training.json
     python benchmarks/training.py --device cuda --precision fp32 bf16 --widths 128 256 256 --batch 256 --out ...
@@ -18,6 +22,7 @@ import argparse
 import itertools
 import json
 import multiprocessing
+import os
 import platform
 import resource
 import statistics
@@ -77,20 +82,22 @@ def theirs(o: argparse.Namespace, precision: str, source: str) -> Iterator[None]
     from diffusers.training_utils import EMAModel
 
     torch.manual_seed(0)
-    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=o.device == "cpu")
+    accelerator = Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision, cpu=torch.device(o.device).type == "cpu"
+    )
     model = UNet((3, 32, 32), widths=tuple(o.widths), layers=o.layers).unet
     average = EMAModel(model.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=3 / 4)
     schedule = DDPMScheduler(num_train_timesteps=1000)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
     images = torch.from_numpy(np.load(source))
-    pictures = images.float() / 127.5 - 1  # as its transforms leave them, ahead of time
-    loader = torch.utils.data.DataLoader(pictures, batch_size=o.batch, shuffle=True, drop_last=True)
+    loader = torch.utils.data.DataLoader(images, batch_size=o.batch, shuffle=True, drop_last=True)
     rate = get_scheduler("cosine", optimizer=optimizer, num_warmup_steps=500, num_training_steps=10_000)
     model, optimizer, loader, rate = accelerator.prepare(model, optimizer, loader, rate)
     average.to(accelerator.device)
     while True:
         model.train()
-        for clean in loader:
+        for raw in loader:
+            clean = raw.float() / 127.5 - 1  # what its transforms do
             noise = torch.randn(clean.shape, device=clean.device)
             times = torch.randint(0, 1000, (len(clean),), device=clean.device).long()
             noisy = schedule.add_noise(clean, noise, times)
@@ -113,9 +120,10 @@ SIDES = {"ours": ours, "theirs": theirs}
 
 def clock(device: str) -> float:
     """Seconds: of this process where one thread does everything, else of the wall."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.process_time() if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter()
+    accelerated = torch.device(device).type == "cuda"
+    if accelerated:
+        torch.cuda.synchronize(device)
+    return time.process_time() if not accelerated and torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def work(side: str, o: argparse.Namespace, precision: str, source: str, line: Connection) -> None:
@@ -126,17 +134,20 @@ def work(side: str, o: argparse.Namespace, precision: str, source: str, line: Co
         begun = clock(o.device)
         next(updates)
         line.send(clock(o.device) - begun)
-    used = torch.cuda.max_memory_allocated() if o.device == "cuda" else resource.getrusage(0).ru_maxrss * 1024
-    line.send(used / 2**20)
+    if torch.device(o.device).type == "cuda":
+        line.send(torch.cuda.max_memory_allocated(o.device) / 2**20)
+    else:  # macOS counts bytes, Linux KiB
+        line.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
 
 
-def measure(o: argparse.Namespace, precision: str, source: str) -> tuple[list[dict[str, float]], dict[str, float]]:
-    """Seconds of o.updates updates of either side, o.repeats times; MiB of memory."""
+def measure(o: argparse.Namespace, precision: str, source: str) -> tuple[dict[str, float], dict[str, float]]:
+    """Of two fresh processes: seconds of o.updates updates of either side, and MiB of memory."""
     context = multiprocessing.get_context("spawn")
     lines: dict[str, Connection] = {}
     for side in SIDES:
         lines[side], other = context.Pipe()
         context.Process(target=work, args=(side, o, precision, source, other), daemon=True).start()
+        other.close()  # the child holds it now: where it dies, `recv` ends
 
     def ask(side: str, more: bool = True) -> float:
         lines[side].send(more)
@@ -150,8 +161,7 @@ def measure(o: argparse.Namespace, precision: str, source: str) -> tuple[list[di
         return spent
 
     block(WARMUP)
-    spent = [block(o.updates) for _ in range(o.repeats)]
-    return spent, {side: ask(side, more=False) for side in SIDES}
+    return block(o.updates), {side: ask(side, more=False) for side in SIDES}
 
 
 def main() -> None:
@@ -161,8 +171,8 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 64])
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--updates", type=int, default=8, help="timed updates of each side in a block")
-    parser.add_argument("--repeats", type=int, default=5, help="blocks")
+    parser.add_argument("--updates", type=int, default=8, help="timed updates of each side in a pair")
+    parser.add_argument("--repeats", type=int, default=5, help="pairs of processes")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="torch.compile ours, too")
     parser.add_argument("--out", default="results/training.json")
@@ -173,10 +183,10 @@ def main() -> None:
         source = f"{home}/bytes.npy"
         np.save(source, np.random.default_rng(0).integers(0, 256, (2048, 3, 32, 32), np.uint8))
         for precision in o.precision:
-            spent, memory = measure(o, precision, source)
-            ratios = [s["theirs"] / s["ours"] for s in spent]
-            middle = {f"{k}_rate": statistics.median(o.updates * o.batch / s[k] for s in spent) for k in SIDES}
-            middle |= {f"{side}_memory": used for side, used in memory.items()}
+            found = [measure(o, precision, source) for _ in range(o.repeats)]
+            ratios = [s["theirs"] / s["ours"] for s, _ in found]
+            middle = {f"{k}_rate": statistics.median(o.updates * o.batch / s[k] for s, _ in found) for k in SIDES}
+            middle |= {f"{k}_memory": statistics.median(m[k] for _, m in found) for k in SIDES}
             rows.append({"precision": precision, "ratio": statistics.median(ratios), "ratios": ratios} | middle)
             table.add_row(
                 precision,
@@ -191,6 +201,7 @@ def main() -> None:
         "versions": {"python": platform.python_version()}
         | {p: version(p) for p in ("diffflow", "torch", "diffusers", "accelerate")},
         "settings": vars(o),
+        "environment": {k: v for k, v in os.environ.items() if k.startswith(("OMP_", "MALLOC_", "GLIBC_"))},
         "rows": rows,
     }
     figures.save(Path(o.out), json.dumps(record, indent=1).encode())

@@ -49,7 +49,7 @@ class PowerEMA:
 
     def __init__(self, module: nn.Module, profiles: Sequence[float]):
         self.module = module
-        self.parameters = list(module.parameters())  # once: a walk through a deep network takes milliseconds
+        self.parameters = list(module.parameters())  # once: the walk through a network takes longer than the means
         self.gammas = {s: exponent(s) for s in profiles}
         self.clock = 0
         self.averages = {

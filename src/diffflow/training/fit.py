@@ -97,7 +97,8 @@ def fit(
     limit = float("inf") if config.minutes is None else 60 * config.minutes
     if training.seconds >= limit:
         return 0
-    hold_memory()
+    if place.device.type == "cpu":
+        hold_memory()
     with signals() as received:
         while config.steps is None or training.step < config.steps:
             first = training.step * config.batch + place.rank * micro * config.accumulate

@@ -97,15 +97,15 @@ def find_place(device: str | None = None) -> Place:
 
 
 def hold_memory() -> None:
-    """Keep freed memory for the next step instead of giving it back to the system, which takes it away page by page
-    and hands it out again page by page, zeroed: 5 % of the time of a float32 step on one core.
+    """From now on this process keeps freed memory for its next step instead of giving it back to the system, which
+    takes it page by page and hands it out again page by page, zeroed: some percent of the time of a float32 step.
 
-    Sets glibc's two thresholds (mallopt(3)) for the whole process; elsewhere nothing happens.
+    Sets glibc's two thresholds (mallopt(3)) over those of the environment; elsewhere nothing happens.
     """
     tune = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if tune is not None:
-        tune(_MMAP_THRESHOLD, 32 << 20)  # the most there may be
-        tune(_TRIM_THRESHOLD, (1 << 31) - 1)
+        tune(_TRIM_THRESHOLD, -1)  # never
+        tune(_MMAP_THRESHOLD, 32 << 20)  # the most that every glibc takes; to hold larger blocks, too, costs memory
 
 
 @contextmanager
