@@ -335,7 +335,7 @@ def main() -> None:
     say = Console(stderr=True)
     os.environ["OMP_NUM_THREADS"] = "1"
     with multiprocessing.get_context("spawn").Pool(options.workers, maxtasksperchild=1) as pool:
-        for row in pool.imap_unordered(work, [(cell, options) for cell in todo]):
+        for count, row in enumerate(pool.imap_unordered(work, [(cell, options) for cell in todo]), 1):
             rows.append(row)
             lines = summary(rows)
             record = {
@@ -347,7 +347,7 @@ def main() -> None:
                 "cells": rows,
             } | protocol
             figures.save(where, json.dumps(record, indent=1).encode())
-            say.print(f"{len(rows)}/{len(cells)} {row['how']} {row['steps']}: {row['frechet']:.3f}", highlight=False)
+            say.print(f"{count}/{len(todo)} {row['how']} {row['steps']}: {row['frechet']:.3f}", highlight=False)
     lines = summary(rows)
     points = [
         Point(Dials(p["steps"]), False, p["frechet"], p["stderr"], p["steps"], p["seconds"], TITLES[p["how"]])
