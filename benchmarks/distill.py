@@ -15,14 +15,16 @@ anything else, on one thread (so that a machine that is slower later changes not
 features of a judge, of n samples, classes as often as in the data, to the training data; beside it precision and recall
 in the same features, the distance to the nearest training image over that of held-out ones (0 for copies), and seconds
 per 1000 samples, all networks included (a generator has one, as the solver; discriminator and second denoiser only
-train).
+train): the least of a few draws that take turns when all else is done, in one process on one thread. A generator that
+--work does not have any more keeps the time it had.
 
     diffflow train path/to/mnist --config benchmarks/bits.yaml ... --out runs/mnist-edm            (see bits.py)
     diffflow calibrate runs/mnist-edm --steps 1 2 3 4 6 8
     python benchmarks/distill.py runs/mnist-edm --data path/to/mnist --features lenet=path/to/lenet.pth --out results/x
 
 writes x.json and x.png. Cells that x.json has are kept, so the command goes on where it stopped, and other --seeds can
-be added later, for some of --steps and --by, too.
+be added later, for some of --steps and --by, too; the times are taken anew. The picture shows generators of --longer
+files beside.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ import shutil
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -62,7 +65,9 @@ from diffflow.training.place import Place, find_device
 from diffflow.training.players import Training
 
 SCREENED = 300  # samples by which the best peer is chosen
+TIMED = 256  # samples that a setting is timed with
 Labels = torch.Tensor | None
+Draw = Callable[[int, Labels, df.Noise], torch.Tensor]
 MOVERS = ("endpoints", "score", "ratio", "both")
 TITLES = {
     "solver": "solver",
@@ -121,45 +126,57 @@ def planned(run: df.Run, steps: int) -> df.Plan | None:
     return run.plan(Dials(steps))
 
 
-def sampled(run: df.Run, labels: Labels, n: int, seed: int, **how: Any) -> tuple[torch.Tensor, float]:
-    """n samples of these classes, and seconds per 1000 of them."""
-    begun = time.perf_counter()
-    x = run.sample(n, labels, noise=df.Noise(1000 + seed), **how).last
-    return x, 1000 * (time.perf_counter() - begun) / n
-
-
-def by_peer(
-    run: df.Run, labels: Labels, judge: Judge, n: int, seed: int, steps: int
-) -> tuple[torch.Tensor, float, str]:
-    """As `sampled`, by the peer that does best on few samples, and its name."""
-    from peers import TOP, peers
-
-    def draw(peer: Any, count: int, noise: df.Noise) -> torch.Tensor:
-        parts = []
-        for first in range(0, count, 250):
-            size = min(250, count - first)
-            denoiser = run.denoiser.given(None if labels is None else labels[first : first + size])
-
-            def denoise(y: torch.Tensor, sigma: torch.Tensor, D: Any = denoiser) -> torch.Tensor:
-                return D(y.float(), torch.as_tensor(sigma, dtype=torch.float32)).to(y.dtype)
-
-            y = TOP * noise.shift(first).normal(size, run.shape, dtype=torch.float64)
-            with torch.no_grad():
-                parts.append(run.decode(peer.run(denoise, y, steps).float()))
-        return torch.cat(parts)
+def best_peer(run: df.Run, labels: Labels, judge: Judge, steps: int) -> str:
+    """The name of the peer that does best on few samples."""
+    from peers import peers
 
     def distance(peer: Any) -> float:
         try:
-            x = draw(peer, SCREENED, df.Noise(7))
+            x = peer.draw(run, SCREENED, labels, df.Noise(7), steps)
             found = frechet(judge.see((x * 255).round().byte()), judge.real, limit=SCREENED).value
         except (ValueError, IndexError, ZeroDivisionError, RuntimeError):  # too few steps for this method
             return float("inf")
         return found if found == found else float("inf")
 
-    best = min((p for p in peers() if p.least <= steps), key=distance)
-    begun = time.perf_counter()
-    x = draw(best, n, df.Noise(1000 + seed))
-    return x, 1000 * (time.perf_counter() - begun) / n, best.name
+    return min((p for p in peers() if p.least <= steps), key=distance).name
+
+
+def home(cell: Cell, options: argparse.Namespace) -> Path:
+    """Where a generator is trained."""
+    return Path(options.work) / cell.name.replace(" ", "-")
+
+
+def drawn(run: df.Run, cell: Cell, options: argparse.Namespace, setting: str = "") -> Draw:
+    """How a cell draws n samples of these classes. setting: the peer's name, where it is one."""
+    if cell.how == "peer":
+        from peers import peers
+
+        peer = next(p for p in peers() if p.name == setting)
+        return lambda n, labels, noise: peer.draw(run, n, labels, noise, cell.steps)
+    how: dict[str, Any] = {}
+    if cell.how in MOVERS:
+        run = df.load(home(cell, options), device=options.device)
+    else:
+        how = {"steps": cell.steps, "churn": 1.0 if cell.how == "noisy" else 0.0, "plans": cell.how == "plan"}
+    return lambda n, labels, noise: run.sample(n, labels, noise=noise, **how).last
+
+
+def clocked(
+    run: df.Run, rows: list[dict[str, Any]], labels: Labels, options: argparse.Namespace, rounds: int = 5
+) -> dict[str, float]:
+    """Seconds per 1000 samples, by "how steps": the least of a few draws, the settings taking turns."""
+    ready: dict[str, Draw] = {}
+    for row in rows:
+        cell = Cell(row["how"], row["steps"], row["seed"])
+        if cell.how not in MOVERS or home(cell, options).exists():
+            ready.setdefault(f"{cell.how} {cell.steps}", drawn(run, cell, options, row.get("setting", "")))
+    found = dict.fromkeys(ready, float("inf"))
+    for k, (name, draw) in itertools.product(range(rounds + 1), ready.items()):
+        begun = time.perf_counter()
+        draw(TIMED, None if labels is None else labels[:TIMED], df.Noise(k))
+        if k:  # the first one warms up
+            found[name] = min(found[name], 1000 * (time.perf_counter() - begun) / TIMED)
+    return found
 
 
 def settled(run: df.Run, cell: Cell, options: argparse.Namespace) -> TrainConfig:
@@ -210,22 +227,17 @@ def made(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
     row: dict[str, Any] = {"how": cell.how, "steps": cell.steps, "seed": cell.seed, "updates": 0}
     if cell.how in MOVERS:
         config = replace(settled(run, cell, options), {"fit.steps": options.budget[f"{cell.how} {cell.steps}"]})
-        home = Path(options.work) / cell.name.replace(" ", "-")
-        if not begun_with(home, config):
-            shutil.rmtree(home, ignore_errors=True)
-        start = {"resume": "auto"} if home.exists() else {"init_from": options.run}
+        place = home(cell, options)
+        if not begun_with(place, config):
+            shutil.rmtree(place, ignore_errors=True)
+        start = {"resume": "auto"} if place.exists() else {"init_from": options.run}
         quiet = Console(file=io.StringIO())
-        train(config, home, device=options.device, data=judge.data, console=quiet, **start)
-        run = df.load(home, device=options.device)
-        x, seconds = sampled(run, labels, options.n, cell.seed)
-        row["updates"] = run.step
+        train(config, place, device=options.device, data=judge.data, console=quiet, **start)
+        row["updates"] = options.budget[f"{cell.how} {cell.steps}"]
     elif cell.how == "peer":
-        x, seconds, name = by_peer(run, labels, judge, options.n, cell.seed, cell.steps)
-        row |= {"setting": name}
-    else:
-        churn = 1.0 if cell.how == "noisy" else 0.0
-        x, seconds = sampled(run, labels, options.n, cell.seed, steps=cell.steps, churn=churn, plans=cell.how == "plan")
-    return row | {"seconds": seconds} | judge(x)
+        row["setting"] = best_peer(run, labels, judge, cell.steps)
+    draw = drawn(run, cell, options, row.get("setting", ""))
+    return row | judge(draw(options.n, labels, df.Noise(1000 + cell.seed)))
 
 
 def work(task: tuple[Cell, argparse.Namespace]) -> dict[str, Any]:
@@ -233,15 +245,17 @@ def work(task: tuple[Cell, argparse.Namespace]) -> dict[str, Any]:
     return made(*task)
 
 
-def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Means over the seeds, with their standard errors, by how and steps."""
+def summary(rows: list[dict[str, Any]], seconds: dict[str, float]) -> list[dict[str, Any]]:
+    """Means over the seeds, with their standard errors, by how and steps; seconds: per 1000 samples, as far as known,
+    by "how steps"."""
     found = []
     for (how, steps), group in itertools.groupby(
         sorted(rows, key=lambda r: (list(TITLES).index(r["how"]), r["steps"])), key=lambda r: (r["how"], r["steps"])
     ):
         cells = list(group)
-        line: dict[str, Any] = {"how": how, "steps": steps, "seeds": len(cells)}
-        for key in ("frechet", "precision", "recall", "nearest_ratio", "seconds", "updates"):
+        took = seconds.get(f"{how} {steps}")
+        line: dict[str, Any] = {"how": how, "steps": steps, "seeds": len(cells), "seconds": took}
+        for key in ("frechet", "precision", "recall", "nearest_ratio", "updates"):
             values = [c[key] for c in cells]
             line[key] = statistics.fmean(values)
             if key == "frechet":
@@ -255,6 +269,8 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             best = min(cheap, key=lambda p: p["frechet"])
             line["over_pure"] = line["frechet"] / best["frechet"]
             line["recall_gain"] = line["recall"] - best["recall"]
+            if line["seconds"] and best["seconds"]:
+                line["seconds_over_pure"] = line["seconds"] / best["seconds"]
         control = [c for c in found if c["how"] == "endpoints" and c["steps"] == line["steps"]]
         if line["how"] in MOVERS[1:] and control:
             error = (line["stderr"] ** 2 + control[0]["stderr"] ** 2) ** 0.5
@@ -265,14 +281,16 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def show(lines: list[dict[str, Any]], floor: float) -> None:
     table = Table(
         "evaluations", "how", "Frechet", "over pure", "sigmas below control", "recall", "nearest ratio", "s per 1000",
-        "updates", box=None, title=f"held-out data {floor:.3f}",
+        "over pure", "updates", box=None, title=f"held-out data {floor:.3f}",
     )  # fmt: skip
     for line in sorted(lines, key=lambda line: line["steps"]):
-        optional = (line.get("over_pure"), line.get("better_than_control"))
+        over, better, took, equal = (
+            "" if (v := line.get(key)) is None else f"{v:.2f}"
+            for key in ("over_pure", "better_than_control", "seconds", "seconds_over_pure")
+        )
         table.add_row(
-            str(line["steps"]), line["how"], f"{line['frechet']:.3f} ± {line['stderr']:.3f}",
-            *("" if v is None else f"{v:.2f}" for v in optional), f"{line['recall']:.3f}",
-            f"{line['nearest_ratio']:.2f}", f"{line['seconds']:.2f}", f"{line['updates']:.0f}",
+            str(line["steps"]), line["how"], f"{line['frechet']:.3f} ± {line['stderr']:.3f}", over, better,
+            f"{line['recall']:.3f}", f"{line['nearest_ratio']:.2f}", took, equal, f"{line['updates']:.0f}",
         )  # fmt: skip
     Console().print(table)
 
@@ -289,6 +307,7 @@ def main() -> None:
     parser.add_argument("--by", nargs="+", default=list(MOVERS), choices=MOVERS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("-n", type=int, default=10_000)
+    parser.add_argument("--longer", nargs="*", default=[], help="files of other --updates, for the picture")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--device")
     parser.add_argument("--work", default="runs/distill")
@@ -332,26 +351,42 @@ def main() -> None:
     todo = [cell for cell in cells if cell not in done]
     judge = Judge(run, options.data, options.features, options.n)
     floor = frechet(judge.other, judge.real, limit=options.n).value
+    seconds: dict[str, float] = known.get("seconds", {})
     say = Console(stderr=True)
+
+    def save() -> list[dict[str, Any]]:
+        lines = summary(rows, seconds)
+        record = {
+            "command": " ".join(["python", *sys.argv]),
+            "versions": {"python": platform.python_version()} | {p: version(p) for p in ("diffflow", "torch")},
+            "floor": floor,
+            "paces": known["paces"],
+            "seconds": seconds,
+            "summary": lines,
+            "cells": rows,
+        } | protocol
+        figures.save(where, json.dumps(record, indent=1).encode())
+        return lines
+
     os.environ["OMP_NUM_THREADS"] = "1"
     with multiprocessing.get_context("spawn").Pool(options.workers, maxtasksperchild=1) as pool:
         for count, row in enumerate(pool.imap_unordered(work, [(cell, options) for cell in todo]), 1):
             rows.append(row)
-            lines = summary(rows)
-            record = {
-                "command": " ".join(["python", *sys.argv]),
-                "versions": {"python": platform.python_version()} | {p: version(p) for p in ("diffflow", "torch")},
-                "floor": floor,
-                "paces": known["paces"],
-                "summary": lines,
-                "cells": rows,
-            } | protocol
-            figures.save(where, json.dumps(record, indent=1).encode())
+            save()
             say.print(f"{count}/{len(todo)} {row['how']} {row['steps']}: {row['frechet']:.3f}", highlight=False)
-    lines = summary(rows)
+    labels = judge.data.labels(options.n) if run.classes else None
+    seconds |= clocked(run, rows, labels, options)
+    lines = save()
+    shown = [(line, TITLES[line["how"]]) for line in lines]
+    for path in options.longer:
+        other = json.loads(Path(path).read_text())
+        if any(other[key] != protocol[key] for key in ("run", "n", "features")):
+            parser.error(f"--longer {path} was measured on another run, judge or number of samples")
+        shown += [(x, f"{TITLES[x['how']]}, {x['updates']:.0f} updates") for x in other["summary"] if x["updates"]]
     points = [
-        Point(Dials(p["steps"]), False, p["frechet"], p["stderr"], p["steps"], p["seconds"], TITLES[p["how"]])
-        for p in lines
+        Point(Dials(p["steps"]), False, p["frechet"], p["stderr"], p["steps"], p["seconds"], title)
+        for p, title in shown
+        if p["seconds"]
     ]
     name = f"Frechet distance@{options.n} ({options.features.partition('=')[0]})"
     figures.save(where.with_suffix(".png"), figures.png(figures.frontier(points, name, floor)))

@@ -34,6 +34,8 @@ from diffusers import schedulers as ds
 from torch import Tensor
 from torchdiffeq import odeint
 
+import diffflow as df
+
 F64 = torch.float64
 TOP, LOW = 80.0, 0.002
 Denoise = Callable[[Tensor, Tensor], Tensor]
@@ -54,6 +56,21 @@ class Peer:
     @property
     def name(self) -> str:
         return f"{self.library} {self.solver}, {self.grid}"
+
+    def draw(self, run: df.Run, n: int, labels: Tensor | None, noise: df.Noise, steps: int, batch: int = 256) -> Tensor:
+        """n samples of a run's denoiser, decoded; labels (n,). `batch` at a time, as `run.sample` does."""
+        parts = []
+        for first in range(0, n, batch):
+            size = min(batch, n - first)
+            denoiser = run.denoiser.given(None if labels is None else labels[first : first + size])
+
+            def denoise(y: Tensor, sigma: Tensor, D: df.Denoiser = denoiser) -> Tensor:
+                return D(y.float(), torch.as_tensor(sigma, dtype=torch.float32)).to(y.dtype)
+
+            y = TOP * noise.shift(first).normal(size, run.shape, dtype=F64)
+            with torch.no_grad():
+                parts.append(run.decode(self.run(denoise, y, steps).float()))
+        return torch.cat(parts)
 
 
 # -- grids: n noise levels from TOP to LOW -----------------------------------------------------------------------------

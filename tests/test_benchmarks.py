@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import shutil
 import sys
 from dataclasses import replace
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
@@ -173,13 +175,15 @@ def test_the_cifar_recipe_runs_small(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_distilled_sampler_is_set_beside_the_best_pure_one_of_no_more_evaluations() -> None:
     def rows(how: str, steps: int, values: list[float], recall: float = 0.9) -> list[dict]:
-        same = {"stderr": 0.1, "precision": 0.8, "recall": recall, "nearest_ratio": 1.0, "seconds": 1.0, "updates": 9}
+        same = {"stderr": 0.1, "precision": 0.8, "recall": recall, "nearest_ratio": 1.0, "updates": 9}
         return [{"how": how, "steps": steps, "seed": k, "frechet": v} | same for k, v in enumerate(values)]
 
     pure = rows("solver", 1, [10.0, 12.0]) + rows("solver", 2, [5.0, 5.0], 0.7) + rows("plan", 2, [2.0, 2.0], 0.8)
     found = {
         (line["how"], line["steps"]): line
-        for line in distill.summary(pure + rows("endpoints", 2, [1.0, 1.2]) + rows("ratio", 2, [0.5, 0.7]))
+        for line in distill.summary(
+            pure + rows("endpoints", 2, [1.0, 1.2]) + rows("ratio", 2, [0.5, 0.7]), {"plan 2": 4.0, "ratio 2": 5.0}
+        )
     }
     ours = found["ratio", 2]
     assert ours["frechet"] == pytest.approx(0.6)
@@ -187,7 +191,43 @@ def test_a_distilled_sampler_is_set_beside_the_best_pure_one_of_no_more_evaluati
     assert ours["over_pure"] == pytest.approx(0.3)
     assert ours["recall_gain"] == pytest.approx(0.1)
     assert ours["better_than_control"] == pytest.approx(0.5 / 0.02**0.5)
+    assert ours["seconds_over_pure"] == 1.25
+    assert "seconds_over_pure" not in found["endpoints", 2]
     assert "over_pure" not in found["plan", 2]
+
+
+def test_the_distillation_benchmark_runs_small_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    net = "--model.net.widths 8 --model.net.head 8 --model.net.layers 1 --model.net.groups 4 --fit.no-tensorboard"
+    assert main(["train", "digits", "--steps", "2", "--fit.batch", "8", *net.split(), "--out", "run"]) == 0
+    Folder(Path("run")).keep_plan(df.load("run").weights, Dials(2), df.Plan.multistep([80.0, 1.0]))
+    # a judge of a few pixels, and no processes of their own: both take long, and neither is what is tested
+    monkeypatch.setattr(distill, "extractor", lambda *_: None)
+    monkeypatch.setattr(distill, "embedding", lambda _: lambda x: x.float().flatten(1)[:, 20:24])
+    context = argparse.Namespace(Pool=lambda n, maxtasksperchild: ThreadPool(n))
+    monkeypatch.setattr(distill.multiprocessing, "get_context", lambda _: context)
+    monkeypatch.setattr(distill, "TIMED", 8)
+    threads = torch.get_num_threads()
+
+    def measured(*more: str) -> dict:
+        ask = "distill.py run --updates 1 --steps 2 --pure 2 -n 40 --device cpu --work work --out out --by endpoints"
+        monkeypatch.setattr(sys, "argv", [*ask.split(), *more])
+        try:
+            distill.main()
+        finally:
+            torch.set_num_threads(threads)
+        return json.loads(Path("out.json").read_text())
+
+    first = measured("--seeds", "0")
+    settings = {"solver 2", "noisy 2", "plan 2", "endpoints 2"}
+    assert {f"{c['how']} {c['steps']}" for c in first["cells"]} == set(first["seconds"]) == settings
+    assert min(first["seconds"].values()) > 0
+    shutil.rmtree("work")  # a generator that is gone keeps its time; what is known is not made again
+    again = measured("--seeds", "0", "--longer", "out.json")
+    assert again["cells"] == first["cells"]
+    assert again["seconds"].keys() == settings
+    assert again["seconds"]["endpoints 2"] == first["seconds"]["endpoints 2"]
+    assert Path("out.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_guidance_compares_within_classes() -> None:
