@@ -15,7 +15,7 @@ anything else, on one thread (so that a machine that is slower later changes not
 features of a judge, of n samples, classes as often as in the data, to the training data; beside it precision and recall
 in the same features, the distance to the nearest training image over that of held-out ones (0 for copies), and seconds
 per 1000 samples, all networks included (a generator has one, as the solver; discriminator and second denoiser only
-train): the least of a few draws that take turns when all else is done, in one process on one thread. A generator that
+train): the least of many draws that take turns when all else is done, in one process on one thread. A generator that
 --work does not have any more keeps the time it had.
 
     diffflow train path/to/mnist --config benchmarks/bits.yaml ... --out runs/mnist-edm            (see bits.py)
@@ -65,7 +65,7 @@ from diffflow.training.place import Place, find_device
 from diffflow.training.players import Training
 
 SCREENED = 300  # samples by which the best peer is chosen
-TIMED = 256  # samples that a setting is timed with
+TIMED = 64  # samples that a setting is timed with
 Labels = torch.Tensor | None
 Draw = Callable[[int, Labels, df.Noise], torch.Tensor]
 MOVERS = ("endpoints", "score", "ratio", "both")
@@ -162,9 +162,9 @@ def drawn(run: df.Run, cell: Cell, options: argparse.Namespace, setting: str = "
 
 
 def clocked(
-    run: df.Run, rows: list[dict[str, Any]], labels: Labels, options: argparse.Namespace, rounds: int = 5
+    run: df.Run, rows: list[dict[str, Any]], labels: Labels, options: argparse.Namespace, rounds: int = 20
 ) -> dict[str, float]:
-    """Seconds per 1000 samples, by "how steps": the least of a few draws, the settings taking turns."""
+    """Seconds per 1000 samples, by "how steps": the least of many short draws, the settings taking turns."""
     ready: dict[str, Draw] = {}
     for row in rows:
         cell = Cell(row["how"], row["steps"], row["seed"])
@@ -292,7 +292,7 @@ def show(lines: list[dict[str, Any]], floor: float) -> None:
             str(line["steps"]), line["how"], f"{line['frechet']:.3f} ± {line['stderr']:.3f}", over, better,
             f"{line['recall']:.3f}", f"{line['nearest_ratio']:.2f}", took, equal, f"{line['updates']:.0f}",
         )  # fmt: skip
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
 def main() -> None:
