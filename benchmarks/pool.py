@@ -39,11 +39,11 @@ from torch import Tensor
 
 import diffflow as df
 from diffflow.critic import GAMES, Discriminator, Penalty
+from diffflow.equation.noise import Noise
+from diffflow.equation.spectrum import discriminator_flow
 from diffflow.nets.critic import ConvCritic, MLPCritic
-from diffflow.noise import Noise
 from diffflow.objectives.objective import Batch, Turn
 from diffflow.objectives.ratio import ParticlePath, PathRatio
-from diffflow.spectrum import discriminator_flow
 from diffflow.training.config import FitConfig, PathConfig, PlayerConfig
 from diffflow.training.feed import Feed
 from diffflow.training.fit import fit

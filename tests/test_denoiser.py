@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffflow.denoiser import FORMS, Denoiser, quarter_log
-from diffflow.laws import Gaussian
+from diffflow.equation.laws import Gaussian
 from diffflow.nets.mlp import MLP
 
 sigmas = st.floats(math.log(0.002), math.log(500.0)).map(math.exp)

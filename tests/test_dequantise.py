@@ -9,7 +9,7 @@ import torch
 import diffflow as df
 from diffflow.data import Transform
 from diffflow.dequantise import Dequantiser, fit
-from diffflow.noise import Noise
+from diffflow.equation.noise import Noise
 
 LEVELS = tuple(float(v) for v in range(-6, 7))
 STD = 0.8  # narrower than a cell, so that the density is far from flat on it

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import diffflow as df
-from diffflow import flows, kernels
-from diffflow.kernels import pairs
+from diffflow import flows
+from diffflow.equation import kernels
+from diffflow.equation.kernels import kernel as pairs
 
 F64 = torch.float64
 

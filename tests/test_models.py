@@ -11,10 +11,10 @@ import pytest
 
 import diffflow as df
 from diffflow.cli import COMMANDS
+from diffflow.equation.papers import BIBTEX
 from diffflow.flows import FLOWS
 from diffflow.models import MODELS, Model
 from diffflow.recipes import BY_MODEL as PRESETS
-from diffflow.references import BIBTEX
 
 DOCS = Path(__file__).parents[1] / "docs"
 EACH = pytest.mark.parametrize("model", MODELS.values(), ids=lambda m: m.name)
@@ -69,10 +69,10 @@ BUILT: dict[str, Callable[[], df.DiffFlow]] = {
     "slcd": lambda: df.slcd(S, SCORE, g2=lambda t: 1.5 * S.lam2(t)),
     "langevin": lambda: df.langevin(LAW),
     "ncsn": lambda: df.annealed_langevin(levels := df.Levels.geometric(1.0, 0.1, 3, 2), levels.score(LAW)),
-    "gan-saturating": lambda: df.spectrum.gan_flow(RATIO, HALF),
-    "improved-gan": lambda: df.spectrum.improved_gan(df.VE(0.01, 1.0), RATIO),
-    "discriminator-flow": lambda: df.spectrum.discriminator_flow(RATIO, HALF, 2.0),
-    "diffusion-gan": lambda: df.spectrum.diffusion_gan(S, SCORE, RATIO, gan=1.0, churn=1.0),
+    "gan-saturating": lambda: df.gan_flow(RATIO, HALF),
+    "improved-gan": lambda: df.improved_gan(df.VE(0.01, 1.0), RATIO),
+    "discriminator-flow": lambda: df.discriminator_flow(RATIO, HALF, 2.0),
+    "diffusion-gan": lambda: df.diffusion_gan(S, SCORE, RATIO, gan=1.0, churn=1.0),
     "continuation": lambda: df.continued(df.langevin(LAW), -0.5),
 }
 

@@ -9,9 +9,9 @@ import torch
 
 import diffflow as df
 from diffflow.denoiser import Denoiser
+from diffflow.equation.noise import Noise
 from diffflow.nets.critic import MLPCritic
 from diffflow.nets.mlp import MLP
-from diffflow.noise import Noise
 from diffflow.objectives.elbo import Likelihood
 from diffflow.objectives.objective import Batch
 from diffflow.objectives.score import EDMWeighting, LikelihoodWeighting, ScoreMatching

@@ -12,8 +12,8 @@ from torch import nn
 import diffflow as df
 from diffflow.critic import GAMES, Discriminator, Opinion, Penalty
 from diffflow.denoiser import Denoiser
+from diffflow.equation.kernels import MMD, Drifting, GaussianKernel, Injected
 from diffflow.generator import FewSteps, Generator
-from diffflow.kernels import MMD, Drifting, GaussianKernel, Injected
 from diffflow.nets.critic import MLPCritic
 from diffflow.nets.generator import MLPGenerator
 from diffflow.nets.mlp import MLP

@@ -38,7 +38,7 @@ class Known(torch.nn.Module):
 
 
 def unit(ratio, entropy=0.0, eta=1.5):
-    sde = df.spectrum.gan_flow(ratio, eta, start=START)
+    sde = df.gan_flow(ratio, eta, start=START)
     return df.continued(sde, -entropy) if entropy else sde
 
 
@@ -125,7 +125,7 @@ def test_every_slot_visits_every_step_and_is_judged_at_its_time(N, n, size):
 
 def test_reals_are_noised_as_the_schedule_says():
     net, s, n = Known(), df.VE(0.05, 1.0), 4000
-    flow = lambda ratio: df.spectrum.improved_gan(s, ratio, 0.5, START)
+    flow = lambda ratio: df.improved_gan(s, ratio, 0.5, START)
     objective = PathRatio(Discriminator(net), ParticlePath(flow, 4), VANILLA, size=n)
     y = Batch(torch.zeros(n, 2), None, torch.arange(n))
     next(objective.turns(y, df.Noise(7)))
@@ -199,7 +199,7 @@ def joint(seed: int = 0) -> Joint:
 
 
 def flow(seed: int = 0) -> PathRatio:
-    path = ParticlePath(lambda ratio: df.spectrum.discriminator_flow(ratio, VANILLA.speed, 2.0, START), 7)
+    path = ParticlePath(lambda ratio: df.discriminator_flow(ratio, VANILLA.speed, 2.0, START), 7)
     return PathRatio(critic(seed, 3), path, VANILLA, size=256)
 
 
@@ -308,7 +308,7 @@ def test_a_discriminator_learns_to_carry_particles_to_data(stages):
     torch.manual_seed(0)
     nets = [MLPCritic(2, width=24, depth=1, embed=8, timed=not stages) for _ in range(4 if stages else 1)]
     discriminator = Discriminator(Stages(nets) if stages else nets[0])
-    path = ParticlePath(lambda ratio: df.spectrum.discriminator_flow(ratio, VANILLA.speed, 3.0, START), 8)
+    path = ParticlePath(lambda ratio: df.discriminator_flow(ratio, VANILLA.speed, 3.0, START), 8)
     objective, target = PathRatio(discriminator, path, VANILLA, size=128), torch.tensor([1.5, -1.0])
     optimizer = torch.optim.Adam(discriminator.parameters(), 5e-3)
     for step in range(250):
@@ -347,7 +347,7 @@ def test_impossible_settings_are_refused_by_name():
     with pytest.raises(ValueError, match="takes 0 dials, the path tells it 3"):
         PathRatio(Discriminator(Known()), schedule_path(), VANILLA, size=8)
     with pytest.raises(ValueError, match="a law to start from"):
-        PathRatio(Discriminator(Known()), ParticlePath(df.spectrum.gan_flow), VANILLA, size=8)
+        PathRatio(Discriminator(Known()), ParticlePath(df.gan_flow), VANILLA, size=8)
     with pytest.raises(ValueError, match="size=0"):
         PathRatio(Discriminator(Known()), path, VANILLA, size=0)
     with pytest.raises(ValueError, match="label_dropout = 2"):

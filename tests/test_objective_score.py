@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from diffflow.denoiser import FORMS, Denoiser
-from diffflow.laws import GaussianMixture
+from diffflow.equation.laws import GaussianMixture
+from diffflow.equation.noise import Noise
+from diffflow.equation.schedule import VP
 from diffflow.nets.mlp import MLP
-from diffflow.noise import Noise
 from diffflow.objectives.objective import Batch
 from diffflow.objectives.score import (
     EDMWeighting,
@@ -20,7 +21,6 @@ from diffflow.objectives.score import (
     ScoreMatching,
     VWeighting,
 )
-from diffflow.schedule import VP
 
 WEIGHTINGS = [
     EDMWeighting(),

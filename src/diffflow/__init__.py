@@ -14,8 +14,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .calibrate import calibrate
-from .fields import Field, LawRatio, LawScore, Piecewise, Ratio, ScoreField, guide
-from .kernels import (
+from .equation.fields import Field, LawRatio, LawScore, Piecewise, Ratio, ScoreField, guide
+from .equation.kernels import (
     KSD,
     MMD,
     SVGD,
@@ -27,14 +27,11 @@ from .kernels import (
     LaplaceKernel,
     SlicedWasserstein,
 )
-from .laws import TOYS, Empirical, Gaussian, GaussianMixture, Law
-from .noise import BrownianPath, Noise
-from .plan import Plan
-from .sample import Trajectory, sample
-from .schedule import EDM, VE, VP, Cosine, Levels, RectifiedFlow, Schedule, SubVP, jump, karras, log_uniform
-from .sde import DiffFlow, Speed
-from .solvers import Euler, Exponential, Heun, NoiseRaising
-from .spectrum import (
+from .equation.laws import Empirical, Gaussian, GaussianMixture, Law
+from .equation.noise import BrownianPath, Noise
+from .equation.schedule import EDM, VE, VP, Cosine, Levels, RectifiedFlow, Schedule, SubVP
+from .equation.sde import DiffFlow, Speed
+from .equation.spectrum import (
     annealed_langevin,
     at,
     continued,
@@ -49,12 +46,18 @@ from .spectrum import (
     slcd,
     static,
 )
+from .equation.toys import TOYS
+from .plan import Plan
+from .sample import Trajectory, sample
+from .sampling.grids import jump, karras, log_uniform
+from .solvers import Euler, Exponential, Heun, NoiseRaising
 
 if TYPE_CHECKING:
-    from . import bounds, data, diagnostics, flows, kernels, laws, metrics, models, recipes, solvers
+    from . import bounds, data, diagnostics, flows, metrics, models, recipes, solvers
     from .bounds import Quadrature, Stratified, elbo
     from .critic import GAMES, CriticRatio, Discriminator, Game, Penalty
     from .denoiser import Denoiser
+    from .equation import kernels, laws
     from .generator import FewSteps, Generator
     from .likelihood import Exact, Hutchinson, bits_per_dim, log_prob
     from .run import Run, load
@@ -84,12 +87,17 @@ _LATER = {
     **dict.fromkeys(("FewSteps", "Generator"), "generator"),
 }
 
+_MOVED: dict[str, str] = {
+    "laws": "equation.laws",
+    "kernels": "equation.kernels",
+}  # public modules by the name that `df` has for them
+
 
 def __getattr__(name: str) -> Any:
     if name in _LATER:
         return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
     if name in __all__:
-        return importlib.import_module(f".{name}", __name__)
+        return importlib.import_module(f".{_MOVED.get(name, name)}", __name__)
     raise AttributeError(f"module 'diffflow' has no attribute {name!r}")
 
 

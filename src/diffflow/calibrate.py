@@ -36,12 +36,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .fields import Cond, ScoreField
-from .noise import Noise
+from .equation.fields import Cond, ScoreField
+from .equation.noise import Noise
+from .equation.schedule import Schedule
+from .equation.sde import DiffFlow, Speed, value_of
+from .equation.times import Time
 from .plan import Plan, combine
 from .sample import sample
-from .schedule import Schedule, Time, jump
-from .sde import DiffFlow, Speed, value_of
+from .sampling.grids import jump
 from .solvers import Exponential, multistep_row, multistep_weights
 
 FINALISTS = 8  # grids that are tried with every kind of rows

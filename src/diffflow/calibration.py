@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from .critic import Discriminator
-from .fields import Ratio
+from .equation.fields import Ratio
+from .equation.noise import Noise
+from .equation.times import per_particle
 from .generator import Generator
-from .noise import Noise
 from .run import Run
-from .schedule import per_particle
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .fields import Cond, Ratio
-from .noise import Noise
-from .schedule import Time, clock
-from .sde import Speed
+from .equation.fields import Cond, Ratio
+from .equation.noise import Noise
+from .equation.sde import Speed
+from .equation.times import Time, clock
 
 STEEP = 10.0  # where an exponential turns into its tangent
 

@@ -27,13 +27,13 @@ import torch
 from scipy.linalg import solve_banded
 from torch import Tensor
 
-from .fields import LawRatio, LawScore, ScoreField
-from .kernels import KernelRatio
-from .laws import Gaussian, GaussianMixture, Law
-from .noise import Noise
+from .equation.fields import LawRatio, LawScore, ScoreField
+from .equation.kernels import KernelRatio
+from .equation.laws import Gaussian, GaussianMixture, Law
+from .equation.noise import Noise
+from .equation.sde import DiffFlow, Speed
+from .equation.times import Time
 from .sample import sample
-from .schedule import Time
-from .sde import DiffFlow, Speed
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .equation.noise import Noise
 from .metrics import Metric
-from .noise import Noise
 from .run import Run
 from .training.config import Dials
 

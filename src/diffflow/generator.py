@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .critic import at_least_two, labels
 from .denoiser import Denoiser
-from .noise import Noise
+from .equation.noise import Noise
 from .plan import Plan, combine
 
 

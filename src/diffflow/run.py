@@ -27,11 +27,11 @@ from .calibrate import Teacher, calibrate, default_starts, teach
 from .data import Transform
 from .denoiser import Denoiser
 from .dequantise import Dequantiser, fit
+from .equation.noise import Noise
+from .equation.sde import DiffFlow
 from .likelihood import Exact, Hutchinson, LogProb, Trace, decoded, log_prob
-from .noise import Noise
 from .plan import Plan
 from .sample import Grid, Step, Trajectory, sample
-from .sde import DiffFlow
 from .solvers import Solver
 from .training.config import Dials, LikelihoodConfig, TrainConfig
 from .training.config.base import device_of, fill

@@ -17,11 +17,12 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from .fields import Cond, ScoreField
-from .noise import Increments, Noise
+from .equation.fields import Cond, ScoreField
+from .equation.noise import Increments, Noise
+from .equation.schedule import Schedule
+from .equation.sde import DiffFlow, Tally
 from .plan import Plan
-from .schedule import Schedule, jump
-from .sde import DiffFlow, Tally
+from .sampling.grids import jump
 from .solvers import Euler, Exponential, Solver, lands_clean
 
 Grid = Sequence[float] | Tensor | Callable[[Schedule, int], Tensor]

@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .fields import LawScore
-from .schedule import per_particle
-from .sde import DiffFlow
+from .equation.fields import LawScore
+from .equation.sde import DiffFlow
+from .equation.times import per_particle
 
 
 class Solver(Protocol):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import diffflow as df
-from diffflow import kernels
 from diffflow.critic import GAMES, Discriminator, Penalty
+from diffflow.equation import kernels
 from diffflow.generator import FewSteps, Generator
 from diffflow.nets.critic import MLPCritic, Stages
 from diffflow.nets.generator import MLPGenerator
@@ -227,11 +227,11 @@ def on_schedule(classes, score=None):
 
 
 def flow(ratio):
-    return df.spectrum.discriminator_flow(ratio, VANILLA.speed, 1.0, df.Gaussian(POINTS[0]))
+    return df.discriminator_flow(ratio, VANILLA.speed, 1.0, df.Gaussian(POINTS[0]))
 
 
 def cooled(ratio):
-    return df.continued(df.spectrum.improved_gan(df.VE(0.1, 1.0), ratio, 1.0, df.Gaussian(POINTS[0])), -0.1)
+    return df.continued(df.improved_gan(df.VE(0.1, 1.0), ratio, 1.0, df.Gaussian(POINTS[0])), -0.1)
 
 
 def joint(classes):

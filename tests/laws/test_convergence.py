@@ -39,7 +39,7 @@ def slopes(decay):
 
 
 @pytest.mark.parametrize(
-    "beta", [1.0, df.sde.Speed(torch.sigmoid), df.sde.Speed(lambda d: (-d).sigmoid())], ids=["one", "D", "1-D"]
+    "beta", [1.0, df.Speed(torch.sigmoid), df.Speed(lambda d: (-d).sigmoid())], ids=["one", "D", "1-D"]
 )
 def test_kl_falls_at_the_rate_of_the_fisher_divergence_on_a_mixture(beta):
     """Lemma 1, to 1e-3 of the largest rate: differences over 4 ms, and a grid of .02, err by 1e-4 each."""

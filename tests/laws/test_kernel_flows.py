@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import diffflow as df
-from diffflow.flows import MONOFLOWS
-from diffflow.kernels import (
+from diffflow.equation.kernels import (
     KSD,
     MMD,
     SVGD,
@@ -26,6 +25,7 @@ from diffflow.kernels import (
     LaplaceKernel,
     SlicedWasserstein,
 )
+from diffflow.flows import MONOFLOWS
 
 F64 = torch.float64
 Q = df.GaussianMixture(

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import diffflow as df
-from diffflow import schedule as schedules
+from diffflow.equation import schedule as schedules
 
 F64 = torch.float64
 CLASSES = [df.EDM, df.VE, df.VP, df.SubVP, df.Cosine, df.RectifiedFlow]
@@ -308,7 +308,7 @@ def test_a_slip_in_the_staircase_is_noticed(monkeypatch, mutate):
 @pytest.mark.parametrize("which", ["gan", "churn"])
 def test_a_slip_in_a_dial_is_noticed(monkeypatch, cls, which):
     """The dials of the spectrum exchanged or doubled."""
-    import diffflow.spectrum as spectrum
+    import diffflow.equation.spectrum as spectrum
 
     plain = spectrum.at
     if which == "gan":

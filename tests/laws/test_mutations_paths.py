@@ -11,10 +11,10 @@ import torch
 
 import diffflow as df
 from diffflow.critic import GAMES, Discriminator
+from diffflow.equation.times import clock
 from diffflow.objectives import ratio as ratios
 from diffflow.objectives.objective import Batch
 from diffflow.objectives.ratio import ParticlePath, PathRatio, SchedulePath
-from diffflow.schedule import clock
 from diffflow.solvers import step_each
 
 F64 = torch.float64
@@ -51,7 +51,7 @@ def each_on_a_schedule() -> None:
 
 def each_without_a_schedule() -> None:
     """Euler with beta = 1 + t, grad d = (1 + t)/2 and noise 0.5 dW, each particle at its own time."""
-    sde = df.continued(df.spectrum.gan_flow(Discriminator(Known(0.5, 0)).ratio(), lambda t: 1 + t, horizon=1.0), -0.25)
+    sde = df.continued(df.gan_flow(Discriminator(Known(0.5, 0)).ratio(), lambda t: 1 + t, horizon=1.0), -0.25)
     t0, h = torch.linspace(0, 0.7, 6, dtype=F64), torch.linspace(0.05, 0.3, 6, dtype=F64)
     x, xi = (df.Noise(k).normal(6, (1,), dtype=F64) for k in (0, 1))
     want = x + (h * (1 + t0) ** 2 / 2)[:, None] + 0.5 * h.sqrt()[:, None] * xi
@@ -91,7 +91,7 @@ def diffusion_path() -> None:
 def improved_path() -> None:
     """VE noise falls in equal ratio along t; particles that nothing moves stay as they began."""
     start = df.Gaussian(torch.zeros(2), 1.5)
-    path = ParticlePath(lambda d: df.spectrum.improved_gan(df.VE(0.1, 1.0), d, 1.0, start), 4)
+    path = ParticlePath(lambda d: df.improved_gan(df.VE(0.1, 1.0), d, 1.0, start), 4)
     real, fake, t, _ = shown(path, 0)
     spreads(t, real, lambda u: 0.1**u, 4)
     spreads(t, fake, lambda u: 1.5, 4)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import diffflow as df
-from diffflow.sde import NEGLIGIBLE
+from diffflow.equation.sde import NEGLIGIBLE
 
 F64 = torch.float64
 Q = df.GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.5]], dtype=F64), 0.3)

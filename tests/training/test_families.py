@@ -224,7 +224,7 @@ def test_a_logit_beside_a_score_is_a_log_ratio(game):
 META = {"shape": [1, 4, 4], "std": 0.5, "mean": 0.25, "spread": 0.7, "classes": None}
 
 
-class Linear(df.fields.Ratio):
+class Linear(df.Ratio):
     """d = <a, x>, with a of ones: a ratio of known gradient."""
 
     def value_and_grad(self, x, t):

@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import nn
 
 import diffflow as df
-from diffflow.noise import Noise
+from diffflow.equation.noise import Noise
 from diffflow.objectives.objective import Batch, Turn
 from diffflow.training import checkpoint, record
 from diffflow.training.config import (

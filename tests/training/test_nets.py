@@ -9,9 +9,9 @@ import torch
 
 from diffflow.critic import Discriminator, Penalty
 from diffflow.denoiser import FORMS, Denoiser, quarter_log
+from diffflow.equation.noise import Noise
 from diffflow.nets.mlp import MLP, sines
 from diffflow.nets.unet import UNet, UNetCritic, frequency_shift, unet2d
-from diffflow.noise import Noise
 from diffflow.training.config import ConfigError, MLPConfig, ModelConfig, UNetConfig, UNetCriticConfig
 
 

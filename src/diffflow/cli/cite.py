@@ -10,8 +10,8 @@ from typing import Annotated
 import tyro
 
 from diffflow.cli import parse
+from diffflow.equation.papers import bibtex
 from diffflow.models import MODELS
-from diffflow.references import bibtex
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..noise import GOLDEN
+from ..equation.noise import GOLDEN
 from .transform import DataError, Transform
 
 if TYPE_CHECKING:
-    from ..laws import Law
+    from ..equation.laws import Law
 
 
 @dataclass(frozen=True, eq=False, repr=False)

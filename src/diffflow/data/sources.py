@@ -53,7 +53,7 @@ def load(
     if side is not None and (len(side) != 2 or min(side) < 1):
         raise DataError(f"size (--data.size) is a positive side or (height, width), not {size!r}")
     path, name = Path(source).expanduser(), str(source)
-    from ..laws import TOYS  # here, so that reading files does not pay for the laws
+    from ..equation.toys import TOYS  # here, so that reading files does not pay for the laws
 
     if name in TOYS or name == "digits":
         if side is not None:
@@ -102,8 +102,8 @@ def _digits(split: str, flip: bool) -> Data:
 
 
 def _toy(name: str, split: str, flip: bool) -> Data:
-    from ..laws import TOYS
-    from ..noise import Noise
+    from ..equation.noise import Noise
+    from ..equation.toys import TOYS
 
     law = TOYS[name]()
     parts = ("train", "test") if split == "all" else (split,)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..data.base import Data
-from ..laws import GaussianMixture
+from ..equation.laws import GaussianMixture
 from .base import Metric, pick
 from .classifier import Classifier, accuracy, c2st, fit_classifier
 from .frechet import embedding, frechet

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..denoiser import Denoiser, spread_over
-from ..noise import Noise
+from ..equation.noise import Noise
 from .movers import Draw, at_least_one
 from .objective import Batch, Turn
 from .score import ScoreMatching, Weighting

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from ..critic import Discriminator
 from ..denoiser import Denoiser, spread_over
-from ..noise import Noise
-from ..schedule import Schedule
+from ..equation.noise import Noise
+from ..equation.schedule import Schedule
 from .objective import Batch, Stateless, Turn
 from .score import LikelihoodWeighting
 

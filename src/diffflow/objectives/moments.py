@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..noise import Noise
+from ..equation.noise import Noise
 from .movers import Draw, inside
 from .objective import Batch, Turn, everywhere
 

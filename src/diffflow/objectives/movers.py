@@ -25,9 +25,9 @@ from torch.nn import functional as F
 
 from ..critic import CriticRatio, Discriminator, Game, Penalty, signals
 from ..denoiser import spread_over
+from ..equation.kernels import CloudField, Injected
+from ..equation.noise import Noise
 from ..generator import Generator
-from ..kernels import CloudField, Injected
-from ..noise import Noise
 from .objective import Batch, Stateless, Turn
 
 UNPENALISED = Penalty()

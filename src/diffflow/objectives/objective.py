@@ -20,7 +20,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ..noise import Noise
+from ..equation.noise import Noise
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..equation.noise import Noise
 from ..generator import Generator
-from ..noise import Noise
 from .movers import Mover, at_least_one
 from .objective import Batch, Turn
 

@@ -32,14 +32,15 @@ import torch
 from torch import Tensor
 
 from ..critic import Discriminator, Game, Penalty, signals
-from ..fields import Ratio
-from ..laws import Law
-from ..noise import GOLDEN, Noise
+from ..equation.fields import Ratio
+from ..equation.laws import Law
+from ..equation.noise import GOLDEN, Noise
+from ..equation.schedule import Schedule
+from ..equation.sde import DiffFlow
+from ..equation.spectrum import diffusion_gan
+from ..equation.times import Time, per_particle
 from ..sample import default_grid
-from ..schedule import Schedule, Time, per_particle
-from ..sde import DiffFlow
 from ..solvers import Exponential, Solver, step_each
-from ..spectrum import diffusion_gan
 from .objective import Batch, Turn, everywhere
 
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ..denoiser import Denoiser, spread_over
-from ..noise import Noise
+from ..equation.noise import Noise
 from .objective import Batch, Stateless, Turn
 
 

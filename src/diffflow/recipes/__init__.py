@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .. import data as datasets
 from ..data.packed import is_idx, is_sheets
-from ..laws import TOYS
+from ..equation.toys import TOYS
 from ..training.config import ConfigError, suggest
 from ..training.config import replace as settings
 from . import diffusion, players

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Data
-from ..laws import GaussianMixture
+from ..equation.laws import GaussianMixture
+from ..equation.noise import Noise
 from ..metrics.modes import modes
-from ..noise import Noise
 from .config import TrainConfig
 from .players import Training
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data import Data
-from ..noise import Noise
+from ..equation.noise import Noise
 from ..objectives.objective import Batch
 
 

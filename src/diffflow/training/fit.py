@@ -30,7 +30,7 @@ from rich.console import Console
 from torch import Tensor
 
 from ..data import Data
-from ..noise import Noise
+from ..equation.noise import Noise
 from ..objectives.objective import Batch, Turn
 from . import checkpoint
 from .config import ConfigError, FitConfig, TrainConfig, changed

@@ -18,7 +18,7 @@ import torch
 
 from ..data import Data
 from ..data.finish import holdout
-from ..noise import Noise
+from ..equation.noise import Noise
 from . import checkpoint
 from .checkpoint import Tensors
 from .config import ConfigError, FitConfig

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from ... import data as datasets
 from ...data import Columns, Data, Transform
-from ...noise import Noise
+from ...equation.noise import Noise
+from ...equation.sde import DiffFlow
 from ...objectives.objective import Objective
 from ...sample import Grid, Step, Trajectory, sample
-from ...sde import DiffFlow
 from ...solvers import Solver
 from .plain import FAMILIES, require
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...critic import Discriminator, Penalty
 from ...denoiser import FORMS, Denoiser, quarter_log
+from ...equation.schedule import EDM
 from ...generator import FewSteps, Generator
 from ...nets.unet import UNetCritic
 from ...objectives.difference import ScoreDifference
@@ -22,7 +23,7 @@ from ...objectives.movers import Critic, Endpoints, Lead, Mover, Together
 from ...objectives.objective import Objective
 from ...objectives.particles import Generate
 from ...plan import Plan
-from ...schedule import EDM, jump
+from ...sampling.grids import jump
 from .base import PlayerConfig, TrainConfig, device_of, fill
 from .game import CriticNet, GameConfig, MLPCriticConfig, as_critic, class_count
 from .particles import ScoreGANConfig, as_generator

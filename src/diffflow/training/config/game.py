@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from ...critic import GAMES, Discriminator, Game, Penalty
+from ...equation.schedule import Schedule
 from ...nets.critic import ConvCritic, MLPCritic
-from ...schedule import Schedule
 from .plain import require, suggest
 
 

@@ -9,12 +9,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from ...laws import Law
+from ...equation.laws import Law
+from ...equation.schedule import EDM, VE, VP, Cosine, RectifiedFlow, Schedule, SubVP
+from ...equation.sde import DiffFlow
+from ...equation.spectrum import at
 from ...objectives.elbo import Likelihood
 from ...objectives.score import LikelihoodWeighting
-from ...schedule import EDM, VE, VP, Cosine, RectifiedFlow, Schedule, SubVP
-from ...sde import DiffFlow
-from ...spectrum import at
 from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig, device_of
 from .game import CriticNet, MLPCriticConfig, along, as_critic, class_count
 from .plain import require

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...critic import Discriminator
-from ...generator import FewSteps, Generator
-from ...kernels import (
+from ...equation.kernels import (
     MMD,
     CloudField,
     Drifting,
@@ -24,15 +23,16 @@ from ...kernels import (
     Several,
     SlicedWasserstein,
 )
+from ...equation.noise import Noise
+from ...equation.sde import DiffFlow
+from ...generator import FewSteps, Generator
 from ...nets.generator import ConvGenerator, MLPGenerator
-from ...noise import Noise
 from ...objectives.difference import DMD, KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN, SiD
 from ...objectives.movers import CloudMover, Critic
 from ...objectives.objective import Objective
 from ...objectives.particles import Generate
 from ...plan import Plan
 from ...sample import Grid, Step, Trajectory
-from ...sde import DiffFlow
 from ...solvers import Solver
 from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig, device_of, fill
 from .game import CriticNet, GameConfig, MLPCriticConfig, as_critic, class_count

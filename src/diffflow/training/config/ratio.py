@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from ...critic import Discriminator
-from ...fields import Ratio
-from ...laws import Gaussian
+from ...equation.fields import Ratio
+from ...equation.laws import Gaussian
+from ...equation.schedule import VE
+from ...equation.sde import DiffFlow
+from ...equation.spectrum import at, continued, discriminator_flow, improved_gan
 from ...nets.critic import Stages
 from ...objectives.objective import Joint
 from ...objectives.ratio import ParticlePath, PathRatio, SchedulePath
 from ...objectives.score import EDMWeighting, ScoreMatching
 from ...sample import Grid
-from ...schedule import VE
-from ...sde import DiffFlow
 from ...solvers import Solver
-from ...spectrum import at, continued, discriminator_flow, improved_gan
 from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig, device_of
 from .game import CriticNet, GameConfig, MLPCriticConfig, along, as_critic, class_count, log_ratio_game
 from .plain import require

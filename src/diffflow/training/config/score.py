@@ -11,8 +11,11 @@ import torch
 from torch import nn
 
 from ...denoiser import FORMS, Denoiser
-from ...fields import ScoreField, guide
-from ...laws import Law
+from ...equation.fields import ScoreField, guide
+from ...equation.laws import Law
+from ...equation.schedule import EDM
+from ...equation.sde import DiffFlow
+from ...equation.spectrum import at
 from ...objectives.score import (
     EDMWeighting,
     EpsWeighting,
@@ -21,9 +24,6 @@ from ...objectives.score import (
     ScoreMatching,
     VWeighting,
 )
-from ...schedule import EDM
-from ...sde import DiffFlow
-from ...spectrum import at
 from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig, device_of
 from .plain import require, suggest
 

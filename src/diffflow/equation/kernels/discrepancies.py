@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ..fields import Cond, Field
 from ..noise import Noise
-from ..schedule import Time
-from .cloud import CloudField, moment
-from .pairs import (
+from ..times import Time
+from .density import CloudField, moment
+from .kernel import (
     EnergyKernel,
     GaussianKernel,
     InverseMultiquadric,

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from .laws import Law
-from .schedule import Schedule, Time, clock, per_particle
+from .times import NoiseLevels, Time, clock, per_particle
 
 Cond = Any  # what a network is conditioned on: labels (n,) int64, or None
 
@@ -87,7 +87,7 @@ class Sum(Field):
 class ScoreField(Field):
     """grad log r_t on a noise schedule, from a Law (exact) or a denoiser D(y, sigma). It remembers its `source`."""
 
-    def __init__(self, schedule: Schedule, source: Any) -> None:
+    def __init__(self, schedule: NoiseLevels, source: Any) -> None:
         self.schedule, self.source = schedule, source
         self.law: Law | None = source if hasattr(source, "noised") else None
         if self.law is None and not callable(source):

@@ -19,9 +19,9 @@ In the equation such a field stands where the log-ratio does: f = 0, beta = 1, g
 done in blocks of rows, O(n m). Shapes: x (n, *shape) -> (n, *shape).
 """
 
-from .cloud import CloudField, Injected, KernelRatio, KernelScore, Several
+from .density import CloudField, Injected, KernelRatio, KernelScore, Several
 from .discrepancies import KSD, MMD, SVGD, Drifting, SlicedWasserstein
-from .pairs import EnergyKernel, GaussianKernel, InverseMultiquadric, Kernel, LaplaceKernel, median_bandwidth
+from .kernel import EnergyKernel, GaussianKernel, InverseMultiquadric, Kernel, LaplaceKernel, median_bandwidth
 
 __all__ = [
     "KSD",

@@ -38,8 +38,9 @@ from torch import Tensor
 
 from .fields import Field, LawScore, Ratio, ScoreField
 from .laws import Law
-from .schedule import Levels, Schedule, Time
+from .schedule import Levels, Schedule
 from .sde import Coefficient, DiffFlow, Speed
+from .times import Time
 
 Dial = float | Callable[[Time], float | Tensor]
 

@@ -16,7 +16,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from ..schedule import Time
+from ..times import Time
 
 PAIRS = 1 << 20  # pairs that a block may hold
 

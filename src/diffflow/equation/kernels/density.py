@@ -19,8 +19,8 @@ from torch import Tensor
 from ..fields import Cond, Field, Ratio
 from ..laws import Empirical, Law
 from ..noise import Noise
-from ..schedule import Time, clock
-from .pairs import GaussianKernel, mean_shift
+from ..times import Time, clock
+from .kernel import GaussianKernel, mean_shift
 
 
 def moment(t: Time) -> str:

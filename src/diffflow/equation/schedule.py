@@ -21,29 +21,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .fields import ScoreField
-    from .laws import Gaussian, Law
+from .fields import ScoreField
+from .laws import Gaussian, Law
+from .times import Time, clock, per_particle
 
-Time = float | Tensor
 REMEMBERED = 4096  # values that a schedule keeps
-
-
-def clock(t: Time) -> Tensor:
-    """A time as a float64 tensor, 0-d or (n,)."""
-    return torch.as_tensor(t, dtype=torch.float64)
-
-
-def per_particle(c: Tensor, x: Tensor) -> Tensor | float:
-    """A float64 coefficient, 0-d or (n,), ready to multiply x (n, *shape) in x's own type."""
-    if c.ndim == 0:
-        return c.item()
-    return c.to(x).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def remembered(coefficient: Callable[[Any, Time], Tensor]) -> Callable[[Any, Time], Tensor]:
@@ -175,15 +162,11 @@ class Schedule:
     def score(self, source: Law | Callable[[Tensor, Tensor], Tensor]) -> ScoreField:
         """grad log r_t as a Field. `source`: a Law, a Denoiser, or any callable D(y, sigma) ~ E[Y | Y + sigma eps =
         y]."""
-        from .fields import ScoreField
-
         return ScoreField(self, source)
 
     def prior(self, shape: Sequence[int], data_mean: float = 0.0, data_std: float = 1.0) -> Gaussian:
         """Gaussian start N(scale data_mean, scale^2 (data_std^2 + sigma_max^2)) at t = 0, for models whose data law
         is not known."""
-        from .laws import Gaussian
-
         a = self.scale(0.0).item()
         return Gaussian(torch.full(tuple(shape), a * data_mean), std=a * math.hypot(data_std, self._top))
 
@@ -391,41 +374,3 @@ class Levels(Schedule):
     @remembered
     def time(self, sigma: Time) -> Tensor:
         raise ValueError("a staircase of levels has no inverse: many times share one sigma")
-
-
-# -- grids: noise levels to visit, ending on the clean 0 --------------------------------------------------------------
-def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> Tensor:
-    """Times of sigma = (sigma_max^(1/rho) + i/(n-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho and of 0: (steps +
-    1,) (Karras et al. 2022, eq. 5)."""
-    a, b = schedule._top ** (1 / rho), schedule.sigma_min ** (1 / rho)
-    sigma = (a + torch.linspace(0, 1, steps, dtype=torch.float64) * (b - a)) ** rho
-    return _times(schedule, sigma)
-
-
-def log_uniform(schedule: Schedule, steps: int) -> Tensor:
-    """Times of noise levels in equal ratio from sigma_max to sigma_min, and of 0: (steps + 1,)."""
-    sigma = torch.linspace(math.log(schedule._top), math.log(schedule.sigma_min), steps, dtype=torch.float64).exp()
-    return _times(schedule, sigma)
-
-
-def _times(schedule: Schedule, sigma: Tensor) -> Tensor:
-    sigma[0] = schedule._top
-    if len(sigma) > 1 and abs(sigma[-1].item() / schedule.sigma_min - 1) < 1e-9:
-        sigma[-1] = schedule.sigma_min
-    return schedule.time(torch.cat([sigma, sigma.new_zeros(1)]))
-
-
-def jump(schedule: Schedule, steps: int, spread: float = 1.0) -> Tensor:
-    """The default grid, (steps + 1,): uniform in log(1 + (b/sigma)^2), b = 10 spread, then 0.
-
-    `spread` is the largest principal standard deviation of the data. Far above it the denoiser is the constant data
-    mean, and long steps are exact: equal steps in b/sigma squared. Below, the ratios are equal. The last level is
-    sigma_min, or with less than 50 steps sigma_min 50/steps: few are better spent above it, and one denoising ends
-    the way.
-    """
-    b, top = 10 * spread, schedule._top
-    last = min(schedule.sigma_min * max(1.0, 50 / steps), 0.5 * top)
-    if steps == 1:
-        return _times(schedule, torch.tensor([top], dtype=torch.float64))
-    u = torch.linspace(math.log1p((b / top) ** 2), math.log1p((b / last) ** 2), steps, dtype=torch.float64)
-    return _times(schedule, b / torch.expm1(u).sqrt())

@@ -29,8 +29,9 @@ from torch import Tensor
 
 from .fields import Cond, Field, Ratio, ScoreField
 from .laws import Law
-from .references import bibtex
-from .schedule import Levels, Schedule, Time, clock, per_particle
+from .papers import bibtex
+from .schedule import Levels, Schedule
+from .times import Time, clock, per_particle
 
 NEGLIGIBLE = 1e-12  # relative size below which a weight is zero; decided in float64
 
