@@ -16,8 +16,8 @@ import torch
 
 import diffflow as df
 from diffflow import figures
-from diffflow.diagnostics import Line, grid_decay, log_sobolev, tempered
 from diffflow.figures import COLOURS, SOFT
+from diffflow.sampling.convergence import Line, grid_decay, log_sobolev, tempered
 
 F64 = torch.float64
 LINE = Line(-9.0, 9.0, 1200)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .calibrate import calibrate
 from .equation.fields import Field, LawRatio, LawScore, Piecewise, Ratio, ScoreField, guide
 from .equation.kernels import (
     KSD,
@@ -47,13 +46,15 @@ from .equation.spectrum import (
     static,
 )
 from .equation.toys import TOYS
-from .plan import Plan
-from .sample import Trajectory, sample
+from .sampling.calibrate import calibrate
+from .sampling.exponential import Exponential, NoiseRaising
 from .sampling.grids import jump, karras, log_uniform
-from .solvers import Euler, Exponential, Heun, NoiseRaising
+from .sampling.plan import Plan
+from .sampling.sample import Trajectory, sample
+from .sampling.solvers import Euler, Heun
 
 if TYPE_CHECKING:
-    from . import bounds, data, diagnostics, flows, metrics, models, recipes, solvers
+    from . import bounds, data, flows, metrics, models, recipes
     from .bounds import Quadrature, Stratified, elbo
     from .critic import GAMES, CriticRatio, Discriminator, Game, Penalty
     from .denoiser import Denoiser
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
     from .generator import FewSteps, Generator
     from .likelihood import Exact, Hutchinson, bits_per_dim, log_prob
     from .run import Run, load
+    from .sampling import convergence as diagnostics
+    from .sampling import solvers
 
 __version__ = "0.1.0"
 
@@ -90,6 +93,8 @@ _LATER = {
 _MOVED: dict[str, str] = {
     "laws": "equation.laws",
     "kernels": "equation.kernels",
+    "diagnostics": "sampling.convergence",
+    "solvers": "sampling.solvers",
 }  # public modules by the name that `df` has for them
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .critic import at_least_two, labels
 from .denoiser import Denoiser
 from .equation.noise import Noise
-from .plan import Plan, combine
+from .sampling.plan import Plan, combine
 
 
 class Generator(nn.Module):

@@ -23,16 +23,16 @@ import torch
 from torch import Tensor, nn
 
 from .bounds import Stratified, blended, elbo
-from .calibrate import Teacher, calibrate, default_starts, teach
 from .data import Transform
 from .denoiser import Denoiser
 from .dequantise import Dequantiser, fit
 from .equation.noise import Noise
 from .equation.sde import DiffFlow
 from .likelihood import Exact, Hutchinson, LogProb, Trace, decoded, log_prob
-from .plan import Plan
-from .sample import Grid, Step, Trajectory, sample
-from .solvers import Solver
+from .sampling.calibrate import Teacher, calibrate, default_starts, teach
+from .sampling.plan import Plan
+from .sampling.sample import Grid, Step, Trajectory, sample
+from .sampling.solvers import Solver
 from .training.config import Dials, LikelihoodConfig, TrainConfig
 from .training.config.base import device_of, fill
 from .training.folder import Folder

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import diffflow as df
-from diffflow.calibrate import _model, default_starts, teach
+from diffflow.sampling.calibrate import _model, default_starts, teach
 
 F64 = torch.float64
 

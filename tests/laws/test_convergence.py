@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import diffflow as df
-from diffflow.diagnostics import (
+from diffflow.sampling.convergence import (
     Line,
     fisher_gaussian,
     gaussian_decay,

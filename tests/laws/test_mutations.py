@@ -290,7 +290,7 @@ def test_a_slip_in_a_plan_is_noticed(monkeypatch, cls, name):
     elif name == "at":
         monkeypatch.setattr(df.Plan, "at", property(lambda self: self.levels))
     else:
-        import diffflow.plan as plan
+        import diffflow.sampling.plan as plan
 
         combine = plan.combine
         monkeypatch.setattr(plan, "combine", lambda w, past, start=None: combine(w[::-1], past, start))

@@ -15,7 +15,7 @@ from diffflow.equation.times import clock
 from diffflow.objectives import ratio as ratios
 from diffflow.objectives.objective import Batch
 from diffflow.objectives.ratio import ParticlePath, PathRatio, SchedulePath
-from diffflow.solvers import step_each
+from diffflow.sampling.exponential import step_each
 
 F64 = torch.float64
 

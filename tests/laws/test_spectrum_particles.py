@@ -15,7 +15,7 @@ from torch import Tensor
 
 import diffflow as df
 from diffflow.equation.spectrum import diffusion_gan, discriminator_flow, gan_flow, improved_gan
-from diffflow.solvers import step_each
+from diffflow.sampling.exponential import step_each
 
 F64 = torch.float64
 Q = df.Gaussian(torch.tensor([0.4, -0.7], dtype=F64), covariance=torch.tensor([[0.5, 0.2], [0.2, 0.3]], dtype=F64))

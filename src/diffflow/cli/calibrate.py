@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 import diffflow as df
-from diffflow.calibrate import Teacher
 from diffflow.cli import UsageError, parse
 from diffflow.cli.sample import progress
+from diffflow.sampling.calibrate import Teacher
 from diffflow.training.config import Dials
 
 

@@ -37,7 +37,7 @@ from starlette.staticfiles import StaticFiles
 
 import diffflow as df
 from diffflow import figures
-from diffflow.sample import Step
+from diffflow.sampling.sample import Step
 from diffflow.training.folder import Folder
 
 from .guard import App, Guard

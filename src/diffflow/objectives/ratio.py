@@ -39,8 +39,9 @@ from ..equation.schedule import Schedule
 from ..equation.sde import DiffFlow
 from ..equation.spectrum import diffusion_gan
 from ..equation.times import Time, per_particle
-from ..sample import default_grid
-from ..solvers import Exponential, Solver, step_each
+from ..sampling.exponential import Exponential, step_each
+from ..sampling.sample import default_grid
+from ..sampling.solvers import Solver
 from .objective import Batch, Turn, everywhere
 
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from ..critic import Penalty
 from ..objectives.difference import DMD, LogUniformLevels, ScoreGAN
-from ..plan import Plan
+from ..sampling.plan import Plan
 from ..training.config import (
     ConvCriticConfig,
     ConvGeneratorConfig,

@@ -27,7 +27,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from ..plan import Plan
+from ..sampling.plan import Plan
 from . import checkpoint
 from .checkpoint import Checkpoint, Tensors
 from .config import Dials, TrainConfig, load_yaml, suggest, to_yaml

@@ -15,8 +15,8 @@ from ...data import Columns, Data, Transform
 from ...equation.noise import Noise
 from ...equation.sde import DiffFlow
 from ...objectives.objective import Objective
-from ...sample import Grid, Step, Trajectory, sample
-from ...solvers import Solver
+from ...sampling.sample import Grid, Step, Trajectory, sample
+from ...sampling.solvers import Solver
 from .plain import FAMILIES, require
 
 

@@ -22,8 +22,8 @@ from ...objectives.moments import Moments
 from ...objectives.movers import Critic, Endpoints, Lead, Mover, Together
 from ...objectives.objective import Objective
 from ...objectives.particles import Generate
-from ...plan import Plan
 from ...sampling.grids import jump
+from ...sampling.plan import Plan
 from .base import PlayerConfig, TrainConfig, device_of, fill
 from .game import CriticNet, GameConfig, MLPCriticConfig, as_critic, class_count
 from .particles import ScoreGANConfig, as_generator

@@ -31,9 +31,9 @@ from ...objectives.difference import DMD, KarrasLevels, LogUniformLevels, ScoreD
 from ...objectives.movers import CloudMover, Critic
 from ...objectives.objective import Objective
 from ...objectives.particles import Generate
-from ...plan import Plan
-from ...sample import Grid, Step, Trajectory
-from ...solvers import Solver
+from ...sampling.plan import Plan
+from ...sampling.sample import Grid, Step, Trajectory
+from ...sampling.solvers import Solver
 from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig, device_of, fill
 from .game import CriticNet, GameConfig, MLPCriticConfig, as_critic, class_count
 from .plain import require

@@ -22,8 +22,8 @@ from ...nets.critic import Stages
 from ...objectives.objective import Joint
 from ...objectives.ratio import ParticlePath, PathRatio, SchedulePath
 from ...objectives.score import EDMWeighting, ScoreMatching
-from ...sample import Grid
-from ...solvers import Solver
+from ...sampling.sample import Grid
+from ...sampling.solvers import Solver
 from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig, device_of
 from .game import CriticNet, GameConfig, MLPCriticConfig, along, as_critic, class_count, log_ratio_game
 from .plain import require

@@ -36,15 +36,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .equation.fields import Cond, ScoreField
-from .equation.noise import Noise
-from .equation.schedule import Schedule
-from .equation.sde import DiffFlow, Speed, value_of
-from .equation.times import Time
+from ..equation.fields import Cond, ScoreField
+from ..equation.noise import Noise
+from ..equation.schedule import Schedule
+from ..equation.sde import DiffFlow, Speed, value_of
+from ..equation.times import Time
+from .exponential import Exponential, multistep_row, multistep_weights
+from .grids import jump
 from .plan import Plan, combine
 from .sample import sample
-from .sampling.grids import jump
-from .solvers import Exponential, multistep_row, multistep_weights
 
 FINALISTS = 8  # grids that are tried with every kind of rows
 RIDGE = 1e-3  # of the mean diagonal of the Gram matrix

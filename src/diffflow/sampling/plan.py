@@ -25,9 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .equation.schedule import Schedule
-from .equation.sde import DiffFlow
-from .solvers import multistep_row
+from ..equation.schedule import Schedule
+from ..equation.sde import DiffFlow
+from .exponential import multistep_row
 
 TOLERANCE = 1e-6  # relative: how exactly a plan's first level and its rows must fit
 

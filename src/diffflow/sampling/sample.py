@@ -17,13 +17,14 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from .equation.fields import Cond, ScoreField
-from .equation.noise import Increments, Noise
-from .equation.schedule import Schedule
-from .equation.sde import DiffFlow, Tally
+from ..equation.fields import Cond, ScoreField
+from ..equation.noise import Increments, Noise
+from ..equation.schedule import Schedule
+from ..equation.sde import DiffFlow, Tally
+from .exponential import Exponential
+from .grids import jump
 from .plan import Plan
-from .sampling.grids import jump
-from .solvers import Euler, Exponential, Solver, lands_clean
+from .solvers import Euler, Solver, lands_clean
 
 Grid = Sequence[float] | Tensor | Callable[[Schedule, int], Tensor]
 

@@ -27,12 +27,12 @@ import torch
 from scipy.linalg import solve_banded
 from torch import Tensor
 
-from .equation.fields import LawRatio, LawScore, ScoreField
-from .equation.kernels import KernelRatio
-from .equation.laws import Gaussian, GaussianMixture, Law
-from .equation.noise import Noise
-from .equation.sde import DiffFlow, Speed
-from .equation.times import Time
+from ..equation.fields import LawRatio, LawScore, ScoreField
+from ..equation.kernels import KernelRatio
+from ..equation.laws import Gaussian, GaussianMixture, Law
+from ..equation.noise import Noise
+from ..equation.sde import DiffFlow, Speed
+from ..equation.times import Time
 from .sample import sample
 
 
