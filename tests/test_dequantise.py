@@ -8,8 +8,8 @@ import torch
 
 import diffflow as df
 from diffflow.data import Transform
-from diffflow.dequantise import Dequantiser, fit
 from diffflow.equation.noise import Noise
+from diffflow.likelihood.dequantiser import Dequantiser, fit
 
 LEVELS = tuple(float(v) for v in range(-6, 7))
 STD = 0.8  # narrower than a cell, so that the density is far from flat on it

@@ -54,13 +54,14 @@ from .sampling.sample import Trajectory, sample
 from .sampling.solvers import Euler, Heun
 
 if TYPE_CHECKING:
-    from . import bounds, data, flows, metrics, models, recipes
-    from .bounds import Quadrature, Stratified, elbo
+    from . import data, flows, metrics, models, recipes
     from .critic import GAMES, CriticRatio, Discriminator, Game, Penalty
     from .denoiser import Denoiser
     from .equation import kernels, laws
     from .generator import FewSteps, Generator
-    from .likelihood import Exact, Hutchinson, bits_per_dim, log_prob
+    from .likelihood import elbo as bounds
+    from .likelihood.elbo import Quadrature, Stratified, elbo
+    from .likelihood.ode import Exact, Hutchinson, bits_per_dim, log_prob
     from .run import Run, load
     from .sampling import convergence as diagnostics
     from .sampling import solvers
@@ -82,8 +83,8 @@ __all__ = [
 
 _LATER = {
     "Denoiser": "denoiser",
-    **dict.fromkeys(("Exact", "Hutchinson", "bits_per_dim", "log_prob"), "likelihood"),
-    **dict.fromkeys(("Quadrature", "Stratified", "elbo"), "bounds"),
+    **dict.fromkeys(("Exact", "Hutchinson", "bits_per_dim", "log_prob"), "likelihood.ode"),
+    **dict.fromkeys(("Quadrature", "Stratified", "elbo"), "likelihood.elbo"),
     "Run": "run",
     "load": "run",
     **dict.fromkeys(("GAMES", "CriticRatio", "Discriminator", "Game", "Penalty"), "critic"),
@@ -95,6 +96,7 @@ _MOVED: dict[str, str] = {
     "kernels": "equation.kernels",
     "diagnostics": "sampling.convergence",
     "solvers": "sampling.solvers",
+    "bounds": "likelihood.elbo",
 }  # public modules by the name that `df` has for them
 
 

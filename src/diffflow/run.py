@@ -22,13 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .bounds import Stratified, blended, elbo
 from .data import Transform
 from .denoiser import Denoiser
-from .dequantise import Dequantiser, fit
 from .equation.noise import Noise
 from .equation.sde import DiffFlow
-from .likelihood import Exact, Hutchinson, LogProb, Trace, decoded, log_prob
+from .likelihood.dequantiser import Dequantiser, fit
+from .likelihood.elbo import Stratified, blended, elbo
+from .likelihood.ode import Exact, Hutchinson, LogProb, Trace, decoded, log_prob
 from .sampling.calibrate import Teacher, calibrate, default_starts, teach
 from .sampling.plan import Plan
 from .sampling.sample import Grid, Step, Trajectory, sample

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import diffflow as df
-from diffflow.likelihood import decoded
+from diffflow.likelihood.ode import decoded
 
 F64 = torch.float64
 Q = df.GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.5]], dtype=F64), [0.3, 0.2], [0.3, 0.7])

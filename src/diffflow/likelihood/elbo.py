@@ -33,13 +33,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .equation.fields import Cond
-from .equation.laws import GaussianMixture, Law
-from .equation.noise import Noise
-from .equation.schedule import Schedule
-from .equation.sde import DiffFlow, Tally
-from .equation.spectrum import Dial
-from .equation.times import Time, per_particle
+from ..equation.fields import Cond
+from ..equation.laws import GaussianMixture, Law
+from ..equation.noise import Noise
+from ..equation.schedule import Schedule
+from ..equation.sde import DiffFlow, Tally
+from ..equation.spectrum import Dial
+from ..equation.times import Time, per_particle
 
 
 # -- where the integrals are evaluated --------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .equation.noise import Noise
+from ..equation.noise import Noise
 
 
 class Dequantiser(nn.Module):

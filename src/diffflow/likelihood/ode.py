@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from .equation.fields import Cond
-from .equation.noise import Noise
-from .equation.sde import DiffFlow, Tally
+from ..equation.fields import Cond
+from ..equation.noise import Noise
+from ..equation.sde import DiffFlow, Tally
 
 
 class Trace(Protocol):
