@@ -38,8 +38,9 @@ from torch import Tensor
 
 import diffflow as df
 from diffflow import figures
-from diffflow.critic import GAMES, CriticRatio, Discriminator, Penalty
 from diffflow.metrics import embedding, extractor, frechet
+from diffflow.networks.discriminator import CriticRatio, Discriminator
+from diffflow.networks.games import GAMES, Penalty
 from diffflow.recipes import SCALES, fitting
 from diffflow.training.config import replace
 from diffflow.training.config.game import along

@@ -38,10 +38,11 @@ from rich.table import Table
 from torch import Tensor
 
 import diffflow as df
-from diffflow.critic import GAMES, Discriminator, Penalty
 from diffflow.equation.noise import Noise
 from diffflow.equation.spectrum import discriminator_flow
-from diffflow.nets.critic import ConvCritic, MLPCritic
+from diffflow.networks.backbones.discriminator import ConvCritic, MLPCritic
+from diffflow.networks.discriminator import Discriminator
+from diffflow.networks.games import GAMES, Penalty
 from diffflow.objectives.objective import Batch, Turn
 from diffflow.objectives.ratio import ParticlePath, PathRatio
 from diffflow.training.config import FitConfig, PathConfig, PlayerConfig

@@ -41,7 +41,7 @@ from rich.console import Console
 from rich.table import Table
 
 from diffflow import figures
-from diffflow.nets.unet import UNet, unet2d
+from diffflow.networks.backbones.unet import UNet, unet2d
 from diffflow.training.config import DataConfig, FitConfig, ModelConfig, ScoreConfig, UNetConfig
 from diffflow.training.feed import Feed
 from diffflow.training.fit import fit

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import diffflow as df
-from diffflow.critic import GAMES, STEEP, CriticRatio, Discriminator, Penalty, signals
-from diffflow.nets.critic import ConvCritic, Down, MLPCritic, Stages
+from diffflow.networks.backbones.discriminator import ConvCritic, Down, MLPCritic, Stages
+from diffflow.networks.discriminator import CriticRatio, Discriminator
+from diffflow.networks.games import GAMES, STEEP, Penalty, signals
 
 F64 = torch.float64
 ROWS = pytest.mark.parametrize("game", GAMES.values(), ids=list(GAMES))

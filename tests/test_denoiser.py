@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffflow.denoiser import FORMS, Denoiser, quarter_log
 from diffflow.equation.laws import Gaussian
-from diffflow.nets.mlp import MLP
+from diffflow.networks.backbones.mlp import MLP
+from diffflow.networks.denoiser import FORMS, Denoiser, quarter_log
 
 sigmas = st.floats(math.log(0.002), math.log(500.0)).map(math.exp)
 seeds = st.integers(0, 2**31)

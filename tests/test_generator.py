@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 import diffflow as df
-from diffflow.denoiser import Denoiser
-from diffflow.generator import FewSteps, Generator
-from diffflow.nets.generator import ConvGenerator, MLPGenerator
-from diffflow.nets.mlp import MLP
+from diffflow.networks.backbones.generator import ConvGenerator, MLPGenerator
+from diffflow.networks.backbones.mlp import MLP
+from diffflow.networks.denoiser import Denoiser
+from diffflow.networks.generator import FewSteps, Generator
 
 NETS = [
     (lambda **k: MLPGenerator(3, 5, width=16, depth=2, **k), (5,)),

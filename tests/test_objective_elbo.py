@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import diffflow as df
-from diffflow.denoiser import Denoiser
 from diffflow.equation.noise import Noise
-from diffflow.nets.critic import MLPCritic
-from diffflow.nets.mlp import MLP
+from diffflow.networks.backbones.discriminator import MLPCritic
+from diffflow.networks.backbones.mlp import MLP
+from diffflow.networks.denoiser import Denoiser
 from diffflow.objectives.elbo import Likelihood
 from diffflow.objectives.objective import Batch
 from diffflow.objectives.score import EDMWeighting, LikelihoodWeighting, ScoreMatching

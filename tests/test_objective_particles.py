@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 import diffflow as df
-from diffflow.critic import GAMES, Discriminator, Opinion, Penalty
-from diffflow.denoiser import Denoiser
 from diffflow.equation.kernels import MMD, Drifting, GaussianKernel, Injected
-from diffflow.generator import FewSteps, Generator
-from diffflow.nets.critic import MLPCritic
-from diffflow.nets.generator import MLPGenerator
-from diffflow.nets.mlp import MLP
+from diffflow.networks.backbones.discriminator import MLPCritic
+from diffflow.networks.backbones.generator import MLPGenerator
+from diffflow.networks.backbones.mlp import MLP
+from diffflow.networks.denoiser import Denoiser
+from diffflow.networks.discriminator import Discriminator, Opinion
+from diffflow.networks.games import GAMES, Penalty
+from diffflow.networks.generator import FewSteps, Generator
 from diffflow.objectives.difference import DMD, KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN, SiD
 from diffflow.objectives.movers import CloudMover, Critic, Endpoints, Lead, Together
 from diffflow.objectives.objective import Batch

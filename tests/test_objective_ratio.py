@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import diffflow as df
-from diffflow.critic import GAMES, Discriminator, Penalty
-from diffflow.nets.critic import MLPCritic, Stages
-from diffflow.nets.mlp import MLP
+from diffflow.networks.backbones.discriminator import MLPCritic, Stages
+from diffflow.networks.backbones.mlp import MLP
+from diffflow.networks.discriminator import Discriminator
+from diffflow.networks.games import GAMES, Penalty
 from diffflow.objectives.objective import Batch, Joint
 from diffflow.objectives.ratio import ParticlePath, PathRatio, SchedulePath
 from diffflow.objectives.score import ScoreMatching

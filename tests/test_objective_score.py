@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from diffflow.denoiser import FORMS, Denoiser
 from diffflow.equation.laws import GaussianMixture
 from diffflow.equation.noise import Noise
 from diffflow.equation.schedule import VP
-from diffflow.nets.mlp import MLP
+from diffflow.networks.backbones.mlp import MLP
+from diffflow.networks.denoiser import FORMS, Denoiser
 from diffflow.objectives.objective import Batch
 from diffflow.objectives.score import (
     EDMWeighting,

@@ -55,13 +55,14 @@ from .sampling.solvers import Euler, Heun
 
 if TYPE_CHECKING:
     from . import data, flows, metrics, models, recipes
-    from .critic import GAMES, CriticRatio, Discriminator, Game, Penalty
-    from .denoiser import Denoiser
     from .equation import kernels, laws
-    from .generator import FewSteps, Generator
     from .likelihood import elbo as bounds
     from .likelihood.elbo import Quadrature, Stratified, elbo
     from .likelihood.ode import Exact, Hutchinson, bits_per_dim, log_prob
+    from .networks.denoiser import Denoiser
+    from .networks.discriminator import CriticRatio, Discriminator
+    from .networks.games import GAMES, Game, Penalty
+    from .networks.generator import FewSteps, Generator
     from .run import Run, load
     from .sampling import convergence as diagnostics
     from .sampling import solvers
@@ -82,13 +83,14 @@ __all__ = [
 ]  # fmt: skip
 
 _LATER = {
-    "Denoiser": "denoiser",
+    "Denoiser": "networks.denoiser",
     **dict.fromkeys(("Exact", "Hutchinson", "bits_per_dim", "log_prob"), "likelihood.ode"),
     **dict.fromkeys(("Quadrature", "Stratified", "elbo"), "likelihood.elbo"),
     "Run": "run",
     "load": "run",
-    **dict.fromkeys(("GAMES", "CriticRatio", "Discriminator", "Game", "Penalty"), "critic"),
-    **dict.fromkeys(("FewSteps", "Generator"), "generator"),
+    **dict.fromkeys(("GAMES", "Game", "Penalty"), "networks.games"),
+    **dict.fromkeys(("CriticRatio", "Discriminator"), "networks.discriminator"),
+    **dict.fromkeys(("FewSteps", "Generator"), "networks.generator"),
 }
 
 _MOVED: dict[str, str] = {

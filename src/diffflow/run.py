@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from .data import Transform
-from .denoiser import Denoiser
 from .equation.noise import Noise
 from .equation.sde import DiffFlow
 from .likelihood.dequantiser import Dequantiser, fit
 from .likelihood.elbo import Stratified, blended, elbo
 from .likelihood.ode import Exact, Hutchinson, LogProb, Trace, decoded, log_prob
+from .networks.denoiser import Denoiser
 from .sampling.calibrate import Teacher, calibrate, default_starts, teach
 from .sampling.plan import Plan
 from .sampling.sample import Grid, Step, Trajectory, sample

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 import diffflow as df
-from diffflow.critic import GAMES, Discriminator, Penalty
 from diffflow.equation import kernels
-from diffflow.generator import FewSteps, Generator
-from diffflow.nets.critic import MLPCritic, Stages
-from diffflow.nets.generator import MLPGenerator
-from diffflow.nets.mlp import MLP
+from diffflow.networks.backbones.discriminator import MLPCritic, Stages
+from diffflow.networks.backbones.generator import MLPGenerator
+from diffflow.networks.backbones.mlp import MLP
+from diffflow.networks.discriminator import Discriminator
+from diffflow.networks.games import GAMES, Penalty
+from diffflow.networks.generator import FewSteps, Generator
 from diffflow.objectives.difference import DMD, ScoreDifference, SiD
 from diffflow.objectives.movers import CloudMover, Critic, Endpoints, Lead, Together
 from diffflow.objectives.objective import Batch, Joint

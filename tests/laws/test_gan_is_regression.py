@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 import diffflow as df
-from diffflow.critic import GAMES, Discriminator, Penalty
-from diffflow.generator import Generator
-from diffflow.nets.critic import MLPCritic
-from diffflow.nets.generator import MLPGenerator
+from diffflow.networks.backbones.discriminator import MLPCritic
+from diffflow.networks.backbones.generator import MLPGenerator
+from diffflow.networks.discriminator import Discriminator
+from diffflow.networks.games import GAMES, Penalty
+from diffflow.networks.generator import Generator
 from diffflow.objectives.difference import KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN
 from diffflow.objectives.movers import Critic
 from diffflow.objectives.objective import Batch

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import diffflow as df
-from diffflow.critic import GAMES, Discriminator
 from diffflow.equation.times import clock
+from diffflow.networks.discriminator import Discriminator
+from diffflow.networks.games import GAMES
 from diffflow.objectives import ratio as ratios
 from diffflow.objectives.objective import Batch
 from diffflow.objectives.ratio import ParticlePath, PathRatio, SchedulePath

@@ -252,7 +252,7 @@ def test_a_kernel_of_the_cloud_is_a_gan_flow_too():
 def test_learned_scores_serve_slcd_and_the_continuation(name):
     """A network as the source of the score: same drift as written out, and a run that is finite and has the nfe it
     says."""
-    from diffflow.nets.mlp import MLP
+    from diffflow.networks.backbones.mlp import MLP
 
     torch.manual_seed(0)
     s, D = df.EDM(0.05, 2.0), df.Denoiser(MLP(2, width=16, depth=1), 0.8)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffflow.denoiser import Denoiser
+from diffflow.networks.denoiser import Denoiser
 from diffflow.objectives.score import EDMWeighting, FlowWeighting
 from diffflow.recipes import RECIPES, recipe
 from diffflow.training.config import (

@@ -18,8 +18,8 @@ from PIL import Image
 from rich.console import Console
 
 import diffflow as df
-from diffflow.critic import GAMES
 from diffflow.models import MODELS as CATALOGUE
+from diffflow.networks.games import GAMES
 from diffflow.objectives.moments import Moments
 from diffflow.recipes import BY_MODEL, SCALES, fitting, recipe
 from diffflow.recipes.players import distilled

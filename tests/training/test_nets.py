@@ -7,11 +7,12 @@ import sys
 import pytest
 import torch
 
-from diffflow.critic import Discriminator, Penalty
-from diffflow.denoiser import FORMS, Denoiser, quarter_log
 from diffflow.equation.noise import Noise
-from diffflow.nets.mlp import MLP, sines
-from diffflow.nets.unet import UNet, UNetCritic, frequency_shift, unet2d
+from diffflow.networks.backbones.mlp import MLP, sines
+from diffflow.networks.backbones.unet import UNet, UNetCritic, frequency_shift, unet2d
+from diffflow.networks.denoiser import FORMS, Denoiser, quarter_log
+from diffflow.networks.discriminator import Discriminator
+from diffflow.networks.games import Penalty
 from diffflow.training.config import ConfigError, MLPConfig, ModelConfig, UNetConfig, UNetCriticConfig
 
 
@@ -245,5 +246,7 @@ def test_sizes_that_cannot_be_meant_are_refused():
 
 def test_importing_the_library_imports_no_backbone():
     heavy = ("diffusers", "accelerate", "torchvision", "tensorboard")
-    code = f"import sys, diffflow.run, diffflow.nets.unet; sys.exit(any(m in sys.modules for m in {heavy}))"
+    code = (
+        f"import sys, diffflow.run, diffflow.networks.backbones.unet; sys.exit(any(m in sys.modules for m in {heavy}))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

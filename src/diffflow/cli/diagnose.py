@@ -23,9 +23,9 @@ import diffflow as df
 from diffflow import calibration, figures
 from diffflow.cli import UsageError, parse
 from diffflow.cli.evaluate import splits
-from diffflow.critic import GAMES, reliability
 from diffflow.data import Data
 from diffflow.metrics.base import pick
+from diffflow.networks.games import GAMES, reliability
 from diffflow.training.config import LikelihoodConfig
 from diffflow.training.select import part
 

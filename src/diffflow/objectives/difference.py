@@ -20,8 +20,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ..denoiser import Denoiser, spread_over
 from ..equation.noise import Noise
+from ..networks.denoiser import Denoiser, spread_over
 from .movers import Draw, at_least_one
 from .objective import Batch, Turn
 from .score import ScoreMatching, Weighting

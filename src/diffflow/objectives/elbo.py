@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..critic import Discriminator
-from ..denoiser import Denoiser, spread_over
 from ..equation.noise import Noise
 from ..equation.schedule import Schedule
+from ..networks.denoiser import Denoiser, spread_over
+from ..networks.discriminator import Discriminator
 from .objective import Batch, Stateless, Turn
 from .score import LikelihoodWeighting
 

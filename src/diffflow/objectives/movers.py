@@ -23,11 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..critic import CriticRatio, Discriminator, Game, Penalty, signals
-from ..denoiser import spread_over
 from ..equation.kernels import CloudField, Injected
 from ..equation.noise import Noise
-from ..generator import Generator
+from ..networks.denoiser import spread_over
+from ..networks.discriminator import CriticRatio, Discriminator
+from ..networks.games import Game, Penalty, signals
+from ..networks.generator import Generator
 from .objective import Batch, Stateless, Turn
 
 UNPENALISED = Penalty()

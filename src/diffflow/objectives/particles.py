@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..equation.noise import Noise
-from ..generator import Generator
+from ..networks.generator import Generator
 from .movers import Mover, at_least_one
 from .objective import Batch, Turn
 

@@ -31,7 +31,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..critic import Discriminator, Game, Penalty, signals
 from ..equation.fields import Ratio
 from ..equation.laws import Law
 from ..equation.noise import GOLDEN, Noise
@@ -39,6 +38,8 @@ from ..equation.schedule import Schedule
 from ..equation.sde import DiffFlow
 from ..equation.spectrum import diffusion_gan
 from ..equation.times import Time, per_particle
+from ..networks.discriminator import Discriminator
+from ..networks.games import Game, Penalty, signals
 from ..sampling.exponential import Exponential, step_each
 from ..sampling.sample import default_grid
 from ..sampling.solvers import Solver

@@ -26,8 +26,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..denoiser import Denoiser, spread_over
 from ..equation.noise import Noise
+from ..networks.denoiser import Denoiser, spread_over
 from .objective import Batch, Stateless, Turn
 
 

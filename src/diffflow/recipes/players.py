@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from ..critic import Penalty
+from ..networks.games import Penalty
 from ..objectives.difference import DMD, LogUniformLevels, ScoreGAN
 from ..sampling.plan import Plan
 from ..training.config import (

@@ -12,11 +12,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ...critic import Discriminator, Penalty
-from ...denoiser import FORMS, Denoiser, quarter_log
 from ...equation.schedule import EDM
-from ...generator import FewSteps, Generator
-from ...nets.unet import UNetCritic
+from ...networks.backbones.unet import UNetCritic
+from ...networks.denoiser import FORMS, Denoiser, quarter_log
+from ...networks.discriminator import Discriminator
+from ...networks.games import Penalty
+from ...networks.generator import FewSteps, Generator
 from ...objectives.difference import ScoreDifference
 from ...objectives.moments import Moments
 from ...objectives.movers import Critic, Endpoints, Lead, Mover, Together

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from ...critic import GAMES, Discriminator, Game, Penalty
 from ...equation.schedule import Schedule
-from ...nets.critic import ConvCritic, MLPCritic
+from ...networks.backbones.discriminator import ConvCritic, MLPCritic
+from ...networks.discriminator import Discriminator
+from ...networks.games import GAMES, Game, Penalty
 from .plain import require, suggest
 
 

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ...critic import Discriminator
 from ...equation.kernels import (
     MMD,
     CloudField,
@@ -25,8 +24,9 @@ from ...equation.kernels import (
 )
 from ...equation.noise import Noise
 from ...equation.sde import DiffFlow
-from ...generator import FewSteps, Generator
-from ...nets.generator import ConvGenerator, MLPGenerator
+from ...networks.backbones.generator import ConvGenerator, MLPGenerator
+from ...networks.discriminator import Discriminator
+from ...networks.generator import FewSteps, Generator
 from ...objectives.difference import DMD, KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN, SiD
 from ...objectives.movers import CloudMover, Critic
 from ...objectives.objective import Objective

@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ...critic import Discriminator
 from ...equation.fields import Ratio
 from ...equation.laws import Gaussian
 from ...equation.schedule import VE
 from ...equation.sde import DiffFlow
 from ...equation.spectrum import at, continued, discriminator_flow, improved_gan
-from ...nets.critic import Stages
+from ...networks.backbones.discriminator import Stages
+from ...networks.discriminator import Discriminator
 from ...objectives.objective import Joint
 from ...objectives.ratio import ParticlePath, PathRatio, SchedulePath
 from ...objectives.score import EDMWeighting, ScoreMatching

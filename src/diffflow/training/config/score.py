@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ...denoiser import FORMS, Denoiser
 from ...equation.fields import ScoreField, guide
 from ...equation.laws import Law
 from ...equation.schedule import EDM
 from ...equation.sde import DiffFlow
 from ...equation.spectrum import at
+from ...networks.denoiser import FORMS, Denoiser
 from ...objectives.score import (
     EDMWeighting,
     EpsWeighting,
@@ -44,7 +44,7 @@ class MLPConfig:
     """Sines of 2^k pi x beside the vector x, for these k: for columns of few values, e.g. 0 1 2 3."""
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        from ...nets.mlp import MLP
+        from ...networks.backbones.mlp import MLP
 
         require(
             len(shape) == 1,
@@ -72,7 +72,7 @@ class UNetConfig:
     """Sines of 2^k pi x beside the image x, for these k: what a density of bytes wants, e.g. 5 6 7."""
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        from ...nets.unet import UNet
+        from ...networks.backbones.unet import UNet
 
         require(
             len(shape) == 3,

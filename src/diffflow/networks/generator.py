@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .critic import at_least_two, labels
+from ..equation.noise import Noise
+from ..sampling.plan import Plan, combine
 from .denoiser import Denoiser
-from .equation.noise import Noise
-from .sampling.plan import Plan, combine
+from .discriminator import at_least_two, labels
 
 
 class Generator(nn.Module):

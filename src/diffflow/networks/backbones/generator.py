@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .critic import SILU, Branch, Waves, scaled
+from .discriminator import SILU, Branch, Waves, scaled
 
 
 class Code(nn.Module):

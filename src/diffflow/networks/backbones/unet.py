@@ -29,8 +29,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..critic import Opinion
-from .critic import SILU, Head, Twins, scaled
+from ..discriminator import Opinion
+from .discriminator import SILU, Head, Twins, scaled
 from .mlp import rows, sines
 
 
