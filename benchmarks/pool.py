@@ -43,8 +43,8 @@ from diffflow.equation.spectrum import discriminator_flow
 from diffflow.networks.backbones.discriminator import ConvCritic, MLPCritic
 from diffflow.networks.discriminator import Discriminator
 from diffflow.networks.games import GAMES, Penalty
-from diffflow.objectives.objective import Batch, Turn
-from diffflow.objectives.ratio import ParticlePath, PathRatio
+from diffflow.objectives.base import Batch, Turn
+from diffflow.objectives.discriminator_path import ParticlePath, PathRatio
 from diffflow.training.config import FitConfig, PathConfig, PlayerConfig
 from diffflow.training.feed import Feed
 from diffflow.training.fit import fit

@@ -12,9 +12,9 @@ from diffflow.equation.noise import Noise
 from diffflow.networks.backbones.discriminator import MLPCritic
 from diffflow.networks.backbones.mlp import MLP
 from diffflow.networks.denoiser import Denoiser
-from diffflow.objectives.elbo import Likelihood
-from diffflow.objectives.objective import Batch
-from diffflow.objectives.score import EDMWeighting, LikelihoodWeighting, ScoreMatching
+from diffflow.objectives.base import Batch
+from diffflow.objectives.likelihood_bound import Likelihood
+from diffflow.objectives.score_matching import EDMWeighting, LikelihoodWeighting, ScoreMatching
 
 F64 = torch.float64
 LOW, HIGH, D = 0.1, 20.0, 2

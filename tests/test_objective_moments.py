@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffflow import Noise
-from diffflow.objectives.moments import Moments, cosines, optimal
-from diffflow.objectives.objective import Batch
+from diffflow.objectives.base import Batch
+from diffflow.objectives.movers.moments import Moments, cosines, optimal
 
 
 def clouds(shape, n=600, seed=0, classes=3):

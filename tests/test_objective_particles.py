@@ -18,10 +18,20 @@ from diffflow.networks.denoiser import Denoiser
 from diffflow.networks.discriminator import Discriminator, Opinion
 from diffflow.networks.games import GAMES, Penalty
 from diffflow.networks.generator import FewSteps, Generator
-from diffflow.objectives.difference import DMD, KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN, SiD
-from diffflow.objectives.movers import CloudMover, Critic, Endpoints, Lead, Together
-from diffflow.objectives.objective import Batch
-from diffflow.objectives.particles import Generate
+from diffflow.objectives.base import Batch
+from diffflow.objectives.follow_velocity import Generate
+from diffflow.objectives.movers.adversarial import Critic
+from diffflow.objectives.movers.base import Lead, Together
+from diffflow.objectives.movers.cloud import CloudMover
+from diffflow.objectives.movers.endpoints import Endpoints
+from diffflow.objectives.movers.score_difference import (
+    DMD,
+    KarrasLevels,
+    LogUniformLevels,
+    ScoreDifference,
+    ScoreGAN,
+    SiD,
+)
 
 F64 = torch.float64
 

@@ -14,9 +14,9 @@ from diffflow.networks.backbones.discriminator import MLPCritic, Stages
 from diffflow.networks.backbones.mlp import MLP
 from diffflow.networks.discriminator import Discriminator
 from diffflow.networks.games import GAMES, Penalty
-from diffflow.objectives.objective import Batch, Joint
-from diffflow.objectives.ratio import ParticlePath, PathRatio, SchedulePath
-from diffflow.objectives.score import ScoreMatching
+from diffflow.objectives.base import Batch, Joint
+from diffflow.objectives.discriminator_path import ParticlePath, PathRatio, SchedulePath
+from diffflow.objectives.score_matching import ScoreMatching
 
 F64 = torch.float64
 VANILLA = GAMES["vanilla"]

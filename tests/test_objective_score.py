@@ -12,8 +12,8 @@ from diffflow.equation.noise import Noise
 from diffflow.equation.schedule import VP
 from diffflow.networks.backbones.mlp import MLP
 from diffflow.networks.denoiser import FORMS, Denoiser
-from diffflow.objectives.objective import Batch
-from diffflow.objectives.score import (
+from diffflow.objectives.base import Batch
+from diffflow.objectives.score_matching import (
     EDMWeighting,
     EpsWeighting,
     FlowWeighting,

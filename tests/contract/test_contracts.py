@@ -15,12 +15,15 @@ from diffflow.networks.backbones.mlp import MLP
 from diffflow.networks.discriminator import Discriminator
 from diffflow.networks.games import GAMES, Penalty
 from diffflow.networks.generator import FewSteps, Generator
-from diffflow.objectives.difference import DMD, ScoreDifference, SiD
-from diffflow.objectives.movers import CloudMover, Critic, Endpoints, Lead, Together
-from diffflow.objectives.objective import Batch, Joint
-from diffflow.objectives.particles import Generate
-from diffflow.objectives.ratio import ParticlePath, PathRatio, SchedulePath
-from diffflow.objectives.score import ScoreMatching
+from diffflow.objectives.base import Batch, Joint
+from diffflow.objectives.discriminator_path import ParticlePath, PathRatio, SchedulePath
+from diffflow.objectives.follow_velocity import Generate
+from diffflow.objectives.movers.adversarial import Critic
+from diffflow.objectives.movers.base import Lead, Together
+from diffflow.objectives.movers.cloud import CloudMover
+from diffflow.objectives.movers.endpoints import Endpoints
+from diffflow.objectives.movers.score_difference import DMD, ScoreDifference, SiD
+from diffflow.objectives.score_matching import ScoreMatching
 
 F64 = torch.float64
 Q = df.GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.5]], dtype=F64), 0.3)

@@ -13,10 +13,10 @@ from diffflow.networks.backbones.generator import MLPGenerator
 from diffflow.networks.discriminator import Discriminator
 from diffflow.networks.games import GAMES, Penalty
 from diffflow.networks.generator import Generator
-from diffflow.objectives.difference import KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN
-from diffflow.objectives.movers import Critic
-from diffflow.objectives.objective import Batch
-from diffflow.objectives.particles import Generate
+from diffflow.objectives.base import Batch
+from diffflow.objectives.follow_velocity import Generate
+from diffflow.objectives.movers.adversarial import Critic
+from diffflow.objectives.movers.score_difference import KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN
 
 F64 = torch.float64
 

@@ -13,9 +13,9 @@ import diffflow as df
 from diffflow.equation.times import clock
 from diffflow.networks.discriminator import Discriminator
 from diffflow.networks.games import GAMES
-from diffflow.objectives import ratio as ratios
-from diffflow.objectives.objective import Batch
-from diffflow.objectives.ratio import ParticlePath, PathRatio, SchedulePath
+from diffflow.objectives import discriminator_path as ratios
+from diffflow.objectives.base import Batch
+from diffflow.objectives.discriminator_path import ParticlePath, PathRatio, SchedulePath
 from diffflow.sampling.exponential import step_each
 
 F64 = torch.float64

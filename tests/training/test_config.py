@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffflow.networks.denoiser import Denoiser
-from diffflow.objectives.score import EDMWeighting, FlowWeighting
+from diffflow.objectives.score_matching import EDMWeighting, FlowWeighting
 from diffflow.recipes import RECIPES, recipe
 from diffflow.training.config import (
     ConfigError,

@@ -20,7 +20,7 @@ from rich.console import Console
 import diffflow as df
 from diffflow.models import MODELS as CATALOGUE
 from diffflow.networks.games import GAMES
-from diffflow.objectives.moments import Moments
+from diffflow.objectives.movers.moments import Moments
 from diffflow.recipes import BY_MODEL, SCALES, fitting, recipe
 from diffflow.recipes.players import distilled
 from diffflow.training import checkpoint

@@ -18,7 +18,7 @@ from torch import nn
 
 import diffflow as df
 from diffflow.equation.noise import Noise
-from diffflow.objectives.objective import Batch, Turn
+from diffflow.objectives.base import Batch, Turn
 from diffflow.training import checkpoint, record
 from diffflow.training.config import (
     ConfigError,

@@ -12,7 +12,7 @@ from rich.console import Console
 
 import diffflow as df
 from diffflow.data import Columns
-from diffflow.objectives.score import LikelihoodWeighting
+from diffflow.objectives.score_matching import LikelihoodWeighting
 from diffflow.training.config import (
     ConfigError,
     DataConfig,

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 import diffflow as df
-from diffflow.objectives.moments import Moments
-from diffflow.objectives.objective import Batch
-from diffflow.objectives.score import ScoreMatching
+from diffflow.objectives.base import Batch
+from diffflow.objectives.movers.moments import Moments
+from diffflow.objectives.score_matching import ScoreMatching
 from diffflow.training import checkpoint
 from diffflow.training.config import (
     DataConfig,

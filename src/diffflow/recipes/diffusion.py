@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..objectives.score import EDMWeighting, LikelihoodWeighting
+from ..objectives.score_matching import EDMWeighting, LikelihoodWeighting
 from ..training.config import (
     DataConfig,
     FitConfig,

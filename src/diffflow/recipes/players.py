@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ..networks.games import Penalty
-from ..objectives.difference import DMD, LogUniformLevels, ScoreGAN
+from ..objectives.movers.score_difference import DMD, LogUniformLevels, ScoreGAN
 from ..sampling.plan import Plan
 from ..training.config import (
     ConvCriticConfig,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..data import Data
 from ..equation.noise import Noise
-from ..objectives.objective import Batch
+from ..objectives.base import Batch
 
 
 class Feed:

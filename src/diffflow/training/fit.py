@@ -31,7 +31,7 @@ from torch import Tensor
 
 from ..data import Data
 from ..equation.noise import Noise
-from ..objectives.objective import Batch, Turn
+from ..objectives.base import Batch, Turn
 from . import checkpoint
 from .config import ConfigError, FitConfig, TrainConfig, changed
 from .draw import counter, painter

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..objectives.objective import Objective
+from ..objectives.base import Objective
 from .checkpoint import Checkpoint, CheckpointError, Tensors
 from .config import ConfigError, PlayerConfig
 from .ema import PowerEMA

@@ -14,7 +14,7 @@ from ... import data as datasets
 from ...data import Columns, Data, Transform
 from ...equation.noise import Noise
 from ...equation.sde import DiffFlow
-from ...objectives.objective import Objective
+from ...objectives.base import Objective
 from ...sampling.sample import Grid, Step, Trajectory, sample
 from ...sampling.solvers import Solver
 from .plain import FAMILIES, require

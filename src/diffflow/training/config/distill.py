@@ -18,11 +18,13 @@ from ...networks.denoiser import FORMS, Denoiser, quarter_log
 from ...networks.discriminator import Discriminator
 from ...networks.games import Penalty
 from ...networks.generator import FewSteps, Generator
-from ...objectives.difference import ScoreDifference
-from ...objectives.moments import Moments
-from ...objectives.movers import Critic, Endpoints, Lead, Mover, Together
-from ...objectives.objective import Objective
-from ...objectives.particles import Generate
+from ...objectives.base import Objective
+from ...objectives.follow_velocity import Generate
+from ...objectives.movers.adversarial import Critic
+from ...objectives.movers.base import Lead, Mover, Together
+from ...objectives.movers.endpoints import Endpoints
+from ...objectives.movers.moments import Moments
+from ...objectives.movers.score_difference import ScoreDifference
 from ...sampling.grids import jump
 from ...sampling.plan import Plan
 from .base import PlayerConfig, TrainConfig, device_of, fill

@@ -13,8 +13,8 @@ from ...equation.laws import Law
 from ...equation.schedule import EDM, VE, VP, Cosine, RectifiedFlow, Schedule, SubVP
 from ...equation.sde import DiffFlow
 from ...equation.spectrum import at
-from ...objectives.elbo import Likelihood
-from ...objectives.score import LikelihoodWeighting
+from ...objectives.likelihood_bound import Likelihood
+from ...objectives.score_matching import LikelihoodWeighting
 from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig, device_of
 from .game import CriticNet, MLPCriticConfig, along, as_critic, class_count
 from .plain import require

@@ -27,10 +27,11 @@ from ...equation.sde import DiffFlow
 from ...networks.backbones.generator import ConvGenerator, MLPGenerator
 from ...networks.discriminator import Discriminator
 from ...networks.generator import FewSteps, Generator
-from ...objectives.difference import DMD, KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN, SiD
-from ...objectives.movers import CloudMover, Critic
-from ...objectives.objective import Objective
-from ...objectives.particles import Generate
+from ...objectives.base import Objective
+from ...objectives.follow_velocity import Generate
+from ...objectives.movers.adversarial import Critic
+from ...objectives.movers.cloud import CloudMover
+from ...objectives.movers.score_difference import DMD, KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN, SiD
 from ...sampling.plan import Plan
 from ...sampling.sample import Grid, Step, Trajectory
 from ...sampling.solvers import Solver

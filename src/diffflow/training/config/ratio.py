@@ -19,9 +19,9 @@ from ...equation.sde import DiffFlow
 from ...equation.spectrum import at, continued, discriminator_flow, improved_gan
 from ...networks.backbones.discriminator import Stages
 from ...networks.discriminator import Discriminator
-from ...objectives.objective import Joint
-from ...objectives.ratio import ParticlePath, PathRatio, SchedulePath
-from ...objectives.score import EDMWeighting, ScoreMatching
+from ...objectives.base import Joint
+from ...objectives.discriminator_path import ParticlePath, PathRatio, SchedulePath
+from ...objectives.score_matching import EDMWeighting, ScoreMatching
 from ...sampling.sample import Grid
 from ...sampling.solvers import Solver
 from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig, device_of

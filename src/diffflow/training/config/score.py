@@ -16,7 +16,7 @@ from ...equation.schedule import EDM
 from ...equation.sde import DiffFlow
 from ...equation.spectrum import at
 from ...networks.denoiser import FORMS, Denoiser
-from ...objectives.score import (
+from ...objectives.score_matching import (
     EDMWeighting,
     EpsWeighting,
     FlowWeighting,

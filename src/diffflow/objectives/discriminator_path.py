@@ -43,7 +43,7 @@ from ..networks.games import Game, Penalty, signals
 from ..sampling.exponential import Exponential, step_each
 from ..sampling.sample import default_grid
 from ..sampling.solvers import Solver
-from .objective import Batch, Turn, everywhere
+from .base import Batch, Turn, everywhere
 
 
 class Path(Protocol):

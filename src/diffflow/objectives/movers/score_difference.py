@@ -20,11 +20,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ..equation.noise import Noise
-from ..networks.denoiser import Denoiser, spread_over
-from .movers import Draw, at_least_one
-from .objective import Batch, Turn
-from .score import ScoreMatching, Weighting
+from ...equation.noise import Noise
+from ...networks.denoiser import Denoiser, spread_over
+from ..base import Batch, Turn
+from ..score_matching import ScoreMatching, Weighting
+from .base import Draw, at_least_one
 
 Denoise = Callable[[Tensor], Tensor]  # y (n, *shape) -> D(y, sigma), at noise levels already chosen
 

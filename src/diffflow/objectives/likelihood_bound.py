@@ -23,8 +23,8 @@ from ..equation.noise import Noise
 from ..equation.schedule import Schedule
 from ..networks.denoiser import Denoiser, spread_over
 from ..networks.discriminator import Discriminator
-from .objective import Batch, Stateless, Turn
-from .score import LikelihoodWeighting
+from .base import Batch, Stateless, Turn
+from .score_matching import LikelihoodWeighting
 
 
 @dataclass(frozen=True)

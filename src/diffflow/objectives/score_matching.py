@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ..equation.noise import Noise
 from ..networks.denoiser import Denoiser, spread_over
-from .objective import Batch, Stateless, Turn
+from .base import Batch, Stateless, Turn
 
 
 class Weighting(Protocol):

@@ -25,9 +25,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..equation.noise import Noise
-from .movers import Draw, inside
-from .objective import Batch, Turn, everywhere
+from ...equation.noise import Noise
+from ..base import Batch, Turn, everywhere
+from .adversarial import inside
+from .base import Draw
 
 TINY = 1e-12  # share of the largest variance below which one is rounding, in float64
 

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from ..equation.noise import Noise
 from ..networks.generator import Generator
-from .movers import Mover, at_least_one
-from .objective import Batch, Turn
+from .base import Batch, Turn
+from .movers.base import Mover, at_least_one
 
 
 @dataclass(frozen=True)
