@@ -48,7 +48,7 @@ from rich.table import Table
 from torch import Tensor
 
 import diffflow as df
-from diffflow.data.finish import holdout
+from diffflow.data.prepare import holdout
 from diffflow.training.config import replace
 from diffflow.training.fit import train as fit
 from diffflow.training.select import part

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.base import Data
+from ..data.dataset import Data
 from ..equation.laws import GaussianMixture
 from .base import Metric, pick
 from .classifier import Classifier, accuracy, c2st, fit_classifier

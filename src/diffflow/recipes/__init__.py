@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import data as datasets
-from ..data.packed import is_idx, is_sheets
+from ..data.readers.cifar import is_sheets
+from ..data.readers.idx import is_idx
 from ..equation.toys import TOYS
 from ..training.config import ConfigError, suggest
 from ..training.config import replace as settings

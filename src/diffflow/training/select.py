@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 
 from ..data import Data
-from ..data.finish import holdout
+from ..data.prepare import holdout
 from ..equation.noise import Noise
 from . import checkpoint
 from .checkpoint import Tensors

@@ -15,9 +15,9 @@ from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
+from ..dataset import Raw
+from ..errors import DataError
 from .archives import Limits, open_zip
-from .base import Raw
-from .transform import DataError
 
 X_KEYS, Y_KEYS = ("x", "images", "data", "samples", "arr_0"), ("y", "labels", "label", "arr_1")
 

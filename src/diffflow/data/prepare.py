@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .base import Data, Raw
-from .cells import discrete
-from .transform import LARGEST, DataError, Transform, name_of
+from .dataset import Data, Raw
+from .discrete import discrete
+from .errors import DataError
+from .transform import LARGEST, Transform, name_of
 
 
 @dataclass(frozen=True)

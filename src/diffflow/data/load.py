@@ -15,13 +15,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .arrays import read_arrays
-from .base import Data, Raw
-from .finish import Columns, finish
-from .images import read_folder, read_zip
-from .packed import is_idx, is_sheets, read_idx, read_sheets
-from .tables import read_table
-from .transform import DataError, Transform
+from .dataset import Data, Raw
+from .errors import DataError
+from .prepare import Columns, finish
+from .readers.arrays import read_arrays
+from .readers.cifar import is_sheets, read_sheets
+from .readers.idx import is_idx, read_idx
+from .readers.images import read_folder, read_zip
+from .readers.tables import read_table
+from .transform import Transform
 
 REFUSED = Columns()
 SPLITS = ("train", "test", "all")

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from ..dataset import Raw
+from ..errors import DataError
 from .archives import LIMITS, Entry, Limits, open_zip
-from .base import Raw
-from .transform import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # by content; others, such as EPS, start programs
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..dataset import Raw
+from ..errors import DataError
+from ..transform import LARGEST, name_of
 from .archives import read_bytes
-from .base import Raw
-from .transform import LARGEST, DataError, name_of
 
 
 def read_table(path: Path, text: str = "refuse") -> Raw:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .transform import DataError
+from ..errors import DataError
 
 Entry = tuple[str, Callable[[], bytes]]
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from ..equation.noise import GOLDEN
-from .transform import DataError, Transform
+from .errors import DataError
+from .transform import Transform
 
 if TYPE_CHECKING:
     from ..equation.laws import Law
