@@ -30,8 +30,10 @@ from diffflow import figures
 from diffflow.frontier import sweep
 from diffflow.metrics import embedding, extractor, frechet
 from diffflow.metrics.base import pick
-from diffflow.recipes import recipe
-from diffflow.training.config import Dials, TrainConfig, replace
+from diffflow.models.base import TrainConfig
+from diffflow.models.presets import recipe
+from diffflow.models.settings.common import Dials
+from diffflow.models.settings.serialise import replace
 from diffflow.training.fit import train
 
 SMALL = {

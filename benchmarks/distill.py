@@ -56,9 +56,11 @@ from diffflow import figures
 from diffflow.frontier import Point
 from diffflow.metrics import embedding, extractor, frechet
 from diffflow.metrics.neighbours import nearest, prdc
-from diffflow.recipes import SCALES, fitting
-from diffflow.recipes.players import distilled
-from diffflow.training.config import ConfigError, Dials, TrainConfig, load_yaml, replace
+from diffflow.models.base import TrainConfig
+from diffflow.models.presets import SCALES, fitting
+from diffflow.models.presets.by_model import distilled
+from diffflow.models.settings.common import Dials
+from diffflow.models.settings.serialise import ConfigError, load_yaml, replace
 from diffflow.training.feed import Feed
 from diffflow.training.fit import fit, train
 from diffflow.training.place import Place, find_device

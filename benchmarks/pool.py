@@ -40,12 +40,13 @@ from torch import Tensor
 import diffflow as df
 from diffflow.equation.noise import Noise
 from diffflow.equation.spectrum import discriminator_flow
+from diffflow.models.discriminator_flow import PathConfig
+from diffflow.models.settings.common import FitConfig, PlayerConfig
 from diffflow.networks.backbones.discriminator import ConvCritic, MLPCritic
 from diffflow.networks.discriminator import Discriminator
 from diffflow.networks.games import GAMES, Penalty
 from diffflow.objectives.base import Batch, Turn
 from diffflow.objectives.discriminator_path import ParticlePath, PathRatio
-from diffflow.training.config import FitConfig, PathConfig, PlayerConfig
 from diffflow.training.feed import Feed
 from diffflow.training.fit import fit
 from diffflow.training.place import Place

@@ -49,7 +49,7 @@ from torch import Tensor
 
 import diffflow as df
 from diffflow.data.prepare import holdout
-from diffflow.training.config import replace
+from diffflow.models.settings.serialise import replace
 from diffflow.training.fit import train as fit
 from diffflow.training.select import part
 

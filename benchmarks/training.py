@@ -41,8 +41,10 @@ from rich.console import Console
 from rich.table import Table
 
 from diffflow import figures
+from diffflow.models.diffusion import ModelConfig, ScoreConfig
+from diffflow.models.settings.common import DataConfig, FitConfig
+from diffflow.models.settings.networks import UNetConfig
 from diffflow.networks.backbones.unet import UNet, unet2d
-from diffflow.training.config import DataConfig, FitConfig, ModelConfig, ScoreConfig, UNetConfig
 from diffflow.training.feed import Feed
 from diffflow.training.fit import fit
 from diffflow.training.place import Place

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffflow.frontier import PRESETS, Point, front, presets, within
-from diffflow.training.config import Dials
+from diffflow.models.settings.common import Dials
 
 POINTS = st.lists(
     st.builds(

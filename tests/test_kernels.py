@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import diffflow as df
-from diffflow import flows
 from diffflow.equation import kernels
 from diffflow.equation.kernels import kernel as pairs
+from diffflow.models import flows
 
 F64 = torch.float64
 

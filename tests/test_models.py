@@ -12,9 +12,9 @@ import pytest
 import diffflow as df
 from diffflow.cli import COMMANDS
 from diffflow.equation.papers import BIBTEX
-from diffflow.flows import FLOWS
-from diffflow.models import MODELS, Model
-from diffflow.recipes import BY_MODEL as PRESETS
+from diffflow.models.catalogue import MODELS, Model
+from diffflow.models.flows import FLOWS
+from diffflow.models.presets import BY_MODEL as PRESETS
 
 DOCS = Path(__file__).parents[1] / "docs"
 EACH = pytest.mark.parametrize("model", MODELS.values(), ids=lambda m: m.name)

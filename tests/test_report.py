@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffflow import describe, figures, report
-from diffflow.recipes import BY_MODEL
-from diffflow.recipes.players import SCALES
-from diffflow.training.config import FAMILIES as CONFIGS
-from diffflow.training.config import replace, to_dict, to_yaml
+from diffflow import figures, report
+from diffflow.models import describe
+from diffflow.models.presets import BY_MODEL
+from diffflow.models.presets.scales import SCALES
+from diffflow.models.settings.serialise import FAMILIES as CONFIGS
+from diffflow.models.settings.serialise import replace, to_dict, to_yaml
 
 META = {
     "name": "<b>cats & dogs</b>",

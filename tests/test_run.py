@@ -10,17 +10,11 @@ import torch
 from rich.console import Console
 
 import diffflow as df
+from diffflow.models.diffusion import ModelConfig, ScoreConfig
+from diffflow.models.settings.common import DataConfig, FitConfig, PlayerConfig
+from diffflow.models.settings.networks import MLPConfig, UNetConfig
+from diffflow.models.settings.serialise import ConfigError
 from diffflow.training import checkpoint
-from diffflow.training.config import (
-    ConfigError,
-    DataConfig,
-    FitConfig,
-    MLPConfig,
-    ModelConfig,
-    PlayerConfig,
-    ScoreConfig,
-    UNetConfig,
-)
 from diffflow.training.fit import train
 from diffflow.training.folder import Folder, RunError
 

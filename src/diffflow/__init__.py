@@ -54,11 +54,14 @@ from .sampling.sample import Trajectory, sample
 from .sampling.solvers import Euler, Heun
 
 if TYPE_CHECKING:
-    from . import data, flows, metrics, models, recipes
+    from . import data, metrics
     from .equation import kernels, laws
     from .likelihood import elbo as bounds
     from .likelihood.elbo import Quadrature, Stratified, elbo
     from .likelihood.ode import Exact, Hutchinson, bits_per_dim, log_prob
+    from .models import catalogue as models
+    from .models import flows
+    from .models import presets as recipes
     from .networks.denoiser import Denoiser
     from .networks.discriminator import CriticRatio, Discriminator
     from .networks.games import GAMES, Game, Penalty
@@ -99,6 +102,8 @@ _MOVED: dict[str, str] = {
     "diagnostics": "sampling.convergence",
     "solvers": "sampling.solvers",
     "bounds": "likelihood.elbo",
+    "flows": "models.flows",
+    "recipes": "models.presets",
 }  # public modules by the name that `df` has for them
 
 

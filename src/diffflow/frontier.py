@@ -22,8 +22,8 @@ from torch import Tensor
 
 from .equation.noise import Noise
 from .metrics import Metric
+from .models.settings.common import Dials
 from .run import Run
-from .training.config import Dials
 
 PRESETS = {"fast": 2.0, "balanced": 1.2, "best": 1.0}
 Judge = Callable[[Tensor], Metric]

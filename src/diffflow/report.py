@@ -18,7 +18,8 @@ from pathlib import Path
 
 import yaml
 
-from . import describe, figures
+from . import figures
+from .models import describe
 from .training.folder import Folder
 
 MEANING = {

@@ -28,13 +28,14 @@ from .equation.sde import DiffFlow
 from .likelihood.dequantiser import Dequantiser, fit
 from .likelihood.elbo import Stratified, blended, elbo
 from .likelihood.ode import Exact, Hutchinson, LogProb, Trace, decoded, log_prob
+from .models.base import TrainConfig, device_of, fill
+from .models.joint_likelihood import LikelihoodConfig
+from .models.settings.common import Dials
 from .networks.denoiser import Denoiser
 from .sampling.calibrate import Teacher, calibrate, default_starts, teach
 from .sampling.plan import Plan
 from .sampling.sample import Grid, Step, Trajectory, sample
 from .sampling.solvers import Solver
-from .training.config import Dials, LikelihoodConfig, TrainConfig
-from .training.config.base import device_of, fill
 from .training.folder import Folder
 from .training.place import find_device
 from .training.select import model

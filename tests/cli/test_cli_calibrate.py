@@ -13,7 +13,7 @@ import torch
 import diffflow as df
 from diffflow.cli import main
 from diffflow.cli.sample import Sample
-from diffflow.training.config import Dials
+from diffflow.models.settings.common import Dials
 
 
 @pytest.fixture(scope="module")

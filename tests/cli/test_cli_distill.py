@@ -13,7 +13,8 @@ import torch
 
 import diffflow as df
 from diffflow.cli import main
-from diffflow.training.config import Dials, DistillConfig
+from diffflow.models.distill import DistillConfig
+from diffflow.models.settings.common import Dials
 
 SMALL = """\
 generator: {warmup: 0}

@@ -16,7 +16,7 @@ from PIL import Image
 
 import diffflow as df
 from diffflow.cli import COMMANDS, demo, main
-from diffflow.training.config import replace, to_yaml
+from diffflow.models.settings.serialise import replace, to_yaml
 from diffflow.training.folder import Folder
 
 

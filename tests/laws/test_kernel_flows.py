@@ -25,7 +25,7 @@ from diffflow.equation.kernels import (
     LaplaceKernel,
     SlicedWasserstein,
 )
-from diffflow.flows import MONOFLOWS
+from diffflow.models.flows import MONOFLOWS
 
 F64 = torch.float64
 Q = df.GaussianMixture(

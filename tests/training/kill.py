@@ -36,8 +36,8 @@ MODELS = {
 
 
 def settings(model: str, steps: int):
-    from diffflow.recipes import recipe
-    from diffflow.training.config import from_dict, replace
+    from diffflow.models.presets import recipe
+    from diffflow.models.settings.serialise import from_dict, replace
 
     preset, small = MODELS[model]
     return replace(from_dict(small | FIT, recipe(preset, "8gaussians").config), {"fit.steps": steps})

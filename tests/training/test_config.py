@@ -8,14 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffflow.networks.denoiser import Denoiser
-from diffflow.objectives.score_matching import EDMWeighting, FlowWeighting
-from diffflow.recipes import RECIPES, recipe
-from diffflow.training.config import (
+from diffflow.models.diffusion import ScoreConfig
+from diffflow.models.presets import RECIPES, recipe
+from diffflow.models.settings.networks import MLPConfig, UNetConfig
+from diffflow.models.settings.serialise import (
     ConfigError,
-    MLPConfig,
-    ScoreConfig,
-    UNetConfig,
     changed,
     from_dict,
     from_yaml,
@@ -24,6 +21,8 @@ from diffflow.training.config import (
     to_dict,
     to_yaml,
 )
+from diffflow.networks.denoiser import Denoiser
+from diffflow.objectives.score_matching import EDMWeighting, FlowWeighting
 
 
 @pytest.mark.parametrize("name", RECIPES)

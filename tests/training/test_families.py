@@ -18,23 +18,18 @@ from PIL import Image
 from rich.console import Console
 
 import diffflow as df
-from diffflow.models import MODELS as CATALOGUE
-from diffflow.networks.games import GAMES
-from diffflow.objectives.movers.moments import Moments
-from diffflow.recipes import BY_MODEL, SCALES, fitting, recipe
-from diffflow.recipes.players import distilled
-from diffflow.training import checkpoint
-from diffflow.training.config import (
+from diffflow.models.catalogue import MODELS as CATALOGUE
+from diffflow.models.diffusion import ScoreConfig
+from diffflow.models.discriminator_flow import PathConfig
+from diffflow.models.distill import DistillConfig, PlanConfig
+from diffflow.models.joint_likelihood import LikelihoodConfig
+from diffflow.models.presets import BY_MODEL, SCALES, fitting, recipe
+from diffflow.models.presets.by_model import distilled
+from diffflow.models.score_gan import ScoreGANConfig
+from diffflow.models.settings.networks import ConvGeneratorConfig, MLPGeneratorConfig
+from diffflow.models.settings.serialise import (
     FAMILIES,
     ConfigError,
-    ConvGeneratorConfig,
-    DistillConfig,
-    LikelihoodConfig,
-    MLPGeneratorConfig,
-    PathConfig,
-    PlanConfig,
-    ScoreConfig,
-    ScoreGANConfig,
     changed,
     from_dict,
     from_yaml,
@@ -42,6 +37,9 @@ from diffflow.training.config import (
     to_dict,
     to_yaml,
 )
+from diffflow.networks.games import GAMES
+from diffflow.objectives.movers.moments import Moments
+from diffflow.training import checkpoint
 from diffflow.training.fit import train
 from diffflow.training.folder import Folder, RunError
 from diffflow.training.place import Place
@@ -404,7 +402,7 @@ def test_images_distilled_by_the_log_ratio_remember_their_moments(tmp_path, monk
     """Twin classifiers and moments, through the recipe; of a denoiser that never learned "no class", too. A resumed run
     is the uninterrupted one, and the moments of a short window have moved something."""
     short = functools.partial(Moments, window=64.0)
-    monkeypatch.setattr("diffflow.training.config.distill.Moments", short)
+    monkeypatch.setattr("diffflow.models.distill.Moments", short)
     start = scores["digits"]
     if not dropout:
         start = train(tiny("digits", "digits", **{"model.label_dropout": 0.0}), tmp_path / "start", console=quiet())

@@ -18,18 +18,12 @@ from torch import nn
 
 import diffflow as df
 from diffflow.equation.noise import Noise
+from diffflow.models.diffusion import ModelConfig, ScoreConfig
+from diffflow.models.settings.common import DataConfig, FitConfig, PlayerConfig
+from diffflow.models.settings.networks import MLPConfig
+from diffflow.models.settings.serialise import ConfigError, replace
 from diffflow.objectives.base import Batch, Turn
 from diffflow.training import checkpoint, record
-from diffflow.training.config import (
-    ConfigError,
-    DataConfig,
-    FitConfig,
-    MLPConfig,
-    ModelConfig,
-    PlayerConfig,
-    ScoreConfig,
-    replace,
-)
 from diffflow.training.feed import Feed
 from diffflow.training.fit import Interrupted, NonFinite, fit, train
 from diffflow.training.folder import Folder, RunError

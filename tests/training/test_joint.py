@@ -7,7 +7,8 @@ import torch
 from rich.console import Console
 
 import diffflow as df
-from diffflow.training.config import ConfigError, LikelihoodConfig, changed, from_yaml, replace, to_yaml
+from diffflow.models.joint_likelihood import LikelihoodConfig
+from diffflow.models.settings.serialise import ConfigError, changed, from_yaml, replace, to_yaml
 from diffflow.training.fit import train
 from diffflow.training.folder import Folder
 

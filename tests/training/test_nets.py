@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from diffflow.equation.noise import Noise
+from diffflow.models.diffusion import ModelConfig
+from diffflow.models.distill import UNetCriticConfig
+from diffflow.models.settings.networks import MLPConfig, UNetConfig
+from diffflow.models.settings.serialise import ConfigError
 from diffflow.networks.backbones.mlp import MLP, sines
 from diffflow.networks.backbones.unet import UNet, UNetCritic, frequency_shift, unet2d
 from diffflow.networks.denoiser import FORMS, Denoiser, quarter_log
 from diffflow.networks.discriminator import Discriminator
 from diffflow.networks.games import Penalty
-from diffflow.training.config import ConfigError, MLPConfig, ModelConfig, UNetConfig, UNetCriticConfig
 
 
 def unet(shape=(1, 8, 8), classes=3, widths=(8, 16), **settings) -> UNet:

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from diffflow.training.config import ConfigError
+from diffflow.models.settings.serialise import ConfigError
 from diffflow.training.place import Place, find_device, find_place
 
 

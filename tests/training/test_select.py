@@ -12,18 +12,12 @@ from rich.console import Console
 
 import diffflow as df
 from diffflow.data import Columns
+from diffflow.models.diffusion import ModelConfig, SamplingConfig, ScoreConfig
+from diffflow.models.gan import GANConfig
+from diffflow.models.settings.common import DataConfig, FitConfig, PlayerConfig
+from diffflow.models.settings.networks import MLPConfig
+from diffflow.models.settings.serialise import ConfigError
 from diffflow.objectives.score_matching import LikelihoodWeighting
-from diffflow.training.config import (
-    ConfigError,
-    DataConfig,
-    FitConfig,
-    GANConfig,
-    MLPConfig,
-    ModelConfig,
-    PlayerConfig,
-    SamplingConfig,
-    ScoreConfig,
-)
 from diffflow.training.feed import Feed
 from diffflow.training.fit import train
 from diffflow.training.folder import Folder

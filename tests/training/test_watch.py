@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from diffflow.recipes import recipe
+from diffflow.models.presets import recipe
+from diffflow.models.settings.serialise import replace
 from diffflow.training import watch
-from diffflow.training.config import replace
 from diffflow.training.fit import train
 from diffflow.training.folder import Folder
 from diffflow.training.watch import PATIENCE, YOUNG, Watch

@@ -18,8 +18,8 @@ from rich.table import Table
 import diffflow as df
 from diffflow.cli import UsageError, parse
 from diffflow.cli.sample import progress
+from diffflow.models.settings.common import Dials
 from diffflow.sampling.calibrate import Teacher
-from diffflow.training.config import Dials
 
 
 @dataclass(frozen=True)

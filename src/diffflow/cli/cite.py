@@ -11,7 +11,7 @@ import tyro
 
 from diffflow.cli import parse
 from diffflow.equation.papers import bibtex
-from diffflow.models import MODELS
+from diffflow.models.catalogue import MODELS
 
 
 @dataclass(frozen=True)

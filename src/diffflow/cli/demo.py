@@ -51,7 +51,7 @@ class Demo:
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
-        from diffflow.training.config import replace as settings
+        from diffflow.models.settings.serialise import replace as settings
         from diffflow.training.fit import train
 
         ask = Sample(self.out, self.n, steps=self.steps, batch=500)

@@ -25,8 +25,8 @@ from diffflow.cli import UsageError, parse
 from diffflow.cli.evaluate import splits
 from diffflow.data import Data
 from diffflow.metrics.base import pick
+from diffflow.models.joint_likelihood import LikelihoodConfig
 from diffflow.networks.games import GAMES, reliability
-from diffflow.training.config import LikelihoodConfig
 from diffflow.training.select import part
 
 

@@ -28,7 +28,7 @@ from diffflow.data import Data
 from diffflow.frontier import Judge, Point, front, presets, sweep, within
 from diffflow.metrics import embedding, extractor, frechet, sliced_w2
 from diffflow.metrics.base import pick
-from diffflow.training.config import Dials
+from diffflow.models.settings.common import Dials
 from diffflow.training.folder import Folder
 
 

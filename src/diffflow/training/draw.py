@@ -16,7 +16,7 @@ from ..data import Data
 from ..equation.laws import GaussianMixture
 from ..equation.noise import Noise
 from ..metrics.modes import modes
-from .config import TrainConfig
+from ..models.base import TrainConfig
 from .players import Training
 
 

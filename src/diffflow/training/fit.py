@@ -31,9 +31,11 @@ from torch import Tensor
 
 from ..data import Data
 from ..equation.noise import Noise
+from ..models.base import TrainConfig
+from ..models.settings.common import FitConfig
+from ..models.settings.serialise import ConfigError, changed
 from ..objectives.base import Batch, Turn
 from . import checkpoint
-from .config import ConfigError, FitConfig, TrainConfig, changed
 from .draw import counter, painter
 from .feed import Feed
 from .folder import Folder, RunError, environment

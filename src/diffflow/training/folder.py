@@ -27,10 +27,12 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from ..models.base import TrainConfig
+from ..models.settings.common import Dials
+from ..models.settings.serialise import load_yaml, suggest, to_yaml
 from ..sampling.plan import Plan
 from . import checkpoint
 from .checkpoint import Checkpoint, Tensors
-from .config import Dials, TrainConfig, load_yaml, suggest, to_yaml
 from .ema import FORGET, Profile, exponent, mixture
 
 

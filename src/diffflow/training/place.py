@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import ConfigError, FitConfig
+from ..models.settings.common import FitConfig
+from ..models.settings.serialise import ConfigError
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..models.settings.common import PlayerConfig
+from ..models.settings.serialise import ConfigError
 from ..objectives.base import Objective
 from .checkpoint import Checkpoint, CheckpointError, Tensors
-from .config import ConfigError, PlayerConfig
 from .ema import PowerEMA
 
 

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .. import figures
+from ..models.settings.common import FitConfig
 from . import checkpoint
-from .config import FitConfig
 from .ema import early_share, snapshot_due
 from .folder import Folder
 from .players import Outcome, Training

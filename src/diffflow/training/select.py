@@ -19,9 +19,10 @@ import torch
 from ..data import Data
 from ..data.prepare import holdout
 from ..equation.noise import Noise
+from ..models.settings.common import FitConfig
+from ..models.settings.serialise import ConfigError
 from . import checkpoint
 from .checkpoint import Tensors
-from .config import ConfigError, FitConfig
 from .draw import evaluating
 from .ema import put
 from .feed import Feed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..training.config import TrainConfig
+from ..base import TrainConfig
 
 
 @dataclass(frozen=True)

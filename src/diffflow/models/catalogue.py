@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .equation.papers import bibtex
+from ..equation.papers import bibtex
 
 
 @dataclass(frozen=True)

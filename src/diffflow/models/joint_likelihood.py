@@ -9,16 +9,18 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from ...equation.laws import Law
-from ...equation.schedule import EDM, VE, VP, Cosine, RectifiedFlow, Schedule, SubVP
-from ...equation.sde import DiffFlow
-from ...equation.spectrum import at
-from ...objectives.likelihood_bound import Likelihood
-from ...objectives.score_matching import LikelihoodWeighting
-from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig, device_of
-from .game import CriticNet, MLPCriticConfig, along, as_critic, class_count
-from .plain import require
-from .score import ModelConfig, as_denoiser
+from ..equation.laws import Law
+from ..equation.schedule import EDM, VE, VP, Cosine, RectifiedFlow, Schedule, SubVP
+from ..equation.sde import DiffFlow
+from ..equation.spectrum import at
+from ..objectives.likelihood_bound import Likelihood
+from ..objectives.score_matching import LikelihoodWeighting
+from .base import TrainConfig, device_of
+from .diffusion import ModelConfig, as_denoiser
+from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig
+from .settings.games import along, as_critic, class_count
+from .settings.networks import CriticNet, MLPCriticConfig
+from .settings.serialise import require
 
 
 @dataclass(frozen=True)

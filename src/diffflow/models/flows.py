@@ -27,15 +27,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .equation.fields import Field
-from .equation.kernels import KSD, MMD, SVGD, Drifting, GaussianKernel, KernelRatio, LaplaceKernel, SlicedWasserstein
-from .equation.kernels.kernel import squares
-from .equation.laws import Law
-from .equation.noise import Noise
-from .equation.schedule import Schedule
-from .equation.sde import Coefficient, DiffFlow, Speed
-from .equation.spectrum import continued, gan_flow, static
-from .equation.times import Time, clock
+from ..equation.fields import Field
+from ..equation.kernels import KSD, MMD, SVGD, Drifting, GaussianKernel, KernelRatio, LaplaceKernel, SlicedWasserstein
+from ..equation.kernels.kernel import squares
+from ..equation.laws import Law
+from ..equation.noise import Noise
+from ..equation.schedule import Schedule
+from ..equation.sde import Coefficient, DiffFlow, Speed
+from ..equation.spectrum import continued, gan_flow, static
+from ..equation.times import Time, clock
 
 MONOFLOWS: dict[str, Speed | float] = {
     "kl": 1.0,

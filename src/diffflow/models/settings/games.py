@@ -9,10 +9,9 @@ from typing import Any
 from torch import nn
 
 from ...equation.schedule import Schedule
-from ...networks.backbones.discriminator import ConvCritic, MLPCritic
 from ...networks.discriminator import Discriminator
 from ...networks.games import GAMES, Game, Penalty
-from .plain import require, suggest
+from .serialise import require, suggest
 
 
 def class_count(meta: Mapping[str, Any]) -> int:
@@ -24,62 +23,6 @@ def class_count(meta: Mapping[str, Any]) -> int:
         "more: give the data without classes (arrays without labels, a table without its class column)",
     )
     return len(classes)
-
-
-@dataclass(frozen=True)
-class MLPCriticConfig:
-    """The discriminator for vectors (nets/critic.py)."""
-
-    width: int = 128
-    """Units of a layer."""
-    depth: int = 3
-    """Residual blocks."""
-    waves: int = 0
-    """Fourier features of x, for data with features much narrower than their spread."""
-    fastest: float = 24.0
-    """Their largest frequency, in radians per unit of x (toys and tables: about the standard deviation)."""
-    spectral: bool = False
-    """Spectral normalisation of every weight matrix."""
-
-    def build(self, shape: tuple[int, ...], classes: int, timed: bool, dials: int = 0) -> nn.Module:
-        require(
-            len(shape) == 1,
-            f"MLPCriticConfig is for vectors, and the data has shape {shape}: use a ConvCriticConfig (its `type` in a "
-            "--config file, or another --preset)",
-        )
-        return MLPCritic(
-            shape[0],
-            classes,
-            self.width,
-            self.depth,
-            timed=timed,
-            dials=dials,
-            spectral=self.spectral,
-            waves=self.waves,
-            fastest=self.fastest,
-        )
-
-
-@dataclass(frozen=True)
-class ConvCriticConfig:
-    """The discriminator for images (nets/critic.py)."""
-
-    widths: tuple[int, ...] = (32, 64)
-    """Channels of the blocks, each of which halves the image."""
-    spectral: bool = False
-    """Spectral normalisation of every weight matrix."""
-
-    def build(self, shape: tuple[int, ...], classes: int, timed: bool, dials: int = 0) -> nn.Module:
-        require(
-            len(shape) == 3,
-            f"ConvCriticConfig is for images, and the data has shape {shape}: use an MLPCriticConfig (its `type` in a "
-            "--config file, or another --preset)",
-        )
-        image = (shape[0], shape[1], shape[2])
-        return ConvCritic(image, classes, self.widths, timed=timed, dials=dials, spectral=self.spectral)
-
-
-CriticNet = MLPCriticConfig | ConvCriticConfig
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..objectives.score_matching import EDMWeighting, LikelihoodWeighting
-from ..training.config import (
-    DataConfig,
-    FitConfig,
-    MLPConfig,
-    ModelConfig,
-    PlayerConfig,
-    SamplingConfig,
-    ScoreConfig,
-    UNetConfig,
-)
+from ...objectives.score_matching import EDMWeighting, LikelihoodWeighting
+from ..diffusion import ModelConfig, SamplingConfig, ScoreConfig
+from ..settings.common import DataConfig, FitConfig, PlayerConfig
+from ..settings.networks import MLPConfig, UNetConfig
 from .base import RECIPES, Recipe
 
 

@@ -8,7 +8,6 @@ subclass) is the `type` at the top.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,15 +15,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from ...registry import Registry, suggest
+
 
 class ConfigError(ValueError):
     """A setting that cannot be meant; the message names it and what would do."""
-
-
-def suggest(name: str, known: list[str]) -> str:
-    """'; did you mean ...?' for a misspelt name, or the list of what there is."""
-    close = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
 
 
 def require(ok: bool, what: str) -> None:
@@ -39,7 +34,19 @@ def _classes(kind: Any) -> list[type]:
     return [k for k in options if dataclasses.is_dataclass(k) and isinstance(k, type)]
 
 
-FAMILIES: dict[str, type] = {}  # families of models by name; `TrainConfig` enters its subclasses
+FAMILIES: Registry[type] = Registry(
+    {
+        "ScoreConfig": "diffflow.models.diffusion",
+        "DiscriminatorFlowConfig": "diffflow.models.discriminator_flow",
+        "DiffusionGANConfig": "diffflow.models.diffusion_gan",
+        "LikelihoodConfig": "diffflow.models.joint_likelihood",
+        "GANConfig": "diffflow.models.gan",
+        "ScoreGANConfig": "diffflow.models.score_gan",
+        "FieldConfig": "diffflow.models.field_generator",
+        "DistillConfig": "diffflow.models.distill",
+    }
+)  # families of models by name; `TrainConfig` enters its subclasses
+DEFAULT = "ScoreConfig"  # the family of settings that name none
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -114,16 +121,15 @@ def _read(base: Any, values: Any, path: str) -> Any:
         raise ConfigError(f"{path}: {e}") from e
 
 
-def from_dict(values: Mapping[str, Any], base: Any) -> Any:
-    """`base` with nested plain values put in. Raises ConfigError for an unknown key, a wrong type or an impossible
-    value.
-    """
+def from_dict(values: Mapping[str, Any], base: Any = None) -> Any:
+    """`base` (None: a denoiser's settings) with nested plain values put in; `type` names the family. Raises ConfigError
+    for an unknown key, a wrong type or an impossible value."""
     if isinstance(values, Mapping) and "type" in values:
         family = values["type"]
         require(family in FAMILIES, f"type = {family!r} is no family of models{suggest(str(family), list(FAMILIES))}")
         base = base if type(base) is FAMILIES[family] else FAMILIES[family]()
         values = {k: v for k, v in values.items() if k != "type"}
-    return _read(base, values, "")
+    return _read(FAMILIES[DEFAULT]() if base is None else base, values, "")
 
 
 def replace(config: Any, settings: Mapping[str, Any]) -> Any:
@@ -142,7 +148,7 @@ def to_yaml(config: Any) -> str:
     return yaml.safe_dump(to_dict(config), sort_keys=False)
 
 
-def from_yaml(text: str, base: Any) -> Any:
+def from_yaml(text: str, base: Any = None) -> Any:
     """`base` with the settings of a YAML text put in. Raises ConfigError."""
     try:
         values = yaml.safe_load(text)
@@ -151,7 +157,7 @@ def from_yaml(text: str, base: Any) -> Any:
     return from_dict({} if values is None else values, base)
 
 
-def load_yaml(path: str | Path, base: Any) -> Any:
+def load_yaml(path: str | Path, base: Any = None) -> Any:
     """`base` with the settings of a YAML file put in. Raises ConfigError, naming the file."""
     try:
         return from_yaml(Path(path).read_text(encoding="utf-8"), base)

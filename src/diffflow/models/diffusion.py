@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ...equation.fields import ScoreField, guide
-from ...equation.laws import Law
-from ...equation.schedule import EDM
-from ...equation.sde import DiffFlow
-from ...equation.spectrum import at
-from ...networks.denoiser import FORMS, Denoiser
-from ...objectives.score_matching import (
+from ..equation.fields import ScoreField, guide
+from ..equation.laws import Law
+from ..equation.schedule import EDM
+from ..equation.sde import DiffFlow
+from ..equation.spectrum import at
+from ..networks.denoiser import FORMS, Denoiser
+from ..objectives.score_matching import (
     EDMWeighting,
     EpsWeighting,
     FlowWeighting,
@@ -24,71 +24,12 @@ from ...objectives.score_matching import (
     ScoreMatching,
     VWeighting,
 )
-from .base import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig, device_of
-from .plain import require, suggest
+from .base import TrainConfig, device_of
+from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig
+from .settings.networks import MLPConfig, UNetConfig
+from .settings.serialise import require, suggest
 
 Weighting = EDMWeighting | EpsWeighting | VWeighting | FlowWeighting | LikelihoodWeighting
-
-
-@dataclass(frozen=True)
-class MLPConfig:
-    """The net for vectors (nets/mlp.py)."""
-
-    width: int = 256
-    """Units of a layer."""
-    depth: int = 4
-    """Residual blocks."""
-    embed: int = 64
-    """Fourier features of the noise level."""
-    octaves: tuple[int, ...] = ()
-    """Sines of 2^k pi x beside the vector x, for these k: for columns of few values, e.g. 0 1 2 3."""
-
-    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        from ...networks.backbones.mlp import MLP
-
-        require(
-            len(shape) == 1,
-            f"MLPConfig is for vectors, and the data has shape {shape}: use a UNetConfig (model.net.type in a --config "
-            "file, or another --preset)",
-        )
-        return MLP(shape[0], classes, self.width, self.depth, self.embed, self.octaves)
-
-
-@dataclass(frozen=True)
-class UNetConfig:
-    """The net for images (nets/unet.py)."""
-
-    widths: tuple[int, ...] = (32, 64, 64)
-    """Channels at each resolution; each level halves the image."""
-    layers: int = 1
-    """Residual blocks at each resolution."""
-    attention: bool = True
-    """Self-attention at the lowest resolution."""
-    head: int = 32
-    """Channels of an attention head."""
-    groups: int = 8
-    """Groups of the group normalisation."""
-    octaves: tuple[int, ...] = ()
-    """Sines of 2^k pi x beside the image x, for these k: what a density of bytes wants, e.g. 5 6 7."""
-
-    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        from ...networks.backbones.unet import UNet
-
-        require(
-            len(shape) == 3,
-            f"UNetConfig is for images, and the data has shape {shape}: use an MLPConfig (model.net.type in a --config "
-            "file, or another --preset)",
-        )
-        return UNet(
-            (shape[0], shape[1], shape[2]),
-            classes,
-            self.widths,
-            self.layers,
-            self.attention,
-            self.head,
-            self.groups,
-            self.octaves,
-        )
 
 
 @dataclass(frozen=True)

@@ -12,26 +12,28 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ...equation.schedule import EDM
-from ...networks.backbones.unet import UNetCritic
-from ...networks.denoiser import FORMS, Denoiser, quarter_log
-from ...networks.discriminator import Discriminator
-from ...networks.games import Penalty
-from ...networks.generator import FewSteps, Generator
-from ...objectives.base import Objective
-from ...objectives.follow_velocity import Generate
-from ...objectives.movers.adversarial import Critic
-from ...objectives.movers.base import Lead, Mover, Together
-from ...objectives.movers.endpoints import Endpoints
-from ...objectives.movers.moments import Moments
-from ...objectives.movers.score_difference import ScoreDifference
-from ...sampling.grids import jump
-from ...sampling.plan import Plan
-from .base import PlayerConfig, TrainConfig, device_of, fill
-from .game import CriticNet, GameConfig, MLPCriticConfig, as_critic, class_count
-from .particles import ScoreGANConfig, as_generator
-from .plain import require
-from .score import ModelConfig, UNetConfig, as_denoiser
+from ..equation.schedule import EDM
+from ..networks.backbones.unet import UNetCritic
+from ..networks.denoiser import FORMS, Denoiser, quarter_log
+from ..networks.discriminator import Discriminator
+from ..networks.games import Penalty
+from ..networks.generator import FewSteps, Generator
+from ..objectives.base import Objective
+from ..objectives.follow_velocity import Generate
+from ..objectives.movers.adversarial import Critic
+from ..objectives.movers.base import Lead, Mover, Together
+from ..objectives.movers.endpoints import Endpoints
+from ..objectives.movers.moments import Moments
+from ..objectives.movers.score_difference import ScoreDifference
+from ..sampling.grids import jump
+from ..sampling.plan import Plan
+from .base import TrainConfig, as_generator, device_of, fill
+from .diffusion import ModelConfig, as_denoiser
+from .score_gan import ScoreGANConfig
+from .settings.common import PlayerConfig
+from .settings.games import GameConfig, as_critic, class_count
+from .settings.networks import CriticNet, MLPCriticConfig, UNetConfig
+from .settings.serialise import require
 
 LOWEST = 0.3  # last level of a sampler of several steps, in standard deviations of the data
 PAPERS = {

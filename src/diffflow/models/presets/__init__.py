@@ -10,15 +10,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from .. import data as datasets
-from ..data.readers.cifar import is_sheets
-from ..data.readers.idx import is_idx
-from ..equation.toys import TOYS
-from ..training.config import ConfigError, suggest
-from ..training.config import replace as settings
-from . import diffusion, players
+from ... import data as datasets
+from ...data.readers.cifar import is_sheets
+from ...data.readers.idx import is_idx
+from ...equation.toys import TOYS
+from ..settings.serialise import ConfigError, suggest
+from ..settings.serialise import replace as settings
+from . import by_data as diffusion
+from . import by_model as players
 from .base import BY_MODEL, RECIPES, Recipe
-from .players import SCALES
+from .scales import SCALES
 
 __all__ = ["BY_MODEL", "RECIPES", "SCALES", "Recipe", "diffusion", "fitting", "players", "recipe"]
 
