@@ -34,7 +34,7 @@ from diffflow.models.base import TrainConfig
 from diffflow.models.presets import recipe
 from diffflow.models.settings.common import Dials
 from diffflow.models.settings.serialise import replace
-from diffflow.training.fit import train
+from diffflow.training.train import train
 
 SMALL = {
     "model.net.widths": (16, 32),

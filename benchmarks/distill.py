@@ -61,10 +61,11 @@ from diffflow.models.presets import SCALES, fitting
 from diffflow.models.presets.by_model import distilled
 from diffflow.models.settings.common import Dials
 from diffflow.models.settings.serialise import ConfigError, load_yaml, replace
-from diffflow.training.feed import Feed
-from diffflow.training.fit import fit, train
-from diffflow.training.place import Place, find_device
-from diffflow.training.players import Training
+from diffflow.training.batches import Feed
+from diffflow.training.distributed import Place, find_device
+from diffflow.training.loop import fit
+from diffflow.training.state import Training
+from diffflow.training.train import train
 
 SCREENED = 300  # samples by which the best peer is chosen
 TIMED = 64  # samples that a setting is timed with

@@ -49,8 +49,8 @@ from diffflow.models.catalogue import MODELS
 from diffflow.models.presets import recipe
 from diffflow.models.score_gan import ScoreGANConfig
 from diffflow.models.settings.serialise import replace, to_dict, to_yaml
-from diffflow.training.fit import train
-from diffflow.training.folder import environment
+from diffflow.training.run_folder import environment
+from diffflow.training.train import train
 
 MINUTES = {"25gaussians": 3.0, "checkerboard": 1.0, "digits": 4.0}  # of training, on one thread
 DATASETS = tuple(MINUTES)

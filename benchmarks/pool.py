@@ -47,10 +47,10 @@ from diffflow.networks.discriminator import Discriminator
 from diffflow.networks.games import GAMES, Penalty
 from diffflow.objectives.base import Batch, Turn
 from diffflow.objectives.discriminator_path import ParticlePath, PathRatio
-from diffflow.training.feed import Feed
-from diffflow.training.fit import fit
-from diffflow.training.place import Place
-from diffflow.training.players import Outcome, Training
+from diffflow.training.batches import Feed
+from diffflow.training.distributed import Place
+from diffflow.training.loop import fit
+from diffflow.training.state import Outcome, Training
 
 
 @dataclass(frozen=True)

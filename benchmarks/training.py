@@ -45,10 +45,10 @@ from diffflow.models.diffusion import ModelConfig, ScoreConfig
 from diffflow.models.settings.common import DataConfig, FitConfig
 from diffflow.models.settings.networks import UNetConfig
 from diffflow.networks.backbones.unet import UNet, unet2d
-from diffflow.training.feed import Feed
-from diffflow.training.fit import fit
-from diffflow.training.place import Place
-from diffflow.training.players import Training
+from diffflow.training.batches import Feed
+from diffflow.training.distributed import Place
+from diffflow.training.loop import fit
+from diffflow.training.state import Training
 
 WARMUP = 3  # updates that are not timed
 

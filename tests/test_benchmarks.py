@@ -33,7 +33,7 @@ from diffflow.cli import main
 from diffflow.models.catalogue import MODELS
 from diffflow.models.settings.common import Dials
 from diffflow.models.settings.serialise import replace as settings
-from diffflow.training.folder import Folder
+from diffflow.training.run_folder import Folder
 
 BUDGET = bench.Budget(0.005, 200, 30, "cpu", True)
 

@@ -15,8 +15,8 @@ from diffflow.models.settings.common import DataConfig, FitConfig, PlayerConfig
 from diffflow.models.settings.networks import MLPConfig, UNetConfig
 from diffflow.models.settings.serialise import ConfigError
 from diffflow.training import checkpoint
-from diffflow.training.fit import train
-from diffflow.training.folder import Folder, RunError
+from diffflow.training.run_folder import Folder, RunError
+from diffflow.training.train import train
 
 FIT = FitConfig(batch=64, steps=30, log_every=10, checkpoint_minutes=1e4, sample_minutes=1e4, tensorboard=False)
 

@@ -20,7 +20,7 @@ import yaml
 
 from . import figures
 from .models import describe
-from .training.folder import Folder
+from .training.run_folder import Folder
 
 MEANING = {
     "w2": "exact Wasserstein-2 distance to the data",

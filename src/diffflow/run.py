@@ -36,9 +36,9 @@ from .sampling.calibrate import Teacher, calibrate, default_starts, teach
 from .sampling.plan import Plan
 from .sampling.sample import Grid, Step, Trajectory, sample
 from .sampling.solvers import Solver
-from .training.folder import Folder
-from .training.place import find_device
-from .training.select import model
+from .training.distributed import find_device
+from .training.run_folder import Folder
+from .training.weights import model
 
 Labels = int | Sequence[int] | Tensor | None
 STARTS = 256  # that plans are fitted to, at most: networks are dear

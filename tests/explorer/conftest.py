@@ -14,7 +14,7 @@ from diffflow.cli import main
 from diffflow.explorer.server import create
 from diffflow.models.presets import recipe
 from diffflow.models.settings.serialise import replace
-from diffflow.training.fit import train
+from diffflow.training.train import train
 
 TOKEN = "a token for tests"
 

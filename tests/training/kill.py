@@ -46,7 +46,7 @@ def settings(model: str, steps: int):
 def child(path: str, model: str, steps: int, source: str | None = None) -> None:
     import torch
 
-    from diffflow.training.fit import train
+    from diffflow.training.train import train
 
     torch.set_num_threads(1)
     if source is None or newest(Path(path)):
@@ -63,7 +63,7 @@ def start(path: Path, model: str, steps: int, source: Path | None) -> subprocess
 
 def finish(path: Path, model: str, steps: int, source: Path | None = None) -> dict:
     """Train to the end; the final tensors."""
-    from diffflow.training.folder import Folder
+    from diffflow.training.run_folder import Folder
 
     child(str(path), model, steps, None if source is None else str(source))
     saved = Folder(path).newest()

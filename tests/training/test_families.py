@@ -40,9 +40,9 @@ from diffflow.models.settings.serialise import (
 from diffflow.networks.games import GAMES
 from diffflow.objectives.movers.moments import Moments
 from diffflow.training import checkpoint
-from diffflow.training.fit import train
-from diffflow.training.folder import Folder, RunError
-from diffflow.training.place import Place
+from diffflow.training.distributed import Place
+from diffflow.training.run_folder import Folder, RunError
+from diffflow.training.train import train
 
 # one of each family, and of each of its ways to move
 KINDS = ["gan", "discriminator-flow", "improved-gan-independent", "diffusion-gan", "score-gan", "distill", "drifting"]
@@ -458,7 +458,7 @@ def test_a_field_keeps_its_batch_whole(tmp_path, monkeypatch):
     config = tiny("sw-generator", "moons")
     with pytest.raises(ConfigError, match=r"one process.* --fit.accumulate 1, not in 1 x 2 parts"):
         train(replace(config, {"fit.accumulate": 2}), tmp_path / "run", console=quiet())
-    monkeypatch.setattr("diffflow.training.fit.find_place", lambda device: Place(torch.device("cpu"), 0, 2))
+    monkeypatch.setattr("diffflow.training.loop.find_place", lambda device: Place(torch.device("cpu"), 0, 2))
     with pytest.raises(ConfigError, match=r"one process.* not in 2 x 1 parts"):
         train(config, tmp_path / "run", console=quiet())
     assert not (tmp_path / "run").exists()

@@ -23,12 +23,15 @@ from diffflow.models.settings.common import DataConfig, FitConfig, PlayerConfig
 from diffflow.models.settings.networks import MLPConfig
 from diffflow.models.settings.serialise import ConfigError, replace
 from diffflow.objectives.base import Batch, Turn
-from diffflow.training import checkpoint, record
-from diffflow.training.feed import Feed
-from diffflow.training.fit import Interrupted, NonFinite, fit, train
-from diffflow.training.folder import Folder, RunError
-from diffflow.training.place import OutOfMemory, Place
-from diffflow.training.players import Training
+from diffflow.training import checkpoint
+from diffflow.training import recorder as record
+from diffflow.training.batches import Feed
+from diffflow.training.distributed import Place
+from diffflow.training.loop import Interrupted, NonFinite, fit
+from diffflow.training.memory import OutOfMemory
+from diffflow.training.run_folder import Folder, RunError
+from diffflow.training.state import Training
+from diffflow.training.train import train
 
 CPU = Place(torch.device("cpu"))
 TINY = ScoreConfig(

@@ -9,8 +9,8 @@ from rich.console import Console
 import diffflow as df
 from diffflow.models.joint_likelihood import LikelihoodConfig
 from diffflow.models.settings.serialise import ConfigError, changed, from_yaml, replace, to_yaml
-from diffflow.training.fit import train
-from diffflow.training.folder import Folder
+from diffflow.training.run_folder import Folder
+from diffflow.training.train import train
 
 TINY = {
     "data.source": "8gaussians",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diffflow.models.settings.serialise import ConfigError
-from diffflow.training.place import Place, find_device, find_place
+from diffflow.training.distributed import Place, find_device, find_place
 
 
 @pytest.fixture

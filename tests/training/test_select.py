@@ -18,11 +18,12 @@ from diffflow.models.settings.common import DataConfig, FitConfig, PlayerConfig
 from diffflow.models.settings.networks import MLPConfig
 from diffflow.models.settings.serialise import ConfigError
 from diffflow.objectives.score_matching import LikelihoodWeighting
-from diffflow.training.feed import Feed
-from diffflow.training.fit import train
-from diffflow.training.folder import Folder
-from diffflow.training.players import Training
-from diffflow.training.select import Choice, chosen, losses, part, start_weights
+from diffflow.training.batches import Feed
+from diffflow.training.early_stopping import Choice, chosen, losses, part
+from diffflow.training.run_folder import Folder
+from diffflow.training.state import Training
+from diffflow.training.train import train
+from diffflow.training.weights import start_weights
 
 FEW = ScoreConfig(
     DataConfig("few"),

@@ -7,10 +7,10 @@ from rich.console import Console
 
 from diffflow.models.presets import recipe
 from diffflow.models.settings.serialise import replace
-from diffflow.training import watch
-from diffflow.training.fit import train
-from diffflow.training.folder import Folder
-from diffflow.training.watch import PATIENCE, YOUNG, Watch
+from diffflow.training import health as watch
+from diffflow.training.health import PATIENCE, YOUNG, Watch
+from diffflow.training.run_folder import Folder
+from diffflow.training.train import train
 
 
 def line(**log):

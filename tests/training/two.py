@@ -20,10 +20,11 @@ from diffflow.objectives.base import Batch
 from diffflow.objectives.movers.moments import Moments
 from diffflow.objectives.score_matching import ScoreMatching
 from diffflow.training import checkpoint
-from diffflow.training.feed import Feed
-from diffflow.training.fit import NonFinite, fit, train
-from diffflow.training.place import find_place
-from diffflow.training.players import Training
+from diffflow.training.batches import Feed
+from diffflow.training.distributed import find_place
+from diffflow.training.loop import NonFinite, fit
+from diffflow.training.state import Training
+from diffflow.training.train import train
 
 CONFIG = ScoreConfig(
     DataConfig("8gaussians"),

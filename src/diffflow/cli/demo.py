@@ -23,7 +23,7 @@ from diffflow import figures, report
 from diffflow.cli import parse
 from diffflow.cli.evaluate import check_n, show
 from diffflow.cli.sample import Sample, check, draw, labels_of
-from diffflow.training.folder import Folder
+from diffflow.training.run_folder import Folder
 
 CHURNS = {0.0: "probability flow", 0.5: "half-way", 1.0: "reverse SDE", 2.0: "over-damped"}
 LEVELS, STEPS_PER_LEVEL = 20, 5
@@ -52,7 +52,7 @@ class Demo:
 
     def main(self) -> int:
         from diffflow.models.settings.serialise import replace as settings
-        from diffflow.training.fit import train
+        from diffflow.training.train import train
 
         ask = Sample(self.out, self.n, steps=self.steps, batch=500)
         check(ask)

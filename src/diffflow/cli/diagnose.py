@@ -27,7 +27,7 @@ from diffflow.data import Data
 from diffflow.metrics.base import pick
 from diffflow.models.joint_likelihood import LikelihoodConfig
 from diffflow.networks.games import GAMES, reliability
-from diffflow.training.select import part
+from diffflow.training.early_stopping import part
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,9 @@ from diffflow.models.presets.by_model import distilled
 from diffflow.models.settings.common import Dials
 from diffflow.models.settings.serialise import load_yaml, to_yaml
 from diffflow.models.settings.serialise import replace as put
-from diffflow.training.fit import train
-from diffflow.training.folder import Folder
-from diffflow.training.place import find_place
+from diffflow.training.distributed import find_place
+from diffflow.training.run_folder import Folder
+from diffflow.training.train import train
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from diffflow.frontier import Judge, Point, front, presets, sweep, within
 from diffflow.metrics import embedding, extractor, frechet, sliced_w2
 from diffflow.metrics.base import pick
 from diffflow.models.settings.common import Dials
-from diffflow.training.folder import Folder
+from diffflow.training.run_folder import Folder
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,12 @@ from diffflow.models.base import TrainConfig
 from diffflow.models.presets import BY_MODEL, RECIPES, fitting, recipe
 from diffflow.models.score_gan import ScoreGANConfig
 from diffflow.models.settings.serialise import FAMILIES, load_yaml, replace, to_yaml
-from diffflow.training.feed import Feed
-from diffflow.training.fit import fit, train
-from diffflow.training.folder import Folder
-from diffflow.training.place import Place, find_device, find_place
-from diffflow.training.players import Training
+from diffflow.training.batches import Feed
+from diffflow.training.distributed import Place, find_device, find_place
+from diffflow.training.loop import fit
+from diffflow.training.run_folder import Folder
+from diffflow.training.state import Training
+from diffflow.training.train import train
 
 
 @dataclass(frozen=True)

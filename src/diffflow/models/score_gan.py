@@ -12,14 +12,7 @@ from torch import Tensor, nn
 from ..networks.generator import FewSteps, Generator
 from ..objectives.base import Objective
 from ..objectives.follow_velocity import Generate
-from ..objectives.movers.score_difference import (
-    DMD,
-    KarrasLevels,
-    LogUniformLevels,
-    ScoreDifference,
-    ScoreGAN,
-    SiD,
-)
+from ..objectives.movers.score_difference import DMD, KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN, SiD
 from ..sampling.plan import Plan
 from .base import GeneratorConfig, GeneratorSampling, MoveConfig, TrainConfig, as_generator, device_of, fill
 from .diffusion import ModelConfig, as_denoiser

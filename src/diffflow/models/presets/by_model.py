@@ -18,9 +18,7 @@ from ..gan import GANConfig, GANNets
 from ..score_gan import ScoreGANConfig
 from ..settings.common import PlayerConfig
 from ..settings.games import GameConfig
-from ..settings.networks import (
-    MLPCriticConfig,
-)
+from ..settings.networks import MLPCriticConfig
 from .base import BY_MODEL, Recipe
 from .scales import SCALES, Scale
 

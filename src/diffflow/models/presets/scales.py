@@ -7,12 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..diffusion import ScoreConfig
 from ..settings.common import FitConfig
-from ..settings.networks import (
-    ConvCriticConfig,
-    ConvGeneratorConfig,
-    MLPCriticConfig,
-    MLPGeneratorConfig,
-)
+from ..settings.networks import ConvCriticConfig, ConvGeneratorConfig, MLPCriticConfig, MLPGeneratorConfig
 from .base import Recipe
 from .by_data import cifar10, demo, mnist, table, toy
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import safetensors.torch
@@ -22,12 +21,12 @@ from ..equation.noise import Noise
 from ..models.settings.common import FitConfig
 from ..models.settings.serialise import ConfigError
 from . import checkpoint
+from .batches import Feed
 from .checkpoint import Tensors
-from .draw import evaluating
 from .ema import put
-from .feed import Feed
-from .folder import Folder, RunError, default_profiles, weights
-from .players import Training
+from .previews import evaluating
+from .run_folder import Folder
+from .state import Training
 
 SAMPLES = 4096  # draws of noise that a candidate is judged by, at least one of each row
 
@@ -113,28 +112,3 @@ def chosen(folder: Folder, step: int) -> tuple[Choice, Tensors] | None:
     except (OSError, ValueError, TypeError):
         return None
     return (choice, weights) if choice.of == step else None
-
-
-def model(folder: Folder, raw: bool = False, sigma_rel: float | None = None) -> tuple[dict[str, Tensors], int]:
-    """The weights of a run's players, and their step: those of its newest whole checkpoint, averaged as its settings
-    say; or the average that rows kept aside chose. `raw`: not averaged; `sigma_rel`: another width.
-
-    Raises RunError or CheckpointError where there is none."""
-    saved, profiles = folder.newest(), default_profiles(folder.config())
-    if sigma_rel is not None:
-        profiles = dict.fromkeys(profiles, sigma_rel)
-    found, step = weights(folder, saved, None if raw else profiles), saved.state["step"]
-    if not raw and sigma_rel is None and (best := chosen(folder, step)) is not None:
-        step = best[0].step
-        for key, v in best[1].items():
-            name, k = key.split("/", 1)
-            found[name][k] = v
-    return found, step
-
-
-def start_weights(path: str | Path) -> dict[str, Tensors]:
-    """The weights of a finished or running run, by player, for a run that starts from it."""
-    folder = Folder(Path(path))
-    if not folder.path.is_dir():
-        raise RunError(f"--init-from {path}: there is no such run directory")
-    return model(folder)[0]

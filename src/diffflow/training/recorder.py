@@ -24,9 +24,9 @@ from .. import figures
 from ..models.settings.common import FitConfig
 from . import checkpoint
 from .ema import early_share, snapshot_due
-from .folder import Folder
-from .players import Outcome, Training
-from .watch import Watch
+from .health import Watch
+from .run_folder import Folder
+from .state import Outcome, Training
 
 Draw = Callable[[], torch.Tensor]
 Judge = Callable[[torch.Tensor], dict[str, float]]

@@ -17,7 +17,7 @@ from ..equation.laws import GaussianMixture
 from ..equation.noise import Noise
 from ..metrics.modes import modes
 from ..models.base import TrainConfig
-from .players import Training
+from .state import Training
 
 
 def painter(training: Training, config: TrainConfig, data: Data, device: torch.device) -> Callable[[], Tensor]:

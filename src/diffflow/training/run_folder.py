@@ -33,7 +33,7 @@ from ..models.settings.serialise import load_yaml, suggest, to_yaml
 from ..sampling.plan import Plan
 from . import checkpoint
 from .checkpoint import Checkpoint, Tensors
-from .ema import FORGET, Profile, exponent, mixture
+from .ema import FORGET
 
 
 class RunError(RuntimeError):
@@ -152,45 +152,6 @@ class Folder:
 
 def _dials(d: Mapping[str, Any]) -> Dials:
     return Dials(int(d["steps"]), float(d["gan"]), float(d["churn"]), float(d["guidance"]))
-
-
-def weights(folder: Folder, saved: Checkpoint, profiles: Mapping[str, float] | None) -> dict[str, Tensors]:
-    """Weights by player at a checkpoint: raw where `profiles` is None, else averaged with a relative width per player.
-
-    A width that was tracked is read; any other one is rebuilt from the snapshots by least squares (ema.py). Buffers
-    are the raw ones.
-    """
-    players: dict[str, Tensors] = {}
-    for key, v in saved.tensors["players"].items():
-        name, k = key.split("/", 1)
-        players.setdefault(name, {})[k] = v
-    if profiles is None:
-        return players
-    stored = [*folder.snapshots(saved.state["step"] - 1), saved.tensors["ema"]]
-    for name, own in players.items():
-        clock, profile = saved.state["updates"][name], profiles[name]
-        sources: list[tuple[Profile, Tensors]] = []
-        for group in stored:
-            t = int(group[f"{name}/clock"]) if f"{name}/clock" in group else clock
-            widths: dict[float, Tensors] = {}
-            for key, v in group.items():
-                if key.startswith(f"{name}/") and key != f"{name}/clock":
-                    _, width, k = key.split("/", 2)
-                    widths.setdefault(float(width), {})[k] = v
-            if group is saved.tensors["ema"] and profile in widths:
-                sources = [(Profile(t, exponent(profile)), widths[profile])]
-                break
-            sources += [(Profile(t, exponent(s)), w) for s, w in widths.items()]
-        parts = mixture([p for p, _ in sources], Profile(clock, exponent(profile)))
-        for k in sources[0][1]:
-            total = sum(float(x) * w[k].double() for x, (_, w) in zip(parts, sources, strict=True))
-            own[k] = torch.as_tensor(total).to(own[k].dtype)
-    return players
-
-
-def default_profiles(config: TrainConfig) -> dict[str, float]:
-    """The relative EMA widths that sampling uses when nobody says otherwise, by player."""
-    return {name: config.sampling.ema or player.ema[0] for name, player in config.players().items()}
 
 
 def environment() -> dict[str, Any]:
