@@ -53,7 +53,6 @@ from rich.table import Table
 
 import diffflow as df
 from diffflow import figures
-from diffflow.frontier import Point
 from diffflow.metrics import embedding, extractor, frechet
 from diffflow.metrics.neighbours import nearest, prdc
 from diffflow.models.base import TrainConfig
@@ -61,6 +60,7 @@ from diffflow.models.presets import SCALES, fitting
 from diffflow.models.presets.by_model import distilled
 from diffflow.models.settings.common import Dials
 from diffflow.models.settings.serialise import ConfigError, load_yaml, replace
+from diffflow.runs.frontier import Point, plot_frontier
 from diffflow.training.batches import Feed
 from diffflow.training.distributed import Place, find_device
 from diffflow.training.loop import fit
@@ -392,7 +392,7 @@ def main() -> None:
         if p["seconds"]
     ]
     name = f"Frechet distance@{options.n} ({options.features.partition('=')[0]})"
-    figures.save(where.with_suffix(".png"), figures.png(figures.frontier(points, name, floor)))
+    figures.save(where.with_suffix(".png"), figures.png(plot_frontier(points, name, floor)))
     show(lines, floor)
 
 

@@ -7,8 +7,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffflow.frontier import PRESETS, Point, front, presets, within
 from diffflow.models.settings.common import Dials
+from diffflow.runs.frontier import PRESETS, Point, front, presets, within
 
 POINTS = st.lists(
     st.builds(

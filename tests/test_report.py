@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffflow import figures, report
+from diffflow import figures
 from diffflow.models import describe
 from diffflow.models.presets import BY_MODEL
 from diffflow.models.presets.scales import SCALES
 from diffflow.models.settings.serialise import FAMILIES as CONFIGS
 from diffflow.models.settings.serialise import replace, to_dict, to_yaml
+from diffflow.runs import report
 
 META = {
     "name": "<b>cats & dogs</b>",

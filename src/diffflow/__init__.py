@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from .networks.discriminator import CriticRatio, Discriminator
     from .networks.games import GAMES, Game, Penalty
     from .networks.generator import FewSteps, Generator
-    from .run import Run, load
+    from .runs.run import Run, load
     from .sampling import convergence as diagnostics
     from .sampling import solvers
 
@@ -89,8 +89,8 @@ _LATER = {
     "Denoiser": "networks.denoiser",
     **dict.fromkeys(("Exact", "Hutchinson", "bits_per_dim", "log_prob"), "likelihood.ode"),
     **dict.fromkeys(("Quadrature", "Stratified", "elbo"), "likelihood.elbo"),
-    "Run": "run",
-    "load": "run",
+    "Run": "runs.run",
+    "load": "runs.run",
     **dict.fromkeys(("GAMES", "Game", "Penalty"), "networks.games"),
     **dict.fromkeys(("CriticRatio", "Discriminator"), "networks.discriminator"),
     **dict.fromkeys(("FewSteps", "Generator"), "networks.generator"),

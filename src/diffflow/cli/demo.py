@@ -19,10 +19,11 @@ import tyro
 from rich.console import Console
 
 import diffflow as df
-from diffflow import figures, report
+from diffflow import figures
 from diffflow.cli import parse
 from diffflow.cli.evaluate import check_n, show
 from diffflow.cli.sample import Sample, check, draw, labels_of
+from diffflow.runs import report
 from diffflow.training.run_folder import Folder
 
 CHURNS = {0.0: "probability flow", 0.5: "half-way", 1.0: "reverse SDE", 2.0: "over-damped"}

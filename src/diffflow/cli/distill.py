@@ -20,7 +20,6 @@ import tyro
 from rich.console import Console
 
 import diffflow as df
-from diffflow import report
 from diffflow.cli import UsageError, parse
 from diffflow.models.distill import DistillConfig
 from diffflow.models.presets import SCALES, fitting
@@ -28,6 +27,7 @@ from diffflow.models.presets.by_model import distilled
 from diffflow.models.settings.common import Dials
 from diffflow.models.settings.serialise import load_yaml, to_yaml
 from diffflow.models.settings.serialise import replace as put
+from diffflow.runs import report
 from diffflow.training.distributed import find_place
 from diffflow.training.run_folder import Folder
 from diffflow.training.train import train

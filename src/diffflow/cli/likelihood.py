@@ -34,8 +34,8 @@ from diffflow.cli.evaluate import HELD_OUT
 from diffflow.data import Data
 from diffflow.likelihood.dequantiser import Dequantiser
 from diffflow.metrics.base import pick
-from diffflow.report import plus_minus
-from diffflow.run import EXACT
+from diffflow.runs.report import plus_minus
+from diffflow.runs.run import EXACT
 
 
 @dataclass(frozen=True)

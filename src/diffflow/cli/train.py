@@ -21,12 +21,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import tyro
 from rich.console import Console
 
-from diffflow import report
 from diffflow.cli import UsageError, parse
 from diffflow.models.base import TrainConfig
 from diffflow.models.presets import BY_MODEL, RECIPES, fitting, recipe
 from diffflow.models.score_gan import ScoreGANConfig
 from diffflow.models.settings.serialise import FAMILIES, load_yaml, replace, to_yaml
+from diffflow.runs import report
 from diffflow.training.batches import Feed
 from diffflow.training.distributed import Place, find_device, find_place
 from diffflow.training.loop import fit

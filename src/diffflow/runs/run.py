@@ -22,23 +22,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .data import Transform
-from .equation.noise import Noise
-from .equation.sde import DiffFlow
-from .likelihood.dequantiser import Dequantiser, fit
-from .likelihood.elbo import Stratified, blended, elbo
-from .likelihood.ode import Exact, Hutchinson, LogProb, Trace, decoded, log_prob
-from .models.base import TrainConfig, device_of, fill
-from .models.joint_likelihood import LikelihoodConfig
-from .models.settings.common import Dials
-from .networks.denoiser import Denoiser
-from .sampling.calibrate import Teacher, calibrate, default_starts, teach
-from .sampling.plan import Plan
-from .sampling.sample import Grid, Step, Trajectory, sample
-from .sampling.solvers import Solver
-from .training.distributed import find_device
-from .training.run_folder import Folder
-from .training.weights import model
+from ..data import Transform
+from ..equation.noise import Noise
+from ..equation.sde import DiffFlow
+from ..likelihood.dequantiser import Dequantiser, fit
+from ..likelihood.elbo import Stratified, blended, elbo
+from ..likelihood.ode import Exact, Hutchinson, LogProb, Trace, decoded, log_prob
+from ..models.base import TrainConfig, device_of, fill
+from ..models.joint_likelihood import LikelihoodConfig
+from ..models.settings.common import Dials
+from ..networks.denoiser import Denoiser
+from ..sampling.calibrate import Teacher, calibrate, default_starts, teach
+from ..sampling.plan import Plan
+from ..sampling.sample import Grid, Step, Trajectory, sample
+from ..sampling.solvers import Solver
+from ..training.distributed import find_device
+from ..training.run_folder import Folder
+from ..training.weights import model
 
 Labels = int | Sequence[int] | Tensor | None
 STARTS = 256  # that plans are fitted to, at most: networks are dear

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .equation.fields import Ratio
-from .equation.noise import Noise
-from .equation.times import per_particle
-from .networks.discriminator import Discriminator
-from .networks.generator import Generator
+from ..equation.fields import Ratio
+from ..equation.noise import Noise
+from ..equation.times import per_particle
+from ..networks.discriminator import Discriminator
+from ..networks.generator import Generator
 from .run import Run
 
 

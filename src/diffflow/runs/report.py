@@ -18,9 +18,9 @@ from pathlib import Path
 
 import yaml
 
-from . import figures
-from .models import describe
-from .training.run_folder import Folder
+from .. import figures
+from ..models import describe
+from ..training.run_folder import Folder
 
 MEANING = {
     "w2": "exact Wasserstein-2 distance to the data",
