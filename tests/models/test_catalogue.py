@@ -16,7 +16,7 @@ from diffflow.models.catalogue import MODELS, Model
 from diffflow.models.flows import FLOWS
 from diffflow.models.presets import BY_MODEL as PRESETS
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 EACH = pytest.mark.parametrize("model", MODELS.values(), ids=lambda m: m.name)
 
 
