@@ -47,7 +47,7 @@ def test_order_on_the_probability_flow(solver, s):
     "solver", [df.Euler(), df.Heun(), df.Exponential(1), df.Exponential(3, selfstart=True)], ids=str
 )
 def test_the_ratio_comes_along_at_the_same_order(solver):
-    """With a ratio field (gan = 0.7) the composite denoiser keeps every order (architecture, fact 7)."""
+    """With a ratio field (gan = 0.7) the composite denoiser keeps every order (architecture.md, fact 7)."""
     q, s = mixture(), df.EDM()
     wrong = df.GaussianMixture(q.means * 0.8 + 0.1, [0.5, 0.5, 0.5])
     sde = df.at(s, s.score(q), df.LawRatio(lambda t: s.law(q, t), lambda t: s.law(wrong, t)), gan=0.7)
@@ -170,12 +170,12 @@ def test_multistep_weights_integrate_polynomials():
 
     for a in (1.0, 1.5, 3.0):
         for h in (1e-3, 0.1, 1.0, 5.0):
-            for spread in (0.3, 1.0, 4.0):
+            for principal_std in (0.3, 1.0, 4.0):
                 lam0 = 0.4
                 nodes = (lam0, lam0 - 0.7 * h, lam0 - 1.9 * h, lam0 - 2.5 * h)
-                w = torch.tensor(multistep_weights(nodes, lam0, lam0 + h, a, spread), dtype=F64)
+                w = torch.tensor(multistep_weights(nodes, lam0, lam0 + h, a, principal_std), dtype=F64)
                 assert abs(w.sum().item() + math.expm1(-a * h)) < 1e-7
-                signal = lambda lam, spread=spread: 1 / (1 + (-2 * lam).exp() / spread**2).sqrt()
+                signal = lambda lam, principal_std=principal_std: 1 / (1 + (-2 * lam).exp() / principal_std**2).sqrt()
                 lam = lam0 + h * (torch.arange(20000, dtype=F64) + 0.5) / 20000
                 for k in (1, 2, 3):
                     want = (a * (-a * (lam0 + h - lam)).exp() * signal(lam) ** k).mean().item() * h

@@ -38,7 +38,7 @@ from ..sampling.sample import Grid, Step, Trajectory, sample
 from ..sampling.solvers import Solver
 from ..training.distributed import find_device
 from ..training.run_folder import Folder
-from ..training.weights import model
+from ..training.weights import load_averaged
 
 Labels = int | Sequence[int] | Tensor | None
 STARTS = 256  # that plans are fitted to, at most: networks are dear
@@ -325,7 +325,7 @@ class Run:
         table), in nats (n,), on the CPU: log-probability of discrete coordinates, log-density of the others in data
         units.
 
-        Each row is spread over its cells and noised by sigma_min once (theory.md 5.1 and 5.3): on average over `noise`
+        Each row is spread over its cells and noised by sigma_min once (derivations.md 5.1 and 5.3): on average over `noise`
         the values are no more than the truth. They belong to the ODE model (`log_prob`, with `steps`), or, where churn
         is given, to the reverse SDE with it (`elbo`, from `times` noise levels). The divergence is exact for 16
         dimensions at most, and from so many random probes a row for more.
@@ -409,7 +409,7 @@ def load(
     if raw and sigma_rel is not None:
         raise ValueError(f"raw weights are not averaged: give raw or sigma_rel = {sigma_rel}, not both")
     folder, place = Folder(Path(path)), find_device(device)
-    about, (found, step) = folder.about(), model(folder, raw, sigma_rel)
+    about, (found, step) = folder.about(), load_averaged(folder, raw, sigma_rel)
     config = folder.config()
     modules = config.build(about["data"])
     for name, module in modules.items():

@@ -1,6 +1,7 @@
 r"""Two denoisers as a velocity: where do samples go to bring their noised law to the data's, at every noise level?
 
-    y = x + sigma eps,    v(x) = E_{sigma, eps} omega(sigma) (grad log q_sigma - grad log p_sigma)(y)   (theory.md 6.3)
+    y = x + sigma eps,    v(x) = E_{sigma, eps} omega(sigma) (grad log q_sigma - grad log p_sigma)(y)   (derivations.md
+    6.3)
 
 minus the gradient of the first variation of E_sigma [omega(sigma) KL(p_sigma | q_sigma)], p the law of the generated
 samples and p_sigma that law noised. Both scores are denoisers, grad log q_sigma(y) = (D(y, sigma) - y) / sigma^2: the
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ...equation.noise import Noise
-from ...networks.denoiser import Denoiser, spread_over
+from ...networks.denoiser import Denoiser, per_particle
 from ..base import Batch, Turn
 from ..score_matching import ScoreMatching, Weighting
 from .base import Draw, at_least_one
@@ -39,9 +40,10 @@ class Pull(Protocol):
 class ScoreGAN:
     """sigma^power (data score_data(y) - fake score_fake(y)).
 
-    power = 1, both weights 1: Score GAN (theory.md 6.3), the gradient flow of E_sigma [sigma KL(p_sigma | q_sigma)].
-    Any other power is a weight of the integral KL of Diff-Instruct (Luo et al. 2023; theory.md 7.9); power = 2 weighs
-    the difference of the denoisers alike at all levels.
+    power = 1, both weights 1: Score GAN (derivations.md 6.3), the gradient flow of E_sigma [sigma KL(p_sigma |
+    q_sigma)].
+    Any other power is a weight of the integral KL of Diff-Instruct (Luo et al. 2023; derivations.md 7.9); power = 2
+    weighs the difference of the denoisers alike at all levels.
     """
 
     power: float = 1.0
@@ -51,13 +53,13 @@ class ScoreGAN:
     @torch.no_grad()
     def __call__(self, x: Tensor, y: Tensor, sigma: Tensor, data: Denoise, fake: Denoise) -> Tensor:
         pull = self.data * (data(y) - y) - self.fake * (fake(y) - y)
-        return spread_over(sigma ** (self.power - 2), x) * pull
+        return per_particle(sigma ** (self.power - 2), x) * pull
 
 
 @dataclass(frozen=True)
 class DMD:
     """(D_data(y) - D_fake(y)) / mean |x - D_data(y)|: every sample's pull has the same size (Yin et al. 2024, eq. 8;
-    theory.md 7.10).
+    derivations.md 7.10).
     """
 
     @torch.no_grad()
@@ -68,7 +70,7 @@ class DMD:
 
 @dataclass(frozen=True)
 class SiD:
-    """Minus the gradient, through y, of the estimated score divergence (Zhou et al. 2024, eq. 23; theory.md 7.12):
+    """Minus the gradient, through y, of the estimated score divergence (Zhou et al. 2024, eq. 23; derivations.md 7.12):
 
     [ (1 - alpha) |D_data - D_fake|^2 + <D_data - D_fake, D_fake - x> ] / mean |x - D_data|
     """
@@ -87,7 +89,7 @@ class SiD:
 
 def _distance(x: Tensor, D: Tensor) -> Tensor:
     """mean |x - D| over the entries of each sample, shaped to divide x."""
-    return spread_over((x - D).abs().flatten(1).mean(1), x)
+    return per_particle((x - D).abs().flatten(1).mean(1), x)
 
 
 # -- at which noise levels ---------------------------------------------------------------------------------------------
@@ -111,7 +113,7 @@ class LogUniformLevels:
 
 @dataclass(frozen=True)
 class KarrasLevels(LogUniformLevels):
-    """The levels of EDM's sampling grid, at a uniform place of it (Karras et al. 2022, eq. 5; theory.md 6.3)."""
+    """The levels of EDM's sampling grid, at a uniform place of it (Karras et al. 2022, eq. 5; derivations.md 6.3)."""
 
     sigma_min: float = 0.02
     sigma_max: float = 80.0
@@ -133,7 +135,7 @@ SCORE_GAN, EDM_GRID = ScoreGAN(), KarrasLevels()
 # -- the mover ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class ScoreDifference:
-    """The data's score minus that of the generated law, each after noise of one level per sample (theory.md 6.3).
+    """The data's score minus that of the generated law, each after noise of one level per sample (derivations.md 6.3).
 
     data            the data's denoiser; frozen here. Its tensors are the state of the objective, so that a checkpoint
                     needs no other file
@@ -191,7 +193,7 @@ class ScoreDifference:
             free = self.data(y, sigma)
             return free + self.guidance * (D - free)
 
-        y = x + spread_over(sigma, x) * eps
+        y = x + per_particle(sigma, x) * eps
         return self.pull(x, y, sigma, data, lambda y: self.fake(y, sigma, cond)).detach()
 
     def state(self) -> dict[str, Tensor]:
