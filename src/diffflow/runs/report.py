@@ -16,10 +16,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-import yaml
-
 from .. import figures
-from ..models import describe
+from ..models.base import TrainConfig, Words
+from ..models.settings.serialise import ConfigError
 from ..training.run_folder import Folder
 
 MEANING = {
@@ -93,10 +92,9 @@ def write(run_dir: str | Path) -> Path:
     config = (home / "config.yaml").read_text()
     evaluation = json.loads((home / "evaluation.json").read_text()) if (home / "evaluation.json").exists() else {}
     log = Folder(home).lines()
-    settings = yaml.safe_load(config) or {}
-    family = settings.get("type", "ScoreConfig")
+    settings = settings_of(home)
     sections = [
-        _head(home, about, log, evaluation, family),
+        _head(home, about, log, evaluation, settings.words),
         _setting(settings),
         _dial(home),
         _samples(home),
@@ -104,7 +102,7 @@ def write(run_dir: str | Path) -> Path:
         _frontier(home),
         _training(log),
         _data(about.get("data", {})),
-        _use(home, about, log, family),
+        _use(home, about, log, settings.words),
         _fine_print(about, config, evaluation),
     ]
     page = [
@@ -147,23 +145,31 @@ def _pre(text: str) -> str:
     return f"<pre>{escape(text)}</pre>"
 
 
-def _head(home: Path, about: Mapping, log: Sequence[Mapping], evaluation: Mapping, family: str) -> str:
+def _head(home: Path, about: Mapping, log: Sequence[Mapping], evaluation: Mapping, words: Words) -> str:
     data, last = about.get("data", {}), log[-1] if log else {}
     kind = "images" if data.get("kind") == "image" else "vectors"
     what = f"{data.get('count', 0):,} {kind} of shape {'×'.join(map(str, data.get('shape', ())))}"
     classes = f" in {len(data['classes'])} classes" if data.get("classes") else ""
     size = sum(about.get("parameters", {}).values())
-    minutes, (players, how) = last.get("seconds", 0.0) / 60, describe.FAMILIES[family]
+    minutes = last.get("seconds", 0.0) / 60
     summary = f"<p><b>{escape(evaluation['summary'])}</b></p>" if evaluation.get("summary") else ""
     return (
-        f"<h1>{escape(home.name)}</h1>\n<p>{players} with {size:,} parameters, trained on {what}{classes} from "
+        f"<h1>{escape(home.name)}</h1>\n<p>{words.players} with {size:,} parameters, trained on {what}{classes} from "
         f"<b>{escape(str(data.get('name', '?')))}</b>: {last.get('step', 0):,} steps, {last.get('images', 0):,} "
-        f"examples seen, {minutes:.1f} minutes. {how}</p>\n{summary}"
+        f"examples seen, {minutes:.1f} minutes. {words.drawing}</p>\n{summary}"
     )
 
 
-def _setting(config: Mapping) -> str:
-    rows = describe.rows(config)
+def settings_of(home: Path) -> TrainConfig:
+    """The run's settings; those of a family that is not imported say nothing of themselves."""
+    try:
+        return Folder(home).config()
+    except ConfigError:
+        return TrainConfig()
+
+
+def _setting(settings: TrainConfig) -> str:
+    rows = settings.equation_rows()
     return f'<h2>The equation and this run\'s setting</h2>\n<div class="equation">{EQUATION}</div>\n{_table(rows)}'
 
 
@@ -290,14 +296,14 @@ def _data(data: Mapping) -> str:
     return "<h2>Data</h2>\n" + _table(rows)
 
 
-def _use(home: Path, about: Mapping, log: Sequence[Mapping], family: str) -> str:
+def _use(home: Path, about: Mapping, log: Sequence[Mapping], words: Words) -> str:
     data, where = about.get("data", {}), shlex.quote(home.as_posix())
     image = data.get("kind") == "image"
     longer = max(2, math.ceil(2 * (log[-1].get("seconds", 0.0) if log else 0.0) / 60))
     label = f" --class {shlex.quote(data['classes'][-1])}" if data.get("classes") else ""
     units = "(n, c, h, w) in [0, 1]" if image else "(n, d), original units"
     small, large = ("samples.png", "samples.zip") if image else ("samples.csv", "samples.npz")
-    flags, keywords, sde = describe.dials(family)
+    flags, keywords, sde = words.flags, words.keywords, words.equation
     shell = f"""\
 # sample: a few to look at, many to use
 diffflow sample {where} -n 100{flags}{label} --out {small}
