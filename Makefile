@@ -1,6 +1,6 @@
 # make demo   install, train on handwritten digits, sample along the dial, write runs/demo/report.html (minutes, no GPU)
 # make test   install the development tools and run every test
-# make lint   style and types
+# make lint   style, types, and the documentation: every link, formula and reference page
 # make docs   build the documentation into site/
 # make clean  remove the environment and caches (never runs/)
 #
@@ -45,12 +45,12 @@ $(VENV)/.browser: $(VENV)/.installed-dev
 test: $(VENV)/.installed-dev $(VENV)/.browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
-lint: $(VENV)/.installed-dev
+lint: $(VENV)/.installed-dev docs
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
 
 docs: $(VENV)/.installed-docs
-	$(BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) site .pytest_cache .ruff_cache .hypothesis
