@@ -13,7 +13,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from math_core import LatexToMathML
+from math_core import LatexError, LatexToMathML
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,8 +34,8 @@ def on_page_content(content: str, page: Any, **_: Any) -> str:
         number = TAG.search(latex)
         try:
             mathml = _to_mathml.convert_with_local_state(TAG.sub("", latex), displaystyle=display)
-        except Exception as error:
-            raise ValueError(f"{page.file.src_uri}: {error}: {latex}") from error
+        except LatexError as error:
+            raise PluginError(f"{page.file.src_uri}: {error} In: {latex}") from None
         if not display:
             return mathml
         if number is None:
