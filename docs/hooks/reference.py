@@ -103,7 +103,8 @@ def public_names() -> str:
             if value.__module__ in listed and text:
                 shown = f"[{shown}][{value.__module__}.{value.__qualname__}]"
         else:
-            group, text = "Tables, by name", ", ".join(map(str, value))
+            rows = isinstance(value, (dict, list, tuple, frozenset))
+            group, text = "Tables, by name", ", ".join(map(str, value)) if rows else repr(value)
         for mark in ("|", "*", "_"):
             text = text.replace(mark, "\\" + mark)
         tables.setdefault(group, []).append(f"| {shown} | {html.escape(text, quote=False)} |")

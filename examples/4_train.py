@@ -1,0 +1,10 @@
+"""Train."""
+
+import diffflow as df
+from diffflow.training.config import replace
+from diffflow.training.fit import train
+
+config = df.recipes.recipe("toy").config              # a small network, EDM loss
+config = replace(config, {"data.source": "moons", "fit.steps": 200, "model.net.width": 64})
+run = df.load(train(config, "runs/moons"))
+print(run.step, run.sample(5).last)
