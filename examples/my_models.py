@@ -1,4 +1,4 @@
-"""A model family in one file: an energy, trained at one noise level, sampled by Langevin dynamics."""
+"""A model family in one file: an energy, learned at one noise level."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,15 +14,16 @@ from diffflow.training.config import DataConfig, Dials, FitConfig, PlayerConfig,
 
 # 1. The network.
 class Energy(nn.Module):
-    """E(x), (n, d) -> (n,): low where data are likely. exp(-E) is their density, up to a constant."""
+    """E(x), (n, d) -> (n,): low where data are likely, density exp(-E)."""
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
-        layers = [nn.Linear(dim, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1)]
-        self.net = nn.Sequential(*layers)
+        first, second, last = nn.Linear(dim, width), nn.Linear(width, width), nn.Linear(width, 1)
+        self.net = nn.Sequential(first, nn.SiLU(), second, nn.SiLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x).squeeze(1) + 0.5 * x.square().sum(1)  # rises far out, so that no particle gets lost
+        bowl = 0.5 * x.square().sum(1)  # rises far out, so that no particle gets lost
+        return self.net(x).squeeze(1) + bowl
 
 
 # 2. What it is to the equation.
@@ -38,13 +39,17 @@ class EnergyScore(df.Field):
         training = torch.is_grad_enabled()  # then the score itself is differentiated
         with torch.enable_grad():
             x = x if x.requires_grad else x.detach().requires_grad_()
-            (grad,) = torch.autograd.grad(self.energy(x).sum(), x, create_graph=training)
+            total = self.energy(x).sum()
+            (grad,) = torch.autograd.grad(total, x, create_graph=training)
         return -grad
 
 
 # 3. What is minimised.
 class DenoisingScoreMatching(Stateless):
-    """E |sigma s(y + sigma eps) + eps|^2: at its minimum s is the score of the noised data (Vincent 2011)."""
+    """E |sigma s(y + sigma eps) + eps|^2, least where s is the noised data's score.
+
+    References: Vincent 2011, A Connection Between Score Matching and Denoising Autoencoders.
+    """
 
     def __init__(self, energy: nn.Module, sigma: float) -> None:
         self.players = {"energy": energy}
@@ -53,7 +58,8 @@ class DenoisingScoreMatching(Stateless):
     def turns(self, batch: Batch, noise: df.Noise) -> Iterator[Turn]:
         eps = noise.normal(len(batch.x), tuple(batch.x.shape[1:])).to(batch.x)
         score = EnergyScore(self.players["energy"])(batch.x + self.sigma * eps, 0.0)
-        yield Turn("energy", (self.sigma * score + eps).square().sum(1))  # one loss per sample
+        loss = (self.sigma * score + eps).square().sum(1)  # (n,), one per sample
+        yield Turn("energy", loss)
 
 
 # 4. The settings, and what they build.
@@ -71,13 +77,13 @@ class EnergySampling:
 
 @dataclass(frozen=True)
 class EnergyConfig(TrainConfig):
-    """An energy, trained by denoising score matching and sampled by Langevin dynamics."""
+    """An energy, trained by denoising, sampled by Langevin dynamics."""
 
     data: DataConfig = DataConfig()
     width: int = 64
     """Units of a layer."""
     sigma: float = 0.3
-    """Noise of the data that are learned, in standard deviations of the data."""
+    """Noise on the data that are learned, in their standard deviations."""
     energy: PlayerConfig = PlayerConfig(lr=3e-3, warmup=20)
     fit: FitConfig = FitConfig(steps=300)
     sampling: EnergySampling = EnergySampling()
@@ -89,13 +95,18 @@ class EnergyConfig(TrainConfig):
         (dim,) = meta["shape"]
         return {"energy": Energy(dim, self.width)}
 
-    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> DenoisingScoreMatching:
+    def objective(
+        self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]
+    ) -> DenoisingScoreMatching:
         return DenoisingScoreMatching(modules["energy"], self.sigma * meta["std"])
 
     @property
     def dials(self) -> Dials:
         return Dials(steps=self.sampling.steps)
 
-    def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> df.DiffFlow:
+    def sde(
+        self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials
+    ) -> df.DiffFlow:
+        score = EnergyScore(modules["energy"])
         start = df.Gaussian(torch.zeros(meta["shape"]), meta["std"])
-        return df.langevin(EnergyScore(modules["energy"]), horizon=self.sampling.horizon, start=start)
+        return df.langevin(score, horizon=self.sampling.horizon, start=start)
