@@ -50,7 +50,7 @@ lint: $(VENV)/.installed-dev docs
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
 
 docs: $(VENV)/.installed-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) site .pytest_cache .ruff_cache .hypothesis

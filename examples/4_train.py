@@ -1,8 +1,8 @@
 """Train."""
 
 import diffflow as df
-from diffflow.training.config import replace
-from diffflow.training.fit import train
+from diffflow.models.settings.serialise import replace
+from diffflow.training.train import train
 
 config = df.recipes.recipe("toy").config              # a small network, EDM loss
 config = replace(config, {"data.source": "moons", "fit.steps": 200, "model.net.width": 64})

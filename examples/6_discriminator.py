@@ -1,8 +1,8 @@
 """Particles and a discriminator."""
 
 import diffflow as df
-from diffflow.training.config import replace
-from diffflow.training.fit import train
+from diffflow.models.settings.serialise import replace
+from diffflow.training.train import train
 
 config = df.recipes.recipe("discriminator-flow", "8gaussians").config
 config = replace(config, {"fit.steps": 100, "model.net.width": 32, "path.steps": 10})

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import diffflow as df
-from diffflow.objectives.objective import Batch, Stateless, Turn
-from diffflow.training.config import DataConfig, Dials, FitConfig, PlayerConfig, TrainConfig
+from diffflow.models.base import TrainConfig
+from diffflow.models.settings.common import DataConfig, Dials, FitConfig, PlayerConfig
+from diffflow.objectives.base import Batch, Stateless, Turn
 
 
 # 1. The network.

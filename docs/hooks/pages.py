@@ -39,6 +39,7 @@ def on_page_content(content: str, page: Any, **_: Any) -> str:
             return f'<span class="nobreak">{mathml}{found[4]}</span>' if found[4] else mathml
         if number is None:
             return f'<div class="formula">{mathml}</div>'
+        page.present_anchor_ids.add(f"eq-{number[1]}")
         return f'<div class="formula" id="eq-{number[1]}">{mathml}<a href="#eq-{number[1]}">({number[1]})</a></div>'
 
     return FORMULA.sub(formula, content)
