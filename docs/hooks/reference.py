@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import html
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ ROOMS = {  # in this order, under these titles; a room that is not named here fo
     "": "Beside the rooms",
 }
 UNLISTED = {"cli", "explorer"}  # programs: guides/cli.md and guides/explorer.md say what they do
+
+CITED = re.compile(r"derivations\.md(?: eqs?\. (\d+))?")
 
 INDEX = """# Reference
 
@@ -53,6 +56,16 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
         files.append(File.generated(config, page(room), content=room_page(room, modules)))
     files.append(File.generated(config, "reference/index.md", content=public_names()))
     return files
+
+
+def on_page_content(content: str, page: Any, **_: Any) -> str:
+    """Lead what docstrings cite, `derivations.md eq. 4`, to the equation."""
+
+    def link(found: re.Match[str]) -> str:
+        anchor = f"#eq-{found[1]}" if found[1] else ""
+        return f'<a href="{"../" * page.url.count("/")}theory/derivations/{anchor}">{found[0]}</a>'
+
+    return CITED.sub(link, content) if page.file.src_uri.startswith("reference/") else content
 
 
 def title(room: str) -> str:
