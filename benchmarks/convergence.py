@@ -110,7 +110,7 @@ def theorem1(out: Path) -> dict[str, float]:
 
 
 def lag(out: Path) -> dict[float, float]:
-    """Annealing without the consistent lam2: particles follow the cooling target with a lag (theory.md, 9.4)."""
+    """Annealing without the consistent lam2: particles follow the cooling target with a lag (derivations.md, 9.4)."""
     s = df.VE(0.1, 2.0)
     fig, (left, right) = panels(2)
     found = {}
@@ -134,7 +134,7 @@ def lag(out: Path) -> dict[float, float]:
 
 
 def continuation(out: Path) -> dict[float, float]:
-    """Constant lam2 ends on a power of the target (theory.md, section 1)."""
+    """Constant lam2 ends on a power of the target (derivations.md, section 1)."""
     fig, (ax,) = panels(1)
     found = {}
     for colour, lam2 in zip(COLOURS, (0.6, 0.0, -1.0), strict=False):

@@ -4,7 +4,7 @@ The law p of the samples of an under-trained denoiser is not the data's r. A dis
 noised samples, at every noise level, learns log r_t/p_t, and the score of p_t plus its gradient is that of r_t:
 
     D* = y + sigma^2 [ score(y) + kappa grad d(y) ]         exact for kappa = 1 where the denoiser is the score of its
-                                                            own samples (theory.md eq. 8, 7.13; Kim et al. 2023)
+                                                            own samples (derivations.md eq. 8, 7.13; Kim et al. 2023)
 
 For every run (a denoiser, trained too briefly on purpose) and every seed: draw --fakes samples, train d on them and on
 the data, and sample with each kappa from the same noise. Frechet distance in a judge's features against kappa, with

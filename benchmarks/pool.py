@@ -1,8 +1,8 @@
 """Discriminator Flow by a pool of particles, or by simulating the path anew for every update: evaluations and quality.
 
     pool     objectives/ratio.py: particles at all times of the path, each moves one step after the update that saw it
-    again    the algorithm as published (theory.md 6.4): for every update, particles are simulated from the start along
-             all N - 1 steps, and each is judged at one of them
+    again    the algorithm as published (derivations.md 6.4): for every update, particles are simulated from the start
+             along all N - 1 steps, and each is judged at one of them
 
 Both train the same network with the same game, penalty, optimizer, batch and number of steps N, from the same weights,
 on the same data in the same order. Counted are network evaluations per sample and update, where a backward pass or an

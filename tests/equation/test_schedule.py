@@ -27,7 +27,7 @@ MAKERS = {
 @given(ends=sigmas, u=st.floats(0.01, 0.99))
 @settings(max_examples=30, deadline=None)
 def test_consistency(name, ends, u):
-    """rate and lam2 are the derivatives theory.md eq. (4) says, sigma falls, time inverts sigma, the ends are the
+    """rate and lam2 are the derivatives derivations.md eq. (4) says, sigma falls, time inverts sigma, the ends are the
     arguments."""
     lo, hi = ends
     s = MAKERS[name](lo, hi)

@@ -236,7 +236,7 @@ def starts_as(sde, mean, std):
 
 
 def test_a_discriminator_flow_is_the_equation_of_its_settings():
-    """dx = -eta D std^2 l'(d) grad d dt + sqrt(entropy) std dW from N(mean, (spread std)^2), theory.md 6.4."""
+    """dx = -eta D std^2 l'(d) grad d dt + sqrt(entropy) std dW from N(mean, (spread std)^2), derivations.md 6.4."""
     settings = {"path.eta": 0.3, "path.spread": 2.0, "path.entropy": 0.09, "path.noise": 0.0, "game.loss": "vanilla"}
     config = replace(BY_MODEL["discriminator-flow"]("digits").config, settings)
     sde = config.flow(Linear(), META, torch.device("cpu"))
@@ -249,7 +249,7 @@ def test_a_discriminator_flow_is_the_equation_of_its_settings():
 
 
 def test_an_improved_gan_is_the_equation_of_its_settings():
-    """dx = eta D std^2 grad d dt toward data noised from noise std to noise_end std (theory.md 3.2)."""
+    """dx = eta D std^2 grad d dt toward data noised from noise std to noise_end std (derivations.md 3.2)."""
     settings = {"path.eta": 0.3, "path.spread": 1.0, "path.noise": 2.0, "path.noise_end": 0.1}
     config = replace(BY_MODEL["improved-gan"]("digits").config, settings)
     sde = config.flow(Linear(), META, torch.device("cpu"))

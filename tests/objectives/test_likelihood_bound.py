@@ -75,7 +75,7 @@ def objective(s, gan: float, churn: float) -> Likelihood:
 @pytest.mark.parametrize("churn", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("s", [df.EDM(LOW, HIGH), df.VP(sigma_min=LOW)], ids=["EDM", "VP"])
 def test_the_joint_loss_is_the_bound_up_to_what_knows_no_player(s, churn):
-    """Two settings of the players differ in loss by as many nats as in the bound (theory.md eq. 12), on every
+    """Two settings of the players differ in loss by as many nats as in the bound (derivations.md eq. 12), on every
     schedule and at every noise, within five standard errors."""
     n, gan = 200_000, 0.7
     high = s.sigma(0.0).item()

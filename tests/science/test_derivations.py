@@ -33,13 +33,30 @@ def softplus(d: Array) -> Array:
     return np.logaddexp(0, d)
 
 
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "theory" / "derivations.md"
+
+
 def test_every_check_of_the_page_is_a_test() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "theory" / "derivations.md").read_text()
+    page = PAGE.read_text()
     marked = set(re.findall(r"\b[a-f]\d+[a-z]?\b", " ".join(re.findall(r"\[chk ([^\]]+)\]", page))))
     tests = set(re.findall(r"(?<=_)[a-f]\d+[a-z]?(?=_)", " ".join(f for f in globals() if f.startswith("test_"))))
     assert marked - tests == set()
     assert tests - marked <= {"b2", "b3"}  # all rows of the table: [chk b]
     assert re.findall(r"\\tag\{(\d+)\}", page) == [str(n) for n in range(1, 15)]
+
+
+def test_what_the_code_cites_is_on_the_page() -> None:
+    page, sources = PAGE.read_text(), [p for d in ("src", "tests", "benchmarks") for p in (ROOT / d).rglob("*.py")]
+    numbered = {"7": "## 7. ", "9": "## 9. "}  # sections that are lists: 7.9 is an item
+    items = {f"{k}.{n}" for k, h in numbered.items() for n in re.findall(r"^(\d+)\. ", page.split(h)[1], flags=re.M)}
+    sections = set(re.findall(r"^(?:#+ |\*\*)(\d(?:\.\d+)?)", page, flags=re.M)) | items
+    equations = set(re.findall(r"\\tag\{(\d+)\}", page))
+    text = "\n".join(p.read_text() for p in sources if p != Path(__file__))
+    cited = re.findall(r"derivations\.md,?\s+(?:section )?(\d+(?:\.\d+)?)", text)
+    assert len(cited) > 30
+    assert set(cited) <= sections
+    assert set(re.findall(r"derivations\.md eqs?\. \(?(\d+)", text)) <= equations
 
 
 class Mixture:

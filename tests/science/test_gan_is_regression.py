@@ -48,7 +48,7 @@ def gradients(module, loss):
 @pytest.mark.parametrize("classes", [0, 3])
 @pytest.mark.parametrize("game", GAMES.values(), ids=list(GAMES))
 def test_one_regression_step_is_the_gan_step(game, classes):
-    """grad 1/2 |G - (x + eta beta grad d)|^2 = eta grad l(d(G(z))), for every game (theory.md 3.1)."""
+    """grad 1/2 |G - (x + eta beta grad d)|^2 = eta grad l(d(G(z))), for every game (derivations.md 3.1)."""
     torch.manual_seed(0)
     net = Recorded(woken(MLPGenerator(3, 2, classes, width=8, depth=1)).double())
     generator = Generator(net, (2,))

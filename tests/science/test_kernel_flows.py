@@ -1,5 +1,5 @@
 """Laws of the fields that need no training: each is minus the gradient of its functional, taken here by brute force
-(theory.md section 7, checks c5, e5, e6, e8, e9, e10)."""
+(derivations.md section 7, checks c5, e5, e6, e8, e9, e10)."""
 
 from __future__ import annotations
 

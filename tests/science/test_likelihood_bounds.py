@@ -41,7 +41,7 @@ def test_tight_for_the_reverse_sde_of_an_exact_score(s):
 @pytest.mark.parametrize("churn", [0.3, 2.5])
 @pytest.mark.parametrize("s", SCHEDULES[:3], ids=lambda s: type(s).__name__)
 def test_the_gap_is_the_stated_integral(s, churn):
-    """int (c2 - G2)^2 / (8 c2) E |kappa - grad log r|^2 dt (theory.md 5.1), an integral of its own here."""
+    """int (c2 - G2)^2 / (8 c2) E |kappa - grad log r|^2 dt (derivations.md 5.1), an integral of its own here."""
     left = noised(s, s.law(Q, s.horizon), X)
     got = left - elbo(df.at(s, s.score(Q), churn=churn), X, rule=EXACT).value
     low, high, predicted = math.log(s.sigma_min), math.log(s.sigma(0.0).item()), 0.0

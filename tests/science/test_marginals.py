@@ -139,8 +139,8 @@ def test_the_last_step_lands_on_the_data(s, solver):
 
 
 def gaussian_flow(sde: df.DiffFlow, m: float, c: float, mu, S, times) -> list[tuple[float, float]]:
-    """Mean and variance of p_t for a Gaussian target with mean mu(t), variance S(t) (theory.md eq. 9), by Runge-Kutta
-    4."""
+    """Mean and variance of p_t for a Gaussian target with mean mu(t), variance S(t) (derivations.md eq. 9), by
+    Runge-Kutta 4."""
 
     def rate(t, m, c):
         b, lam2, a = (
@@ -215,7 +215,7 @@ def test_not_invariant_in_lam2():
 @pytest.mark.parametrize("lam2", [-2.0, -0.5, 0.0, 1.0])
 def test_tempered_stationary_law(lam2):
     """Constant coefficients, f = 0: p_inf ~ q^(beta / (beta - lam2/2)): flattened for lam2 < 0, q^2 at lam2 = beta
-    (theory.md section 1)."""
+    (derivations.md section 1)."""
     q = df.GaussianMixture(torch.tensor([[-1.0], [1.0]], dtype=F64), [0.6, 0.8], [0.35, 0.65])
     beta, h, steps, n = 1.0, 0.01, 1200, 8000
     sde = df.DiffFlow(

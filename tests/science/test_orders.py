@@ -47,7 +47,7 @@ def test_order_on_the_probability_flow(solver, s):
     "solver", [df.Euler(), df.Heun(), df.Exponential(1), df.Exponential(3, selfstart=True)], ids=str
 )
 def test_the_ratio_comes_along_at_the_same_order(solver):
-    """With a ratio field (gan = 0.7) the composite denoiser keeps every order (architecture, fact 7)."""
+    """With a ratio field (gan = 0.7) the composite denoiser keeps every order (architecture.md, fact 7)."""
     q, s = mixture(), df.EDM()
     wrong = df.GaussianMixture(q.means * 0.8 + 0.1, [0.5, 0.5, 0.5])
     sde = df.at(s, s.score(q), df.LawRatio(lambda t: s.law(q, t), lambda t: s.law(wrong, t)), gan=0.7)

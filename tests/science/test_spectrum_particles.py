@@ -1,5 +1,5 @@
 """Which law do particles have when the discriminator is exact? Gaussian targets and starts keep everything Gaussian,
-so that p_t solves two ordinary equations (theory.md eq. 9) and every claim can be checked by moments, without samples.
+so that p_t solves two ordinary equations (derivations.md eq. 9) and every claim can be checked by moments.
 
 The drift of the code is linear in x here; its matrix and offset are read off by probing it, and the moments of the
 process it defines follow from  dm = A m + b,  dC = A C + C A' + noise^2 I.
@@ -80,7 +80,7 @@ def kl_rate(s: df.Schedule, t: float, p: Moments, d: Moments) -> float:
 
 
 def equation_nine(s: df.Schedule, beta, t: float, p: Moments) -> Moments:
-    """theory.md eq. (9) with lam2 the schedule's own: free of g, of scores and of samples."""
+    """derivations.md eq. (9) with lam2 the schedule's own: free of g, of scores and of samples."""
     (m, C), (mu, S) = p, moments(s.law(Q, t))
     a, lam2, inverse, eye = s.rate(t), s.lam2(t), torch.linalg.inv(S), torch.eye(2, dtype=F64)
     dC = 2 * a * C - beta(t) * (inverse @ C + C @ inverse) + (2 * beta(t) - lam2) * eye

@@ -1,4 +1,4 @@
-r"""How does a density model discrete values? By the cells of the line that they stand for (theory.md 5.3).
+r"""How does a density model discrete values? By the cells of the line that they stand for (derivations.md 5.3).
 
 A column that takes the levels v_1 < ... < v_K has a probability for each, and no density. Every level owns the cell up
 to the middles between it and its neighbours (the outer cells are as wide as their inner halves say), and a value is

@@ -116,7 +116,7 @@ class Transform:
 
     def log_units(self, x: Tensor) -> Tensor:
         """What to add to the log-density of encode(x, u), in model units, for the log-probability of discrete
-        coordinates and the log-density of the others in data units: nats (n,) float64 (theory.md 5.3)."""
+        coordinates and the log-density of the others in data units: nats (n,) float64 (derivations.md 5.3)."""
         if self.kind == "image":
             return torch.full((len(x),), math.prod(self.shape) * math.log(1 / 127.5), dtype=torch.float64)
         total = -self._row(self.std, x).log().sum().expand(len(x))

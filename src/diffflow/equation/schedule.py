@@ -3,7 +3,7 @@ r"""Noise schedules: how the target law is blurred and scaled on its way from no
     r_t = law of  scale(t) * (Y + sigma(t) * eps),      Y ~ data,  eps ~ N(0, I)
 
 with EDM's two functions. sigma falls from sigma_max at t = 0 to sigma_min at t = horizon. Everything a stochastic
-differential equation needs follows (theory.md eq. 4):
+differential equation needs follows (derivations.md eq. 4):
 
     rate(t)   = scale'/scale                 the drift that the scaling dictates is f(x, t) = rate x
     lam2(t)   = -2 scale^2 sigma sigma'      squared diffusion of the forward noising process

@@ -1,4 +1,4 @@
-r"""The equation. Every model of this library is a value of it (theory.md eq. 2):
+r"""The equation. Every model of this library is a value of it (derivations.md eq. 2):
 
     dX = [ f + (beta - g2/2) grad log(r/p) + (g2/2) grad log r ] dt + sqrt(g2 - lam2) dW
 
@@ -39,7 +39,7 @@ NEGLIGIBLE = 1e-12  # relative size below which a weight is zero; decided in flo
 @dataclass(frozen=True)
 class Speed:
     """A speed beta that depends on the logit d = log r/p: a GAN with generator loss l moves its particles at beta =
-    -l'(d) (theory.md 3.1)."""
+    -l'(d) (derivations.md 3.1)."""
 
     of_logit: Callable[[Tensor], Tensor]
 
@@ -71,7 +71,7 @@ def value_of(c: Coefficient, t: Time) -> Tensor:
 
 @dataclass(frozen=True)
 class DiffFlow:
-    """The DiffFlow equation with its coefficients filled in (Zhang et al. 2023, arXiv 2307.02159; theory.md eqs. 1-3).
+    """The DiffFlow equation with its coefficients filled in (Zhang et al. 2023, arXiv 2307.02159; derivations.md 1).
 
     Args:
         score: grad log r_t, a Field.
@@ -129,8 +129,8 @@ class DiffFlow:
 
     @property
     def on_schedule(self) -> bool:
-        """True when f and lam2 are the schedule's own, so that p_t = r_t for every beta and g2 (theory.md eq. 4) and
-        solvers may step in y = x/scale."""
+        """True when f and lam2 are the schedule's own, so that p_t = r_t for every beta and g2 (derivations.md eq. 4)
+        and solvers may step in y = x/scale."""
         s = self.schedule
         return s is not None and not isinstance(s, Levels) and self.f == s.drift and self.lam2 == s.lam2
 
@@ -181,12 +181,12 @@ class DiffFlow:
         return out
 
     def drift(self, x: Tensor, t: Time) -> Tensor:
-        """f + (beta - g2/2) grad log(r/p) + (g2/2) grad log r: (n, *shape) (theory.md eq. 2)."""
+        """f + (beta - g2/2) grad log(r/p) + (g2/2) grad log r: (n, *shape) (derivations.md eq. 2)."""
         ratio, score = self._weights(t)
         return self._combine(x, t, ratio, score, minus=score)
 
     def velocity(self, x: Tensor, t: Time) -> Tensor:
-        """f + (beta - lam2/2) grad log(r/p) + (lam2/2) grad log r: the cloud's own velocity, free of g2 (theory.md
+        """f + (beta - lam2/2) grad log(r/p) + (lam2/2) grad log r: the cloud's own velocity, free of g2 (derivations.md
         eq. 13).
 
         On a schedule without a ratio p = r, so that term is zero. Without schedule and ratio there is no velocity to
@@ -206,7 +206,7 @@ class DiffFlow:
 
     def denoised(self, x: Tensor, t: Time) -> Tensor:
         """The composite denoiser D* = D + sigma^2 scale (beta - g2/2)/(g2/2) grad_x log(r/p), in y = x/scale units:
-        (n, *shape) (architecture, fact 7).
+        (n, *shape) (architecture.md, fact 7).
 
         With it the drift on a schedule is  f + (g2/2) (D* - y) / (scale sigma^2): solvers extrapolate D*, and the
         ratio comes along.

@@ -98,7 +98,7 @@ def reverse_sde(s: Schedule, score: Field, churn: Dial = 1.0) -> DiffFlow:
 
 def edm_churn(s: Schedule, score: Field, *, rate: Dial) -> DiffFlow:
     """EDM's sampler in continuous time: Langevin churn of rate chi(t) beside the ODE, noise sqrt(2 chi) sigma scale
-    (Karras et al. 2022; theory.md section 2)."""
+    (Karras et al. 2022; derivations.md section 2)."""
     chi = _dial("rate", rate)
     return replace(at(s, score, churn=lambda t: chi(t) / -s.log_sigma_rate(t)), papers=("song2021", "karras2022"))
 
@@ -143,7 +143,7 @@ def langevin(q: Any, beta: float = 1.0, horizon: float = 20.0, start: Law | None
 
 def annealed_langevin(levels: Levels, score: ScoreField, *, rate: float = 0.2) -> DiffFlow:
     """Langevin dynamics at falling noise levels, unit-time steps with beta = rate sigma_k^2 (Song & Ermon 2019;
-    theory.md section 2).
+    derivations.md section 2).
 
     A step moves x the fraction `rate` of the way to its denoised value; in NCSN's symbols epsilon = 2 rate sigma_min^2.
     Steps of unit time end each level; a last denoising step ends the run.
@@ -167,7 +167,7 @@ def gan_flow(
     ratio: Field, beta: Coefficient | Speed = 1.0, *, horizon: float = 1.0, start: Law | None = None
 ) -> DiffFlow:
     """DiffODE, the flow that a GAN's generator amortises: dx = beta grad log(r/p) dt, f = g2 = lam2 = 0 (Goodfellow et
-    al. 2014; theory.md 3.1).
+    al. 2014; derivations.md 3.1).
 
     beta = 1 descends KL(p|r); a generator loss l(d) is the speed Speed(-l'). `ratio`: a discriminator's, or any field
     of the cloud, which then is the velocity itself.
@@ -179,7 +179,7 @@ def gan_flow(
 
 def discriminator_flow(ratio: Ratio, speed: Speed, eta: float = 1.0, start: Law | None = None) -> DiffFlow:
     """Discriminator Flow: dx = -eta l'(d) grad d dt on [0, 1], where d(x, t) knows the law of the particles at every t
-    and `speed` is -l' (Franceschi et al. 2023; theory.md 6.4)."""
+    and `speed` is -l' (Franceschi et al. 2023; derivations.md 6.4)."""
     if not eta > 0:
         raise ValueError(f"eta={eta}: the particles move at a positive speed")
     return replace(gan_flow(ratio, Speed(lambda d: eta * speed(d)), start=start), papers=("franceschi2023",))
@@ -187,7 +187,7 @@ def discriminator_flow(ratio: Ratio, speed: Speed, eta: float = 1.0, start: Law 
 
 def improved_gan(s: Schedule, ratio: Field, beta: Coefficient | Speed = 1.0, start: Law | None = None) -> DiffFlow:
     """The improved GAN: dx = beta grad log(r_t/p_t) dt toward data whose noise falls along `s` (a small sigma_max and
-    scale 1, such as VE(0.01, 1)), lam2 = 0 (Zhang et al. 2023, Algorithms 2 and 3; theory.md 3.2).
+    scale 1, such as VE(0.01, 1)), lam2 = 0 (Zhang et al. 2023, Algorithms 2 and 3; derivations.md 3.2).
 
     The particles follow r_t with a lag that falls with beta.
     """
@@ -199,8 +199,8 @@ def improved_gan(s: Schedule, ratio: Field, beta: Coefficient | Speed = 1.0, sta
 def diffusion_gan(
     s: Schedule, score: Field, ratio: Field, *, gan: Dial = 1.0, churn: Dial = 1.0, start: Law | None = None
 ) -> DiffFlow:
-    """Diffusion-GAN: score and log-ratio together, 0 < g2 < 2 beta (Zhang et al. 2023, equations 29 and 30; theory.md
-    3.3). Equal gan + churn is equal beta, hence with exact fields an equal law."""
+    """Diffusion-GAN: score and log-ratio together, 0 < g2 < 2 beta (Zhang et al. 2023, equations 29 and 30;
+    derivations.md 3.3). Equal gan + churn is equal beta, hence with exact fields an equal law."""
     if not callable(gan) and not gan > 0:
         raise ValueError(f"gan={gan}: Diffusion-GAN weighs the log-ratio, gan > 0; without it this is reverse_sde")
     return replace(at(s, score, ratio, gan=gan, churn=churn, start=start), papers=("song2021", "goodfellow2014"))
@@ -208,7 +208,7 @@ def diffusion_gan(
 
 def continued(sde: DiffFlow, lam2: Coefficient) -> DiffFlow:
     """The analytic continuation: lam2 < 0 adds noise sqrt(g2 - lam2) without drift to balance it, so the law changes:
-    it is flattened (theory.md section 1)."""
+    it is flattened (derivations.md section 1)."""
     if not callable(lam2) and not float(lam2) < 0:
         raise ValueError(f"lam2={lam2}: the continuation needs lam2 < 0")
     return replace(sde, lam2=lam2)

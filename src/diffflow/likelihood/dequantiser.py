@@ -1,4 +1,4 @@
-r"""Where in its cell should a discrete value be put? Uniformly, or where the model expects it (theory.md 5.3).
+r"""Where in its cell should a discrete value be put? Uniformly, or where the model expects it (derivations.md 5.3).
 
     log P(v) = log int_cell p  >=  E_q[ log p(e + u w) - log q(u|v) ] + log w                  (Ho et al. 2019)
 

@@ -1,4 +1,4 @@
-r"""Lower bounds of log-likelihood for the noisy members of the spectrum (theory.md 5.1; Theorem 3 of the paper).
+r"""Lower bounds of log-likelihood for the noisy members of the spectrum (derivations.md 5.1; Theorem 3 of the paper).
 
 The model dX = mu dt + c dW, c^2 = g2 - lam2 > 0, starts from p_0 and has the density p_T at the horizon. Against any
 reference process Q that carries data to noise with the same noise c, Girsanov and Jensen bound log p_T from below. We
@@ -15,9 +15,9 @@ where y = scale (x + sigma_min eps) on the left is data at the noise of the hori
 the log-density of x, whose Gaussian decoder and entropy cancel. Its slack is the integral of |a - c grad log p|^2 / 2,
 a = (M + (c^2 - Gamma^2)/2 kappa)/c: zero for an exact score and gamma = 1 iff c^2 = lam2, the reverse SDE.
 
-gamma = 1 is the conditional reference of theory.md, whose marginals are the schedule's own; gamma = c^2/lam2 is the
-classical one, which noises data by the model's own noise. The one is loose near the data, where |kappa| is large, the
-other at the prior, which it misses: `blended` goes from the one to the other.
+gamma = 1 is the conditional reference of derivations.md 5.1, whose marginals are the schedule's own; gamma = c^2/lam2
+is the classical one, which noises data by the model's own noise. The one is loose near the data, where |kappa| is
+large, the other at the prior, which it misses: `blended` goes from the one to the other.
 
 Shapes: x (n, *shape) -> nats (n,).
 """
@@ -207,7 +207,7 @@ def elbo(
     reference: Dial = 1.0,
     cond: Cond = None,
 ) -> Bound:
-    """A lower bound of E log p_T(scale (x + sigma_min eps)), for data x (n, *shape) (theory.md eq. 11).
+    """A lower bound of E log p_T(scale (x + sigma_min eps)), for data x (n, *shape) (derivations.md eq. 11).
 
     reference   gamma, a positive number or a function of t: 1 noises data as the schedule does, see `blended`
 

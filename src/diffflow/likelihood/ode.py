@@ -1,4 +1,4 @@
-r"""Exact likelihood: the density of the particles by the change of variables along their own velocity (theory.md 13).
+r"""Exact likelihood: density by the change of variables along the velocity of the particles (derivations.md eq. 13).
 
     dX/dt = v(X, t),      log p_T(x) = log p_0(X_0) - int_0^T div v(X_t, t) dt,      X_T = x
 
@@ -6,11 +6,11 @@ v is free of g2, so every point of a spectrum line has the same likelihood. With
 particles; with learned ones it is the density of the ODE model with this velocity, not that of the sampler with noise,
 whose own score is another. The value is the density at t = horizon: of the target noised at sigma_min. At data noised
 by sigma_min it is, on average, a lower bound of the density of the data (`decoded`): the Gaussian decoder and the
-entropy of the noise cancel (theory.md 5.1). div v is the trace of the Jacobian: exactly (d reverse products), or as
-E[e^T J e] over random e (Hutchinson).
+entropy of the noise cancel (derivations.md 5.1). div v is the trace of the Jacobian: exactly (d reverse products), or
+as E[e^T J e] over random e (Hutchinson).
 
 Discrete data have a probability and no density: it is the integral of the density over a cell, of which dequantisation
-gives a lower bound (theory.md 5.3), told in bits per dimension.
+gives a lower bound (derivations.md 5.3), told in bits per dimension.
 
 Shapes: x (n, *shape) -> nats (n,).
 """
@@ -181,7 +181,7 @@ def bits_per_dim(nats: Tensor, dims: int, step: float) -> Tensor:
     -(nats / dims + log step) / log 2, step the distance of neighbouring levels in those units (2/255 for bytes in [-1,
     1]).
 
-    The probability of a level is the integral of the density over a cell of that width (theory.md 5.3).
+    The probability of a level is the integral of the density over a cell of that width (derivations.md 5.3).
     """
     if not (dims >= 1 and step > 0):
         raise ValueError(f"dims={dims} must be at least 1 and step={step} positive")

@@ -8,7 +8,7 @@ target's points, or a given score. `build` fills it in:
 
 Most targets are narrow compared with the room between their modes, and a flow that looks only at the fine structure
 does not find the modes. So where a noise level enters it falls while the flow runs, f = lam2 = 0: the improved GAN's
-annealing (theory.md 3.2). `Cooling` is that staircase in the clock in which beta = 1: level sigma_k lasts pace
+annealing (derivations.md 3.2). `Cooling` is that staircase in the clock in which beta = 1: level sigma_k lasts pace
 sigma_k^2, so that a step of speed 1 moves x the fraction `pace` of the way to its denoised value: x += pace (D_q -
 D_p)(x, sigma_k) or, Langevin, x += pace (D_q(x, sigma_k) - x) + sqrt(2 pace) sigma_k xi.
 
@@ -46,8 +46,8 @@ MONOFLOWS: dict[str, Speed | float] = {
     "mid": Speed(lambda d: torch.sigmoid(-d)),
     "hellinger": Speed(lambda d: 0.5 * torch.exp(0.5 * d)),
 }
-"""Speed beta(d) of the Wasserstein flow of D_f(p | q) = int q f(p/q): beta = w f''(w), w = p/q = e^-d (theory.md 7.1).
-KL(p|q), KL(q|p), chi2(p|q), chi2(q|p), 2 JS, 2 KL((p+q)/2 | q), int (sqrt p - sqrt q)^2."""
+"""Speed beta(d) of the Wasserstein flow of D_f(p | q) = int q f(p/q): beta = w f''(w), w = p/q = e^-d
+(derivations.md 7.1). KL(p|q), KL(q|p), chi2(p|q), chi2(q|p), 2 JS, 2 KL((p+q)/2 | q), int (sqrt p - sqrt q)^2."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Maximum likelihood of score and discriminator together (theory.md eq. 12; Theorem 3 of the DiffFlow paper)."""
+"""Maximum likelihood of score and discriminator together (derivations.md eq. 12; Theorem 3 of the DiffFlow paper)."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ of law p_t, its optimum is the log-ratio log r_t/p_t, and its gradient in x is a
 training (a critic loss) together with what the particles make of d: a generator loss l(d), whose gradient moves them
 with the velocity
 
-    -grad l(d(x)) = beta(d) grad d(x),    beta = -l'(d)        (theory.md 3.1)
+    -grad l(d(x)) = beta(d) grad d(x),    beta = -l'(d)        (derivations.md 3.1)
 
 With q the law of the real samples, p of the generated ones, y ~ q, x ~ p, w = p/q, s = sigmoid, at the optimal d:
 

@@ -74,7 +74,7 @@ class FewSteps(nn.Module):
     copy where the original must stay as it is.
 
     Where D is the data's own denoiser, one step from a large s_0 draws blurred samples near the mean; s_0 of a few data
-    standard deviations is the usual start (theory.md 6.3). Raises ValueError for a plan that raises the noise.
+    standard deviations is the usual start (derivations.md 6.3). Raises ValueError for a plan that raises the noise.
     """
 
     def __init__(self, denoiser: Denoiser, plan: Plan, shape: tuple[int, ...], mean: float = 0.0):

@@ -5,7 +5,7 @@ particles that d itself moves?
     real   scale(t_k) (Y + sigma(t_k) eps) on a noise schedule, else the clean Y
     d      descends an adversarial loss L(d(real, t_k), d(fake, t_k)); for the logistic one d -> log r_t/p_t
 
-This is the whole training of Discriminator Flow (theory.md 6.4), of the improved GAN (3.2; with a `Stages` net its
+This is the whole training of Discriminator Flow (derivations.md 6.4), of the improved GAN (3.2; with a `Stages` net its
 variant of independent discriminators) and of Diffusion-GAN (3.3). As written there, every update simulates the path
 anew: 2 (N - 1) network evaluations per sample. Here a *pool* holds particles at all times of the path, each moves one
 step after the update that saw it, and one that arrives starts again:

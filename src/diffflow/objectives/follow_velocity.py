@@ -1,10 +1,10 @@
 r"""How does a velocity field train a generator? Move its samples along the field, then ask it to follow.
 
-    x = G(z),    target = x + eta v(x),    descend  1/2 |G(z) - target|^2        (theory.md 3.1, Algorithm 1)
+    x = G(z),    target = x + eta v(x),    descend  1/2 |G(z) - target|^2        (derivations.md 3.1, Algorithm 1)
 
 The gradient of one such step is -eta E_z [J_G(z)^T v(G(z))]: an inner product with the field. With v = beta(d) grad d,
 beta = -l'(d), it is exactly the gradient eta E_z l(d(G(z))) of a GAN; with more regression steps, another speed or
-another field it is something else, of the same kind (theory.md 6.1). What gives the field is a `Mover` (movers.py): a
+another field it is something else, of the same kind (derivations.md 6.1). What gives the field is a `Mover`: a
 discriminator, two scores, the cloud itself.
 
 Shapes: x (n, *shape), velocity (n, *shape), cond int64 (n,) or None, loss (n,).

@@ -4,7 +4,7 @@ On a schedule, with g2 = (1+z) lam2 and beta = g2/2 + k lam2/2, the negative lik
 
     L(theta, phi) = (1+z)^2/(4 z) int dlog sigma  E |D* - Y|^2 / sigma^2,     D* = D + sigma^2 k/(1+z) grad_y d
 
-the denoising error of the composite denoiser (theory.md eq. 12; Theorem 3 of the DiffFlow paper). It knows the sum
+the denoising error of the composite denoiser (derivations.md eq. 12; Theorem 3 of the DiffFlow paper). It knows the sum
 only: D = E[Y|y] with grad d = 0 is one minimiser, and a d trained this way is no log-ratio. What d adds is capacity of
 another kind, a conservative correction. Its gradient in phi goes through grad_y d: double backpropagation.
 

@@ -131,8 +131,8 @@ class FlowWeighting:
 @dataclass(frozen=True)
 class LikelihoodWeighting:
     """The loss is the negative likelihood bound of the reverse SDE per dimension, in nats, up to a constant: the
-    integral of E|D - Y|^2 / (dim sigma^2) over log sigma between sigma_min and sigma_max (theory.md eq. 12; Song et al.
-    2021, "Maximum likelihood training"). Written in log sigma it is the same for every schedule between these levels.
+    integral of E|D - Y|^2 / (dim sigma^2) over log sigma between sigma_min and sigma_max (derivations.md eq. 12; Song
+    et al. 2021, "Maximum likelihood training"). In log sigma it is the same for every schedule between these levels.
 
     Levels are drawn where the integrand is: |D - Y|^2 is about sigma^2 far below the data's size and constant far
     above, so log sigma has density 1 / (Z (1 + (sigma/middle)^2)). Any `middle` gives the same mean, a good one little

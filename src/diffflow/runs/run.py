@@ -325,10 +325,10 @@ class Run:
         table), in nats (n,), on the CPU: log-probability of discrete coordinates, log-density of the others in data
         units.
 
-        Each row is spread over its cells and noised by sigma_min once (theory.md 5.1 and 5.3): on average over `noise`
-        the values are no more than the truth. They belong to the ODE model (`log_prob`, with `steps`), or, where churn
-        is given, to the reverse SDE with it (`elbo`, from `times` noise levels). The divergence is exact for 16
-        dimensions at most, and from so many random probes a row for more.
+        Each row is spread over its cells and noised by sigma_min once (derivations.md 5.1 and 5.3): on average over
+        `noise` the values are no more than the truth. They belong to the ODE model (`log_prob`, with `steps`), or,
+        where churn is given, to the reverse SDE with it (`elbo`, from `times` noise levels). The divergence is exact
+        for 16 dimensions at most, and from so many random probes a row for more.
 
         dequantiser  where in its cell a value is put (`self.dequantiser()`); None: uniformly
 

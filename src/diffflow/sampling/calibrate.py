@@ -112,7 +112,7 @@ class _Model:
 
     @property
     def quiet(self) -> DiffFlow:
-        """No noise and the same D*, which depends on beta/g2 only (architecture, fact 7)."""
+        """No noise and the same D*, which depends on beta/g2 only (architecture.md, fact 7)."""
         s, beta, g2 = self.schedule, self.sde.beta, self.sde.g2
         if isinstance(beta, Speed):
             raise ValueError("a speed that depends on the logit has no composite denoiser, which a plan is made of")

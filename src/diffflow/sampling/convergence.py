@@ -1,4 +1,4 @@
-r"""How fast do the particles reach their target? The convergence theory of the DiffFlow paper, measured (theory.md 4).
+r"""How fast do the particles reach their target? Convergence theory of the DiffFlow paper, measured (derivations.md 4).
 
 With r_t the target and p_t the law of the particles, kappa = beta - lam2/2, and f, lam2 consistent with the schedule
 (or a fixed target and lam2 = 0),
@@ -127,7 +127,7 @@ def fisher_gaussian(p: Law, r: Law) -> float:
 
 
 def gaussian_decay(sde: DiffFlow, steps: int = 400, substeps: int = 10) -> Decay:
-    """The decay along a path of Gaussians, with exact fields of whatever kind the equation weighs (theory.md eq. 9).
+    """The decay along a path of Gaussians, with exact fields of any kind (derivations.md eq. 9).
 
     Raises ValueError unless start and target are Gaussian, beta depends on t alone and f is linear.
     """
@@ -314,8 +314,8 @@ def particle_decay(
 # -- statements about single laws -------------------------------------------------------------------------------------
 def tempered(log_q: Tensor, beta: float, lam2: float, h: float) -> Tensor:
     """The stationary density for constant beta and lam2 on a target with log-density log_q on cells of width h: q to
-    the power beta / (beta - lam2/2), normalised (theory.md section 1). Raises ValueError for lam2 >= 2 beta: there is
-    none."""
+    the power beta / (beta - lam2/2), normalised (derivations.md section 1). Raises ValueError for lam2 >= 2 beta: there
+    is none."""
     if not lam2 < 2 * beta:
         raise ValueError(f"lam2 = {lam2} must be below 2 beta = {2 * beta}: else there is no stationary law")
     p = (log_q * (beta / (beta - 0.5 * lam2))).softmax(0)
@@ -324,7 +324,7 @@ def tempered(log_q: Tensor, beta: float, lam2: float, h: float) -> Tensor:
 
 def lemma2(x: Tensor, sigma: float, radius: float, epsilon: float) -> tuple[float, Tensor]:
     """Bounds of -log q(x; sigma) for data that lie within `radius` with probability 1 - epsilon at least: the lower one
-    and the upper one (n,), x (n, d) (theory.md eq. 6, Lemma 2 of the paper)."""
+    and the upper one (n,), x (n, d) (derivations.md eq. 6, Lemma 2 of the paper)."""
     flat = x.flatten(1)
     base = 0.5 * flat.shape[1] * math.log(2 * math.pi * sigma**2)
     return base, (flat.square().sum(1) + radius**2) / sigma**2 + base - math.log1p(-epsilon)

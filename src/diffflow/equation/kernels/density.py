@@ -3,7 +3,7 @@ r"""What a field made of particles is, and the estimates of the particles' own l
     p_h(x) = 1/n sum_i N(x; x_i, h^2 I),    grad log p_h(x) = (m(x) - x) / h^2,    m = kernel-weighted mean of the cloud
 
 `KernelRatio` pairs it with the target blurred by the same h, so that bias cancels: grad log (r * N_h) / p_h
-(theory.md section 2, item 3). Shapes: x (n, *shape) -> (n, *shape).
+(derivations.md section 2, item 3). Shapes: x (n, *shape) -> (n, *shape).
 """
 
 from __future__ import annotations

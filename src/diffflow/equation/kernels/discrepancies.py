@@ -1,4 +1,4 @@
-r"""Fields that descend a discrepancy between the cloud and its target, given as points or as a score (theory.md
+r"""Fields that descend a discrepancy between the cloud and its target, given as points or as a score (derivations.md
 section 7, items 3 to 6 and 8).
 
 With F the functional of n particles, v(x_i) = -n dF/dx_i: the tests take that derivative and compare. The formulas

@@ -253,7 +253,7 @@ class ConvCritic(nn.Module):
 
 class Stages(nn.Module):
     """K independent nets, one per equal interval of time in [0, 1): net k sees the particles with k <= K time < k+1,
-    and a time of 1 or more belongs to the last (theory.md 3.2, one discriminator per step).
+    and a time of 1 or more belongs to the last (derivations.md 3.2, one discriminator per step).
 
     Raises ValueError without nets, or with nets that take different classes or dials.
     """

@@ -1,11 +1,12 @@
 r"""Two denoisers as a velocity: where do samples go to bring their noised law to the data's, at every noise level?
 
-    y = x + sigma eps,    v(x) = E_{sigma, eps} omega(sigma) (grad log q_sigma - grad log p_sigma)(y)   (theory.md 6.3)
+    y = x + sigma eps,    v(x) = E_{sigma, eps} omega(sigma) (grad log q_sigma - grad log p_sigma)(y)
 
 minus the gradient of the first variation of E_sigma [omega(sigma) KL(p_sigma | q_sigma)], p the law of the generated
 samples and p_sigma that law noised. Both scores are denoisers, grad log q_sigma(y) = (D(y, sigma) - y) / sigma^2: the
 data's is given and stays as it is, that of the generated samples learns beside the generator. Score GAN (Franceschi et
-al. 2023), Diff-Instruct, DMD and SiD differ in the law of sigma and in how the two make v (a `Pull`).
+al. 2023; derivations.md 6.3), Diff-Instruct, DMD and SiD differ in the law of sigma and in how the two make v (a
+`Pull`).
 
 Shapes: x, y, v (n, *shape), sigma (n,), cond int64 (n,) or None.
 """
@@ -39,9 +40,9 @@ class Pull(Protocol):
 class ScoreGAN:
     """sigma^power (data score_data(y) - fake score_fake(y)).
 
-    power = 1, both weights 1: Score GAN (theory.md 6.3), the gradient flow of E_sigma [sigma KL(p_sigma | q_sigma)].
-    Any other power is a weight of the integral KL of Diff-Instruct (Luo et al. 2023; theory.md 7.9); power = 2 weighs
-    the difference of the denoisers alike at all levels.
+    power = 1, both weights 1: Score GAN (derivations.md 6.3), gradient flow of E_sigma [sigma KL(p_sigma | q_sigma)].
+    Any other power is a weight of the integral KL of Diff-Instruct (Luo et al. 2023; derivations.md 7.9); power = 2
+    weighs the difference of the denoisers alike at all levels.
     """
 
     power: float = 1.0
@@ -57,7 +58,7 @@ class ScoreGAN:
 @dataclass(frozen=True)
 class DMD:
     """(D_data(y) - D_fake(y)) / mean |x - D_data(y)|: every sample's pull has the same size (Yin et al. 2024, eq. 8;
-    theory.md 7.10).
+    derivations.md 7.10).
     """
 
     @torch.no_grad()
@@ -68,7 +69,7 @@ class DMD:
 
 @dataclass(frozen=True)
 class SiD:
-    """Minus the gradient, through y, of the estimated score divergence (Zhou et al. 2024, eq. 23; theory.md 7.12):
+    """Minus the gradient, through y, of the estimated score divergence (Zhou et al. 2024, eq. 23; derivations.md 7.12):
 
     [ (1 - alpha) |D_data - D_fake|^2 + <D_data - D_fake, D_fake - x> ] / mean |x - D_data|
     """
@@ -111,7 +112,7 @@ class LogUniformLevels:
 
 @dataclass(frozen=True)
 class KarrasLevels(LogUniformLevels):
-    """The levels of EDM's sampling grid, at a uniform place of it (Karras et al. 2022, eq. 5; theory.md 6.3)."""
+    """The levels of EDM's sampling grid, at a uniform place of it (Karras et al. 2022, eq. 5; derivations.md 6.3)."""
 
     sigma_min: float = 0.02
     sigma_max: float = 80.0
@@ -133,7 +134,7 @@ SCORE_GAN, EDM_GRID = ScoreGAN(), KarrasLevels()
 # -- the mover ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class ScoreDifference:
-    """The data's score minus that of the generated law, each after noise of one level per sample (theory.md 6.3).
+    """The data's score minus that of the generated law, each after noise of one level per sample (derivations.md 6.3).
 
     data            the data's denoiser; frozen here. Its tensors are the state of the objective, so that a checkpoint
                     needs no other file
