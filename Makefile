@@ -9,6 +9,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PAGES := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test lint docs clean
@@ -45,12 +46,13 @@ $(VENV)/.browser: $(VENV)/.installed-dev
 test: $(VENV)/.installed-dev $(VENV)/.browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
-lint: $(VENV)/.installed-dev docs
+lint: $(VENV)/.installed-dev $(VENV)/.installed-docs
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
+	$(PAGES)
 
 docs: $(VENV)/.installed-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	$(PAGES)
 
 clean:
 	rm -rf $(VENV) site .pytest_cache .ruff_cache .hypothesis
