@@ -1,6 +1,6 @@
 # make demo   install, train on handwritten digits, sample along the dial, write runs/demo/report.html (minutes, no GPU)
 # make test   install the development tools and run every test
-# make lint   style, types, and the documentation: every link, formula and reference page
+# make lint   style, types, which way imports run, and the documentation: every link, formula and reference page
 # make docs   build the documentation into site/
 # make clean  remove the environment and caches (never runs/)
 #
@@ -49,6 +49,7 @@ test: $(VENV)/.installed-dev $(VENV)/.browser
 lint: $(VENV)/.installed-dev $(VENV)/.installed-docs
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
 	$(PAGES)
 
 docs: $(VENV)/.installed-docs

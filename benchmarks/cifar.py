@@ -30,7 +30,7 @@ from diffflow import figures
 from diffflow.metrics import embedding, extractor, frechet
 from diffflow.metrics.base import pick
 from diffflow.models.base import TrainConfig
-from diffflow.models.presets import recipe
+from diffflow.models.presets import preset
 from diffflow.models.settings.common import Dials
 from diffflow.models.settings.serialise import replace
 from diffflow.runs.frontier import plot_frontier, sweep
@@ -50,7 +50,7 @@ def settings(o: argparse.Namespace) -> TrainConfig:
     speed = {"fit.precision": "bf16", "fit.compile": True} if o.device.startswith("cuda") else {"fit.precision": "fp32"}
     budget = {"fit.minutes": o.minutes, "fit.steps": None, "fit.sample_minutes": 1e6, "fit.tensorboard": False}
     short = {"data.source": o.source, "denoiser.warmup": 200, "denoiser.decay": 2000, "fit.log_every": 20}
-    return replace(recipe("cifar10").config, speed | budget | short | (SMALL if o.small else {}))
+    return replace(preset("cifar10").config, speed | budget | short | (SMALL if o.small else {}))
 
 
 def swift(run: df.Run) -> AbstractContextManager[Any]:

@@ -42,7 +42,7 @@ from diffflow.metrics import embedding, extractor, frechet
 from diffflow.models.presets import SCALES, fitting
 from diffflow.models.settings.games import along
 from diffflow.models.settings.serialise import replace
-from diffflow.networks.discriminator import CriticRatio, Discriminator
+from diffflow.networks.discriminator import Discriminator, DiscriminatorRatio
 from diffflow.networks.games import GAMES, Penalty
 
 LOW, HIGH = 0.02, 20.0  # noise levels, in data standard deviations, at which d learns
@@ -60,7 +60,9 @@ def trained(
     """The discriminator of noised data and noised samples, averaged over the second half of its training."""
     torch.manual_seed(seed)
     std, schedule = float(run.data["std"]), df.EDM()
-    net = SCALES[fitting(o.data or run.config.data.source)].critic.build(run.shape, len(run.classes or ()), timed=True)
+    net = SCALES[fitting(o.data or run.config.data.source)].discriminator.build(
+        run.shape, len(run.classes or ()), timed=True
+    )
     d = along(net, schedule, std).to(run.device)
     penalty = Penalty(real=o.penalty, fake=o.penalty)
     optimizer = torch.optim.AdamW(d.parameters(), 1e-3, (0.9, 0.99), weight_decay=0.01)
@@ -80,7 +82,7 @@ def trained(
         def logit(y: Tensor, t: Tensor = t, c: Tensor | None = c) -> Tensor:
             return d(y, t, c)
 
-        loss = game.critic(logit(ys[0]), logit(ys[1])).mean()
+        loss = game.discriminator(logit(ys[0]), logit(ys[1])).mean()
         if o.penalty:
             loss = loss + penalty(lambda y, *_: logit(y), ys[0], ys[1], own.fork("between")).mean()
         optimizer.zero_grad()
@@ -105,7 +107,7 @@ def drawn(
     schedule, parts, begun = df.EDM(), [], time.perf_counter()
     score = schedule.score(run.denoiser)
     start = schedule.prior(run.shape, float(run.data["mean"]), float(run.data["std"]))
-    ratio = None if d is None or kappa == 0 else CriticRatio(d)
+    ratio = None if d is None or kappa == 0 else DiscriminatorRatio(d)
     sde = df.at(
         schedule, score, ratio, gan=kappa * (1 + o.churn) if ratio is not None else 0.0, churn=o.churn, start=start
     )

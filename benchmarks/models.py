@@ -46,7 +46,7 @@ from diffflow import figures, metrics
 from diffflow.models import flows
 from diffflow.models.base import TrainConfig
 from diffflow.models.catalogue import MODELS
-from diffflow.models.presets import recipe
+from diffflow.models.presets import preset
 from diffflow.models.score_gan import ScoreGANConfig
 from diffflow.models.settings.serialise import replace, to_dict, to_yaml
 from diffflow.training.run_folder import environment
@@ -118,14 +118,14 @@ def option(model: str, flag: str) -> str | None:
 def needs_denoiser(cell: Cell) -> bool:
     name, flow = option(cell.model, "--preset"), option(cell.model, "--model")
     if name is not None:
-        return bool(recipe(name, cell.dataset).config.needs_start)
+        return bool(preset(name, cell.dataset).config.needs_start)
     return flow is None or (cell.dataset == "digits" and flows.FLOWS[flow].needs_score)
 
 
 # -- what a cell is ----------------------------------------------------------------------------------------------------
 def trainer(name: str, dataset: str, seed: int, budget: Budget) -> TrainConfig:
     """The settings of a preset on a dataset."""
-    config = recipe(name, dataset).config
+    config = preset(name, dataset).config
     if isinstance(config, ScoreGANConfig):
         config = config.after(scorer(dataset, seed, budget))
     minutes = budget.minutes(dataset)

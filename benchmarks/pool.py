@@ -42,15 +42,15 @@ from diffflow.equation.noise import Noise
 from diffflow.equation.spectrum import discriminator_flow
 from diffflow.models.discriminator_flow import PathConfig
 from diffflow.models.settings.common import FitConfig, PlayerConfig
-from diffflow.networks.backbones.discriminator import ConvCritic, MLPCritic
+from diffflow.networks.backbones.discriminator import ConvDiscriminator, MLPDiscriminator
 from diffflow.networks.discriminator import Discriminator
 from diffflow.networks.games import GAMES, Penalty
 from diffflow.objectives.base import Batch, Turn
-from diffflow.objectives.discriminator_path import ParticlePath, PathRatio
-from diffflow.training.batches import Feed
-from diffflow.training.distributed import Place
+from diffflow.objectives.discriminator_path import ParticlePath, PathDiscriminator
+from diffflow.training.batches import Batches
+from diffflow.training.distributed import Process
 from diffflow.training.loop import fit
-from diffflow.training.state import Outcome, Training
+from diffflow.training.state import Outcome, TrainingState
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ TARGETS = {
 }
 
 
-class Again(PathRatio):
+class Again(PathDiscriminator):
     """The path simulated anew for every update, no pool: each sample's particle runs from the start, all of them as
     long as the longest, and is judged at a place of its own.
     """
@@ -96,7 +96,7 @@ class Again(PathRatio):
         return super().evaluations(slots, t, births - 1)  # the step that does not follow
 
 
-METHODS: dict[str, type[PathRatio]] = {"pool": PathRatio, "again": Again}
+METHODS: dict[str, type[PathDiscriminator]] = {"pool": PathDiscriminator, "again": Again}
 
 
 # -- a cell ------------------------------------------------------------------------------------------------------------
@@ -120,14 +120,14 @@ class Lab:
         self.marks, self.spent, self.done = sorted(marks), 0.0, []
         self.begun = time.monotonic()
 
-    def after(self, training: Training, outcomes: list[Outcome]) -> None:
+    def after(self, training: TrainingState, outcomes: list[Outcome]) -> None:
         self.spent += outcomes[0].log["evaluations"]
         if self.marks and self.spent >= self.marks[0]:
             del self.marks[0]
             self.measure(training)
 
     @torch.no_grad()
-    def measure(self, training: Training) -> None:
+    def measure(self, training: TrainingState) -> None:
         seconds = time.monotonic() - self.begun
         player, noise = training.players["discriminator"], Noise(self.seed)
         with player.ema.applied(player.config.ema[0]):
@@ -157,10 +157,10 @@ def cell(target: str, method: str, seed: int, s: Settings, budget: float) -> lis
     data = df.data.load(target)
     torch.manual_seed(seed)
     if len(data.shape) == 1:
-        net = MLPCritic(data.shape[0], width=s.width, waves=32)
+        net = MLPDiscriminator(data.shape[0], width=s.width, waves=32)
     else:
         channels, height, width = data.shape
-        net = ConvCritic((channels, height, width), widths=(s.width, 2 * s.width))
+        net = ConvDiscriminator((channels, height, width), widths=(s.width, 2 * s.width))
     discriminator, game = Discriminator(net), GAMES[s.game]
     meta = data.meta()
     std, mean = float(meta["std"]), float(meta["mean"])
@@ -170,10 +170,10 @@ def cell(target: str, method: str, seed: int, s: Settings, budget: float) -> lis
         lambda ratio: replace(discriminator_flow(ratio, game.speed, s.eta * std**2, start), grid=grid), s.steps
     )
     objective = METHODS[method](discriminator, path, game, s.penalty, size=s.batch)
-    training = Training(objective, {"discriminator": s.player()})
+    training = TrainingState(objective, {"discriminator": s.player()})
     lab = Lab(target, path, data, seed, [budget])
     config, cpu = FitConfig(batch=s.batch, steps=s.updates, minutes=None, seed=seed), torch.device("cpu")
-    if fit(training, Feed(data, seed, cpu), config, Place(cpu), lab):
+    if fit(training, Batches(data, seed, cpu), config, Process(cpu), lab):
         raise KeyboardInterrupt
     if not lab.done or lab.done[-1].updates < training.step:
         lab.measure(training)

@@ -48,7 +48,7 @@ from .equation.spectrum import (
 from .equation.toys import TOYS
 from .sampling.calibrate import calibrate
 from .sampling.exponential import Exponential, NoiseRaising
-from .sampling.grids import jump, karras, log_uniform
+from .sampling.grids import karras, log_uniform, snr_grid
 from .sampling.plan import Plan
 from .sampling.sample import Trajectory, sample
 from .sampling.solvers import Euler, Heun
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from .models import flows
     from .models import presets as recipes
     from .networks.denoiser import Denoiser
-    from .networks.discriminator import CriticRatio, Discriminator
+    from .networks.discriminator import Discriminator, DiscriminatorRatio
     from .networks.games import GAMES, Game, Penalty
     from .networks.generator import FewSteps, Generator
     from .runs.run import Run, load
@@ -73,16 +73,91 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "EDM", "GAMES", "KSD", "MMD", "SVGD", "TOYS", "VE", "VP", "BrownianPath", "Cosine", "CriticRatio", "Denoiser",
-    "DiffFlow", "Discriminator", "Drifting", "Empirical", "EnergyKernel", "Euler", "Exact", "Exponential", "FewSteps",
-    "Field", "Game", "Gaussian", "GaussianKernel", "GaussianMixture", "Generator", "Heun", "Hutchinson",
-    "KernelRatio", "KernelScore", "LaplaceKernel", "Law", "LawRatio", "LawScore", "Levels", "Noise", "NoiseRaising",
-    "Penalty", "Piecewise", "Plan", "Quadrature", "Ratio", "RectifiedFlow", "Run", "Schedule", "ScoreField",
-    "SlicedWasserstein", "Speed", "Stratified", "SubVP", "Trajectory", "annealed_langevin", "at", "bits_per_dim",
-    "bounds", "calibrate", "continued", "data", "diagnostics", "diffusion_gan", "discriminator_flow", "edm_churn",
-    "elbo", "flows", "gan_flow", "guide", "improved_gan", "jump", "karras", "kernels", "langevin", "laws", "load",
-    "log_prob", "log_uniform", "metrics", "models", "probability_flow", "recipes", "reverse_sde", "sample", "slcd",
-    "solvers", "static",
+    "EDM",
+    "GAMES",
+    "KSD",
+    "MMD",
+    "SVGD",
+    "TOYS",
+    "VE",
+    "VP",
+    "BrownianPath",
+    "Cosine",
+    "Denoiser",
+    "DiffFlow",
+    "Discriminator",
+    "DiscriminatorRatio",
+    "Drifting",
+    "Empirical",
+    "EnergyKernel",
+    "Euler",
+    "Exact",
+    "Exponential",
+    "FewSteps",
+    "Field",
+    "Game",
+    "Gaussian",
+    "GaussianKernel",
+    "GaussianMixture",
+    "Generator",
+    "Heun",
+    "Hutchinson",
+    "KernelRatio",
+    "KernelScore",
+    "LaplaceKernel",
+    "Law",
+    "LawRatio",
+    "LawScore",
+    "Levels",
+    "Noise",
+    "NoiseRaising",
+    "Penalty",
+    "Piecewise",
+    "Plan",
+    "Quadrature",
+    "Ratio",
+    "RectifiedFlow",
+    "Run",
+    "Schedule",
+    "ScoreField",
+    "SlicedWasserstein",
+    "Speed",
+    "Stratified",
+    "SubVP",
+    "Trajectory",
+    "annealed_langevin",
+    "at",
+    "bits_per_dim",
+    "bounds",
+    "calibrate",
+    "continued",
+    "data",
+    "diagnostics",
+    "diffusion_gan",
+    "discriminator_flow",
+    "edm_churn",
+    "elbo",
+    "flows",
+    "gan_flow",
+    "guide",
+    "improved_gan",
+    "karras",
+    "kernels",
+    "langevin",
+    "laws",
+    "load",
+    "log_prob",
+    "log_uniform",
+    "metrics",
+    "models",
+    "probability_flow",
+    "recipes",
+    "reverse_sde",
+    "sample",
+    "slcd",
+    "snr_grid",
+    "solvers",
+    "static",
 ]  # fmt: skip
 
 _LATER = {
@@ -92,7 +167,7 @@ _LATER = {
     "Run": "runs.run",
     "load": "runs.run",
     **dict.fromkeys(("GAMES", "Game", "Penalty"), "networks.games"),
-    **dict.fromkeys(("CriticRatio", "Discriminator"), "networks.discriminator"),
+    **dict.fromkeys(("DiscriminatorRatio", "Discriminator"), "networks.discriminator"),
     **dict.fromkeys(("FewSteps", "Generator"), "networks.generator"),
 }
 

@@ -276,11 +276,12 @@ def curves(log: Sequence[Mapping[str, Any]]):
     return fig
 
 
-SHARES, SIZES = ("accuracy", "calibration", "modes", "within"), ("displacement", "spread")
+SHARES, SIZES = ("accuracy", "calibration", "modes", "within"), ("displacement", "std_ratio")
 
 
 def signals(log: Sequence[Mapping[str, Any]]):
-    """How a game goes, from the lines of metrics.jsonl: shares between 0 and 1 (a critic's accuracy and calibration,
+    """How a game goes, from the lines of metrics.jsonl: shares between 0 and 1 (a discriminator's accuracy and
+    calibration,
     modes reached) and sizes (the particles' step, the width of the samples), a panel each; None where nothing of the
     kind was logged."""
     keys = dict.fromkeys(key for line in log for key in line.get("log", ()))

@@ -71,7 +71,7 @@ def test_endpoints_learn_the_fine_solution(runs: Path, here: Path, small: str) -
 
 def test_it_goes_on_and_is_compared(runs: Path, here: Path, small: str, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(runs / "toy", here / "toy")
-    ask = f"distill toy --by both --lead 1 --config {small} --out few --updates"
+    ask = f"distill toy --by both --teacher-first-steps 1 --config {small} --out few --updates"
     assert main(f"{ask} 2".split()) == 0
     # what is calibrated in between changes nothing; nor does the origin's absence
     assert main("calibrate toy --steps 2 --starts 64 --rounds 0".split()) == 0
@@ -85,7 +85,7 @@ def test_it_goes_on_and_is_compared(runs: Path, here: Path, small: str, capsys: 
     for part in Path("killed").iterdir():
         if part.name != "checkpoints":
             shutil.rmtree(part) if part.is_dir() else part.unlink()
-    assert main(f"distill toy --by both --lead 1 --config {small} --out killed --updates 5 --resume auto".split()) == 0
+    assert main(f"{ask.replace('--out few', '--out killed')} 5 --resume auto".split()) == 0
     assert df.load("killed").step == 5
     assert main("distill toy --resume auto --out few --by score".split()) == 2
     assert main("distill toy --resume few/checkpoints/9 --out fresh".split()) == 2
@@ -123,8 +123,10 @@ def test_it_starts_as_the_calibrated_plan(runs: Path, here: Path, small: str) ->
 def test_what_cannot_be_distilled_is_named(runs: Path, refused: Callable[..., str], here: Path, small: str) -> None:
     toy = str(runs / "toy")
     assert "at least 1" in refused("distill", toy, "--steps", "0")
-    assert "leave --lead out" in refused("distill", toy, "--by", "endpoints", "--lead", "3")
-    assert "takes all 5 updates" in refused("distill", toy, "--lead", "5", "--updates", "5")
+    assert "leave --teacher-first-steps out" in refused(
+        "distill", toy, "--by", "endpoints", "--teacher-first-steps", "3"
+    )
+    assert "takes all 5 updates" in refused("distill", toy, "--teacher-first-steps", "5", "--updates", "5")
     assert "nowhere is not a readable run directory" in refused("distill", "nowhere")
 
 

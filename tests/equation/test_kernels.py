@@ -233,7 +233,7 @@ def test_who_leaves_itself_out_needs_others_and_its_place():
         with pytest.raises(ValueError, match="needs at least two"):
             field.observe(one, 0.0)(one, 0.0)
     # shifted by noise a particle is none of the cloud: it would flee from its own place
-    for field in (kernels.Drifting(POINTS), kernels.Several([kernels.MMD(POINTS), kernels.Drifting(POINTS)])):
+    for field in (kernels.Drifting(POINTS), kernels.FieldSum([kernels.MMD(POINTS), kernels.Drifting(POINTS)])):
         with pytest.raises(ValueError, match="leave_one_out=False"):
             kernels.Injected(field, 0.1)
     kernels.Injected(kernels.Drifting(POINTS, leave_one_out=False), 0.1)

@@ -33,9 +33,9 @@ def test_consistency(name, ends, u):
     s = MAKERS[name](lo, hi)
     assert s.sigma(0.0).item() == pytest.approx(hi, rel=1e-9)
     assert s.sigma(s.horizon).item() == pytest.approx(lo, rel=1e-9)
-    assert s.sigma(s.clean).item() == 0
-    assert s.scale(s.clean).item() == 1
-    assert s.clean > s.horizon
+    assert s.sigma(s.clean_time).item() == 0
+    assert s.scale(s.clean_time).item() == 1
+    assert s.clean_time > s.horizon
     level = hi ** (1 - u) * lo**u
     t = s.time(level)
     assert s.sigma(t).item() == pytest.approx(level, rel=1e-7)
@@ -86,7 +86,7 @@ def test_one_time_or_one_per_particle(name):
 @given(
     n=st.integers(1, 300),
     ends=sigmas,
-    rule=st.sampled_from([df.karras, df.log_uniform, df.jump]),
+    rule=st.sampled_from([df.karras, df.log_uniform, df.snr_grid]),
     name=st.sampled_from(list(MAKERS)),
 )
 @settings(max_examples=60, deadline=None)
@@ -96,7 +96,7 @@ def test_grids_fall_from_sigma_max_to_zero(n, ends, rule, name):
     assert len(t) == n + 1
     assert t.dtype == F64
     assert t[0] == 0
-    assert t[-1] == s.clean
+    assert t[-1] == s.clean_time
     assert (t.diff() > 0).all()
 
 
@@ -121,7 +121,7 @@ def test_levels_are_a_staircase():
         pytest.approx(0.1),
     ]
     assert s.lam2(5.0).item() == 0
-    assert s.sigma(s.clean).item() == 0
+    assert s.sigma(s.clean_time).item() == 0
     g = df.Levels.geometric(10.0, 0.1, 5)
     assert g.sigmas[0] == 10
     assert g.sigmas[-1] == pytest.approx(0.1)

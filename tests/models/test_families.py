@@ -23,7 +23,7 @@ from diffflow.models.diffusion import ScoreConfig
 from diffflow.models.discriminator_flow import PathConfig
 from diffflow.models.distill import DistillConfig, PlanConfig
 from diffflow.models.joint_likelihood import LikelihoodConfig
-from diffflow.models.presets import BY_MODEL, SCALES, fitting, recipe
+from diffflow.models.presets import BY_MODEL, SCALES, fitting, preset
 from diffflow.models.presets.by_model import distilled
 from diffflow.models.score_gan import ScoreGANConfig
 from diffflow.models.settings.networks import ConvGeneratorConfig, MLPGeneratorConfig
@@ -40,7 +40,7 @@ from diffflow.models.settings.serialise import (
 from diffflow.networks.games import GAMES
 from diffflow.objectives.movers.moments import Moments
 from diffflow.training import checkpoint
-from diffflow.training.distributed import Place
+from diffflow.training.distributed import Process
 from diffflow.training.run_folder import Folder, RunError
 from diffflow.training.train import train
 
@@ -63,8 +63,8 @@ def shrunk(values):
 
 def sized(name, source):
     if name == "distill":  # a first phase, then both movers
-        return replace(distilled(SCALES[fitting(source)], "both", 2), {"lead": 2, "fine": 4})
-    return recipe(name, source).config
+        return replace(distilled(SCALES[fitting(source)], "both", 2), {"teacher_first_steps": 2, "teacher_steps": 4})
+    return preset(name, source).config
 
 
 def tiny(name, source, **settings):
@@ -126,7 +126,7 @@ def test_every_preset_of_every_size_survives_yaml(name, scale):
     assert (made.name, made.about) == (name, BY_MODEL[name].__doc__)
     assert made.about.endswith(".")
     assert from_yaml(to_yaml(config)) == config
-    assert from_yaml(to_yaml(config), recipe("toy").config) == config
+    assert from_yaml(to_yaml(config), preset("toy").config) == config
     assert not changed(config, from_dict(to_dict(config)))
     assert config.row in CATALOGUE
 
@@ -145,10 +145,10 @@ def test_a_scale_is_that_of_the_data_on_any_machine(tmp_path, monkeypatch, accel
     kinds = {"grey": "mnist", "grey.npy": "mnist", "colour": "cifar10", "one": "cifar10", "one.npy": "cifar10"}
     for source, scale in {**kinds, "rows.npy": "table"}.items():
         assert fitting(str(tmp_path / source)) == scale
-        for preset in ("gan", "discriminator-flow", "diffusion-gan", "score-gan"):
-            config = recipe(preset, str(tmp_path / source)).config
+        for name in ("gan", "discriminator-flow", "diffusion-gan", "score-gan"):
+            config = preset(name, str(tmp_path / source)).config
             assert not config.data.flip  # asked for, or not at all
-            assert config.fit.minutes == BY_MODEL[preset](scale).config.fit.minutes
+            assert config.fit.minutes == BY_MODEL[name](scale).config.fit.minutes
     assert (fitting("moons"), fitting("digits")) == ("toy", "digits")
     with pytest.raises(df.data.DataError, match="did you mean 'moons'"):
         fitting("mons")
@@ -200,7 +200,7 @@ def test_families_differ_in_what_they_are_and_in_what_they_hold():
 
 
 def test_noise_levels_that_a_discriminator_is_trained_along_are_no_sampling_choice():
-    score, both = recipe("toy").config, BY_MODEL["diffusion-gan"]("toy").config
+    score, both = preset("toy").config, BY_MODEL["diffusion-gan"]("toy").config
     change = {"sampling.sigma_max": 2.0, "sampling.steps": 9}
     assert changed(score, replace(score, change)) == []
     assert changed(both, replace(both, change)) == ["sampling.sigma_max"]
@@ -219,7 +219,7 @@ def test_a_logit_beside_a_score_is_a_log_ratio(game):
 
 
 # -- the equation that the settings mean ------------------------------------------------------------------------------
-META = {"shape": [1, 4, 4], "std": 0.5, "mean": 0.25, "spread": 0.7, "classes": None}
+META = {"shape": [1, 4, 4], "std": 0.5, "mean": 0.25, "principal_std": 0.7, "classes": None}
 
 
 class Linear(df.Ratio):
@@ -237,7 +237,13 @@ def starts_as(sde, mean, std):
 
 def test_a_discriminator_flow_is_the_equation_of_its_settings():
     """dx = -eta D std^2 l'(d) grad d dt + sqrt(entropy) std dW from N(mean, (spread std)^2), derivations.md 6.4."""
-    settings = {"path.eta": 0.3, "path.spread": 2.0, "path.entropy": 0.09, "path.noise": 0.0, "game.loss": "vanilla"}
+    settings = {
+        "path.eta": 0.3,
+        "path.start_width": 2.0,
+        "path.entropy": 0.09,
+        "path.noise": 0.0,
+        "game.loss": "vanilla",
+    }
     config = replace(BY_MODEL["discriminator-flow"]("digits").config, settings)
     sde = config.flow(Linear(), META, torch.device("cpu"))
     x = torch.linspace(-1, 1, 3)[:, None, None, None].expand(3, 1, 4, 4)
@@ -250,7 +256,7 @@ def test_a_discriminator_flow_is_the_equation_of_its_settings():
 
 def test_an_improved_gan_is_the_equation_of_its_settings():
     """dx = eta D std^2 grad d dt toward data noised from noise std to noise_end std (derivations.md 3.2)."""
-    settings = {"path.eta": 0.3, "path.spread": 1.0, "path.noise": 2.0, "path.noise_end": 0.1}
+    settings = {"path.eta": 0.3, "path.start_width": 1.0, "path.noise": 2.0, "path.noise_end": 0.1}
     config = replace(BY_MODEL["improved-gan"]("digits").config, settings)
     sde = config.flow(Linear(), META, torch.device("cpu"))
     x = torch.zeros(3, 1, 4, 4)
@@ -272,16 +278,16 @@ def test_a_diffusion_gan_is_the_equation_of_its_settings():
         torch.testing.assert_close(sde.beta(t), 0.75 * G2 + 0.5 * 0.8 * G2 / (1 + (sigma / 0.5) ** 2))
     starts_as(sde, 0.25, math.hypot(0.5, config.sampling.sigma_max))
     # the logit that the network gives is as large as two laws may differ at a noise level: std / sqrt(sigma^2 + std^2)
-    critic = config.build(meta)["discriminator"]
+    discriminator = config.build(meta)["discriminator"]
     t = config.sampling.schedule.time(torch.tensor([0.05, 0.5, 7.0], dtype=torch.float64))
     expected = torch.tensor([0.5 / math.hypot(s, 0.5) for s in (0.05, 0.5, 7.0)], dtype=torch.float64)
-    torch.testing.assert_close(critic.amplitude(t), expected)
-    torch.testing.assert_close(critic.precondition(t), expected / 0.5)
+    torch.testing.assert_close(discriminator.amplitude(t), expected)
+    torch.testing.assert_close(discriminator.precondition(t), expected / 0.5)
 
 
 def test_an_unknown_preset_or_setting_is_helped():
     with pytest.raises(ConfigError, match=r"'discriminator-flo'; did you mean 'discriminator-flow'\?"):
-        recipe("discriminator-flo")
+        preset("discriminator-flo")
     with pytest.raises(ConfigError, match=r"type = 'GANConfg' is no family.*did you mean 'GANConfig'\?"):
         from_dict({"type": "GANConfg"})
     with pytest.raises(ConfigError, match=r"game.loss = 'hing' is unknown; did you mean 'hinge'\?"):
@@ -320,15 +326,15 @@ def test_a_run_trains_is_loaded_and_sampled(made, name, source):
         ({"evaluations": 0}, "evaluations = 0"),
         ({"score": -1.0}, "score = -1"),
         ({"score": 0.0, "ratio": 0.0}, "what moves the generator after its first phase"),
-        ({"lead": None}, "both weights are 0"),
-        ({"lead": -1}, "lead = -1"),
+        ({"teacher_first_steps": None}, "both weights are 0"),
+        ({"teacher_first_steps": -1}, "teacher_first_steps = -1"),
         ({"plan.levels": [4.0]}, r"plan.weights are 0 numbers: rows of 1 to 1 for 1 levels are 1"),
         ({"evaluations": 3, "plan": {"levels": [4.0], "weights": [1.0]}}, "plan.levels are 1: give 3"),
-        ({"penalised": 0.0}, "penalised = 0.0 must be a share"),
-        ({"instance": -1.0}, r"instance = -1.0: noise"),
-        ({"game.penalty.between": 1.0}, r"penalised = 0.25 goes with .* leave it at 1"),
+        ({"penalty_share": 0.0}, "penalty_share = 0.0 must be a share"),
+        ({"instance_noise": -1.0}, r"instance_noise = -1.0: noise"),
+        ({"game.penalty.between": 1.0}, r"penalty_share = 0.25 goes with .* leave it at 1"),
         ({"sigma_min": 90.0}, "sigma_min = 90"),
-        ({"fine": 2}, "fine = 2 must be more than the 2 evaluations"),
+        ({"teacher_steps": 2}, "teacher_steps = 2 must be more than the 2 evaluations"),
         ({"guidance": 2.0}, "the fine solutions of the first phase have none"),
     ],
 )
@@ -338,18 +344,18 @@ def test_settings_of_distillation_that_cannot_be_meant_are_named(settings, messa
 
 
 def test_instance_noise_is_counted_in_standard_deviations_of_the_data():
-    config = tiny("distill", "moons", instance=0.25, lead=0, score=0.0)
+    config = tiny("distill", "moons", instance_noise=0.25, teacher_first_steps=0, score=0.0)
     meta = config.data.load().meta()
-    ((_, critic),) = config.objective(config.build(meta), meta).mover.parts
-    assert critic.instance == 0.25 * meta["std"]
+    ((_, discriminator),) = config.objective(config.build(meta), meta).mover.parts
+    assert discriminator.instance_noise == 0.25 * meta["std"]
 
 
 @pytest.mark.parametrize(("source", "clip"), [("moons", math.inf), ("digits", 1.0)])
 def test_images_are_judged_as_they_are_saved(source, clip):
-    config = tiny("distill", source, lead=0, score=0.0)
+    config = tiny("distill", source, teacher_first_steps=0, score=0.0)
     meta = config.data.load().meta()
-    ((_, critic),) = config.objective(config.build(meta), meta).mover.parts
-    assert critic.clip == clip
+    ((_, discriminator),) = config.objective(config.build(meta), meta).mover.parts
+    assert discriminator.data_range == clip
 
 
 def test_a_plan_survives_the_configuration():
@@ -386,12 +392,12 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, scores, name):
     if name in kept:
         assert not torch.equal(first["objective"][kept[name]], b["objective"][kept[name]])  # the particles moved on
     elif name in STARTED:
-        lead = "then/0/" if name == "distill" else ""
+        teacher_first_steps = "then/0/" if name == "distill" else ""
         source = Folder(scores["moons"])
         width = source.config().denoiser.ema[0]
         for k, v in saved(source.path)["ema"].items():  # the data's denoiser is the run's average, and stays it
             if k.startswith(f"denoiser/{width}/"):
-                assert torch.equal(b["objective"][lead + k.replace(f"denoiser/{width}/", "data/")], v)
+                assert torch.equal(b["objective"][teacher_first_steps + k.replace(f"denoiser/{width}/", "data/")], v)
     else:
         assert not b["objective"]
     assert [line["step"] for line in Folder(parts).lines()] == list(range(2, 21, 2))
@@ -429,7 +435,7 @@ def test_moments_go_beside_what_moves_samples():
     with pytest.raises(ConfigError, match=r"moments = -1.0 must be finite, and not negative"):
         DistillConfig(moments=-1.0)
     with pytest.raises(ConfigError, match=r"moments = 0.3 go beside a score difference or a log-ratio"):
-        DistillConfig(score=0.0, ratio=0.0, moments=0.3, lead=None)
+        DistillConfig(score=0.0, ratio=0.0, moments=0.3, teacher_first_steps=None)
 
 
 def test_micro_batches_sum_to_the_batch(tmp_path):
@@ -458,7 +464,7 @@ def test_a_field_keeps_its_batch_whole(tmp_path, monkeypatch):
     config = tiny("sw-generator", "moons")
     with pytest.raises(ConfigError, match=r"one process.* --fit.accumulate 1, not in 1 x 2 parts"):
         train(replace(config, {"fit.accumulate": 2}), tmp_path / "run", console=quiet())
-    monkeypatch.setattr("diffflow.training.loop.find_place", lambda device: Place(torch.device("cpu"), 0, 2))
+    monkeypatch.setattr("diffflow.training.loop.find_process", lambda device: Process(torch.device("cpu"), 0, 2))
     with pytest.raises(ConfigError, match=r"one process.* not in 2 x 1 parts"):
         train(config, tmp_path / "run", console=quiet())
     assert not (tmp_path / "run").exists()

@@ -15,8 +15,8 @@ from diffflow.training.train import train
 TINY = {
     "data.source": "8gaussians",
     "model.net": {"type": "MLPConfig", "width": 32, "depth": 2},
-    "critic.width": 16,
-    "critic.depth": 1,
+    "discriminator_net.width": 16,
+    "discriminator_net.depth": 1,
     "sampling.sigma_min": 0.05,
     "sampling.sigma_max": 50.0,
     "denoiser.lr": 3e-3,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffflow.models.diffusion import ScoreConfig
-from diffflow.models.presets import RECIPES, recipe
+from diffflow.models.presets import BY_DATA, preset
 from diffflow.models.settings.networks import MLPConfig, UNetConfig
 from diffflow.models.settings.serialise import (
     ConfigError,
@@ -25,25 +25,25 @@ from diffflow.networks.denoiser import Denoiser
 from diffflow.objectives.score_matching import EDMWeighting, FlowWeighting
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", BY_DATA)
 def test_recipes_survive_yaml_and_build_on_their_data(name):
-    made = recipe(name)
+    made = preset(name)
     assert made.name == name
     assert made.about.endswith(".")
     assert from_yaml(to_yaml(made.config)) == made.config
-    assert from_yaml(to_yaml(made.config), recipe("toy").config) == made.config
+    assert from_yaml(to_yaml(made.config), preset("toy").config) == made.config
     assert made.config.fit.minutes is not None
 
 
 def test_a_config_builds_what_it_describes():
-    meta = {"shape": [2], "classes": ["a", "b"], "std": 0.5, "spread": 0.7}
-    denoiser = recipe("toy").config.model.build(meta)
+    meta = {"shape": [2], "classes": ["a", "b"], "std": 0.5, "principal_std": 0.7}
+    denoiser = preset("toy").config.model.build(meta)
     assert isinstance(denoiser, Denoiser)
-    assert (denoiser.classes, denoiser.sigma_data, denoiser.spread) == (2, 0.5, 0.7)
+    assert (denoiser.classes, denoiser.sigma_data, denoiser.principal_std) == (2, 0.5, 0.7)
     with pytest.raises(ConfigError, match="UNetConfig is for images"):
-        recipe("demo").config.model.build(meta)
+        preset("demo").config.model.build(meta)
     with pytest.raises(ConfigError, match="MLPConfig is for vectors"):
-        recipe("toy").config.model.build(meta | {"shape": [1, 8, 8]})
+        preset("toy").config.model.build(meta | {"shape": [1, 8, 8]})
 
 
 @settings(deadline=None)
@@ -68,7 +68,7 @@ def test_any_values_survive_yaml(v):
 
 
 def test_a_file_keeps_what_it_does_not_mention_and_flags_come_last(tmp_path):
-    base = recipe("demo").config
+    base = preset("demo").config
     (tmp_path / "c.yaml").write_text(
         "denoiser: {lr: 1e-4}\nmodel:\n  net: {widths: [16, 16]}\nloss: {type: FlowWeighting, std: 1}\n"
     )
@@ -117,13 +117,13 @@ def test_what_cannot_be_meant_is_refused_with_its_name(tmp_path, text, message):
 
 def test_an_unknown_preset_suggests_the_nearest():
     with pytest.raises(ConfigError, match=r"unknown preset 'minst'; did you mean 'mnist'\?"):
-        recipe("minst")
+        preset("minst")
     with pytest.raises(ConfigError, match="known are cifar10, demo"):
-        recipe("xyz")
+        preset("xyz")
 
 
 def test_a_resumed_run_may_change_its_budget_and_cadence_only():
-    old = recipe("demo").config
+    old = preset("demo").config
     free = {
         "fit.steps": 10,
         "fit.minutes": 99.0,

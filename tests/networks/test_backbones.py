@@ -9,11 +9,11 @@ import torch
 
 from diffflow.equation.noise import Noise
 from diffflow.models.diffusion import ModelConfig
-from diffflow.models.distill import UNetCriticConfig
+from diffflow.models.distill import UNetDiscriminatorConfig
 from diffflow.models.settings.networks import MLPConfig, UNetConfig
 from diffflow.models.settings.serialise import ConfigError
 from diffflow.networks.backbones.mlp import MLP, sines
-from diffflow.networks.backbones.unet import UNet, UNetCritic, frequency_shift, unet2d
+from diffflow.networks.backbones.unet import UNet, UNetDiscriminator, frequency_shift, unet2d
 from diffflow.networks.denoiser import FORMS, Denoiser, quarter_log
 from diffflow.networks.discriminator import Discriminator
 from diffflow.networks.games import Penalty
@@ -81,42 +81,44 @@ def test_a_critic_begins_by_seeing_what_the_denoiser_sees(octaves, form):
     """At the level that it is told, without the sines of x: the same features, through the same preconditioning, as the
     denoiser has of pictures of no class, whatever class the critic is asked about."""
     model = ModelConfig(UNetConfig((8, 16), head=8, groups=4, octaves=octaves), form)
-    denoiser = model.build({**META, "spread": 1.0})
-    critic = UNetCriticConfig(level=0.4).build(model, META)
-    critic.net.begin({k.removeprefix("net."): v for k, v in denoiser.state_dict().items()})
+    denoiser = model.build({**META, "principal_std": 1.0})
+    discriminator = UNetDiscriminatorConfig(level=0.4).build(model, META)
+    discriminator.net.begin({k.removeprefix("net."): v for k, v in denoiser.state_dict().items()})
     with torch.no_grad():
         denoiser.net.unet.conv_in.weight[:, 1:] = 0
     x, cond = torch.randn(3, 1, 7, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 2, -1])
     theirs = seen(denoiser.net, lambda: denoiser(x, torch.tensor(0.4 * 0.5)))
     for t in (0.0, 0.7):  # whatever the time
-        mine = seen(critic.net, lambda t=t: critic(x, t, cond))
+        mine = seen(discriminator.net, lambda t=t: discriminator(x, t, cond))
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_where_no_class_was_never_learned_a_critic_is_told_the_mean_class():
     torch.manual_seed(0)
-    denoiser, critic = (make(UNet((1, 8, 8), 3, (8, 16), head=8, groups=4)) for make in (lambda net: net, UNetCritic))
-    critic.begin(denoiser.state_dict(), classless=False)
-    mine, theirs = critic.unet.class_embedding.weight, denoiser.unet.class_embedding.weight
+    denoiser, discriminator = (
+        make(UNet((1, 8, 8), 3, (8, 16), head=8, groups=4)) for make in (lambda net: net, UNetDiscriminator)
+    )
+    discriminator.begin(denoiser.state_dict(), classless=False)
+    mine, theirs = discriminator.unet.class_embedding.weight, denoiser.unet.class_embedding.weight
     assert torch.equal(mine[:3], theirs[:3])
     torch.testing.assert_close(mine[3], theirs[:3].mean(0))
-    critic.begin(denoiser.state_dict())
-    assert torch.equal(critic.unet.class_embedding.weight, theirs)
+    discriminator.begin(denoiser.state_dict())
+    assert torch.equal(discriminator.unet.class_embedding.weight, theirs)
 
 
 def test_slopes_of_such_a_critic_can_be_penalised():
     """The penalty is differentiated twice, which fused attention cannot be: against finite differences. diffusers'
     attention works in float32 within, 1e-7 of a penalty of order 1: with steps of 1e-3 both errors stay below 1e-3."""
     torch.manual_seed(0)
-    critic = Discriminator(UNetCritic(UNet((1, 8, 8), 3, (8, 16), head=8, groups=4))).double()
+    discriminator = Discriminator(UNetDiscriminator(UNet((1, 8, 8), 3, (8, 16), head=8, groups=4))).double()
     x = torch.randn(4, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     cond, step = torch.tensor([0, 1, 2, -1]), 1e-3
 
     def penalty():
-        return Penalty(real=1.0, fake=1.0)(lambda y, _: critic(y, 0.3, cond), x, 2 * x, Noise(0)).sum()
+        return Penalty(real=1.0, fake=1.0)(lambda y, _: discriminator(y, 0.3, cond), x, 2 * x, Noise(0)).sum()
 
     for name in ("net.unet.mid_block.attentions.0.to_q.weight", "net.unet.conv_in.weight", "net.dense.weight"):
-        weight = critic.get_parameter(name)
+        weight = discriminator.get_parameter(name)
         (slope,) = torch.autograd.grad(penalty(), weight)
         way = torch.randn_like(weight)
         values = []
@@ -131,7 +133,7 @@ def test_slopes_of_such_a_critic_can_be_penalised():
 
 def test_a_logit_belongs_to_its_own_picture_and_class():
     torch.manual_seed(0)
-    net = UNetCritic(UNet((1, 7, 8), 3, (8, 16), head=8, groups=4)).eval()
+    net = UNetDiscriminator(UNet((1, 7, 8), 3, (8, 16), head=8, groups=4)).eval()
     x, cond = torch.randn(4, 1, 7, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 2, -1])
 
     def logit(*args):
@@ -141,7 +143,7 @@ def test_a_logit_belongs_to_its_own_picture_and_class():
     torch.testing.assert_close(logit(x[1:2], torch.zeros(1), cond[1:2]), whole[1:2], rtol=1e-4, atol=1e-5)
     assert (logit(x, torch.zeros(4), cond.roll(1)) != whole).all()
     assert torch.equal(logit(x[3:], torch.zeros(1)), logit(x[3:], torch.zeros(1), torch.tensor([-1])))
-    assert UNetCritic(UNet((2, 9, 9), 0, (8, 8), attention=False, groups=4))(
+    assert UNetDiscriminator(UNet((2, 9, 9), 0, (8, 8), attention=False, groups=4))(
         torch.zeros(2, 2, 9, 9), torch.zeros(2)
     ).shape == (2,)
 
@@ -150,7 +152,7 @@ def test_twin_classifiers_move_the_logit_of_a_class_by_what_bayes_says():
     """log r(x|c)/p(x|c) = log r(x)/p(x) + log r(c|x) - log p(c|x): a class that both think as likely says nothing, and
     of no class nothing is said."""
     torch.manual_seed(0)
-    net = UNetCritic(UNet((1, 8, 8), 3, (8, 16), head=8, groups=4)).eval()
+    net = UNetDiscriminator(UNet((1, 8, 8), 3, (8, 16), head=8, groups=4)).eval()
     x, t = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.zeros(4)
     cond = torch.tensor([0, 1, 2, -1])
     before = net(x, t, cond)
@@ -168,15 +170,15 @@ def test_twin_classifiers_move_the_logit_of_a_class_by_what_bayes_says():
 
 def test_a_critic_that_cannot_begin_as_the_denoiser_says_why():
     with pytest.raises(ConfigError, match="has an MLPConfig"):
-        UNetCriticConfig().build(ModelConfig(MLPConfig()), META)
-    with pytest.raises(ConfigError, match=r"critic.level = 0"):
-        UNetCriticConfig(level=0.0)
+        UNetDiscriminatorConfig().build(ModelConfig(MLPConfig()), META)
+    with pytest.raises(ConfigError, match=r"discriminator_net.level = 0"):
+        UNetDiscriminatorConfig(level=0.0)
     with pytest.raises(ValueError, match=r"takes \(n, 1, 8, 8\)"):
-        UNetCritic(UNet((1, 8, 8), 0, (8, 8), head=8, groups=4))(torch.zeros(2, 1, 8, 9), torch.zeros(2))
+        UNetDiscriminator(UNet((1, 8, 8), 0, (8, 8), head=8, groups=4))(torch.zeros(2, 1, 8, 9), torch.zeros(2))
     with pytest.raises(ValueError, match=r"octaves = \(1,\)"):
-        UNetCritic(unet(octaves=(1,)))
+        UNetDiscriminator(unet(octaves=(1,)))
     with pytest.raises(RuntimeError, match="size mismatch"):
-        UNetCritic(UNet((1, 8, 8), 3, (8, 16), head=8, groups=4)).begin(unet(widths=(8, 24)).state_dict())
+        UNetDiscriminator(UNet((1, 8, 8), 3, (8, 16), head=8, groups=4)).begin(unet(widths=(8, 24)).state_dict())
 
 
 @pytest.mark.parametrize("width", [8, 16, 32, 64, 128])
@@ -249,5 +251,8 @@ def test_sizes_that_cannot_be_meant_are_refused():
 
 def test_importing_the_library_imports_no_backbone():
     heavy = ("diffusers", "accelerate", "torchvision", "tensorboard")
-    code = f"import sys, diffflow.runs.run, diffflow.networks.backbones.unet; sys.exit(any(m in sys.modules for m in {heavy}))"
+    code = (
+        "import sys, diffflow.runs.run, diffflow.networks.backbones.unet; "
+        f"sys.exit(any(m in sys.modules for m in {heavy}))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

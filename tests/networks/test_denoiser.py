@@ -139,7 +139,7 @@ def test_the_net_is_told_the_time_as_a_float_tensor_per_particle():
 
 
 def test_given_binds_a_condition_and_shares_the_weights():
-    D = Denoiser(MLP(2, classes=3, width=8, depth=1), 1.0, spread=2.0)
+    D = Denoiser(MLP(2, classes=3, width=8, depth=1), 1.0, principal_std=2.0)
     torch.nn.init.normal_(D.net.leave.weight)
     y, sigma = torch.randn(4, 2), torch.tensor(0.5)
     labels = torch.tensor([0, 2, -1, 1])
@@ -149,7 +149,7 @@ def test_given_binds_a_condition_and_shares_the_weights():
     torch.testing.assert_close(D.given(-1)(y, sigma), D(y, sigma))
     assert D.given(None) is D
     assert D.given(1).given(None) is D
-    assert (D.given(1).spread, D.given(1).sigma_data, D.given(1).cost) == (2.0, 1.0, 1)
+    assert (D.given(1).principal_std, D.given(1).sigma_data, D.given(1).cost) == (2.0, 1.0, 1)
     with torch.no_grad():
         D.net.leave.bias += 1
     assert not torch.equal(D.given(labels)(y, sigma), mixed)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import diffflow as df
-from diffflow.networks.backbones.discriminator import ConvCritic, Down, MLPCritic, Stages
-from diffflow.networks.discriminator import CriticRatio, Discriminator
+from diffflow.networks.backbones.discriminator import ConvDiscriminator, Down, MLPDiscriminator, Stages
+from diffflow.networks.discriminator import Discriminator, DiscriminatorRatio
 from diffflow.networks.games import GAMES, STEEP, Penalty, signals
 
 F64 = torch.float64
@@ -37,18 +37,18 @@ def test_the_optimum_minimises_the_critic_loss_at_every_ratio(game, log_ratio):
         q, p = torch.tensor([0.5, 0.5], dtype=F64), torch.tensor([0.0, log_ratio], dtype=F64).softmax(0)
         for shift in (0.0, 3.0):
             d = ((q / p).log() + shift).requires_grad_(True)
-            pairs = game.critic(d[:, None], d[None, :]) * q[:, None] * p[None, :]
+            pairs = game.discriminator(d[:, None], d[None, :]) * q[:, None] * p[None, :]
             (slope,) = torch.autograd.grad(pairs.sum(), d)
             assert slope.abs().max() < 1e-12
         return
     if game.optimum is None:  # an IPM: linear in d, so only a constraint stops it
         d = torch.tensor([-1.0, 0.0, 1.0], dtype=F64)
-        assert game.critic(d, d).abs().max() == 0
-        assert (game.critic(d, -d) == -2 * d).all()
+        assert game.discriminator(d, d).abs().max() == 0
+        assert (game.discriminator(d, -d) == -2 * d).all()
         return
 
     def risk(d):  # the loss is a sum over the two kinds of samples, so each part can be weighed on its own
-        return q * game.critic(d, zero) + p * game.critic(zero, d)
+        return q * game.discriminator(d, zero) + p * game.discriminator(zero, d)
 
     best = game.optimum(torch.tensor(log_ratio, dtype=F64))
     grid = torch.cat([torch.linspace(-60, 60, 4001, dtype=F64), best + torch.linspace(-1, 1, 2001, dtype=F64)])
@@ -100,7 +100,7 @@ def test_the_particles_follow_the_flow_that_the_table_names(game):
 def test_steep_exponentials_are_finite_and_stay_convex():
     d = torch.tensor([-1e4, -100.0, -STEEP - 1, -STEEP, 0.0])
     chi2, kl = GAMES["chi2"], GAMES["fgan-kl"]
-    for value in (chi2.generator(d), kl.critic(d, torch.zeros(5))):
+    for value in (chi2.generator(d), kl.discriminator(d, torch.zeros(5))):
         assert value.isfinite().all()
         assert (value.diff() < 0).all()
     torch.testing.assert_close(chi2.generator(d[2:3]), torch.tensor([2 * math.exp(STEEP)]))  # one beyond: the tangent
@@ -123,9 +123,9 @@ def test_the_clock_of_a_discriminator_is_exact_near_the_end_of_a_schedule():
             told.append(time)
             return x.sum(1)
 
-    critic, x = Discriminator(Ear(), time=lambda t: 80 - t), torch.zeros(2, 2, dtype=F64)
+    discriminator, x = Discriminator(Ear(), time=lambda t: 80 - t), torch.zeros(2, 2, dtype=F64)
     for t in (79.995, torch.tensor(79.995, dtype=F64), torch.full((2,), 79.995, dtype=F64)):
-        critic(x, t)
+        discriminator(x, t)
     for time in told:
         torch.testing.assert_close(time, torch.full((2,), 0.005, dtype=F64), rtol=1e-9, atol=0)
 
@@ -219,7 +219,11 @@ def test_the_ratio_is_d_and_its_gradient():
 @pytest.mark.parametrize("spectral", [False, True])
 def test_the_ratio_of_a_net_has_its_derivatives(spectral):
     torch.manual_seed(0)
-    d = Discriminator(MLPCritic(2, classes=2, width=16, depth=2, embed=8, dials=1, spectral=spectral)).double().eval()
+    d = (
+        Discriminator(MLPDiscriminator(2, classes=2, width=16, depth=2, embed=8, dials=1, spectral=spectral))
+        .double()
+        .eval()
+    )
     for p in d.parameters():
         nn.init.normal_(p, std=0.3)  # the branches start at zero: wake them
     ratio = d.ratio(1, torch.tensor([0.5], dtype=F64))
@@ -233,7 +237,7 @@ def test_the_ratio_of_a_net_has_its_derivatives(spectral):
 
 
 def test_a_float32_discriminator_serves_float64_particles_at_float64_times():
-    d = Discriminator(MLPCritic(2, width=8, depth=1))
+    d = Discriminator(MLPDiscriminator(2, width=8, depth=1))
     logit, grad = d.ratio().value_and_grad(torch.randn(3, 2, dtype=F64), torch.tensor(0.5, dtype=F64))
     assert logit.dtype == grad.dtype == F64
     assert df.sample(
@@ -242,7 +246,7 @@ def test_a_float32_discriminator_serves_float64_particles_at_float64_times():
 
 
 def test_wrong_use_is_named():
-    plain = Discriminator(MLPCritic(2, width=8, depth=1, timed=False))
+    plain = Discriminator(MLPDiscriminator(2, width=8, depth=1, timed=False))
     assert not plain.timed
     x, dials = torch.zeros(4, 2), torch.zeros(2)
     assert torch.equal(plain(x, 0.0), plain(x, 0.9))
@@ -253,14 +257,14 @@ def test_wrong_use_is_named():
     with pytest.raises(ValueError, match="takes 0 dials"):
         plain(x, 0.0, None, dials)
     with pytest.raises(ValueError, match="at least 2 classes, got 1"):
-        Discriminator(MLPCritic(2, classes=1))
+        Discriminator(MLPDiscriminator(2, classes=1))
     full = Discriminator(Bowl())
     with pytest.raises(ValueError, match="takes 2 dials per particle, got none"):
         full(x, 0.0)
     with pytest.raises(ValueError, match=r"classes from 3 to 3, but there are only 0..2 \(or -1"):
         full.ratio(3)
     with pytest.raises(ValueError, match="2 conditions for 4 particles"):
-        CriticRatio(full, dials, torch.tensor([0, 1]))(x, 0.0)
+        DiscriminatorRatio(full, dials, torch.tensor([0, 1]))(x, 0.0)
 
     class Column(nn.Linear):
         classes, timed, dials = 0, False, 0
@@ -298,11 +302,11 @@ def awake(net):
 
 
 NETS = [
-    (lambda **k: MLPCritic(5, width=16, depth=2, embed=8, **k), (5,)),
-    (lambda **k: MLPCritic(2, width=16, depth=1, embed=8, waves=4, **k), (2,)),
-    (lambda **k: ConvCritic((1, 8, 8), widths=(8, 8), embed=8, **k), (1, 8, 8)),
-    (lambda **k: ConvCritic((3, 7, 10), widths=(4, 6, 6), embed=8, **k), (3, 7, 10)),
-    (lambda **k: ConvCritic((1, 1, 1), widths=(4,), embed=8, **k), (1, 1, 1)),
+    (lambda **k: MLPDiscriminator(5, width=16, depth=2, embed=8, **k), (5,)),
+    (lambda **k: MLPDiscriminator(2, width=16, depth=1, embed=8, waves=4, **k), (2,)),
+    (lambda **k: ConvDiscriminator((1, 8, 8), widths=(8, 8), embed=8, **k), (1, 8, 8)),
+    (lambda **k: ConvDiscriminator((3, 7, 10), widths=(4, 6, 6), embed=8, **k), (3, 7, 10)),
+    (lambda **k: ConvDiscriminator((1, 1, 1), widths=(4,), embed=8, **k), (1, 1, 1)),
 ]
 
 
@@ -323,10 +327,14 @@ def test_a_logit_depends_on_its_own_particle_time_class_and_dials(make, shape, s
 
 def test_wrong_shapes_and_sizes_are_named():
     with pytest.raises(ValueError, match=r"takes \(n, 5\)"):
-        MLPCritic(5)(torch.zeros(2, 4), torch.zeros(2))
+        MLPDiscriminator(5)(torch.zeros(2, 4), torch.zeros(2))
     with pytest.raises(ValueError, match=r"takes \(n, 1, 8, 8\)"):
-        ConvCritic((1, 8, 8))(torch.zeros(2, 1, 8, 9), torch.zeros(2))
-    for wrong in (lambda: MLPCritic(0), lambda: ConvCritic((1, 8, 8), widths=()), lambda: MLPCritic(2, embed=7)):
+        ConvDiscriminator((1, 8, 8))(torch.zeros(2, 1, 8, 9), torch.zeros(2))
+    for wrong in (
+        lambda: MLPDiscriminator(0),
+        lambda: ConvDiscriminator((1, 8, 8), widths=()),
+        lambda: MLPDiscriminator(2, embed=7),
+    ):
         with pytest.raises(ValueError, match="positive"):
             wrong()
 
@@ -348,7 +356,7 @@ def test_spectral_normalisation_bounds_every_matrix(make, shape):
 
 def test_stages_route_by_time():
     torch.manual_seed(0)
-    nets = [awake(MLPCritic(2, width=8, depth=1, timed=False)) for _ in range(4)]
+    nets = [awake(MLPDiscriminator(2, width=8, depth=1, timed=False)) for _ in range(4)]
     for i, net in enumerate(nets):
         net.head.out.bias.data.fill_(100.0 * i)
     stages = Stages(nets)
@@ -362,7 +370,7 @@ def test_stages_route_by_time():
     assert all(p.grad is None for p in nets[3].parameters())
     assert (nets[0].enter.weight.grad != 0).any()
     with pytest.raises(ValueError, match="same classes"):
-        Stages([MLPCritic(2), MLPCritic(2, classes=2)])
+        Stages([MLPDiscriminator(2), MLPDiscriminator(2, classes=2)])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])

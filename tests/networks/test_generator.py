@@ -87,8 +87,10 @@ def test_few_steps_are_those_of_the_solver(order):
     torch.manual_seed(0)
     denoiser = Denoiser(awake(MLP(2, width=16, depth=1)), 0.5).double()
     s = df.EDM(sigma_min=0.02, sigma_max=4.0)
-    grid = torch.cat([s.time(torch.tensor([4.0, 1.7, 0.8, 0.3, 0.02], dtype=torch.float64)), torch.tensor([s.clean])])
-    plan = df.Plan.multistep(s.sigma(grid[:-1]).tolist(), order, s.score(denoiser).spread or 1.0)
+    grid = torch.cat(
+        [s.time(torch.tensor([4.0, 1.7, 0.8, 0.3, 0.02], dtype=torch.float64)), torch.tensor([s.clean_time])]
+    )
+    plan = df.Plan.multistep(s.sigma(grid[:-1]).tolist(), order, s.score(denoiser).principal_std or 1.0)
     g, z = Generator(FewSteps(denoiser, plan, (2,), mean=0.3), (2,)), df.Noise(0).normal(50, (2,), dtype=torch.float64)
     x0 = 0.3 + math.hypot(4.0, 0.5) * z
     sde = df.probability_flow(s, s.score(denoiser))

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import diffflow as df
-from diffflow.networks.backbones.discriminator import MLPCritic, Stages
+from diffflow.networks.backbones.discriminator import MLPDiscriminator, Stages
 from diffflow.networks.backbones.mlp import MLP
 from diffflow.networks.discriminator import Discriminator
 from diffflow.networks.games import GAMES, Penalty
-from diffflow.objectives.base import Batch, Joint
-from diffflow.objectives.discriminator_path import ParticlePath, PathRatio, SchedulePath
+from diffflow.objectives.base import Batch, InTurn
+from diffflow.objectives.discriminator_path import ParticlePath, PathDiscriminator, SchedulePath
 from diffflow.objectives.score_matching import ScoreMatching
 
 F64 = torch.float64
@@ -67,9 +67,9 @@ def train(objective, steps: int, n: int = 64, parts: int = 1, begin: int = 0, lr
     return turns
 
 
-def critic(seed: int = 0, classes: int = 0, dials: int = 0, time=None) -> Discriminator:
+def discriminator(seed: int = 0, classes: int = 0, dials: int = 0, time=None) -> Discriminator:
     torch.manual_seed(seed)
-    return Discriminator(MLPCritic(2, classes, width=16, depth=1, embed=8, dials=dials), time=time)
+    return Discriminator(MLPDiscriminator(2, classes, width=16, depth=1, embed=8, dials=dials), time=time)
 
 
 # -- a discriminator that stands still --------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def test_the_pool_at_each_step_is_the_simulated_law(entropy):
     N, size, eta = 6, 6000, 1.5
     net = Known()
     path = ParticlePath(lambda ratio: unit(ratio, entropy, eta), N)
-    objective = PathRatio(Discriminator(net), path, VANILLA, size=size)
+    objective = PathDiscriminator(Discriminator(net), path, VANILLA, size=size)
     moments, h = [(0.0, 1.0)], 1 / N
     for k in range(N - 1):
         m, v = moments[-1]
@@ -105,7 +105,7 @@ def test_the_pool_at_each_step_is_the_simulated_law(entropy):
 @given(N=st.integers(1, 6), n=st.integers(1, 8), size=st.integers(8, 24))
 def test_every_slot_visits_every_step_and_is_judged_at_its_time(N, n, size):
     net, visits = Known(), {}
-    objective = PathRatio(Discriminator(net), ParticlePath(unit, N), VANILLA, size=size)
+    objective = PathDiscriminator(Discriminator(net), ParticlePath(unit, N), VANILLA, size=size)
     for step in range(2 + math.ceil((N + 1) * size / n)):
         turns = objective.turns(batch(n, step * n), df.Noise(7, step * n))
         next(turns)
@@ -127,7 +127,7 @@ def test_every_slot_visits_every_step_and_is_judged_at_its_time(N, n, size):
 def test_reals_are_noised_as_the_schedule_says():
     net, s, n = Known(), df.VE(0.05, 1.0), 4000
     flow = lambda ratio: df.improved_gan(s, ratio, 0.5, START)
-    objective = PathRatio(Discriminator(net), ParticlePath(flow, 4), VANILLA, size=n)
+    objective = PathDiscriminator(Discriminator(net), ParticlePath(flow, 4), VANILLA, size=n)
     y = Batch(torch.zeros(n, 2), None, torch.arange(n))
     next(objective.turns(y, df.Noise(7)))
     x, t, _, _ = net.seen[-1]
@@ -149,7 +149,7 @@ def test_a_slot_on_a_schedule_is_the_process_that_sampler_samples():
     """Slots from the start of their path on, beside `sample` with their dials and the noise they had: same points."""
     n, rounds, checked = 12, 18, 0
     discriminator, path = Discriminator(Known(dials=3, a=0.5, b=0.4)), schedule_path()
-    objective = PathRatio(discriminator, path, VANILLA, size=n)
+    objective = PathDiscriminator(discriminator, path, VANILLA, size=n)
     films = []
     for step in range(rounds):
         train(objective, 1, n, begin=step)
@@ -174,7 +174,7 @@ def test_a_slot_on_a_schedule_is_the_process_that_sampler_samples():
 
 def test_dials_are_drawn_as_stated():
     n, path = 20_000, schedule_path()
-    objective = PathRatio(Discriminator(Known(dials=3)), path, VANILLA, size=1)
+    objective = PathDiscriminator(Discriminator(Known(dials=3)), path, VANILLA, size=1)
     dials = objective.draw(n, df.Noise(3), torch.device("cpu"))
     assert set(dials[:, 0].tolist()) == {4.0, 5.0, 6.0, 7.0}
     for N in (4, 5, 6, 7):
@@ -189,19 +189,19 @@ def test_dials_are_drawn_as_stated():
 
 
 # -- any batch, any cut, any restart ----------------------------------------------------------------------------------
-def joint(seed: int = 0) -> Joint:
+def joint(seed: int = 0) -> InTurn:
     """A small Diffusion-GAN with classes."""
     torch.manual_seed(seed)
     denoiser, s = df.Denoiser(MLP(2, 3, width=16, depth=1), 1.0), df.EDM(0.02, 3.0)
     time = lambda t: 0.25 * s.sigma(t).log()
     path = schedule_path(source=denoiser)
-    ratio = PathRatio(critic(seed, 3, 3, time), path, VANILLA, Penalty(real=0.1, fake=0.1), size=128)
-    return Joint([ScoreMatching(denoiser), ratio])
+    ratio = PathDiscriminator(discriminator(seed, 3, 3, time), path, VANILLA, Penalty(real=0.1, fake=0.1), size=128)
+    return InTurn([ScoreMatching(denoiser), ratio])
 
 
-def flow(seed: int = 0) -> PathRatio:
+def flow(seed: int = 0) -> PathDiscriminator:
     path = ParticlePath(lambda ratio: df.discriminator_flow(ratio, VANILLA.speed, 2.0, START), 7)
-    return PathRatio(critic(seed, 3), path, VANILLA, size=256)
+    return PathDiscriminator(discriminator(seed, 3), path, VANILLA, size=256)
 
 
 @pytest.mark.parametrize("make", [flow, joint])
@@ -250,17 +250,17 @@ def test_a_path_has_the_steps_of_its_equation():
     def fixed(ratio):
         return replace(unit(ratio), grid=(0.0, 0.5, 1.0))
 
-    assert PathRatio(Discriminator(Known()), ParticlePath(fixed, 2), VANILLA, size=8).grids.shape == (1, 3)
+    assert PathDiscriminator(Discriminator(Known()), ParticlePath(fixed, 2), VANILLA, size=8).grids.shape == (1, 3)
     for steps in (1, 3):
         with pytest.raises(ValueError, match=f"a path of {steps} steps, but its equation has 2 of its own"):
-            PathRatio(Discriminator(Known()), ParticlePath(fixed, steps), VANILLA, size=8)
+            PathDiscriminator(Discriminator(Known()), ParticlePath(fixed, steps), VANILLA, size=8)
 
 
 # -- labels, costs, learning ------------------------------------------------------------------------------------------
 def test_a_particle_keeps_its_label_and_some_are_hidden():
     n, N, share = 2000, 4, 0.25
     net = Known(classes=3)
-    objective = PathRatio(Discriminator(net), ParticlePath(unit, N), VANILLA, size=n, label_dropout=share)
+    objective = PathDiscriminator(Discriminator(net), ParticlePath(unit, N), VANILLA, size=n, label_dropout=share)
     for step in range(N + 2):
         before = objective.pool["cond"]
         train(objective, 1, n, begin=step, classes=3)
@@ -277,7 +277,7 @@ def test_a_particle_keeps_its_label_and_some_are_hidden():
 
 def test_a_penalised_point_is_judged_as_the_class_of_its_nearer_end():
     n, net = 500, Known(classes=3)
-    objective = PathRatio(Discriminator(net), ParticlePath(unit, 4), VANILLA, Penalty(1.0, 1.0, 1.0), size=n)
+    objective = PathDiscriminator(Discriminator(net), ParticlePath(unit, 4), VANILLA, Penalty(1.0, 1.0, 1.0), size=n)
     train(objective, 1, n, classes=3)
     at = next(i for i, (x, *_) in enumerate(net.seen) if len(x) == 2 * n)  # the game, then the penalties, then the move
     (real, fake), (real_cond, fake_cond) = (net.seen[at][i].split(n) for i in (0, 2))
@@ -292,7 +292,7 @@ def test_a_penalised_point_is_judged_as_the_class_of_its_nearer_end():
 def test_evaluations_are_what_was_called(penalty):
     """A backward pass or an input gradient doubles a call; both, a penalty, make four."""
     n, net = 32, Known()
-    objective = PathRatio(Discriminator(net), ParticlePath(unit, 5), VANILLA, penalty, size=n)
+    objective = PathDiscriminator(Discriminator(net), ParticlePath(unit, 5), VANILLA, penalty, size=n)
     for step in range(3):
         net.seen.clear()
         ((turn,),) = train(objective, 1, n, begin=step)
@@ -307,10 +307,10 @@ def test_evaluations_are_what_was_called(penalty):
 @pytest.mark.parametrize("stages", [False, True])
 def test_a_discriminator_learns_to_carry_particles_to_data(stages):
     torch.manual_seed(0)
-    nets = [MLPCritic(2, width=24, depth=1, embed=8, timed=not stages) for _ in range(4 if stages else 1)]
+    nets = [MLPDiscriminator(2, width=24, depth=1, embed=8, timed=not stages) for _ in range(4 if stages else 1)]
     discriminator = Discriminator(Stages(nets) if stages else nets[0])
     path = ParticlePath(lambda ratio: df.discriminator_flow(ratio, VANILLA.speed, 3.0, START), 8)
-    objective, target = PathRatio(discriminator, path, VANILLA, size=128), torch.tensor([1.5, -1.0])
+    objective, target = PathDiscriminator(discriminator, path, VANILLA, size=128), torch.tensor([1.5, -1.0])
     optimizer = torch.optim.Adam(discriminator.parameters(), 5e-3)
     for step in range(250):
         noise = df.Noise(5, 128 * step)
@@ -333,7 +333,7 @@ def test_joint_objectives_take_turns_and_keep_their_state_apart():
     assert set(objective.state()) == {f"1/pool/{k}" for k in ("x", "k", "cond", "dials", "moved")}
     assert turns[3][0].log["evaluations"] == 4 + 8 + 3  # learning, two penalties, a step of score and log-ratio
     with pytest.raises(ValueError, match=r"discriminator.*two of the objectives"):
-        Joint([flow(), flow()])
+        InTurn([flow(), flow()])
     with pytest.raises(ValueError, match="none of the 2 objectives"):
         joint().load_state(objective.state() | {"2/x": torch.zeros(1)})
 
@@ -342,24 +342,24 @@ def test_joint_objectives_take_turns_and_keep_their_state_apart():
 def test_impossible_settings_are_refused_by_name():
     path = ParticlePath(unit, 5)
     with pytest.raises(ValueError, match="not told the time"):
-        PathRatio(Discriminator(Known(timed=False)), path, VANILLA, size=8)
+        PathDiscriminator(Discriminator(Known(timed=False)), path, VANILLA, size=8)
     with pytest.raises(ValueError, match="takes 3 dials, the path tells it 0"):
-        PathRatio(Discriminator(Known(dials=3)), path, VANILLA, size=8)
+        PathDiscriminator(Discriminator(Known(dials=3)), path, VANILLA, size=8)
     with pytest.raises(ValueError, match="takes 0 dials, the path tells it 3"):
-        PathRatio(Discriminator(Known()), schedule_path(), VANILLA, size=8)
+        PathDiscriminator(Discriminator(Known()), schedule_path(), VANILLA, size=8)
     with pytest.raises(ValueError, match="a law to start from"):
-        PathRatio(Discriminator(Known()), ParticlePath(df.gan_flow), VANILLA, size=8)
+        PathDiscriminator(Discriminator(Known()), ParticlePath(df.gan_flow), VANILLA, size=8)
     with pytest.raises(ValueError, match="size=0"):
-        PathRatio(Discriminator(Known()), path, VANILLA, size=0)
+        PathDiscriminator(Discriminator(Known()), path, VANILLA, size=0)
     with pytest.raises(ValueError, match="label_dropout = 2"):
-        PathRatio(Discriminator(Known()), path, VANILLA, size=8, label_dropout=2.0)
-    small = PathRatio(Discriminator(Known()), path, VANILLA, size=8)
+        PathDiscriminator(Discriminator(Known()), path, VANILLA, size=8, label_dropout=2.0)
+    small = PathDiscriminator(Discriminator(Known()), path, VANILLA, size=8)
     with pytest.raises(ValueError, match="batch of 9 samples does not fit into a pool of 8"):
         next(small.turns(batch(9), df.Noise(0)))
     with pytest.raises(ValueError, match=r"samples of shape \(3,\)"):
         next(small.turns(Batch(torch.zeros(4, 3), None, torch.arange(4)), df.Noise(0)))
     with pytest.raises(ValueError, match="data have no labels"):
-        next(PathRatio(Discriminator(Known(classes=3)), path, VANILLA, size=8).turns(batch(4), df.Noise(0)))
+        next(PathDiscriminator(Discriminator(Known(classes=3)), path, VANILLA, size=8).turns(batch(4), df.Noise(0)))
     with pytest.raises(ValueError, match="steps=0"):
         ParticlePath(unit, 0)
     for change, word in (({"steps": (9, 8)}, "steps"), ({"gan": 0.0}, "gan=0"), ({"churn": -1.0}, "churn=-1")):
@@ -381,7 +381,7 @@ def test_sampling_outside_the_trained_ranges_warns(dial, values):
 def test_a_lost_particle_starts_again_and_is_counted(step):
     """One that is no number, mid-path or after its last step: the loss of its next visit is finite, the pool whole."""
     n, N = 16, 3
-    objective = PathRatio(Discriminator(Known()), ParticlePath(unit, N), VANILLA, size=n)
+    objective = PathDiscriminator(Discriminator(Known()), ParticlePath(unit, N), VANILLA, size=n)
     train(objective, 2, n)
     at = int((objective.pool["k"] == 1).nonzero()[0])
     objective.pool["x"][at, 0] = float("nan") if step else float("inf")
@@ -408,7 +408,7 @@ def test_a_step_that_loses_a_particle_costs_no_turn():
 
     net = Breaking()
     net.broken = -1
-    objective = PathRatio(Discriminator(net), ParticlePath(unit, N), VANILLA, size=n)
+    objective = PathDiscriminator(Discriminator(net), ParticlePath(unit, N), VANILLA, size=n)
     train(objective, 1, n)
     for k in range(N):
         net.broken = int((objective.pool["k"] == k).nonzero()[0])

@@ -11,19 +11,19 @@ from torch import nn
 
 import diffflow as df
 from diffflow.equation.kernels import MMD, Drifting, GaussianKernel, Injected
-from diffflow.networks.backbones.discriminator import MLPCritic
+from diffflow.networks.backbones.discriminator import MLPDiscriminator
 from diffflow.networks.backbones.generator import MLPGenerator
 from diffflow.networks.backbones.mlp import MLP
 from diffflow.networks.denoiser import Denoiser
-from diffflow.networks.discriminator import Discriminator, Opinion
+from diffflow.networks.discriminator import Discriminator, DiscriminatorOutput
 from diffflow.networks.games import GAMES, Penalty
 from diffflow.networks.generator import FewSteps, Generator
 from diffflow.objectives.base import Batch
-from diffflow.objectives.follow_velocity import Generate
-from diffflow.objectives.movers.adversarial import Critic
-from diffflow.objectives.movers.base import Lead, Together
+from diffflow.objectives.follow_velocity import FollowVelocity
+from diffflow.objectives.movers.adversarial import DiscriminatorMover
+from diffflow.objectives.movers.base import TeacherFirst, WeightedSum
 from diffflow.objectives.movers.cloud import CloudMover
-from diffflow.objectives.movers.endpoints import Endpoints
+from diffflow.objectives.movers.endpoints import EndpointDistillation
 from diffflow.objectives.movers.score_difference import (
     DMD,
     KarrasLevels,
@@ -48,10 +48,12 @@ def a_generator(classes=0):
     return Generator(awake(MLPGenerator(3, 2, classes, width=8, depth=1)), (2,))
 
 
-def a_critic(classes=0, **settings):
+def a_discriminator(classes=0, **settings):
     torch.manual_seed(2)
-    net = MLPCritic(2, classes, width=8, depth=1, embed=4, timed=False)
-    return Critic(Discriminator(awake(net)), GAMES["vanilla"], Penalty(real=0.1, fake=0.1, between=0.1), **settings)
+    net = MLPDiscriminator(2, classes, width=8, depth=1, embed=4, timed=False)
+    return DiscriminatorMover(
+        Discriminator(awake(net)), GAMES["vanilla"], Penalty(real=0.1, fake=0.1, between=0.1), **settings
+    )
 
 
 def a_denoiser(seed, classes=0):
@@ -69,15 +71,15 @@ def a_batch(n=12, classes=0, dtype=torch.float32):
 
 
 MOVERS = {
-    "critic": lambda c: a_critic(c, updates=2),
-    "blurred critic": lambda c: a_critic(c, sigma=0.3),
-    "critic of noised samples": lambda c: a_critic(c, updates=2, instance=0.3),
-    "critic of clipped samples": lambda c: a_critic(c, updates=2, clip=0.5),
+    "critic": lambda c: a_discriminator(c, updates=2),
+    "blurred critic": lambda c: a_discriminator(c, sigma=0.3),
+    "critic of noised samples": lambda c: a_discriminator(c, updates=2, instance_noise=0.3),
+    "critic of clipped samples": lambda c: a_discriminator(c, updates=2, clip=0.5),
     "score difference": lambda c: a_difference(c, updates=2, label_dropout=0.3 if c else 0.0),
     "guided": lambda c: a_difference(c, guidance=2.0 if c else 1.0),
     "DMD": lambda c: a_difference(c, pull=DMD()),
     "SiD": lambda c: a_difference(c, pull=SiD(), levels=LogUniformLevels()),
-    "together": lambda c: Together([(1.0, a_difference(c)), (0.05, a_critic(c))]),
+    "together": lambda c: WeightedSum([(1.0, a_difference(c)), (0.05, a_discriminator(c))]),
 }
 every_mover = pytest.mark.parametrize("make", MOVERS.values(), ids=list(MOVERS))
 
@@ -86,7 +88,7 @@ every_mover = pytest.mark.parametrize("make", MOVERS.values(), ids=list(MOVERS))
 @every_mover
 def test_turns_and_streams(make, classes):
     """Movers' turns come first; a sample's loss is the same in any batch; every turn trains its own player only."""
-    objective = Generate(a_generator(classes), make(classes), eta=0.5, steps=2)
+    objective = FollowVelocity(a_generator(classes), make(classes), eta=0.5, steps=2)
     batch, noise = a_batch(12, classes), df.Noise(7)
     turns = list(objective.turns(batch, noise))
     names = [turn.player for turn in turns]
@@ -100,7 +102,7 @@ def test_turns_and_streams(make, classes):
         own = list(objective.players[whole.player].parameters())
         torch.autograd.backward(whole.loss.mean(), inputs=own)
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in own)
-    assert {"displacement", "spread"} == set(turns[-1].log)
+    assert {"displacement", "std_ratio"} == set(turns[-1].log)
 
 
 @every_mover
@@ -117,7 +119,7 @@ def test_velocities_are_detached_and_work_without_gradients(make):
 
 def test_each_update_sees_fresh_samples():
     seen = []
-    objective = Generate(a_generator(), a_critic(updates=3))
+    objective = FollowVelocity(a_generator(), a_discriminator(updates=3))
     net = objective.generator.net
     objective.generator.net = Spy(net, seen)
     list(objective.turns(a_batch(), df.Noise(0)))
@@ -128,10 +130,10 @@ def test_each_update_sees_fresh_samples():
 def test_reused_samples_are_those_that_move_and_their_step_is_that_of_fresh_ones():
     """The generator runs once. Where its mover learns nothing, fresh samples and reused ones are the same step."""
     seen, given = [], []
-    critic = a_critic(updates=3)
-    objective = Generate(a_generator(), critic, reuse=True)
+    discriminator = a_discriminator(updates=3)
+    objective = FollowVelocity(a_generator(), discriminator, reuse=True)
     objective.generator.net = Spy(objective.generator.net, seen)
-    critic.discriminator.register_forward_pre_hook(lambda m, args: given.append(args[0].detach().clone()))
+    discriminator.discriminator.register_forward_pre_hook(lambda m, args: given.append(args[0].detach().clone()))
     list(objective.turns(a_batch(), df.Noise(0)))
     assert len(seen) == 1
     (z,) = seen
@@ -140,7 +142,7 @@ def test_reused_samples_are_those_that_move_and_their_step_is_that_of_fresh_ones
     assert sum(torch.equal(g, x) for g in given) >= 4  # by each of three turns, and by the velocity
 
     fresh, reused = (
-        [t.loss.detach() for t in Generate(a_generator(), Wind(), reuse=r).turns(a_batch(), df.Noise(0))]
+        [t.loss.detach() for t in FollowVelocity(a_generator(), Wind(), reuse=r).turns(a_batch(), df.Noise(0))]
         for r in (False, True)
     )
     assert all(map(torch.equal, fresh, reused))
@@ -192,7 +194,7 @@ class Wind:
 
 def test_regression_steps_close_in_on_moved_particles_that_stand_still():
     """b_k - target = (1 - lr)^k (b_0 - target), target = b_0 + eta v, for k steps of one turn sequence."""
-    objective = Generate(Generator(Table(), (2,)), Wind(), eta=0.25, steps=6)
+    objective = FollowVelocity(Generator(Table(), (2,)), Wind(), eta=0.25, steps=6)
     b, rate = objective.generator.net.b, 0.3
     start = b.detach().clone()
     goal = start + 0.25 * torch.tensor([2.0, -1.0], dtype=F64)
@@ -208,15 +210,15 @@ def test_regression_steps_close_in_on_moved_particles_that_stand_still():
 def test_the_log_tells_how_far_and_how_wide():
     batch = a_batch()
     wide = Batch(4 * batch.x, None, batch.rows)
-    logs = [list(Generate(a_generator(), Wind()).turns(b, df.Noise(0)))[-1].log for b in (batch, wide)]
-    assert float(logs[0]["spread"]) == pytest.approx(4 * float(logs[1]["spread"]), rel=1e-5)
-    fixed = list(Generate(Generator(Table(), (2,)), Wind()).turns(batch, df.Noise(0)))[-1].log
-    assert float(fixed["spread"]) == pytest.approx(0.0, abs=1e-7)  # collapsed to a point
+    logs = [list(FollowVelocity(a_generator(), Wind()).turns(b, df.Noise(0)))[-1].log for b in (batch, wide)]
+    assert float(logs[0]["std_ratio"]) == pytest.approx(4 * float(logs[1]["std_ratio"]), rel=1e-5)
+    fixed = list(FollowVelocity(Generator(Table(), (2,)), Wind()).turns(batch, df.Noise(0)))[-1].log
+    assert float(fixed["std_ratio"]) == pytest.approx(0.0, abs=1e-7)  # collapsed to a point
 
 
 # -- score differences ------------------------------------------------------------------------------------------------
 def test_the_data_denoiser_is_frozen_and_survives_a_restart():
-    objective = Generate(a_generator(), Together([(1.0, a_critic()), (2.0, a_difference())]))
+    objective = FollowVelocity(a_generator(), WeightedSum([(1.0, a_discriminator()), (2.0, a_difference())]))
     state = {k: v.clone() for k, v in objective.state().items()}
     before = copy.deepcopy(state)
     for turn in objective.turns(a_batch(), df.Noise(0)):
@@ -233,7 +235,7 @@ def test_the_data_denoiser_is_frozen_and_survives_a_restart():
     with pytest.raises(ValueError, match="lacks the data's denoiser"):
         objective.load_state({})
     with pytest.raises(ValueError, match="of another objective"):
-        Generate(a_generator(), a_critic()).load_state(state)
+        FollowVelocity(a_generator(), a_discriminator()).load_state(state)
 
 
 @pytest.mark.parametrize(
@@ -329,10 +331,10 @@ def test_guidance_weighs_the_class_of_the_data():
 
 
 def test_movers_together_add_up_with_their_weights_each_with_its_own_randomness():
-    critic, difference = a_critic(sigma=0.3), a_difference()
+    discriminator, difference = a_discriminator(sigma=0.3), a_difference()
     x, batch, noise = a_batch().x, a_batch(), df.Noise(4)
-    sum_ = Together([(2.0, critic), (-0.5, difference)]).velocity(x, None, batch, noise)
-    parts = [mover.velocity(x, None, batch, noise.fork(j)) for j, mover in enumerate((critic, difference))]
+    sum_ = WeightedSum([(2.0, discriminator), (-0.5, difference)]).velocity(x, None, batch, noise)
+    parts = [mover.velocity(x, None, batch, noise.fork(j)) for j, mover in enumerate((discriminator, difference))]
     torch.testing.assert_close(sum_, 2.0 * parts[0] - 0.5 * parts[1])
 
 
@@ -342,8 +344,8 @@ def test_a_penalty_at_a_share_of_the_samples_is_the_same_in_expectation(classes)
     batch = a_batch(classes=classes)
     made = batch.x.flip(0) - 0.3
     full, part = (
-        replace(a_critic(classes, share=1.0), penalty=Penalty(real=0.3, fake=0.2)),
-        replace(a_critic(classes, share=1.0), penalty=Penalty(real=0.3, fake=0.2), share=0.3),
+        replace(a_discriminator(classes, share=1.0), penalty=Penalty(real=0.3, fake=0.2)),
+        replace(a_discriminator(classes, share=1.0), penalty=Penalty(real=0.3, fake=0.2), share=0.3),
     )
     exact = full._penalised(batch.x, made, batch.cond, df.Noise(0)).detach()
     drawn = torch.stack([part._penalised(batch.x, made, batch.cond, df.Noise(k)).detach() for k in range(600)])
@@ -354,9 +356,9 @@ def test_a_penalty_at_a_share_of_the_samples_is_the_same_in_expectation(classes)
     torch.testing.assert_close(half, drawn[0][6:])
     torch.testing.assert_close(drawn[0][at], exact[at] / 0.3)
     with pytest.raises(ValueError, match="not between them"):
-        replace(a_critic(share=1.0), share=0.5)
+        replace(a_discriminator(share=1.0), share=0.5)
     with pytest.raises(ValueError, match=r"share = 0"):
-        a_critic(share=0.0)
+        a_discriminator(share=0.0)
 
 
 class Bowl(torch.nn.Module):
@@ -377,19 +379,19 @@ def test_instance_noise_is_on_real_and_generated_samples_alike_and_where_the_slo
     both samples are the same, and its velocity is x + s xi. n = 20,000, 4.5 standard errors."""
     n, s = 20_000, 0.7
     x = torch.randn(n, 2, generator=torch.Generator().manual_seed(5))
-    critic = Critic(Discriminator(Bowl()), GAMES["ipm"], instance=s)
-    (turn,) = critic.learn(Batch(x, None, torch.arange(n)), lambda noise: x, None, df.Noise(1))
+    discriminator = DiscriminatorMover(Discriminator(Bowl()), GAMES["ipm"], instance_noise=s)
+    (turn,) = discriminator.learn(Batch(x, None, torch.arange(n)), lambda noise: x, None, df.Noise(1))
     mean, variance = x.square().sum(1).mean() / 2, s**2 * x.square().sum(1).mean() + s**4  # of a logit, given x
     for name in ("logit_real", "logit_fake"):
         assert abs(turn.log[name] - mean - s**2) < 4.5 * math.sqrt(variance / n)
     assert abs(turn.loss.mean()) < 4.5 * math.sqrt(2 * variance / n)
     torch.testing.assert_close(turn.loss.var(), 2 * variance, rtol=0.1, atol=0)
-    xi = (critic.velocity(x, None, Batch(x, None, torch.arange(n)), df.Noise(2)) - x) / s
+    xi = (discriminator.velocity(x, None, Batch(x, None, torch.arange(n)), df.Noise(2)) - x) / s
     assert (xi.mean(0).abs() < 4.5 / math.sqrt(n)).all()
     assert ((xi.var(0) - 1).abs() < 4.5 * math.sqrt(2 / n)).all()
     for bad in (-0.1, math.inf):
-        with pytest.raises(ValueError, match=f"instance = {bad}"):
-            replace(critic, instance=bad)
+        with pytest.raises(ValueError, match=f"instance_noise = {bad}"):
+            replace(discriminator, instance_noise=bad)
 
 
 class Tables(nn.Module):
@@ -404,7 +406,7 @@ class Tables(nn.Module):
     def forward(self, x, time, cond=None, dials=None):
         at = x[:, 0].long()
         real, made = self.real[at].log_softmax(1), self.made[at].log_softmax(1)
-        return Opinion(self.logit[at, cond] + (real - made).gather(1, cond[:, None])[:, 0], real, made)
+        return DiscriminatorOutput(self.logit[at, cond] + (real - made).gather(1, cond[:, None])[:, 0], real, made)
 
 
 def test_twin_classifiers_learn_from_one_law_each():
@@ -414,12 +416,12 @@ def test_twin_classifiers_learn_from_one_law_each():
     real = torch.tensor([0] * 6 + [1] * 2 + [0] * 3 + [1] * 5)[:, None].float()
     made = torch.tensor([0] * 4 + [1] * 4 + [0] * 7 + [1] * 1)[:, None].float()
     net = Tables()
-    critic = Critic(Discriminator(net), GAMES["vanilla"])
+    discriminator = DiscriminatorMover(Discriminator(net), GAMES["vanilla"])
     optimizer = torch.optim.LBFGS(net.parameters(), max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
 
     def loss():
         optimizer.zero_grad()
-        (turn,) = critic.learn(Batch(real, cond, torch.arange(16)), lambda noise: made, cond, df.Noise(0))
+        (turn,) = discriminator.learn(Batch(real, cond, torch.arange(16)), lambda noise: made, cond, df.Noise(0))
         turn.loss.mean().backward()
         return turn.loss.mean()
 
@@ -427,7 +429,7 @@ def test_twin_classifiers_learn_from_one_law_each():
     share = torch.tensor
     torch.testing.assert_close(net.real.softmax(1), share([[6 / 9, 3 / 9], [2 / 7, 5 / 7]]), atol=2e-3, rtol=0)
     torch.testing.assert_close(net.made.softmax(1), share([[4 / 11, 7 / 11], [4 / 5, 1 / 5]]), atol=2e-3, rtol=0)
-    d = critic.discriminator(share([[0.0], [1.0], [0.0], [1.0]]), 0.0, share([0, 0, 1, 1]))
+    d = discriminator.discriminator(share([[0.0], [1.0], [0.0], [1.0]]), 0.0, share([0, 0, 1, 1]))
     torch.testing.assert_close(d, share([6 / 4, 2 / 4, 3 / 7, 5 / 1]).log(), atol=2e-3, rtol=0)
 
 
@@ -437,7 +439,7 @@ def test_what_is_cut_off_is_never_shown_and_nothing_moves_further_out():
     x = torch.tensor([[0.3, -0.9], [1.7, -0.2], [-4.0, 1.01]])
     batch, wall = Batch(x, None, torch.arange(3)), x.clamp(-1, 1)
     bowl = Bowl()
-    free, boxed = (Critic(Discriminator(bowl), GAMES["ipm"], clip=clip) for clip in (math.inf, 1.0))
+    free, boxed = (DiscriminatorMover(Discriminator(bowl), GAMES["ipm"], clip=clip) for clip in (math.inf, 1.0))
     beyond = x.abs() > 1
     assert torch.equal(boxed.velocity(x, None, batch, df.Noise(0)), torch.where(beyond, 0.0, x))
     assert torch.equal(free.velocity(x, None, batch, df.Noise(0)), x)
@@ -459,7 +461,7 @@ def a_fine(classes=0):
 def test_endpoints_bring_a_generator_to_the_fine_solution_of_the_same_noise():
     """With eta = 1 the target is the solution itself, where the velocity is zero."""
     fine, noise = a_fine(), df.Noise(0)
-    mover, z = Endpoints(fine), noise.normal(8, (2,))
+    mover, z = EndpointDistillation(fine), noise.normal(8, (2,))
     ends = fine(z)
     x = a_batch(8).x
     torch.testing.assert_close(x + mover.velocity(x, None, a_batch(8), noise, z), ends)
@@ -470,8 +472,8 @@ def test_endpoints_bring_a_generator_to_the_fine_solution_of_the_same_noise():
 
 
 def test_a_lead_hands_over_after_its_samples():
-    first, then = Endpoints(a_fine()), a_difference()
-    mover, x, z = Lead(first, 24, then), a_batch().x, df.Noise(1).normal(12, (2,))
+    first, then = EndpointDistillation(a_fine()), a_difference()
+    mover, x, z = TeacherFirst(first, 24, then), a_batch().x, df.Noise(1).normal(12, (2,))
 
     def moves(mover, number):
         """Of the 12 samples of the training from this number on."""
@@ -481,15 +483,15 @@ def test_a_lead_hands_over_after_its_samples():
         assert torch.equal(moves(mover, number), moves(expected, number)), number
     assert not torch.equal(moves(first, 0), moves(then, 0))
     saved = {k: v.clone() for k, v in mover.state().items()}
-    again = Lead(Endpoints(copy.deepcopy(first.fine)), 24, then)
+    again = TeacherFirst(EndpointDistillation(copy.deepcopy(first.teacher)), 24, then)
     with torch.no_grad():
-        for p in again.first.fine.parameters():
+        for p in again.teacher.teacher.parameters():
             p.zero_()
     again.load_state(saved)
     assert torch.equal(moves(again, 12), moves(first, 12))
     assert mover.players.keys() == {"fake"}
     with pytest.raises(ValueError, match="the mover that leads has players"):
-        Lead(then, 24, then)
+        TeacherFirst(then, 24, then)
     with pytest.raises(ValueError, match="lacks the fine generator"):
         first.load_state({})
 
@@ -547,7 +549,7 @@ def test_partners_are_the_real_samples_of_the_game(sigma):
 
     game, batch, n = GAMES["relativistic"], a_batch(4000), 4000
     batch = Batch(0 * batch.x, None, batch.rows)
-    v = Critic(Discriminator(Linear()), game, sigma=sigma).velocity(0 * batch.x, None, batch, df.Noise(3))
+    v = DiscriminatorMover(Discriminator(Linear()), game, sigma=sigma).velocity(0 * batch.x, None, batch, df.Noise(3))
     gap = -(v[:, 0] / 0.7).logit()  # beta(d) = sigmoid(-d), d = d(x) - d(y)
     assert abs(gap.std().item() - sigma * math.hypot(0.7, 0.4)) <= 4.5 * sigma / math.sqrt(2 * n)
 
@@ -555,7 +557,7 @@ def test_partners_are_the_real_samples_of_the_game(sigma):
 def test_a_generator_that_follows_a_cloud_field_arrives_at_the_data():
     """No player but the generator: its mean ends at the data's, where MMD's field has no mean part left."""
     torch.manual_seed(0)
-    objective = Generate(a_generator(), CloudMover(MMD(torch.zeros(1, 2))))
+    objective = FollowVelocity(a_generator(), CloudMover(MMD(torch.zeros(1, 2))))
     assert list(objective.players) == ["generator"]
     optimizer = torch.optim.Adam(objective.generator.parameters(), 3e-3)
     law = df.Gaussian(torch.tensor([1.0, -1.0]), 0.5)
@@ -574,20 +576,20 @@ def test_a_generator_that_follows_a_cloud_field_arrives_at_the_data():
 # -- wrong use --------------------------------------------------------------------------------------------------------
 def test_wrong_use_is_named():
     with pytest.raises(ValueError, match="the data have none"):
-        list(Generate(a_generator(3), a_critic(3)).turns(a_batch(), df.Noise(0)))
+        list(FollowVelocity(a_generator(3), a_discriminator(3)).turns(a_batch(), df.Noise(0)))
     with pytest.raises(ValueError, match="makes 3 classes, but what moves it tells 0 apart"):
-        Generate(a_generator(3), a_critic())
+        FollowVelocity(a_generator(3), a_discriminator())
     with pytest.raises(ValueError, match="makes 0 classes, but what moves it tells 3 apart"):
-        Generate(a_generator(), a_difference(3))
+        FollowVelocity(a_generator(), a_difference(3))
     for settings, name in (({"steps": 0}, "steps"), ({"eta": 0.0}, "eta"), ({"eta": float("inf")}, "eta")):
         with pytest.raises(ValueError, match=name):
-            Generate(a_generator(), a_critic(), **settings)
+            FollowVelocity(a_generator(), a_discriminator(), **settings)
     with pytest.raises(ValueError, match="updates = 0"):
-        a_critic(updates=0)
+        a_discriminator(updates=0)
     with pytest.raises(ValueError, match="sigma = -1"):
-        a_critic(sigma=-1.0)
+        a_discriminator(sigma=-1.0)
     with pytest.raises(ValueError, match="has no dials"):
-        Critic(Discriminator(MLPCritic(2, dials=2)), GAMES["ipm"])
+        DiscriminatorMover(Discriminator(MLPDiscriminator(2, dials=2)), GAMES["ipm"])
     with pytest.raises(ValueError, match="guidance ="):
         a_difference(0, guidance=2.0)
     shared = a_denoiser(0)
@@ -596,9 +598,11 @@ def test_wrong_use_is_named():
     with pytest.raises(ValueError, match="knows 3 classes, the other 0"):
         ScoreDifference(a_denoiser(0, 3), a_denoiser(1))
     with pytest.raises(ValueError, match="different names"):
-        Together([(1.0, a_critic()), (1.0, a_critic())])
+        WeightedSum([(1.0, a_discriminator()), (1.0, a_discriminator())])
     with pytest.raises(ValueError, match="they must agree"):
-        Together([(1.0, a_critic()), (1.0, a_difference(3))])
+        WeightedSum([(1.0, a_discriminator()), (1.0, a_difference(3))])
     data = a_denoiser(0)
     with pytest.raises(ValueError, match="shares weights with a frozen network"):
-        Generate(Generator(FewSteps(data, df.Plan.multistep([1.0]), (2,)), (2,)), ScoreDifference(data, a_denoiser(1)))
+        FollowVelocity(
+            Generator(FewSteps(data, df.Plan.multistep([1.0]), (2,)), (2,)), ScoreDifference(data, a_denoiser(1))
+        )

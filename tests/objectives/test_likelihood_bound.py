@@ -9,11 +9,11 @@ import torch
 
 import diffflow as df
 from diffflow.equation.noise import Noise
-from diffflow.networks.backbones.discriminator import MLPCritic
+from diffflow.networks.backbones.discriminator import MLPDiscriminator
 from diffflow.networks.backbones.mlp import MLP
 from diffflow.networks.denoiser import Denoiser
 from diffflow.objectives.base import Batch
-from diffflow.objectives.likelihood_bound import Likelihood
+from diffflow.objectives.likelihood_bound import JointBound
 from diffflow.objectives.score_matching import EDMWeighting, LikelihoodWeighting, ScoreMatching
 
 F64 = torch.float64
@@ -24,7 +24,7 @@ LAW = df.GaussianMixture(torch.tensor([[-0.6, 0.3], [0.7, -0.2]], dtype=F64), [0
 class Wrong(torch.nn.Module):
     """A denoiser with an error that depends on place and noise, of no trained net."""
 
-    cost, classes, spread, sigma_data = 1, 0, 1.0, 1.0
+    cost, classes, principal_std, sigma_data = 1, 0, 1.0, 1.0
 
     def forward(self, y, sigma, cond=None):
         level = torch.as_tensor(sigma).to(y).reshape(-1, 1)
@@ -68,8 +68,8 @@ def test_the_variance_is_least_where_the_law_follows_the_error():
     assert value.std() < 1e-9 * value.mean()
 
 
-def objective(s, gan: float, churn: float) -> Likelihood:
-    return Likelihood(Wrong(), CRITIC, s, LikelihoodWeighting(LOW, HIGH), gan, churn, label_dropout=0.0)
+def objective(s, gan: float, churn: float) -> JointBound:
+    return JointBound(Wrong(), CRITIC, s, LikelihoodWeighting(LOW, HIGH), gan, churn, label_dropout=0.0)
 
 
 @pytest.mark.parametrize("churn", [0.5, 1.0, 2.0])
@@ -115,8 +115,8 @@ class Denoised(torch.nn.Module):
 def test_both_players_learn_and_only_in_their_turn():
     torch.manual_seed(0)
     denoiser = Denoiser(MLP(D, width=16, depth=1), 1.0)
-    critic = df.Discriminator(MLPCritic(D, width=16, depth=1, timed=False))
-    both = Likelihood(denoiser, critic, df.EDM(0.01, 10.0), LikelihoodWeighting(0.01, 10.0), 1.0, 1.0)
+    discriminator = df.Discriminator(MLPDiscriminator(D, width=16, depth=1, timed=False))
+    both = JointBound(denoiser, discriminator, df.EDM(0.01, 10.0), LikelihoodWeighting(0.01, 10.0), 1.0, 1.0)
     batch = Batch(torch.randn(32, D), None, torch.arange(32))
     for turn in both.turns(batch, Noise(0)):
         player = both.players[turn.player]

@@ -49,8 +49,8 @@ def test_a_plan_of_polynomial_rows_is_the_exponential_solver(order, correct):
     past = [tuple(nodes[i::-1]) for i in range(len(nodes))]
     finest = -math.log(s.sigma_min)
     ends = zip(past, [*nodes[1:], math.inf], strict=True)
-    plan = df.Plan(LEVELS, tuple(multistep_row(p, end, order, q.spread, correct, finest) for p, end in ends))
-    assert df.Plan.multistep(LEVELS, order, q.spread, correct=correct).weights[:-1] == plan.weights[:-1]
+    plan = df.Plan(LEVELS, tuple(multistep_row(p, end, order, q.principal_std, correct, finest) for p, end in ends))
+    assert df.Plan.multistep(LEVELS, order, q.principal_std, correct=correct).weights[:-1] == plan.weights[:-1]
     x0 = 80 * df.Noise(1).normal(50, (2,), dtype=F64)
     grid = plan.grid(s)[: None if correct else -1]
     ours = df.sample(flow(s, q), x0, solver=plan, grid=grid).last

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 import diffflow as df
-from diffflow.networks.backbones.discriminator import MLPCritic
+from diffflow.networks.backbones.discriminator import MLPDiscriminator
 from diffflow.networks.backbones.generator import MLPGenerator
 from diffflow.networks.discriminator import Discriminator
 from diffflow.networks.games import GAMES, Penalty
 from diffflow.networks.generator import Generator
 from diffflow.objectives.base import Batch
-from diffflow.objectives.follow_velocity import Generate
-from diffflow.objectives.movers.adversarial import Critic
+from diffflow.objectives.follow_velocity import FollowVelocity
+from diffflow.objectives.movers.adversarial import DiscriminatorMover
 from diffflow.objectives.movers.score_difference import KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN
 
 F64 = torch.float64
@@ -52,13 +52,13 @@ def test_one_regression_step_is_the_gan_step(game, classes):
     torch.manual_seed(0)
     net = Recorded(woken(MLPGenerator(3, 2, classes, width=8, depth=1)).double())
     generator = Generator(net, (2,))
-    d = Discriminator(woken(MLPCritic(2, classes, width=8, depth=1, embed=4, timed=False)).double())
+    d = Discriminator(woken(MLPDiscriminator(2, classes, width=8, depth=1, embed=4, timed=False)).double())
     x = torch.randn(64, 2, dtype=F64)
     cond = torch.arange(64) % classes if classes else None
     for eta in (1.0, 0.3):
-        objective = Generate(generator, Critic(d, game), eta=eta)
-        critic, turn = objective.turns(Batch(x, cond, torch.arange(64)), df.Noise(5))
-        assert (critic.player, turn.player) == ("discriminator", "generator")
+        objective = FollowVelocity(generator, DiscriminatorMover(d, game), eta=eta)
+        discriminator, turn = objective.turns(Batch(x, cond, torch.arange(64)), df.Noise(5))
+        assert (discriminator.player, turn.player) == ("discriminator", "generator")
         mse = gradients(generator, turn.loss.mean())
         logit = d(generator(net.z, cond), 0.0, cond)
         if game.paired:  # a sample's logit is read against its real partner's
@@ -83,7 +83,7 @@ def test_the_critics_turn_is_its_games_loss(name):
 
     def risk(coefficients):
         d = logit(coefficients)
-        return (wq * game.critic(d, zero) + wp * game.critic(zero, d)).sum()
+        return (wq * game.discriminator(d, zero) + wp * game.discriminator(zero, d)).sum()
 
     c = torch.zeros(3, dtype=F64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
@@ -140,7 +140,7 @@ def test_logistic_regression_on_the_samples_finds_the_log_ratio():
     q = df.Gaussian(torch.tensor([1.0], dtype=F64), 0.8)
     generator = Generator(Line(torch.tensor([[1.3]], dtype=F64), torch.tensor([-0.5], dtype=F64)), (1,))
     d = Discriminator(Quadratic())
-    objective = Generate(generator, Critic(d, GAMES["kl"]))
+    objective = FollowVelocity(generator, DiscriminatorMover(d, GAMES["kl"]))
     batch = Batch(q.sample(n, df.Noise(1)), None, torch.arange(n))
     for _ in range(12):
         loss = next(objective.turns(batch, df.Noise(2))).loss
@@ -195,7 +195,7 @@ def test_the_score_gan_gradient_is_that_of_the_summed_kl(levels, power):
     net = Recorded(Line(a.clone(), b.clone()))
     fake = OfLaw(df.Gaussian(b, covariance=a @ a.T))
     mover = ScoreDifference(OfLaw(df.Gaussian(mu, covariance=s)), fake, ScoreGAN(power), levels)  # type: ignore[arg-type]
-    objective = Generate(Generator(net, (2,)), mover)
+    objective = FollowVelocity(Generator(net, (2,)), mover)
     turn = list(objective.turns(Batch(torch.zeros(n, 2, dtype=F64), None, torch.arange(n)), df.Noise(3)))[-1]
     got = gradients(objective.generator, turn.loss.mean())
 
@@ -228,11 +228,16 @@ def test_an_unpenalised_step_and_a_penalised_one_move_the_generator_alike():
     """The penalty is the discriminator's business alone."""
     torch.manual_seed(0)
     generator = Generator(MLPGenerator(3, 2, width=8, depth=1).double(), (2,))
-    d = Discriminator(woken(MLPCritic(2, width=8, depth=1, embed=4, timed=False)).double())
+    d = Discriminator(woken(MLPDiscriminator(2, width=8, depth=1, embed=4, timed=False)).double())
     batch, losses = Batch(torch.randn(16, 2, dtype=F64), None, torch.arange(16)), []
     for penalty in (Penalty(), Penalty(1.0, 1.0, 1.0, 1.0)):
         losses.append(
-            [t.loss.detach() for t in Generate(generator, Critic(d, GAMES["ipm"], penalty)).turns(batch, df.Noise(0))]
+            [
+                t.loss.detach()
+                for t in FollowVelocity(generator, DiscriminatorMover(d, GAMES["ipm"], penalty)).turns(
+                    batch, df.Noise(0)
+                )
+            ]
         )
     assert torch.equal(losses[0][1], losses[1][1])
     assert (losses[1][0] > losses[0][0]).all()

@@ -123,7 +123,7 @@ def test_every_row_may_have_its_own_condition():
     class Two:
         """Two laws as one denoiser."""
 
-        cost, classes, spread = 1, 2, 1.0
+        cost, classes, principal_std = 1, 2, 1.0
 
         def given(self, cond):
             return Chosen(torch.as_tensor(cond))
@@ -132,7 +132,7 @@ def test_every_row_may_have_its_own_condition():
             raise AssertionError("which of the two?")
 
     class Chosen:
-        cost, spread = 1, 1.0
+        cost, principal_std = 1, 1.0
 
         def __init__(self, cond):
             self.cond = cond

@@ -133,7 +133,7 @@ def test_the_last_step_lands_on_the_data(s, solver):
     sde = df.reverse_sde(s, s.score(q))
     t0 = s.time(0.05).item()
     x = s.law(q, t0).sample(50, df.Noise(1))
-    tr = df.sample(sde, x, grid=[t0, s.clean], solver=solver)
+    tr = df.sample(sde, x, grid=[t0, s.clean_time], solver=solver)
     assert torch.allclose(tr.last, q.denoise(x / s.scale(t0).item(), 0.05), atol=1e-12)
     assert tr.nfe == 1
 

@@ -15,8 +15,8 @@ from diffflow.networks.discriminator import Discriminator
 from diffflow.networks.games import GAMES
 from diffflow.objectives import discriminator_path as ratios
 from diffflow.objectives.base import Batch
-from diffflow.objectives.discriminator_path import ParticlePath, PathRatio, SchedulePath
-from diffflow.sampling.exponential import step_each
+from diffflow.objectives.discriminator_path import ParticlePath, PathDiscriminator, SchedulePath
+from diffflow.sampling.exponential import step_per_particle
 
 F64 = torch.float64
 
@@ -46,7 +46,7 @@ def each_on_a_schedule() -> None:
     r, y = (sigma1 / sigma0)[:, None], x / a0[:, None]
     d = y * v / (v + sigma0[:, None] ** 2)
     want = d + (y - d) * r**1.7 + sigma1[:, None] * (1 - r**1.4).sqrt() * xi
-    got = ratios.step_each(sde, x, s.time(sigma0), s.time(sigma1), xi)
+    got = ratios.step_per_particle(sde, x, s.time(sigma0), s.time(sigma1), xi)
     assert torch.allclose(got, a1[:, None] * want, rtol=1e-6, atol=1e-8)
 
 
@@ -56,13 +56,13 @@ def each_without_a_schedule() -> None:
     t0, h = torch.linspace(0, 0.7, 6, dtype=F64), torch.linspace(0.05, 0.3, 6, dtype=F64)
     x, xi = (df.Noise(k).normal(6, (1,), dtype=F64) for k in (0, 1))
     want = x + (h * (1 + t0) ** 2 / 2)[:, None] + 0.5 * h.sqrt()[:, None] * xi
-    assert torch.allclose(ratios.step_each(sde, x, t0, t0 + h, xi), want, rtol=1e-5)
+    assert torch.allclose(ratios.step_per_particle(sde, x, t0, t0 + h, xi), want, rtol=1e-5)
 
 
 def shown(path: SchedulePath | ParticlePath, dials: int, n: int = 6000):
     """What the discriminator sees in the first update on data that are all 0: real, fake (n, 2), t (n,), dials."""
     net = Known(0.0, dials)
-    objective = PathRatio(Discriminator(net), path, GAMES["kl"], size=n)
+    objective = PathDiscriminator(Discriminator(net), path, GAMES["kl"], size=n)
     next(objective.turns(Batch(torch.zeros(n, 2), None, torch.arange(n)), df.Noise(3)))
     x, t, told = net.seen
     return x[:n], x[n:], t[:n], told
@@ -128,16 +128,16 @@ def slipped(s: df.Schedule | None, mutate: Callable) -> df.Schedule | None:
 
 
 STEPS = {
-    "t0 and t1": lambda sde, x, t0, t1, xi: step_each(sde, x, t1, t0, xi),
-    "horizon - t": lambda sde, x, t0, t1, xi: step_each(sde, x, sde.horizon - t0, sde.horizon - t1, xi),
-    "late": lambda sde, x, t0, t1, xi: step_each(sde, x, t1, t1 + (t1 - t0), xi),
-    "sigma reversed": lambda sde, x, t0, t1, xi: step_each(
+    "t0 and t1": lambda sde, x, t0, t1, xi: step_per_particle(sde, x, t1, t0, xi),
+    "horizon - t": lambda sde, x, t0, t1, xi: step_per_particle(sde, x, sde.horizon - t0, sde.horizon - t1, xi),
+    "late": lambda sde, x, t0, t1, xi: step_per_particle(sde, x, t1, t1 + (t1 - t0), xi),
+    "sigma reversed": lambda sde, x, t0, t1, xi: step_per_particle(
         dataclasses.replace(sde, schedule=slipped(sde.schedule, reverse)), x, t0, t1, xi
     ),
-    "1/sigma": lambda sde, x, t0, t1, xi: step_each(
+    "1/sigma": lambda sde, x, t0, t1, xi: step_per_particle(
         dataclasses.replace(sde, schedule=slipped(sde.schedule, invert)), x, t0, t1, xi
     ),
-    "-xi's size": lambda sde, x, t0, t1, xi: step_each(sde, x, t0, t1, xi / 2),
+    "-xi's size": lambda sde, x, t0, t1, xi: step_per_particle(sde, x, t0, t1, xi / 2),
 }
 
 
@@ -147,28 +147,28 @@ def test_the_laws_of_each_hold():
 
 @pytest.mark.parametrize("name", STEPS)
 def test_a_slip_in_a_step_of_each_is_noticed(monkeypatch, name):
-    monkeypatch.setattr(ratios, "step_each", STEPS[name])
+    monkeypatch.setattr(ratios, "step_per_particle", STEPS[name])
     assert each_broken() is not None
 
 
 @pytest.mark.parametrize("mutate", [reverse, invert], ids=["horizon - t", "inverse"])
 @pytest.mark.parametrize("law", [diffusion_path, improved_path])
 def test_a_slip_in_the_noise_of_real_samples_is_noticed(monkeypatch, law, mutate):
-    plain = PathRatio.__init__
+    plain = PathDiscriminator.__init__
 
     def slip(self, *args, **settings):
         plain(self, *args, **settings)
         self.schedule = slipped(self.schedule, mutate)  # read for the real samples only
 
-    monkeypatch.setattr(PathRatio, "__init__", slip)
+    monkeypatch.setattr(PathDiscriminator, "__init__", slip)
     with pytest.raises(AssertionError):
         law()
 
 
 @pytest.mark.parametrize("law", [diffusion_path, improved_path])
 def test_a_slip_in_the_clocks_of_the_pool_is_noticed(monkeypatch, law):
-    plain = PathRatio.times
-    monkeypatch.setattr(PathRatio, "times", lambda self, k, dials: self.grids[0][-1] - plain(self, k, dials))
+    plain = PathDiscriminator.times
+    monkeypatch.setattr(PathDiscriminator, "times", lambda self, k, dials: self.grids[0][-1] - plain(self, k, dials))
     with pytest.raises((AssertionError, RuntimeError)):
         law()
 

@@ -170,12 +170,12 @@ def test_multistep_weights_integrate_polynomials():
 
     for a in (1.0, 1.5, 3.0):
         for h in (1e-3, 0.1, 1.0, 5.0):
-            for spread in (0.3, 1.0, 4.0):
+            for principal_std in (0.3, 1.0, 4.0):
                 lam0 = 0.4
                 nodes = (lam0, lam0 - 0.7 * h, lam0 - 1.9 * h, lam0 - 2.5 * h)
-                w = torch.tensor(multistep_weights(nodes, lam0, lam0 + h, a, spread), dtype=F64)
+                w = torch.tensor(multistep_weights(nodes, lam0, lam0 + h, a, principal_std), dtype=F64)
                 assert abs(w.sum().item() + math.expm1(-a * h)) < 1e-7
-                signal = lambda lam, spread=spread: 1 / (1 + (-2 * lam).exp() / spread**2).sqrt()
+                signal = lambda lam, principal_std=principal_std: 1 / (1 + (-2 * lam).exp() / principal_std**2).sqrt()
                 lam = lam0 + h * (torch.arange(20000, dtype=F64) + 0.5) / 20000
                 for k in (1, 2, 3):
                     want = (a * (-a * (lam0 + h - lam)).exp() * signal(lam) ** k).mean().item() * h

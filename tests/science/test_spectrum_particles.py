@@ -1,5 +1,6 @@
 """Which law do particles have when the discriminator is exact? Gaussian targets and starts keep everything Gaussian,
-so that p_t solves two ordinary equations (derivations.md eq. 9) and every claim can be checked by moments.
+so that p_t solves two ordinary equations (derivations.md eq. 9) and every claim can be checked by moments, without
+samples.
 
 The drift of the code is linear in x here; its matrix and offset are read off by probing it, and the moments of the
 process it defines follow from  dm = A m + b,  dC = A C + C A' + noise^2 I.
@@ -15,7 +16,7 @@ from torch import Tensor
 
 import diffflow as df
 from diffflow.equation.spectrum import diffusion_gan, discriminator_flow, gan_flow, improved_gan
-from diffflow.sampling.exponential import step_each
+from diffflow.sampling.exponential import step_per_particle
 
 F64 = torch.float64
 Q = df.Gaussian(torch.tensor([0.4, -0.7], dtype=F64), covariance=torch.tensor([[0.5, 0.2], [0.2, 0.3]], dtype=F64))
@@ -280,9 +281,9 @@ def test_learned_scores_serve_slcd_and_the_continuation(name):
 # -- particles with clocks of their own -------------------------------------------------------------------------------
 @pytest.mark.parametrize("s", SCHEDULES, ids=IDS)
 def test_a_step_of_each_is_the_exponential_step_of_all(s):
-    """Scalar dials: step_each at times (n,) is Exponential(order=1, correct=False), on to the clean data."""
+    """Scalar dials: step_per_particle at times (n,) is Exponential(order=1, correct=False), on to the clean data."""
     ratio = df.LawRatio(lambda t: Q.noised(1.0, 1.0), lambda t: WRONG)
-    solver, grid, x = df.Exponential(order=1, correct=False), df.jump(s, 9), WRONG.sample(6, df.Noise(1))
+    solver, grid, x = df.Exponential(order=1, correct=False), df.snr_grid(s, 9), WRONG.sample(6, df.Noise(1))
     for gan, churn in ((0.0, 0.0), (1.5, 0.0), (0.7, 0.6), (0.0, 1.0)):
         sde = df.at(s, s.score(Q), ratio, gan=gan, churn=churn)
         a, each = x, torch.arange(6) % 2 == 0
@@ -292,12 +293,12 @@ def test_a_step_of_each_is_the_exponential_step_of_all(s):
             dw = xi * math.sqrt(t1 - t0) if churn and k < 8 else None
             b, _ = solver.step(sde, a, t0, t1, dw, solver.init(sde, a, t0))
             one = torch.full((6,), t0, dtype=F64), torch.full((6,), t1, dtype=F64)
-            torch.testing.assert_close(step_each(sde, a, *one, xi), b, rtol=1e-11, atol=1e-11)
+            torch.testing.assert_close(step_per_particle(sde, a, *one, xi), b, rtol=1e-11, atol=1e-11)
             # particles at other times do not matter, nor do dials given one by one
             other = torch.where(each, t0, grid[3]), torch.where(each, t1, grid[4])
             k_each, z_each = torch.full((6,), gan), torch.full((6,), churn)
             dials = df.at(s, s.score(Q), ratio, gan=lambda t, k=k_each: k, churn=lambda t, z=z_each: z)
-            mixed = step_each(dials, a, *other, xi)
+            mixed = step_per_particle(dials, a, *other, xi)
             torch.testing.assert_close(mixed[each], b[each], rtol=1e-6, atol=1e-6)
             a = b
 
@@ -306,7 +307,7 @@ def test_a_step_of_each_is_eulers_without_a_schedule():
     sde = df.continued(gan_flow(Linear(), lambda t: 1 + t, horizon=2.0), -0.25)
     x, t0 = df.Noise(1).normal(6, (2,), dtype=F64), torch.linspace(0, 1.5, 6, dtype=F64)
     h, xi = torch.linspace(0.1, 0.4, 6, dtype=F64), df.Noise(2).normal(6, (2,), dtype=F64)
-    out = step_each(sde, x, t0, t0 + h, xi)
+    out = step_per_particle(sde, x, t0, t0 + h, xi)
     for i in range(6):
         a, b = t0[i].item(), (t0 + h)[i].item()
         own, _ = df.Euler().step(sde, x[i : i + 1], a, b, xi[i : i + 1] * math.sqrt(b - a), None)

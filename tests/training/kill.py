@@ -36,11 +36,11 @@ MODELS = {
 
 
 def settings(model: str, steps: int):
-    from diffflow.models.presets import recipe
+    from diffflow.models.presets import preset
     from diffflow.models.settings.serialise import from_dict, replace
 
-    preset, small = MODELS[model]
-    return replace(from_dict(small | FIT, recipe(preset, "8gaussians").config), {"fit.steps": steps})
+    name, small = MODELS[model]
+    return replace(from_dict(small | FIT, preset(name, "8gaussians").config), {"fit.steps": steps})
 
 
 def child(path: str, model: str, steps: int, source: str | None = None) -> None:

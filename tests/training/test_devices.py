@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diffflow.models.settings.serialise import ConfigError
-from diffflow.training.distributed import Place, find_device, find_place
+from diffflow.training.distributed import Process, find_device, find_process
 
 
 @pytest.fixture
@@ -50,10 +50,10 @@ def test_mps_is_neither_taken_nor_accepted(machine):
 
 
 def test_alone_a_place_is_the_device_asked_for():
-    assert find_place("cpu") == Place(torch.device("cpu"))
-    assert Place(torch.device("cpu")).gather([1, 2]) == [1, 2]
+    assert find_process("cpu") == Process(torch.device("cpu"))
+    assert Process(torch.device("cpu")).gather([1, 2]) == [1, 2]
     with pytest.raises(ConfigError, match="--device gpu"):
-        find_place("gpu")
+        find_process("gpu")
 
 
 STEPS = """

@@ -18,10 +18,10 @@ from diffflow.models.settings.common import DataConfig, FitConfig, PlayerConfig
 from diffflow.models.settings.networks import MLPConfig
 from diffflow.models.settings.serialise import ConfigError
 from diffflow.objectives.score_matching import LikelihoodWeighting
-from diffflow.training.batches import Feed
-from diffflow.training.early_stopping import Choice, chosen, losses, part
+from diffflow.training.batches import Batches
+from diffflow.training.early_stopping import Choice, chosen, holdout_split, losses
 from diffflow.training.run_folder import Folder
-from diffflow.training.state import Training
+from diffflow.training.state import TrainingState
 from diffflow.training.train import train
 from diffflow.training.weights import start_weights
 
@@ -54,13 +54,13 @@ def run(tmp_path_factory, data):
 
 def test_the_parts_make_the_whole():
     digits = df.data.load("digits")
-    learned, aside = part(digits, 0.2)
+    learned, aside = holdout_split(digits, 0.2)
     assert aside is not None
     assert len(learned) + len(aside) == len(digits)
     counts = [torch.bincount(d.y, minlength=10) for d in (aside, digits)]
     assert (counts[0] - 0.2 * counts[1]).abs().max() <= 1  # a share of every class
     assert len({tuple(r) for r in learned.x.flatten(1).tolist()} & {tuple(r) for r in aside.x.flatten(1).tolist()}) < 5
-    assert part(digits, 0.0) == (digits, None)
+    assert holdout_split(digits, 0.0) == (digits, None)
 
 
 def test_memorising_is_seen_and_an_earlier_average_becomes_the_model(run):
@@ -80,11 +80,11 @@ def test_memorising_is_seen_and_an_earlier_average_becomes_the_model(run):
 
 def test_candidates_are_compared_on_the_same_noise_and_leave_no_trace(data):
     torch.manual_seed(0)
-    training = Training(FEW.objective(FEW.build(data.meta()), data.meta()), FEW.players())
+    training = TrainingState(FEW.objective(FEW.build(data.meta()), data.meta()), FEW.players())
     (player,) = training.players.values()
     own = {k: p.detach().clone() for k, p in player.module.named_parameters()}
     other = {k: v + 0.1 for k, v in own.items()}
-    a, b, c = losses(training, [own, other, own], Feed(data, 0, torch.device("cpu")), FEW.fit)
+    a, b, c = losses(training, [own, other, own], Batches(data, 0, torch.device("cpu")), FEW.fit)
     assert a == c != b
     assert all(torch.equal(p, own[k]) for k, p in player.module.named_parameters())
     assert player.module.training
@@ -115,7 +115,7 @@ def test_a_run_starts_from_the_model_that_was_chosen(run):
 
 def test_too_few_rows_are_refused_by_name(data):
     with pytest.raises(ConfigError, match=r"fit\.holdout = 0\.4 keeps 4 of 10 rows"):
-        part(replace(data, x=data.x[:10]), 0.4)
+        holdout_split(replace(data, x=data.x[:10]), 0.4)
 
 
 def test_games_have_no_best_average(tmp_path, data):

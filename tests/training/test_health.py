@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from diffflow.models.presets import recipe
+from diffflow.models.presets import preset
 from diffflow.models.settings.serialise import replace
 from diffflow.training import health as watch
 from diffflow.training.health import PATIENCE, YOUNG, Watch
@@ -22,7 +22,7 @@ def line(**log):
     [
         ("discriminator_accuracy", 0.999, 0.9, "it has won"),
         ("discriminator_calibration", 0.3, 0.05, "its logit is not the log-ratio"),
-        ("generator_spread", 0.1, 0.9, "0.10 times as wide as the data"),
+        ("generator_std_ratio", 0.1, 0.9, "0.10 times as wide as the data"),
     ],
 )
 def test_a_sign_that_stands_is_said_once(sign, wrong, right, words):
@@ -90,8 +90,8 @@ def test_a_resumed_training_goes_on_watching(cut):
 
 def test_a_young_generator_may_be_narrow():
     seen = Watch()
-    assert not any(seen.see(line(generator_spread=0.01)) for _ in range(YOUNG))
-    assert any(seen.see(line(generator_spread=0.01)) for _ in range(PATIENCE))
+    assert not any(seen.see(line(generator_std_ratio=0.01)) for _ in range(YOUNG))
+    assert any(seen.see(line(generator_std_ratio=0.01)) for _ in range(PATIENCE))
 
 
 def test_a_gradient_out_of_hand_is_measured_by_its_own_past():
@@ -109,7 +109,7 @@ def test_the_last_grid_is_judged_too(tmp_path):
     """Modes of the averaged weights stand in the last line, also where that line was due before the grid."""
     console = Console(file=io.StringIO())
     config = replace(
-        recipe("drifting").config,
+        preset("drifting").config,
         {"data.source": "8gaussians", "fit.steps": 4, "fit.minutes": None, "fit.batch": 16, "fit.tensorboard": False},
     )
     for every in (2, 3):
@@ -125,7 +125,7 @@ def test_the_last_grid_warns_and_a_resumed_run_does_not_repeat_it(tmp_path, monk
     monkeypatch.setattr(watch, "YOUNG", 1)
     out = io.StringIO()
     config = replace(
-        recipe("drifting").config,
+        preset("drifting").config,
         {"data.source": "25gaussians", "fit.steps": 4, "fit.minutes": None, "fit.batch": 16, "fit.log_every": 2}
         | {"fit.tensorboard": False, "generator.lr": 1e-9},
     )

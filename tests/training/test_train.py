@@ -25,15 +25,15 @@ from diffflow.models.settings.serialise import ConfigError, replace
 from diffflow.objectives.base import Batch, Turn
 from diffflow.training import checkpoint
 from diffflow.training import recorder as record
-from diffflow.training.batches import Feed
-from diffflow.training.distributed import Place
+from diffflow.training.batches import Batches
+from diffflow.training.distributed import Process
 from diffflow.training.loop import Interrupted, NonFinite, fit
 from diffflow.training.memory import OutOfMemory
 from diffflow.training.run_folder import Folder, RunError
-from diffflow.training.state import Training
+from diffflow.training.state import TrainingState
 from diffflow.training.train import train
 
-CPU = Place(torch.device("cpu"))
+CPU = Process(torch.device("cpu"))
 TINY = ScoreConfig(
     DataConfig("8gaussians"),
     ModelConfig(MLPConfig(width=16, depth=1, embed=8)),
@@ -99,8 +99,8 @@ def feed(first: int, n: int) -> Batch:
     return Batch(Noise(3, first).normal(n), None, torch.arange(first, first + n))
 
 
-def chase(**settings) -> Training:
-    training = Training(
+def chase(**settings) -> TrainingState:
+    training = TrainingState(
         Chase(), {"a": PlayerConfig(lr=0.1, warmup=0, clip=None), "b": PlayerConfig(lr=0.01, warmup=0, clip=None)}
     )
     fit(training, feed, FitConfig(**settings), CPU)
@@ -138,7 +138,7 @@ def test_every_player_keeps_its_own_clock_and_rate():
         bad = 0 in batch.rows  # the very first sample only
         return objective.players["a"].w.square().expand(len(batch.x)) * (float("nan") if bad else 1.0)
 
-    training = Training(objective, {"a": PlayerConfig(warmup=10), "b": PlayerConfig(lr=1.0, warmup=0, decay=2)})
+    training = TrainingState(objective, {"a": PlayerConfig(warmup=10), "b": PlayerConfig(lr=1.0, warmup=0, decay=2)})
     seen = []
     watch = SimpleNamespace(after=lambda t, outcomes: seen.append(outcomes))
     fit(training, feed, FitConfig(batch=4, steps=8), CPU, watch)
@@ -152,14 +152,16 @@ def test_every_player_keeps_its_own_clock_and_rate():
 
 def test_players_and_settings_must_match():
     with pytest.raises(ConfigError, match=r"\['a'\].*\['a', 'b'\]"):
-        Training(Chase(), {"a": PlayerConfig()})
+        TrainingState(Chase(), {"a": PlayerConfig()})
 
 
 def test_clipping_bounds_the_gradient_not_the_reported_norm():
     moved = []
     for clip in (None, 1e-3):
         objective = Chase()
-        training = Training(objective, {k: PlayerConfig(lr=0.1, betas=(0.0, 0.999), warmup=0, clip=clip) for k in "ab"})
+        training = TrainingState(
+            objective, {k: PlayerConfig(lr=0.1, betas=(0.0, 0.999), warmup=0, clip=clip) for k in "ab"}
+        )
         seen = []
         watch = SimpleNamespace(after=lambda t, outcomes, seen=seen: seen.extend(outcomes))
         fit(training, feed, FitConfig(batch=4, steps=1), CPU, watch)
@@ -174,21 +176,21 @@ def test_clipping_bounds_the_gradient_not_the_reported_norm():
 
 
 def test_every_epoch_is_a_new_permutation_and_a_function_of_the_sample_number(data):
-    stream = Feed(data, seed=4, device=CPU.device)
+    stream = Batches(data, seed=4, device=CPU.device)
     n = len(data)
     first, second = stream.rows(0, n), stream.rows(n, n)
     assert torch.equal(first.sort().values, torch.arange(n))
     assert torch.equal(second.sort().values, torch.arange(n))
     assert (first == second).float().mean() < 10 / n  # two independent permutations agree in one place on average
     for at, k in ((0, 1), (n - 3, 7), (n // 2, 64)):
-        assert torch.equal(torch.cat([first, second])[at : at + k], Feed(data, 4, CPU.device).rows(at, k))
-    assert not torch.equal(first, Feed(data, 5, CPU.device).rows(0, n))
+        assert torch.equal(torch.cat([first, second])[at : at + k], Batches(data, 4, CPU.device).rows(at, k))
+    assert not torch.equal(first, Batches(data, 5, CPU.device).rows(0, n))
     assert len(stream.rows(5, 3 * n)) == 3 * n  # a batch larger than the data
 
 
 def test_half_the_images_are_mirrored_and_always_the_same_ones():
     digits = dataclasses.replace(df.data.load("digits"), flip=True)
-    stream = Feed(digits, 0, CPU.device)
+    stream = Batches(digits, 0, CPU.device)
     batch = stream(100, 400)
     plain, _ = digits.batch(batch.rows)
     flipped = (batch.x != plain).flatten(1).any(1)
@@ -233,8 +235,8 @@ def test_an_objective_s_own_state_is_part_of_the_checkpoint(tmp_path):
         def load_state(self, state):
             self.pool = state["pool"]
 
-    def play(steps: int, saved=None) -> Training:
-        training = Training(Pool(), {"a": PlayerConfig(lr=0.1), "b": PlayerConfig(lr=0.01)})
+    def play(steps: int, saved=None) -> TrainingState:
+        training = TrainingState(Pool(), {"a": PlayerConfig(lr=0.1), "b": PlayerConfig(lr=0.01)})
         if saved is not None:
             training.restore(saved)
         fit(training, feed, FitConfig(batch=4, steps=steps), CPU)
@@ -251,7 +253,7 @@ def test_an_objective_s_own_state_is_part_of_the_checkpoint(tmp_path):
         assert all(torch.equal(v, resumed.tensors()[group][k]) for k, v in tensors.items())
     other = Pool()
     other.players = {"a": Number(0.0), "c": Number(0.0)}
-    training = Training(other, {"a": PlayerConfig(), "c": PlayerConfig()})
+    training = TrainingState(other, {"a": PlayerConfig(), "c": PlayerConfig()})
     with pytest.raises(checkpoint.CheckpointError, match="does not fit this configuration"):
         training.restore(saved)
 
@@ -423,7 +425,7 @@ def test_single_broken_steps_are_skipped_up_to_one_in_a_hundred(bad, ends):
 
     objective = Sometimes()
     objective.players = {"a": Number(0.0)}
-    training = Training(objective, {"a": PlayerConfig()})
+    training = TrainingState(objective, {"a": PlayerConfig()})
     settings = FitConfig(batch=4, steps=300)
     if ends is None:
         fit(training, feed, settings, CPU)
@@ -444,7 +446,7 @@ def test_out_of_memory_is_answered_with_what_to_change():
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
             yield
 
-    training = Training(Big(), {"a": PlayerConfig(), "b": PlayerConfig()})
+    training = TrainingState(Big(), {"a": PlayerConfig(), "b": PlayerConfig()})
     with pytest.raises(
         OutOfMemory,
         match=r"cpu ran out of memory with 6 samples.*--fit.accumulate 2 \(same result, 3 samples.*--fit.batch 3.*bf16",
@@ -455,9 +457,9 @@ def test_out_of_memory_is_answered_with_what_to_change():
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-    training = Training(Chase(), {"a": PlayerConfig(), "b": PlayerConfig()})
+    training = TrainingState(Chase(), {"a": PlayerConfig(), "b": PlayerConfig()})
     with pytest.raises(ConfigError, match="batch = 6 must be a multiple of accumulate x processes = 2 x 2"):
-        fit(training, feed, FitConfig(batch=6, accumulate=2, steps=1), Place(CPU.device, 0, 2))
+        fit(training, feed, FitConfig(batch=6, accumulate=2, steps=1), Process(CPU.device, 0, 2))
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, data, whole, monkeypatch):

@@ -13,17 +13,17 @@ import torch
 
 import diffflow as df
 from diffflow.models.diffusion import ModelConfig, ScoreConfig
-from diffflow.models.discriminator_flow import DiscriminatorFlowConfig, PathConfig, PathCriticConfig
+from diffflow.models.discriminator_flow import DiscriminatorFlowConfig, PathConfig, TimedDiscriminatorConfig
 from diffflow.models.settings.common import DataConfig, FitConfig, PlayerConfig
-from diffflow.models.settings.networks import MLPConfig, MLPCriticConfig
+from diffflow.models.settings.networks import MLPConfig, MLPDiscriminatorConfig
 from diffflow.objectives.base import Batch
 from diffflow.objectives.movers.moments import Moments
 from diffflow.objectives.score_matching import ScoreMatching
 from diffflow.training import checkpoint
-from diffflow.training.batches import Feed
-from diffflow.training.distributed import find_place
+from diffflow.training.batches import Batches
+from diffflow.training.distributed import find_process
 from diffflow.training.loop import NonFinite, fit
-from diffflow.training.state import Training
+from diffflow.training.state import TrainingState
 from diffflow.training.train import train
 
 CONFIG = ScoreConfig(
@@ -34,7 +34,7 @@ CONFIG = ScoreConfig(
 )
 FLOW = DiscriminatorFlowConfig(
     DataConfig("8gaussians"),
-    PathCriticConfig(MLPCriticConfig(width=16, depth=1)),
+    TimedDiscriminatorConfig(MLPDiscriminatorConfig(width=16, depth=1)),
     path=PathConfig(steps=3, eta=0.5),
     discriminator=PlayerConfig(lr=1e-3, betas=(0.9, 0.99), warmup=0),
     fit=replace(CONFIG.fit, steps=6),
@@ -51,7 +51,7 @@ class Log:
 
 def broken(place, data) -> dict:
     """What is written of a batch whose last sample, which the last process shows, is not a number."""
-    feed = Feed(data, 0, place.device)
+    feed = Batches(data, 0, place.device)
 
     def bad(first, n):
         batch = feed(first, n)
@@ -59,7 +59,9 @@ def broken(place, data) -> dict:
             batch.x[-1] = float("nan")
         return batch
 
-    training = Training(ScoreMatching(CONFIG.model.build(data.meta()), CONFIG.loss, 0.1), {"denoiser": CONFIG.denoiser})
+    training = TrainingState(
+        ScoreMatching(CONFIG.model.build(data.meta()), CONFIG.loss, 0.1), {"denoiser": CONFIG.denoiser}
+    )
     try:
         fit(training, bad, CONFIG.fit, place, Log())
     except NonFinite as e:
@@ -81,13 +83,13 @@ def moments(place) -> dict[str, torch.Tensor]:
 
 def main(out: Path) -> None:
     torch.set_num_threads(1)
-    place, data, log = find_place("cpu"), df.data.load("8gaussians"), Log()
+    place, data, log = find_process("cpu"), df.data.load("8gaussians"), Log()
     torch.manual_seed(0)
     denoiser = CONFIG.model.build(data.meta())
-    training = Training(ScoreMatching(denoiser, CONFIG.loss, 0.1), {"denoiser": CONFIG.denoiser})
+    training = TrainingState(ScoreMatching(denoiser, CONFIG.loss, 0.1), {"denoiser": CONFIG.denoiser})
     reductions, original = [], torch.distributed.all_reduce
     torch.distributed.all_reduce = lambda *a, **k: (reductions.append(1), original(*a, **k))[1]
-    fit(training, Feed(data, 0, place.device), CONFIG.fit, place, log)
+    fit(training, Batches(data, 0, place.device), CONFIG.fit, place, log)
     torch.distributed.all_reduce = original
     out.mkdir(exist_ok=True)
     tensors = training.tensors()

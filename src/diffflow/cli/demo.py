@@ -67,7 +67,7 @@ class Demo:
             print(f"the demo is finished: open {home / 'report.html'}")
             print(f"to train longer give more --minutes; to start anew remove {home}, or choose another --out")
             return 0
-        config = df.recipes.recipe("demo").config
+        config = df.presets.preset("demo").config
         if self.minutes is not None:
             config = settings(config, {"fit.minutes": self.minutes, "fit.steps": None})
         if not done:

@@ -28,7 +28,7 @@ from diffflow.metrics.base import pick
 from diffflow.models.joint_likelihood import LikelihoodConfig
 from diffflow.networks.games import GAMES, reliability
 from diffflow.runs import diagnose as calibration
-from diffflow.training.early_stopping import part
+from diffflow.training.early_stopping import holdout_split
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Diagnose:
             raise UsageError(f"{self.run} has {', '.join(run.players)}: no field with a target of its own to check.")
         console = Console(stderr=True)
         train, held = splits(run, self.data)
-        sets = {train.split: part(train, run.config.fit.holdout)[0]}
+        sets = {train.split: holdout_split(train, run.config.fit.holdout)[0]}
         if held is not None:
             sets[held.split] = held
         record: dict[str, Any] = {"run": str(run.path), "step": run.step, "examples": self.n, "seed": self.seed}

@@ -24,11 +24,12 @@ from diffflow.cli import UsageError, parse
 from diffflow.models.distill import DistillConfig
 from diffflow.models.presets import SCALES, fitting
 from diffflow.models.presets.by_model import distilled
+from diffflow.models.settings import aliases
 from diffflow.models.settings.common import Dials
 from diffflow.models.settings.serialise import load_yaml, to_yaml
 from diffflow.models.settings.serialise import replace as put
 from diffflow.runs import report
-from diffflow.training.distributed import find_place
+from diffflow.training.distributed import find_process
 from diffflow.training.run_folder import Folder
 from diffflow.training.train import train
 
@@ -56,7 +57,7 @@ class Distill:
     by: Literal["score", "ratio", "both", "endpoints"] | None = None
     """What moves the samples: the difference of two scores, the log-ratio of a discriminator (default for images), both
     (default for vectors), or the ends of fine solutions from the same noise."""
-    lead: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    teacher_first_steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Training steps toward the ends of fine solutions before that; default: none."""
     minutes: Annotated[float | None, tyro.conf.arg(metavar="M")] = None
     """Train for this long, resumed parts included; default: as long as it takes for --updates."""
@@ -78,9 +79,13 @@ class Distill:
     """Print the resolved settings as YAML (good for --config) and stop."""
 
     def main(self) -> int:
-        least = {"--steps": (self.steps, 1), "--updates": (self.updates, 1), "--lead": (self.lead, 0)}
+        least = {
+            "--steps": (self.steps, 1),
+            "--updates": (self.updates, 1),
+            "--teacher-first-steps": (self.teacher_first_steps, 0),
+        }
         if any(value is not None and value < low for value, low in least.values()):
-            raise UsageError("--steps and --updates must be at least 1, --lead not negative.")
+            raise UsageError("--steps and --updates must be at least 1, --teacher-first-steps not negative.")
         if self.resume is not None and self.out is None:
             raise UsageError(f"--resume {self.resume}: say with --out which run goes on.")
         going_on = self.resume is not None and holds_a_run(Path(self.out or ""))
@@ -102,7 +107,7 @@ class Distill:
             device=self.device,
             console=console,
         )
-        if find_place(self.device).rank == 0:
+        if find_process(self.device).rank == 0:
             page, name = report.write(made), shlex.quote(str(made))
             console.print(
                 f"report   {page}\nsample   diffflow sample {name} -n 100\nmeasure  diffflow evaluate {name}\n"
@@ -132,14 +137,21 @@ class Distill:
             raise UsageError(f"{self.config} holds settings of a {type(config).__name__}, which is no distillation.")
         given: dict[str, Any] = {"data.source": source} | self.budget()
         given |= {k: v for k, v in {"evaluations": self.steps, "fit.seed": self.seed}.items() if v is not None}
-        if self.lead is not None and config.lead is None:
-            raise UsageError("--by endpoints is the first phase from beginning to end: leave --lead out.")
-        if self.lead is not None:
-            given["lead"] = self.lead
-        config = put(config, given)
-        if config.lead and config.fit.steps is not None and config.lead >= config.fit.steps:
+        if self.teacher_first_steps is not None and config.teacher_first_steps is None:
             raise UsageError(
-                f"--lead {config.lead} takes all {config.fit.steps} updates: give more, or --by endpoints."
+                "--by endpoints is the first phase from beginning to end: leave --teacher-first-steps out."
+            )
+        if self.teacher_first_steps is not None:
+            given["teacher_first_steps"] = self.teacher_first_steps
+        config = put(config, given)
+        if (
+            config.teacher_first_steps
+            and config.fit.steps is not None
+            and config.teacher_first_steps >= config.fit.steps
+        ):
+            raise UsageError(
+                f"--teacher-first-steps {config.teacher_first_steps} takes all {config.fit.steps} updates: give "
+                "more, or --by endpoints."
             )
         return config
 
@@ -147,7 +159,12 @@ class Distill:
         """The settings of a run that goes on; flags may change its budget."""
         if not (out / "config.yaml").exists():  # killed before it named itself
             return self.fresh()
-        asked = {"--steps": self.steps, "--by": self.by, "--lead": self.lead, "--config": self.config}
+        asked = {
+            "--steps": self.steps,
+            "--by": self.by,
+            "--teacher-first-steps": self.teacher_first_steps,
+            "--config": self.config,
+        }
         if said := [flag for flag, value in (asked | {"--seed": self.seed}).items() if value is not None]:
             raise UsageError(
                 f"{out} goes on with its own settings: leave {', '.join(said)} out, or choose another --out."
@@ -173,4 +190,5 @@ def holds_a_run(out: Path) -> bool:
 
 
 def main(args: Sequence[str]) -> int:
+    args = aliases.flags(args)
     return parse(Distill, args).main()

@@ -23,15 +23,16 @@ from rich.console import Console
 
 from diffflow.cli import UsageError, parse
 from diffflow.models.base import TrainConfig
-from diffflow.models.presets import BY_MODEL, RECIPES, fitting, recipe
+from diffflow.models.presets import BY_DATA, BY_MODEL, fitting, preset
 from diffflow.models.score_gan import ScoreGANConfig
+from diffflow.models.settings import aliases
 from diffflow.models.settings.serialise import FAMILIES, load_yaml, replace, to_yaml
 from diffflow.runs import report
-from diffflow.training.batches import Feed
-from diffflow.training.distributed import Place, find_device, find_place
+from diffflow.training.batches import Batches
+from diffflow.training.distributed import Process, find_device, find_process
 from diffflow.training.loop import fit
 from diffflow.training.run_folder import Folder
-from diffflow.training.state import Training
+from diffflow.training.state import TrainingState
 from diffflow.training.train import train
 
 
@@ -83,7 +84,7 @@ class Train:
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Scan the data, build the model, estimate the time, train nothing."""
     settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(
-        default_factory=lambda: recipe("toy").config
+        default_factory=lambda: preset("toy").config
     )
 
     def resolved(self) -> TrainConfig:
@@ -115,7 +116,7 @@ class Train:
         out = Path(self.out or Path("runs") / default_name(preset, config.data.source))
         console = Console(stderr=True)
         run_dir = train(config, out, resume=self.resume, init_from=self.init_from, device=self.device, console=console)
-        if find_place(self.device).rank > 0:
+        if find_process(self.device).rank > 0:
             return 0
         page, name = report.write(run_dir), shlex.quote(str(run_dir))
         console.print(
@@ -127,6 +128,7 @@ class Train:
 
 
 def main(args: Sequence[str]) -> int:
+    args = aliases.flags(args)
     # The preset, the file and the run to resume decide the defaults, and so which flags exist: look at those first.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for flag in ("--preset", "--config", "--out", "--resume", "--init-from"):
@@ -137,7 +139,7 @@ def main(args: Sequence[str]) -> int:
     preset, base = starting_point(known, source, helping)
     if known.preset is None and known.config is None and not helping:
         print(f"settings of {preset!r}; --preset and --print-config say more", file=sys.stderr)
-    by_data = "\n".join(f"    {name:<10}{make().about}" for name, make in RECIPES.items())
+    by_data = "\n".join(f"    {name:<10}{make().about}" for name, make in BY_DATA.items())
     by_model = "\n".join(f"    {name:<25}{make.__doc__}" for name, make in BY_MODEL.items())
     presets = (
         f"\n\nPresets, by data (diffusion models):\n{by_data}\n\nBy model, in the size that fits SOURCE:\n{by_model}"
@@ -181,23 +183,23 @@ def starting_point(known: argparse.Namespace, source: str | None, helping: bool)
     """The name that a run directory may be called after, and the settings that flags start from."""
     saved = Path(known.out) / "config.yaml" if known.out and known.resume else None
     if known.preset is None and known.config is None and saved is not None and saved.is_file():
-        return Path(known.out).name, load_yaml(saved)
+        return Path(known.out).name, Folder(Path(known.out)).config()
     if known.preset is not None:
-        preset = known.preset
+        name = known.preset
     elif source is not None:
-        preset = fitting(source)
+        name = fitting(source)
     elif known.config is not None or helping:
-        preset = "toy"
+        name = "toy"
     else:
         raise UsageError(
             "name what to learn, `diffflow train SOURCE`, or choose --preset (one of "
-            f"{', '.join([*RECIPES, *BY_MODEL])}); "
+            f"{', '.join([*BY_DATA, *BY_MODEL])}); "
             "`diffflow train --help` explains."
         )
-    base = recipe(preset, source if preset in BY_MODEL else None).config
+    base = preset(name, source if name in BY_MODEL else None).config
     if known.init_from is not None and isinstance(base, ScoreGANConfig):
         base = base.after(Folder(Path(known.init_from)).config())
-    return preset, base if known.config is None else load_yaml(known.config, base=base)
+    return name, base if known.config is None else load_yaml(known.config, base=base)
 
 
 def default_name(preset: str, source: str) -> str:
@@ -211,10 +213,10 @@ def default_name(preset: str, source: str) -> str:
 def dry_run(config: TrainConfig, device: str | None) -> int:
     """Everything that training would do before its first step, then the time of three steps that are not kept."""
     data = config.data.load()
-    place, meta = Place(find_device(device)), data.meta()
+    place, meta = Process(find_device(device)), data.meta()
     modules = {name: module.to(place.device) for name, module in config.build(meta).items()}
-    training = Training(config.objective(modules, meta), config.players())
-    feed, seconds = Feed(data, config.fit.seed, place.device, config.data.dequantise), []
+    training = TrainingState(config.objective(modules, meta), config.players())
+    feed, seconds = Batches(data, config.fit.seed, place.device, config.data.dequantise), []
     for k in range(3):
         begun = time.perf_counter()
         fit(training, feed, dataclasses.replace(config.fit, steps=k + 1, minutes=None), place)

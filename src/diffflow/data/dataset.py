@@ -121,7 +121,7 @@ class Data:
         return self._moments[1]
 
     @cached_property
-    def spread(self) -> float:
+    def principal_std(self) -> float:
         """Largest principal standard deviation in model units.
 
         Subspace iteration with 8 vectors on at most 2e7 numbers (evenly spaced examples); the relative error of the
@@ -160,7 +160,7 @@ class Data:
             "transform": self.transform.to_meta(),
             "mean": self.mean,
             "std": self.std,
-            "spread": self.spread,
+            "principal_std": self.principal_std,
             "fingerprint": self.fingerprint,
             "notes": list(self.notes),
         }

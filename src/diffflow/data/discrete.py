@@ -55,7 +55,7 @@ class Cells:
         """The widths of the cells of values, float64."""
         return self.edges.diff().to(x.device)[self.index(x)]
 
-    def spread(self, x: Tensor, u: Tensor | None) -> Tensor:
+    def dequantise(self, x: Tensor, u: Tensor | None) -> Tensor:
         """Values over their cells, float64: u of the way through, or the levels themselves where u is None."""
         k = self.index(x)
         if u is None:

@@ -102,7 +102,7 @@ class Transform:
                 f"column {name} takes the levels {known}, and here {x[wrong][0].item():g}: these are not the data that "
                 "the transform was made for"
             )
-        return cells.spread(x, u)
+        return cells.dequantise(x, u)
 
     def decode(self, z: Tensor) -> Tensor:
         """Model units to what a user reads: images float in [0, 1], clamped (n, c, h, w); vectors in original units,

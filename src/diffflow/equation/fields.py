@@ -95,9 +95,9 @@ class ScoreField(Field):
         self.cost = getattr(source, "cost", 1)
 
     @property
-    def spread(self) -> float | None:
+    def principal_std(self) -> float | None:
         """Largest principal standard deviation of the data, where the source knows it."""
-        return getattr(self.source, "spread", None)
+        return getattr(self.source, "principal_std", None)
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
         """D(x / scale, sigma) in data units."""
@@ -154,7 +154,7 @@ class _Guided:
     """D_null + weight (D_cond - D_null), a denoiser made of two conditions of one."""
 
     def __init__(self, source: Any, weight: float, cond: Cond = None) -> None:
-        self.source, self.weight, self.spread = source, weight, getattr(source, "spread", None)
+        self.source, self.weight, self.principal_std = source, weight, getattr(source, "principal_std", None)
         self.conditional, self.free = source.given(cond), source.given(None)
         self.cost = 2 * getattr(source, "cost", 1)
 

@@ -40,7 +40,7 @@ class Law(Protocol):
     def denoise(self, y: Tensor, sigma: Time) -> Tensor: ...
     def noised(self, scale: float, sigma: float) -> Law: ...
     @property
-    def spread(self) -> float: ...
+    def principal_std(self) -> float: ...
     @property
     def narrowest(self) -> float: ...
 
@@ -141,7 +141,7 @@ class GaussianMixture:
         return (self.weights @ self.means).reshape(self.shape)
 
     @property
-    def spread(self) -> float:
+    def principal_std(self) -> float:
         """Largest principal standard deviation of the whole mixture, data units."""
         w, centred = self.weights, self.means - self.weights @ self.means
         rows = [

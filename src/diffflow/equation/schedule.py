@@ -104,7 +104,7 @@ class Schedule:
         return self._start - self._inverse(clock(self.sigma_min)).item()
 
     @property
-    def clean(self) -> float:
+    def clean_time(self) -> float:
         """The time beyond the horizon at which sigma = 0 and scale = 1."""
         return self._start
 
@@ -148,7 +148,7 @@ class Schedule:
         t = self._start - self._inverse(sigma.clamp_min(1e-300))
         t = torch.where(sigma == self._top, 0.0, t)
         t = torch.where(sigma == self.sigma_min, self.horizon, t)
-        return torch.where(sigma == 0, self.clean, t)
+        return torch.where(sigma == 0, self.clean_time, t)
 
     def drift(self, x: Tensor, t: Time) -> Tensor:
         """f(x, t) = rate(t) x."""
@@ -210,12 +210,12 @@ class VE(Schedule):
         return (sigma / self.sigma_min).log() / self._log_ratio
 
     @property
-    def clean(self) -> float:
+    def clean_time(self) -> float:
         return math.nextafter(1.0, 2.0)
 
     @remembered
     def sigma(self, t: Time) -> Tensor:
-        return torch.where(clock(t) >= self.clean, 0.0, self._sigma(self._noising(t)))
+        return torch.where(clock(t) >= self.clean_time, 0.0, self._sigma(self._noising(t)))
 
 
 @dataclass(frozen=True)
@@ -351,14 +351,14 @@ class Levels(Schedule):
         return float(len(self.sigmas) * self.steps)
 
     @property
-    def clean(self) -> float:
+    def clean_time(self) -> float:
         return self.horizon + 1.0
 
     @remembered
     def sigma(self, t: Time) -> Tensor:
         t = clock(t)
         k = torch.div(t, self.steps, rounding_mode="floor").long().clamp(0, len(self.sigmas) - 1)
-        return torch.where(t >= self.clean, 0.0, torch.tensor(self.sigmas, dtype=torch.float64)[k])
+        return torch.where(t >= self.clean_time, 0.0, torch.tensor(self.sigmas, dtype=torch.float64)[k])
 
     @remembered
     def scale(self, t: Time) -> Tensor:

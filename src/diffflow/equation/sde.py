@@ -71,7 +71,8 @@ def value_of(c: Coefficient, t: Time) -> Tensor:
 
 @dataclass(frozen=True)
 class DiffFlow:
-    """The DiffFlow equation with its coefficients filled in (Zhang et al. 2023, arXiv 2307.02159; derivations.md 1).
+    """The DiffFlow equation with its coefficients filled in (Zhang et al. 2023, arXiv 2307.02159; derivations.md eqs.
+    1-3).
 
     Args:
         score: grad log r_t, a Field.

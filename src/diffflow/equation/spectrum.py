@@ -156,7 +156,7 @@ def annealed_langevin(levels: Levels, score: ScoreField, *, rate: float = 0.2) -
     def beta(t: Time) -> Tensor:
         return rate * levels.sigma(t) ** 2
 
-    grid = [float(k) for k in range(int(levels.horizon) + 1)] + [levels.clean]
+    grid = [float(k) for k in range(int(levels.horizon) + 1)] + [levels.clean_time]
     start = _exact_start(levels, score)
     return DiffFlow(
         score, None, None, beta, lambda t: 2 * beta(t), 0.0, levels, start, levels.horizon, grid, papers=("song2019",)

@@ -13,11 +13,11 @@ Time = float | Tensor
 class NoiseLevels(Protocol):
     """What a field has to know of a noise schedule: its two functions of time."""
 
-    def sigma(self, t: Time) -> Tensor:
+    def sigma(self, t: Time, /) -> Tensor:
         """Noise level of the blurred data, in data units."""
         ...
 
-    def scale(self, t: Time) -> Tensor:
+    def scale(self, t: Time, /) -> Tensor:
         """Factor between data units and x."""
         ...
 

@@ -15,9 +15,10 @@ where y = scale (x + sigma_min eps) on the left is data at the noise of the hori
 the log-density of x, whose Gaussian decoder and entropy cancel. Its slack is the integral of |a - c grad log p|^2 / 2,
 a = (M + (c^2 - Gamma^2)/2 kappa)/c: zero for an exact score and gamma = 1 iff c^2 = lam2, the reverse SDE.
 
-gamma = 1 is the conditional reference of derivations.md 5.1, whose marginals are the schedule's own; gamma = c^2/lam2
-is the classical one, which noises data by the model's own noise. The one is loose near the data, where |kappa| is
-large, the other at the prior, which it misses: `blended` goes from the one to the other.
+gamma = 1 is the conditional reference of derivations.md, whose marginals are the schedule's own; gamma = c^2/lam2 is
+the
+classical one, which noises data by the model's own noise. The one is loose near the data, where |kappa| is large, the
+other at the prior, which it misses: `blended` goes from the one to the other.
 
 Shapes: x (n, *shape) -> nats (n,).
 """
@@ -125,7 +126,7 @@ def blended(sde: DiffFlow, sigma: float | None = None) -> Dial:
     where the score knows it, else 1."""
     s = sde.schedule
     assert s is not None
-    middle = (getattr(sde.score, "spread", None) or 1.0) if sigma is None else sigma
+    middle = (getattr(sde.score, "principal_std", None) or 1.0) if sigma is None else sigma
 
     def gamma(t: Time) -> Tensor:
         share = 1 / (1 + (s.sigma(t) / middle) ** 2)

@@ -1,4 +1,5 @@
-r"""Exact likelihood: density by the change of variables along the velocity of the particles (derivations.md eq. 13).
+r"""Exact likelihood: the density of the particles by the change of variables along their own velocity (derivations.md
+13).
 
     dX/dt = v(X, t),      log p_T(x) = log p_0(X_0) - int_0^T div v(X_t, t) dt,      X_T = x
 

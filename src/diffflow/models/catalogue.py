@@ -60,7 +60,7 @@ class Model:
 NOISED, COOLED, DATA = "data scaled by s, noised by sσ", "data noised by σ(t), falling", "the data"
 LIGHTLY = "data lightly noised"
 LEARNED = "a denoiser, trained by score matching"
-CRITIC = "gradient of a discriminator"
+DISCRIMINATOR = "gradient of a discriminator"
 SCORE = "diffflow train 25gaussians --out runs/score"
 SCHEDULED = "(s'/s) x"
 
@@ -78,7 +78,9 @@ def _gan(name: str, title: str, beta: str, papers: tuple[str, ...]) -> Model:
     """A game between a generator and a discriminator: a particle flow, amortised."""
     papers = ("goodfellow2014", "franceschi2023", *papers)
     command = (f"diffflow train 25gaussians --preset {name}",)
-    return Model(name, title, True, "0", beta, "0", "0", DATA, CRITIC, "ratio", "1", papers, command, "theory/gans.md")
+    return Model(
+        name, title, True, "0", beta, "0", "0", DATA, DISCRIMINATOR, "ratio", "1", papers, command, "theory/gans.md"
+    )
 
 
 def _cloud(
@@ -121,13 +123,13 @@ _MODELS = (
     _gan("fgan-kl", "f-GAN, KL", "1", ("nowozin2016",)),
     _gan("fgan-pearson", "f-GAN, Pearson χ²", "1", ("nowozin2016",)),
     Model("improved-gan-independent", "Improved GAN, one discriminator a level", False, "0", "free", "0", "0",
-          COOLED, CRITIC, "ratio", "2 per step", ("goodfellow2014",),
+          COOLED, DISCRIMINATOR, "ratio", "2 per step", ("goodfellow2014",),
           ("diffflow train 25gaussians --preset improved-gan-independent",), "theory/improved-gan.md"),
     Model("improved-gan", "Improved GAN, one shared discriminator", False, "0", "free", "0", "0",
-          COOLED, CRITIC, "ratio", "2 per step", ("goodfellow2014",),
+          COOLED, DISCRIMINATOR, "ratio", "2 per step", ("goodfellow2014",),
           ("diffflow train 25gaussians --preset improved-gan",), "theory/improved-gan.md"),
     Model("discriminator-flow", "Discriminator Flow", False, "0", "-η l'(d)", "0", "0", DATA,
-          CRITIC + " along the particles' own path", "ratio", "2 per step", ("franceschi2023",),
+          DISCRIMINATOR + " along the particles' own path", "ratio", "2 per step", ("franceschi2023",),
           ("diffflow train 25gaussians --preset discriminator-flow",), "theory/discriminator-flow.md"),
     Model("score-gan", "Score GAN", True, "0", "ω(σ), σ at random", "0", "0", "data noised by σ",
           "difference of two denoisers, of data and of generated samples", "score and ratio", "1",

@@ -134,7 +134,9 @@ def rows(config: Mapping) -> list[tuple[str, str]]:
         rows = [(RATIO, "the difference of two denoisers at random noise levels: the data’s, and that of the samples")]
     elif family == "DistillConfig":
         target = "the data, noised by <i>σ</i> for the scores" if config["score"] else target
-        rows = [("velocity" if config["lead"] is None else f"<i>β</i> {RATIO}", escape(moved_by(config)))]
+        rows = [
+            ("velocity" if config["teacher_first_steps"] is None else f"<i>β</i> {RATIO}", escape(moved_by(config)))
+        ]
     else:
         kind = escape(str(config["mover"].get("type", "")).removesuffix("Config"))
         rows = [(f"<i>β</i> {RATIO}", f"a field of samples and data alone: {kind}")]
@@ -151,10 +153,12 @@ def moved_by(config: Mapping) -> str:
         )
         if config[key]
     ]
-    ends = f"to the ends of fine solutions ({config['fine']} evaluations) from the same noise"
+    ends = f"to the ends of fine solutions ({config['teacher_steps']} evaluations) from the same noise"
     if not parts:
         return ends
-    return " + ".join(parts) + (f"; in the first {config['lead']} steps {ends}" if config["lead"] else "")
+    return " + ".join(parts) + (
+        f"; in the first {config['teacher_first_steps']} steps {ends}" if config["teacher_first_steps"] else ""
+    )
 
 
 def dials(family: str) -> tuple[str, str, str]:

@@ -50,7 +50,7 @@ class ModelConfig:
     def build(self, meta: Mapping[str, Any]) -> Denoiser:
         """The denoiser for data described by `meta` (Data.meta())."""
         net = self.net.build(tuple(meta["shape"]), len(meta["classes"] or ()))
-        return Denoiser(net, meta["std"], meta["spread"], form=FORMS[self.form])
+        return Denoiser(net, meta["std"], meta["principal_std"], form=FORMS[self.form])
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ from torch import nn
 
 from ..equation.sde import DiffFlow
 from ..equation.spectrum import at
-from ..objectives.base import Joint
-from ..objectives.discriminator_path import PathRatio, SchedulePath
+from ..objectives.base import InTurn
+from ..objectives.discriminator_path import PathDiscriminator, SchedulePath
 from ..objectives.score_matching import EDMWeighting, ScoreMatching
 from ..sampling.sample import Grid
 from ..sampling.solvers import Solver
 from .base import TrainConfig, device_of
 from .diffusion import ModelConfig, SamplingConfig, Weighting, as_denoiser, guided
 from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig
-from .settings.games import GameConfig, along, as_critic, class_count, log_ratio_game
-from .settings.networks import CriticNet, MLPCriticConfig
+from .settings.games import GameConfig, along, as_discriminator, class_count, log_ratio_game
+from .settings.networks import DiscriminatorNet, MLPDiscriminatorConfig
 from .settings.serialise import require
 
 
@@ -63,7 +63,7 @@ class DiffusionGANConfig(TrainConfig):
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
-    critic: CriticNet = field(default_factory=MLPCriticConfig)
+    discriminator_net: DiscriminatorNet = field(default_factory=MLPDiscriminatorConfig)
     loss: Weighting = field(default_factory=EDMWeighting)
     game: GameConfig = GameConfig()
     ranges: RangesConfig = RangesConfig()
@@ -99,7 +99,7 @@ class DiffusionGANConfig(TrainConfig):
 
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
         schedule, std = self.sampling.schedule, float(meta["std"])
-        net = self.critic.build(tuple(meta["shape"]), class_count(meta), timed=True, dials=3)
+        net = self.discriminator_net.build(tuple(meta["shape"]), class_count(meta), timed=True, dials=3)
         return {"denoiser": self.model.build(meta), "discriminator": along(net, schedule, std)}
 
     def path(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], guidance: float = 1.0) -> SchedulePath:
@@ -109,12 +109,14 @@ class DiffusionGANConfig(TrainConfig):
         std = float(meta["std"])
         return SchedulePath(schedule, source, start, ranges.steps, ranges.gan, ranges.churn, reach=std)
 
-    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Joint:
+    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> InTurn:
         score = ScoreMatching(as_denoiser(modules["denoiser"]), self.loss, self.model.label_dropout)
-        critic, dropout = as_critic(modules["discriminator"]), self.model.label_dropout
+        discriminator, dropout = as_discriminator(modules["discriminator"]), self.model.label_dropout
         path, game = self.path(modules, meta), self.game
-        ratio = PathRatio(critic, path, game.game, game.penalty, size=self.fit.batch, label_dropout=dropout)
-        return Joint([score, ratio])
+        ratio = PathDiscriminator(
+            discriminator, path, game.game, game.penalty, size=self.fit.batch, label_dropout=dropout
+        )
+        return InTurn([score, ratio])
 
     @property
     def dials(self) -> Dials:
@@ -128,7 +130,7 @@ class DiffusionGANConfig(TrainConfig):
             return at(self.sampling.schedule, score, churn=dials.churn, start=path.start)
         if dials.guidance != 1.0:
             foreign(f"guidance = {dials.guidance:g}")
-        return path.sampler(as_critic(modules["discriminator"]), dials.steps, dials.gan, dials.churn)[0]
+        return path.sampler(as_discriminator(modules["discriminator"]), dials.steps, dials.gan, dials.churn)[0]
 
     def solver(self, dials: Dials) -> Solver | None:
         return None if dials.gan == 0 else SchedulePath.solver  # the very steps that the discriminator was trained on

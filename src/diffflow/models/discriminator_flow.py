@@ -18,11 +18,11 @@ from ..equation.sde import DiffFlow
 from ..equation.spectrum import continued, discriminator_flow, improved_gan
 from ..networks.backbones.discriminator import Stages
 from ..networks.discriminator import Discriminator
-from ..objectives.discriminator_path import ParticlePath, PathRatio
+from ..objectives.discriminator_path import ParticlePath, PathDiscriminator
 from .base import TrainConfig, device_of
 from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig
-from .settings.games import GameConfig, as_critic, class_count, log_ratio_game
-from .settings.networks import CriticNet, MLPCriticConfig
+from .settings.games import GameConfig, as_discriminator, class_count, log_ratio_game
+from .settings.networks import DiscriminatorNet, MLPDiscriminatorConfig
 from .settings.serialise import require
 
 
@@ -44,7 +44,7 @@ class PathConfig:
     entropy: float = 0.0
     """-lam2, for data of unit variance: noise sqrt(entropy) dW beside the flow, which flattens the law (analytic
     continuation)."""
-    spread: float = 1.0
+    start_width: float = 1.0
     """Standard deviation of the start, in units of the data's."""
     slowing: float = 1.0
     """Times t_k = 1 - (1 - k/N)^slowing: 1 for equal steps; 2 for steps that shrink to nothing, since a field is smooth
@@ -56,7 +56,10 @@ class PathConfig:
         require(
             self.steps >= 1 and self.pool >= 1, f"path.steps = {self.steps} and pool = {self.pool} must be at least 1"
         )
-        require(self.eta > 0 and self.spread > 0, f"path.eta = {self.eta} and spread = {self.spread} must be positive")
+        require(
+            self.eta > 0 and self.start_width > 0,
+            f"path.eta = {self.eta} and start_width = {self.start_width} must be positive",
+        )
         require(
             1 <= self.slowing <= 4,
             f"path.slowing = {self.slowing} must be between 1, which is equal steps, and 4, where the last ones vanish",
@@ -73,10 +76,10 @@ class PathConfig:
 
 
 @dataclass(frozen=True)
-class PathCriticConfig:
+class TimedDiscriminatorConfig:
     """The discriminator d(x, t)."""
 
-    net: CriticNet = field(default_factory=MLPCriticConfig)
+    net: DiscriminatorNet = field(default_factory=MLPDiscriminatorConfig)
     """The network."""
     stages: int | None = None
     """Independent networks, one per equal interval of time (improved GAN); none: one network that is told the time."""
@@ -113,7 +116,7 @@ class DiscriminatorFlowConfig(TrainConfig):
     the improved GAN (data noised less and less, constant speed). No generator and no score."""
 
     data: DataConfig = DataConfig()
-    model: PathCriticConfig = PathCriticConfig()
+    model: TimedDiscriminatorConfig = TimedDiscriminatorConfig()
     game: GameConfig = GameConfig()
     path: PathConfig = PathConfig()
     discriminator: PlayerConfig = PlayerConfig()
@@ -154,7 +157,7 @@ class DiscriminatorFlowConfig(TrainConfig):
         """The equation of the particles."""
         path, std = self.path, float(meta["std"])
         speed = path.eta * math.prod(meta["shape"]) * std**2
-        width = path.spread * math.hypot(std, path.noise * std)
+        width = path.start_width * math.hypot(std, path.noise * std)
         start = Gaussian(torch.full(tuple(meta["shape"]), float(meta["mean"])), width).to(device)
         if path.noise:
             sde = improved_gan(VE(path.noise_end * std, path.noise * std), ratio, speed, start)
@@ -163,10 +166,10 @@ class DiscriminatorFlowConfig(TrainConfig):
         sde = replace(sde, grid=path.grid)
         return continued(sde, -path.entropy * std**2) if path.entropy else sde
 
-    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> PathRatio:
+    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> PathDiscriminator:
         device = device_of(modules)
-        return PathRatio(
-            as_critic(modules["discriminator"]),
+        return PathDiscriminator(
+            as_discriminator(modules["discriminator"]),
             ParticlePath(lambda ratio: self.flow(ratio, meta, device), self.path.steps),
             self.game.game,
             self.game.penalty,
@@ -180,7 +183,7 @@ class DiscriminatorFlowConfig(TrainConfig):
 
     def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> DiffFlow:
         refuse(dials, Dials(gan=1.0))
-        return self.flow(as_critic(modules["discriminator"]).ratio(), meta, device_of(modules))
+        return self.flow(as_discriminator(modules["discriminator"]).ratio(), meta, device_of(modules))
 
 
 def refuse(dials: Dials, fixed: Dials) -> None:

@@ -13,26 +13,26 @@ import torch
 from torch import Tensor, nn
 
 from ..equation.schedule import EDM
-from ..networks.backbones.unet import UNetCritic
+from ..networks.backbones.unet import UNetDiscriminator
 from ..networks.denoiser import FORMS, Denoiser, quarter_log
 from ..networks.discriminator import Discriminator
 from ..networks.games import Penalty
 from ..networks.generator import FewSteps, Generator
 from ..objectives.base import Objective
-from ..objectives.follow_velocity import Generate
-from ..objectives.movers.adversarial import Critic
-from ..objectives.movers.base import Lead, Mover, Together
-from ..objectives.movers.endpoints import Endpoints
+from ..objectives.follow_velocity import FollowVelocity
+from ..objectives.movers.adversarial import DiscriminatorMover
+from ..objectives.movers.base import Mover, TeacherFirst, WeightedSum
+from ..objectives.movers.endpoints import EndpointDistillation
 from ..objectives.movers.moments import Moments
 from ..objectives.movers.score_difference import ScoreDifference
-from ..sampling.grids import jump
+from ..sampling.grids import snr_grid
 from ..sampling.plan import Plan
 from .base import TrainConfig, as_generator, device_of, fill
 from .diffusion import ModelConfig, as_denoiser
 from .score_gan import ScoreGANConfig
 from .settings.common import PlayerConfig
-from .settings.games import GameConfig, as_critic, class_count
-from .settings.networks import CriticNet, MLPCriticConfig, UNetConfig
+from .settings.games import GameConfig, as_discriminator, class_count
+from .settings.networks import DiscriminatorNet, MLPDiscriminatorConfig, UNetConfig
 from .settings.serialise import require
 
 LOWEST = 0.3  # last level of a sampler of several steps, in standard deviations of the data
@@ -76,7 +76,7 @@ class PlanConfig:
 
 
 @dataclass(frozen=True)
-class UNetCriticConfig:
+class UNetDiscriminatorConfig:
     """The discriminator for images that begins as the run's own denoiser (nets/unet.py): the way down of its net, at a
     fixed noise level."""
 
@@ -84,14 +84,15 @@ class UNetCriticConfig:
     """The noise level that the net is told, in standard deviations of the data; none is added."""
 
     def __post_init__(self) -> None:
-        require(0 < self.level < math.inf, f"critic.level = {self.level} must be positive and finite")
+        require(0 < self.level < math.inf, f"discriminator_net.level = {self.level} must be positive and finite")
 
     def build(self, model: ModelConfig, meta: Mapping[str, Any]) -> Discriminator:
         net = model.net
         require(
             isinstance(net, UNetConfig),
-            f"UNetCriticConfig begins as a denoiser with a UNetConfig, and this one has an {type(net).__name__}: use "
-            "an MLPCriticConfig",
+            "UNetDiscriminatorConfig begins as a denoiser with a UNetConfig, and this one has an "
+            f"{type(net).__name__}: use "
+            "an MLPDiscriminatorConfig",
         )
         assert isinstance(net, UNetConfig)
         std = float(meta["std"])
@@ -99,7 +100,7 @@ class UNetCriticConfig:
         told, factor = quarter_log(sigma).item(), FORMS[model.form].at(sigma, std).c.item()
         whole: Any = replace(net, octaves=()).build(tuple(meta["shape"]), class_count(meta))
         return Discriminator(
-            UNetCritic(whole),
+            UNetDiscriminator(whole),
             time=lambda t: torch.full_like(t, told),
             precondition=lambda t: torch.full_like(t, factor),
         )
@@ -120,20 +121,20 @@ class DistillConfig(ScoreGANConfig):
     """Weight of the log-ratio's gradient, of a discriminator of samples and data; 0: none, and no discriminator."""
     moments: float = 0.0
     """Weight of what the means and variances of the generated samples lack (objectives/moments.py), beside these."""
-    lead: int | None = 0
+    teacher_first_steps: int | None = 0
     """Steps of the first phase; none: all of them, which is plain distillation of the solver."""
-    fine: int = 20
+    teacher_steps: int = 20
     """Evaluations of the fine solutions: the classical exponential multistep method of order 4 on the default grid."""
     sigma_min: float = 0.002
     """Lowest noise level of the fine solutions: the run's own."""
     sigma_max: float = 80.0
     """Highest noise level of the fine solutions: the run's own."""
-    critic: CriticNet | UNetCriticConfig = field(default_factory=MLPCriticConfig)
+    discriminator_net: DiscriminatorNet | UNetDiscriminatorConfig = field(default_factory=MLPDiscriminatorConfig)
     """d(x)."""
     game: GameConfig = GameConfig("relativistic", Penalty(real=0.02, fake=0.02))
-    penalised: float = 0.25
+    penalty_share: float = 0.25
     """Share of the samples at which the penalty is taken, at so much more of its weight."""
-    instance: float = 0.0
+    instance_noise: float = 0.0
     """Noise on all that the discriminator sees, in data standard deviations: what is finer than that is left alone."""
     discriminator: PlayerConfig = PlayerConfig()
 
@@ -151,36 +152,46 @@ class DistillConfig(ScoreGANConfig):
             f"score = {self.score}, ratio = {self.ratio} and moments = {self.moments} must be finite, and not negative",
         )
         require(
-            (self.score > 0 or self.ratio > 0) != (self.lead is None),
-            f"score = {self.score}, ratio = {self.ratio}, lead = {self.lead}: what moves the generator after its first "
-            "phase? With lead = none, and only there, both weights are 0",
+            (self.score > 0 or self.ratio > 0) != (self.teacher_first_steps is None),
+            f"score = {self.score}, ratio = {self.ratio}, teacher_first_steps = {self.teacher_first_steps}: what "
+            "moves the generator after its first "
+            "phase? With teacher_first_steps = none, and only there, both weights are 0",
         )
         require(
-            self.moments == 0 or self.lead is not None,
-            f"moments = {self.moments} go beside a score difference or a log-ratio: with lead = none leave them at 0",
+            self.moments == 0 or self.teacher_first_steps is not None,
+            f"moments = {self.moments} go beside a score difference or a log-ratio: with teacher_first_steps = "
+            "none leave them at 0",
         )
-        require(self.lead is None or self.lead >= 0, f"lead = {self.lead} must not be negative")
         require(
-            self.lead == 0 or self.fine > self.evaluations,
-            f"fine = {self.fine} must be more than the {self.evaluations} evaluations of the sampler",
+            self.teacher_first_steps is None or self.teacher_first_steps >= 0,
+            f"teacher_first_steps = {self.teacher_first_steps} must not be negative",
         )
-        require(0 < self.penalised <= 1, f"penalised = {self.penalised} must be a share of the samples in (0, 1]")
         require(
-            self.penalised == 1 or not self.game.penalty.between,
-            f"penalised = {self.penalised} goes with penalties at real and generated points; with game.penalty.between "
+            self.teacher_first_steps == 0 or self.teacher_steps > self.evaluations,
+            f"teacher_steps = {self.teacher_steps} must be more than the {self.evaluations} evaluations of the sampler",
+        )
+        require(
+            0 < self.penalty_share <= 1,
+            f"penalty_share = {self.penalty_share} must be a share of the samples in (0, 1]",
+        )
+        require(
+            self.penalty_share == 1 or not self.game.penalty.between,
+            f"penalty_share = {self.penalty_share} goes with penalties at real and generated points; with "
+            "game.penalty.between "
             "leave it at 1",
         )
         require(
-            0 <= self.instance < math.inf, f"instance = {self.instance}: noise on what the discriminator sees is >= 0"
+            0 <= self.instance_noise < math.inf,
+            f"instance_noise = {self.instance_noise}: noise on what the discriminator sees is >= 0",
         )
         require(
             0 < self.sigma_min < self.sigma_max < math.inf,
             f"sigma_min = {self.sigma_min} must be positive and below sigma_max = {self.sigma_max}",
         )
         require(
-            self.guidance == 1 or self.lead == 0,
+            self.guidance == 1 or self.teacher_first_steps == 0,
             f"guidance = {self.guidance} is of the score difference: the fine solutions of the first phase have none "
-            "(lead = 0)",
+            "(teacher_first_steps = 0)",
         )
 
     @property
@@ -190,19 +201,19 @@ class DistillConfig(ScoreGANConfig):
     @property
     def by(self) -> str:
         """What moves the samples, in a word."""
-        if self.lead is None:
+        if self.teacher_first_steps is None:
             return "endpoints"
         return "both" if self.score and self.ratio else "score" if self.score else "ratio"
 
     @property
     def papers(self) -> tuple[str, ...]:
-        twins = self.ratio > 0 and isinstance(self.critic, UNetCriticConfig)
+        twins = self.ratio > 0 and isinstance(self.discriminator_net, UNetDiscriminatorConfig)
         used = {
             "score": self.score > 0,
             "ratio": self.ratio > 0,
             "twins": twins,
             "moments": self.moments > 0,
-            "endpoints": self.lead != 0,
+            "endpoints": self.teacher_first_steps != 0,
         }
         return tuple(paper for name, uses in used.items() if uses for paper in PAPERS[name])
 
@@ -229,9 +240,9 @@ class DistillConfig(ScoreGANConfig):
             modules["fake"] = self.model.build(meta)
         if self.ratio > 0:
             modules["discriminator"] = (
-                self.critic.build(self.model, meta)
-                if isinstance(self.critic, UNetCriticConfig)
-                else Discriminator(self.critic.build(tuple(meta["shape"]), classes, timed=False))
+                self.discriminator_net.build(self.model, meta)
+                if isinstance(self.discriminator_net, UNetDiscriminatorConfig)
+                else Discriminator(self.discriminator_net.build(tuple(meta["shape"]), classes, timed=False))
             )
         return modules
 
@@ -245,41 +256,47 @@ class DistillConfig(ScoreGANConfig):
 
     def exact(self, meta: Mapping[str, Any]) -> Plan:
         """The fine solutions."""
-        spread, schedule = float(meta["spread"]), EDM(self.sigma_min, self.sigma_max)
-        levels = schedule.sigma(jump(schedule, self.fine, spread)[:-1]).tolist()
-        return Plan.multistep([self.sigma_max, *levels[1:]], 4, spread)
+        principal_std, schedule = float(meta["principal_std"]), EDM(self.sigma_min, self.sigma_max)
+        levels = schedule.sigma(snr_grid(schedule, self.teacher_steps, principal_std)[:-1]).tolist()
+        return Plan.multistep([self.sigma_max, *levels[1:]], 4, principal_std)
 
-    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Generate:
+    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> FollowVelocity:
         device, movers = device_of(modules), list[tuple[float, Mover]]()
-        clip = 1.0 if meta["kind"] == "image" else math.inf  # images are saved so (Transform.decode)
+        data_range = 1.0 if meta["kind"] == "image" else math.inf  # images are saved so (Transform.decode)
         if self.score > 0:
             data, fake = self.model.build(meta).to(device), as_denoiser(modules["fake"])
             mover = ScoreDifference(data, fake, self.pull, self.levels, self.move.updates, self.guidance)
             movers.append((self.score, mover))
         if self.ratio > 0:
-            critic = as_critic(modules["discriminator"])
-            mover = Critic(
-                critic,
+            discriminator = as_discriminator(modules["discriminator"])
+            mover = DiscriminatorMover(
+                discriminator,
                 self.game.game,
                 self.game.penalty,
                 self.move.updates,
-                share=self.penalised,
-                instance=self.instance * float(meta["std"]),
-                clip=clip,
+                penalty_share=self.penalty_share,
+                instance_noise=self.instance_noise * float(meta["std"]),
+                data_range=data_range,
             )
             movers.append((self.ratio, mover))
         if self.moments > 0:
-            movers.append((self.moments, Moments(tuple(meta["shape"]), class_count(meta), clip=clip)))
-        mover: Mover = Together(movers)
-        if self.lead != 0:
-            ends = Endpoints(self.few(meta, self.exact(meta)).to(device))
-            mover = ends if self.lead is None else Lead(ends, self.lead * self.fit.batch, mover)
-        return Generate(as_generator(modules["generator"]), mover, self.move.eta, self.move.steps, self.move.reuse)
+            movers.append((self.moments, Moments(tuple(meta["shape"]), class_count(meta), data_range=data_range)))
+        mover: Mover = WeightedSum(movers)
+        if self.teacher_first_steps != 0:
+            ends = EndpointDistillation(self.few(meta, self.exact(meta)).to(device))
+            mover = (
+                ends
+                if self.teacher_first_steps is None
+                else TeacherFirst(ends, self.teacher_first_steps * self.fit.batch, mover)
+            )
+        return FollowVelocity(
+            as_generator(modules["generator"]), mover, self.move.eta, self.move.steps, self.move.reuse
+        )
 
     def begin(self, objective: Objective, weights: Mapping[str, Mapping[str, Tensor]], source: str) -> None:
         """Generator, second denoiser and what they are compared with all start from the other run's denoiser, and so
         may the discriminator."""
-        assert isinstance(objective, Generate)
+        assert isinstance(objective, FollowVelocity)
         require(
             "denoiser" in weights,
             f"{source} has no denoiser (it has {', '.join(sorted(weights))}): name a run of diffusion",
@@ -287,7 +304,7 @@ class DistillConfig(ScoreGANConfig):
         for denoiser in denoisers(objective.generator, objective.mover):
             fill(denoiser, weights["denoiser"], source)
         judge = objective.players.get("discriminator")
-        if isinstance(judge, Discriminator) and isinstance(judge.net, UNetCritic):
+        if isinstance(judge, Discriminator) and isinstance(judge.net, UNetDiscriminator):
             found = {k.removeprefix("net."): v for k, v in weights["denoiser"].items()}
             judge.net.begin(found, classless=self.model.label_dropout > 0)
 
@@ -300,9 +317,9 @@ def denoisers(*parts: Any) -> Iterator[Denoiser]:
                 yield denoiser
             case ScoreDifference(data=data, fake=fake):
                 yield from (data, fake)
-            case Endpoints(fine=fine):
-                yield from denoisers(fine)
-            case Lead(first=first, then=then):
+            case EndpointDistillation(teacher=teacher):
+                yield from denoisers(teacher)
+            case TeacherFirst(teacher=first, then=then):
                 yield from denoisers(first, then)
-            case Together(parts=several):
+            case WeightedSum(parts=several):
                 yield from denoisers(*(mover for _, mover in several))

@@ -14,13 +14,13 @@ from ..equation.kernels import (
     CloudField,
     Drifting,
     EnergyKernel,
+    FieldSum,
     GaussianKernel,
     LaplaceKernel,
-    Several,
     SlicedWasserstein,
 )
 from ..networks.generator import Generator
-from ..objectives.follow_velocity import Generate
+from ..objectives.follow_velocity import FollowVelocity
 from ..objectives.movers.cloud import CloudMover
 from .base import GeneratorConfig, GeneratorSampling, MoveConfig, as_generator, device_of
 from .settings.common import DataConfig, FitConfig, PlayerConfig
@@ -50,7 +50,7 @@ class DriftingConfig:
 
     def build(self, data: Tensor) -> CloudField:
         kernel = GaussianKernel if self.gaussian else LaplaceKernel
-        return Several([Drifting(data, kernel(tau), self.others) for tau in self.temperatures])
+        return FieldSum([Drifting(data, kernel(tau), self.others) for tau in self.temperatures])
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,9 @@ class FieldConfig(GeneratorConfig):
         shape = tuple(meta["shape"])
         return {"generator": Generator(self.model.build(shape, class_count(meta)), shape)}
 
-    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Generate:
+    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> FollowVelocity:
         device = device_of(modules)
         mover = CloudMover(self.mover.build(torch.zeros(2, *meta["shape"], device=device)))  # the batch takes its place
-        return Generate(as_generator(modules["generator"]), mover, self.move.eta, self.move.steps, self.move.reuse)
+        return FollowVelocity(
+            as_generator(modules["generator"]), mover, self.move.eta, self.move.steps, self.move.reuse
+        )

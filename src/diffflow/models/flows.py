@@ -46,8 +46,8 @@ MONOFLOWS: dict[str, Speed | float] = {
     "mid": Speed(lambda d: torch.sigmoid(-d)),
     "hellinger": Speed(lambda d: 0.5 * torch.exp(0.5 * d)),
 }
-"""Speed beta(d) of the Wasserstein flow of D_f(p | q) = int q f(p/q): beta = w f''(w), w = p/q = e^-d
-(derivations.md 7.1). KL(p|q), KL(q|p), chi2(p|q), chi2(q|p), 2 JS, 2 KL((p+q)/2 | q), int (sqrt p - sqrt q)^2."""
+"""Speed beta(d) of the Wasserstein flow of D_f(p | q) = int q f(p/q): beta = w f''(w), w = p/q = e^-d (derivations.md
+7.1). KL(p|q), KL(q|p), chi2(p|q), chi2(q|p), 2 JS, 2 KL((p+q)/2 | q), int (sqrt p - sqrt q)^2."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Target:
         return (self.points - self.points.mean(0)).square().mean().sqrt().item()
 
     @cached_property
-    def spread(self) -> float:
+    def principal_std(self) -> float:
         """Largest principal standard deviation, from at most 1000 points."""
         few = self.points.flatten(1)[:1000].double()
         few = few - few.mean(0)
@@ -133,7 +133,7 @@ class Target:
 
     def cooling(self, pace: float = 0.3) -> Cooling:
         """From noise as wide as the target to its finest structure."""
-        return Cooling.geometric(self.spread, self.finest, self.steps, pace)
+        return Cooling.geometric(self.principal_std, self.finest, self.steps, pace)
 
     def slowing(self, first: float, last: float) -> list[float]:
         """Times of steps that shrink in equal ratio from `first` to `last`."""
@@ -312,6 +312,6 @@ def build(
     points = data if isinstance(data, Tensor) else data.sample(max(2000, particles), noise.fork("points"))
     target = Target(points, source, steps, noise.fork("field"))
     mean, kind = points.mean(0), {"dtype": points.dtype, "device": points.device}
-    std = math.hypot(target.std, target.spread) if flow.wide else target.std
+    std = math.hypot(target.std, target.principal_std) if flow.wide else target.std
     x0 = mean + std * noise.fork("start").normal(particles, tuple(points.shape[1:]), **kind)
     return Ready(replace(flow.make(target), papers=flow.papers), x0, steps)

@@ -11,12 +11,12 @@ from torch import nn
 
 from ..networks.discriminator import Discriminator
 from ..networks.generator import Generator
-from ..objectives.follow_velocity import Generate
-from ..objectives.movers.adversarial import Critic
+from ..objectives.follow_velocity import FollowVelocity
+from ..objectives.movers.adversarial import DiscriminatorMover
 from .base import GeneratorConfig, GeneratorSampling, MoveConfig, as_generator
 from .settings.common import DataConfig, FitConfig, PlayerConfig
-from .settings.games import GameConfig, as_critic, class_count
-from .settings.networks import CriticNet, GeneratorNet, MLPCriticConfig, MLPGeneratorConfig
+from .settings.games import GameConfig, as_discriminator, class_count
+from .settings.networks import DiscriminatorNet, GeneratorNet, MLPDiscriminatorConfig, MLPGeneratorConfig
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class GANNets:
 
     generator: GeneratorNet = field(default_factory=MLPGeneratorConfig)
     """G(z)."""
-    discriminator: CriticNet = field(default_factory=MLPCriticConfig)
+    discriminator: DiscriminatorNet = field(default_factory=MLPDiscriminatorConfig)
     """d(x)."""
 
 
 @dataclass(frozen=True)
 class GANConfig(GeneratorConfig):
-    """A generator moved by a discriminator (Algorithm 1 of the DiffFlow paper): every GAN is a row of critic.GAMES."""
+    """A generator moved by a discriminator (Algorithm 1 of the DiffFlow paper): every GAN is a row of games.GAMES."""
 
     data: DataConfig = DataConfig()
     model: GANNets = GANNets()
@@ -56,6 +56,10 @@ class GANConfig(GeneratorConfig):
             "discriminator": Discriminator(self.model.discriminator.build(shape, classes, timed=False)),
         }
 
-    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Generate:
-        critic = Critic(as_critic(modules["discriminator"]), self.game.game, self.game.penalty, self.move.updates)
-        return Generate(as_generator(modules["generator"]), critic, self.move.eta, self.move.steps, self.move.reuse)
+    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> FollowVelocity:
+        discriminator = DiscriminatorMover(
+            as_discriminator(modules["discriminator"]), self.game.game, self.game.penalty, self.move.updates
+        )
+        return FollowVelocity(
+            as_generator(modules["generator"]), discriminator, self.move.eta, self.move.steps, self.move.reuse
+        )

@@ -13,13 +13,13 @@ from ..equation.laws import Law
 from ..equation.schedule import EDM, VE, VP, Cosine, RectifiedFlow, Schedule, SubVP
 from ..equation.sde import DiffFlow
 from ..equation.spectrum import at
-from ..objectives.likelihood_bound import Likelihood
+from ..objectives.likelihood_bound import JointBound
 from ..objectives.score_matching import LikelihoodWeighting
 from .base import TrainConfig, device_of
 from .diffusion import ModelConfig, as_denoiser
 from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig
-from .settings.games import along, as_critic, class_count
-from .settings.networks import CriticNet, MLPCriticConfig
+from .settings.games import along, as_discriminator, class_count
+from .settings.networks import DiscriminatorNet, MLPDiscriminatorConfig
 from .settings.serialise import require
 
 
@@ -77,7 +77,7 @@ class LikelihoodConfig(TrainConfig):
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
-    critic: CriticNet = field(default_factory=MLPCriticConfig)
+    discriminator_net: DiscriminatorNet = field(default_factory=MLPDiscriminatorConfig)
     middle: float = 0.5
     """Noise level around which levels are drawn: it changes the variance of the loss, and not its mean."""
     denoiser: PlayerConfig = PlayerConfig()
@@ -99,14 +99,14 @@ class LikelihoodConfig(TrainConfig):
 
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
         s, std = self.sampling.path, float(meta["std"])
-        net = self.critic.build(tuple(meta["shape"]), class_count(meta), timed=True)
+        net = self.discriminator_net.build(tuple(meta["shape"]), class_count(meta), timed=True)
         return {"denoiser": self.model.build(meta), "discriminator": along(net, s, std)}
 
-    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Likelihood:
+    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> JointBound:
         s = self.sampling
         weighting = LikelihoodWeighting(s.path.sigma(s.path.horizon).item(), s.path.sigma(0.0).item(), self.middle)
-        denoiser, critic = as_denoiser(modules["denoiser"]), as_critic(modules["discriminator"])
-        return Likelihood(denoiser, critic, s.path, weighting, s.gan, s.churn, self.model.label_dropout)
+        denoiser, discriminator = as_denoiser(modules["denoiser"]), as_discriminator(modules["discriminator"])
+        return JointBound(denoiser, discriminator, s.path, weighting, s.gan, s.churn, self.model.label_dropout)
 
     @property
     def dials(self) -> Dials:
@@ -121,5 +121,8 @@ class LikelihoodConfig(TrainConfig):
                 f"were trained as one for gan = {s.gan:g} and churn = {s.churn:g} (its likelihood is a bound: --bound "
                 f"--churn {s.churn:g}), without guidance"
             )
-        score, ratio = s.path.score(as_denoiser(modules["denoiser"])), as_critic(modules["discriminator"]).ratio()
+        score, ratio = (
+            s.path.score(as_denoiser(modules["denoiser"])),
+            as_discriminator(modules["discriminator"]).ratio(),
+        )
         return at(s.path, score, ratio, gan=s.gan, churn=s.churn, start=s.start(meta, device_of(modules)))

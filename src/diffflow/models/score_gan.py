@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..networks.generator import FewSteps, Generator
 from ..objectives.base import Objective
-from ..objectives.follow_velocity import Generate
+from ..objectives.follow_velocity import FollowVelocity
 from ..objectives.movers.score_difference import DMD, KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN, SiD
 from ..sampling.plan import Plan
 from .base import GeneratorConfig, GeneratorSampling, MoveConfig, TrainConfig, as_generator, device_of, fill
@@ -80,16 +80,18 @@ class ScoreGANConfig(GeneratorConfig):
         shape = tuple(meta["shape"])
         return Generator(FewSteps(self.model.build(meta), plan, shape, float(meta["mean"])), shape)
 
-    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Generate:
+    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> FollowVelocity:
         data = self.model.build(meta).to(device_of(modules))
         mover = ScoreDifference(
             data, as_denoiser(modules["fake"]), self.pull, self.levels, self.move.updates, self.guidance
         )
-        return Generate(as_generator(modules["generator"]), mover, self.move.eta, self.move.steps, self.move.reuse)
+        return FollowVelocity(
+            as_generator(modules["generator"]), mover, self.move.eta, self.move.steps, self.move.reuse
+        )
 
     def begin(self, objective: Objective, weights: Mapping[str, Mapping[str, Tensor]], source: str) -> None:
         """The data's denoiser, the second one and the generator all start from the other run's denoiser."""
-        assert isinstance(objective, Generate)
+        assert isinstance(objective, FollowVelocity)
         assert isinstance(objective.mover, ScoreDifference)
         require(
             "denoiser" in weights,

@@ -45,16 +45,16 @@ class Form:
 
     def denoised(self, out: Tensor, y: Tensor, sigma: Tensor, sigma_data: float = 1.0) -> Tensor:
         """D from what a net of this form returned at (y, sigma). Shapes: out and y (n, *shape)."""
-        _, a, b = (spread_over(k, y) for k in self.at(sigma, sigma_data))
+        _, a, b = (per_particle(k, y) for k in self.at(sigma, sigma_data))
         return a * y + b * out
 
     def predicted(self, D: Tensor, y: Tensor, sigma: Tensor, sigma_data: float = 1.0) -> Tensor:
         """What a net of this form returns at (y, sigma) when its denoiser is D: the inverse of `denoised`."""
-        _, a, b = (spread_over(k, y) for k in self.at(sigma, sigma_data))
+        _, a, b = (per_particle(k, y) for k in self.at(sigma, sigma_data))
         return (D - a * y) / b
 
 
-def spread_over(k: Tensor, y: Tensor) -> Tensor:
+def per_particle(k: Tensor, y: Tensor) -> Tensor:
     """k of shape () or (n,), in y's dtype and device, shaped to multiply y of shape (n, *shape)."""
     k = k.to(y.device, y.dtype)
     return k.reshape(-1, *[1] * (y.dim() - 1)) if k.dim() else k
@@ -120,7 +120,7 @@ class Denoiser(nn.Module):
         self,
         net: Callable[..., Tensor],
         sigma_data: float,
-        spread: float | None = None,
+        principal_std: float | None = None,
         *,
         form: Form = FORMS["edm"],
         time: Callable[[Tensor], Tensor] = quarter_log,
@@ -132,7 +132,7 @@ class Denoiser(nn.Module):
             )
         self.net = net
         self.sigma_data = float(sigma_data)
-        self.spread = float(sigma_data if spread is None else spread)
+        self.principal_std = float(sigma_data if principal_std is None else principal_std)
         self.form = form
         self.time = time
 
@@ -146,7 +146,7 @@ class Denoiser(nn.Module):
         work = y.to(torch.promote_types(y.dtype, torch.float32))
         sigma = torch.as_tensor(sigma, device=y.device)
         inner = next((p.dtype for p in self.parameters() if p.is_floating_point()), work.dtype)
-        c = spread_over(self.form.at(sigma, self.sigma_data).c, work)
+        c = per_particle(self.form.at(sigma, self.sigma_data).c, work)
         # A tensor of shape (n,), never a float: diffusers' UNet2DModel casts a python float to an integer.
         time = self.time(sigma).to(inner).expand(len(y))
         out = self.net((c * work).to(inner), time, cond)
@@ -173,9 +173,9 @@ class Given:
                 f"cond = {cond.tolist()} must be integer classes 0..{source.classes - 1} (or -1 for no class)"
             )
         self.source, self.cond = source, cond.long()
-        self.cost, self.spread, self.sigma_data, self.classes = (
+        self.cost, self.principal_std, self.sigma_data, self.classes = (
             source.cost,
-            source.spread,
+            source.principal_std,
             source.sigma_data,
             source.classes,
         )

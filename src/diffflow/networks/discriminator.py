@@ -2,14 +2,14 @@ r"""How does a network learn the log-ratio of two laws? By telling their samples
 
 A discriminator d(x, t) is a logit, large on real. Trained by logistic regression between samples of r_t and particles
 of law p_t, its optimum is the log-ratio log r_t/p_t, and its gradient in x is a field of the equation. A game is such a
-training (a critic loss) together with what the particles make of d: a generator loss l(d), whose gradient moves them
-with the velocity
+training (a discriminator loss) together with what the particles make of d: a generator loss l(d), whose gradient moves
+them with the velocity
 
     -grad l(d(x)) = beta(d) grad d(x),    beta = -l'(d)        (derivations.md 3.1)
 
 With q the law of the real samples, p of the generated ones, y ~ q, x ~ p, w = p/q, s = sigmoid, at the optimal d:
 
-    game          critic loss                          l(d)            beta        optimal d       Wasserstein flow of
+    game          discriminator loss                   l(d)            beta        optimal d       Wasserstein flow of
     vanilla       softplus(-d(y)) + softplus(d(x))     softplus(-d)    s(-d)       log q/p         2 KL((p+q)/2 | q)
     saturating    the same                             -softplus(d)    s(d)        log q/p         2 JS(p, q)
     kl            the same                             -d              1           log q/p         KL(p | q)
@@ -70,7 +70,7 @@ def at_least_two(classes: int) -> int:
     return classes
 
 
-class Opinion(NamedTuple):
+class DiscriminatorOutput(NamedTuple):
     """What a net says of x: its logit (n,) and, where it has twin classifiers, the class of x among the real samples
     and among the generated ones, log r(c|x) and log p(c|x), (n, classes) each."""
 
@@ -82,7 +82,8 @@ class Opinion(NamedTuple):
 class Discriminator(nn.Module):
     """d(x, t): the logit of a network, large on real, ~ log r_t/p_t.
 
-    net           (x (n, *shape), time (n,), cond int64 (n,) or None, dials (n, k) or None) -> (n,), or an `Opinion`. It
+    net           (x (n, *shape), time (n,), cond int64 (n,) or None, dials (n, k) or None) -> (n,), or an
+                  `DiscriminatorOutput`. It
                   says what it takes: `classes` (how many, 0 none), `timed` (whether it looks at the time), `dials` (how
                   many numbers that say which process the particles follow)
     time          what the net is told about t, a map of (n,) to (n,); default t itself, for a horizon of 1
@@ -112,9 +113,11 @@ class Discriminator(nn.Module):
 
         Raises ValueError for classes or dials that the net does not take (or lacks), or a net of the wrong shape.
         """
-        return self.opinion(x, t, cond, dials).logit
+        return self.output(x, t, cond, dials).logit
 
-    def opinion(self, x: Tensor, t: Time, cond: Tensor | None = None, dials: Tensor | None = None) -> Opinion:
+    def output(
+        self, x: Tensor, t: Time, cond: Tensor | None = None, dials: Tensor | None = None
+    ) -> DiscriminatorOutput:
         """The same logits, with all that the net says beside them (which `amplitude` leaves as it is)."""
         if cond is not None and not self.classes:
             raise ValueError("cond was given, but this discriminator knows no classes: leave cond out")
@@ -130,21 +133,21 @@ class Discriminator(nn.Module):
         if dials is not None:
             dials = dials.to(x.device, inner).expand(len(x), -1)
         said = self.net(seen, told, cond, dials)
-        opinion = said if isinstance(said, Opinion) else Opinion(said)
-        logit = opinion.logit
+        output = said if isinstance(said, DiscriminatorOutput) else DiscriminatorOutput(said)
+        logit = output.logit
         if logit.shape != (len(x),):
             raise ValueError(
                 f"a discriminator's net returns one logit per particle, ({len(x)},): got {tuple(logit.shape)}"
             )
         logit = logit.to(x.dtype)
-        return opinion._replace(logit=logit if self.amplitude is None else self.amplitude(now).to(x.dtype) * logit)
+        return output._replace(logit=logit if self.amplitude is None else self.amplitude(now).to(x.dtype) * logit)
 
-    def ratio(self, cond: Cond = None, dials: Tensor | None = None) -> CriticRatio:
+    def ratio(self, cond: Cond = None, dials: Tensor | None = None) -> DiscriminatorRatio:
         """Its gradient as a field of the equation."""
-        return CriticRatio(self, dials).given(cond)
+        return DiscriminatorRatio(self, dials).given(cond)
 
 
-class CriticRatio(Ratio):
+class DiscriminatorRatio(Ratio):
     """grad d(x, t) of a discriminator, with d itself: the learned grad log r_t/p_t.
 
     Works inside torch.no_grad. Where x requires a gradient (and gradients are on) the result is differentiable, in x
@@ -154,11 +157,11 @@ class CriticRatio(Ratio):
     def __init__(self, discriminator: Discriminator, dials: Tensor | None = None, cond: Tensor | None = None):
         self.discriminator, self.dials, self.cond = discriminator, dials, cond
 
-    def given(self, cond: Cond) -> CriticRatio:
+    def given(self, cond: Cond) -> DiscriminatorRatio:
         """The same ratio within classes: an int or 0-d for all particles, (n,) one each, None for no class."""
         if cond is None:
-            return CriticRatio(self.discriminator, self.dials)
-        return CriticRatio(self.discriminator, self.dials, labels(cond, self.discriminator.classes))
+            return DiscriminatorRatio(self.discriminator, self.dials)
+        return DiscriminatorRatio(self.discriminator, self.dials, labels(cond, self.discriminator.classes))
 
     def value_and_grad(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         graph = x.requires_grad and torch.is_grad_enabled()

@@ -25,17 +25,17 @@ def _exp(u: Tensor) -> Tensor:
 class Game:
     """One row of the table of adversarial games. All maps act on tensors of logits, entry by entry.
 
-    critic     (d on real (n,), d on generated (n,)) -> loss (n,) that the discriminator descends
+    discriminator  (d on real (n,), d on generated (n,)) -> loss (n,) that the discriminator descends
     generator  d -> l(d), the loss that the generator descends
     beta       d -> -l'(d), the speed of the same motion as a flow of particles
-    optimum    log q/p -> the d that minimises the critic loss; None where no single function of q/p does
+    optimum    log q/p -> the d that minimises the discriminator's loss; None where no single function of q/p does
     flow       the functional of p whose Wasserstein-2 gradient flow the particles follow at that optimum
     row        the name of a generator that plays it in the catalogue (models.MODELS)
     paired     whether `generator` and `beta` are read at d(x) - d(y), y the real partner of x
     """
 
     name: str
-    critic: Callable[[Tensor, Tensor], Tensor]
+    discriminator: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor], Tensor]
     beta: Callable[[Tensor], Tensor]
     optimum: Callable[[Tensor], Tensor] | None
@@ -96,7 +96,15 @@ _GAMES = [
         "int q f(p/q), f'(w) = 2 w^2/(1+w)^2",
         "lsgan",
     ),
-    Game("ipm", lambda r, f: f - r, torch.neg, torch.ones_like, None, "sup of E_q d - E_p d over the critics", "ipm"),
+    Game(
+        "ipm",
+        lambda r, f: f - r,
+        torch.neg,
+        torch.ones_like,
+        None,
+        "sup of E_q d - E_p d over the discriminators",
+        "ipm",
+    ),
     Game(
         "fgan-kl", lambda r, f: f + _exp(-1 - r), torch.neg, torch.ones_like, lambda lr: lr - 1, "KL(p | q)", "fgan-kl"
     ),
@@ -173,7 +181,7 @@ class Penalty:
 
 @torch.no_grad()
 def signals(game: Game, d_real: Tensor, d_fake: Tensor) -> dict[str, Tensor]:
-    """What the log of a critic's turn carries, each 0-d.
+    """What the log of a discriminator's turn carries, each 0-d.
 
     accuracy     share of samples on the right side of d = 0; 1/2 when the laws cannot be told apart. For games whose
                  optimal d changes sign where q = p (`Game.balanced`)

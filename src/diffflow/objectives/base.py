@@ -75,7 +75,7 @@ class Stateless:
             )
 
 
-class Joint:
+class InTurn:
     """Several objectives as one: in every step each has its turns, one after the other, on the same batch and with its
     own randomness. State of the k-th is kept under "k/...".
 

@@ -40,7 +40,7 @@ from ..equation.spectrum import diffusion_gan
 from ..equation.times import Time, per_particle
 from ..networks.discriminator import Discriminator
 from ..networks.games import Game, Penalty, signals
-from ..sampling.exponential import Exponential, step_each
+from ..sampling.exponential import Exponential, step_per_particle
 from ..sampling.sample import default_grid
 from ..sampling.solvers import Solver
 from .base import Batch, Turn, everywhere
@@ -166,17 +166,18 @@ class SchedulePath:
         return self.sde(discriminator.ratio(dials=self.told(dials)), dials), self.solver
 
 
-class PathRatio:
+class PathDiscriminator:
     """One player, "discriminator", trained between r_t and the particles that it moves, with a pool.
 
     discriminator   must be told the time, and as many dials as the path has
     path            how the particles move
-    game, penalty   what the discriminator minimises (critic.py)
+    game, penalty   what the discriminator minimises (games.py)
     size            slots of the pool, at least the samples of a step; m times as many means that a particle moves at
                     every m-th step only, on a discriminator m updates further
     label_dropout   share of samples and particles whose class is hidden (-1), for a discriminator with classes
 
-    A turn logs the critic's signals, `evaluations` (network evaluations per sample of this update; a backward pass or
+    A turn logs the discriminator's signals, `evaluations` (network evaluations per sample of this update; a backward
+    pass or
     an input gradient doubles a call), `displacement` (root mean square of the particles' last step) and `lost` (share
     of particles whose last step was not finite: they start again at once, so that they cost the game no turn).
     """
@@ -256,7 +257,7 @@ class PathRatio:
         x, k, dials = slots["x"], slots["k"], slots["dials"]
         xi = noise.normal(len(x), tuple(x.shape[1:]), dtype=x.dtype, device=x.device)
         with torch.no_grad():
-            return step_each(self.sde(slots), x, self.times(k, dials), self.times(k + 1, dials), xi)
+            return step_per_particle(self.sde(slots), x, self.times(k, dials), self.times(k + 1, dials), xi)
 
     def sde(self, slots: dict[str, Tensor]) -> DiffFlow:
         ratio = self.discriminator.ratio(dials=self.path.told(slots["dials"]))
@@ -321,7 +322,7 @@ class PathRatio:
         def at_class(x: Tensor, nearer_real: Tensor) -> Tensor:
             return logit(x, torch.where(nearer_real, real_cond, fake_cond))
 
-        loss = self.game.critic(d_real, d_fake) + self.penalty(at_class, real, fake, noise.fork("penalty"))
+        loss = self.game.discriminator(d_real, d_fake) + self.penalty(at_class, real, fake, noise.fork("penalty"))
         log = {
             "evaluations": self.evaluations(slots, t, births),
             "displacement": slots["moved"].square().mean().sqrt(),

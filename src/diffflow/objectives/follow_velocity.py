@@ -4,8 +4,8 @@ r"""How does a velocity field train a generator? Move its samples along the fiel
 
 The gradient of one such step is -eta E_z [J_G(z)^T v(G(z))]: an inner product with the field. With v = beta(d) grad d,
 beta = -l'(d), it is exactly the gradient eta E_z l(d(G(z))) of a GAN; with more regression steps, another speed or
-another field it is something else, of the same kind (derivations.md 6.1). What gives the field is a `Mover`: a
-discriminator, two scores, the cloud itself.
+another field it is something else, of the same kind (derivations.md 6.1). What gives the field is a `Mover`
+(movers.py): a discriminator, two scores, the cloud itself.
 
 Shapes: x (n, *shape), velocity (n, *shape), cond int64 (n,) or None, loss (n,).
 """
@@ -26,12 +26,13 @@ from .movers.base import Mover, at_least_one
 
 
 @dataclass(frozen=True)
-class Generate:
+class FollowVelocity:
     """A generator, player "generator", that follows a mover.
 
     eta     how far the samples are moved, in units of the velocity. With one regression step it only scales the
             gradient, as the weight of the loss does
-    steps   regression steps toward each target. 1 is exactly the GAN step where the mover is a Critic
+    steps   regression steps toward each target. 1 is exactly the GAN step where the mover is a
+            DiscriminatorMover
     reuse   the samples about to move are those that the mover's own turns learn from, in place of fresh ones for each:
             the generator runs once in a step
 
@@ -87,7 +88,7 @@ class Generate:
             yield from self.mover.learn(batch, fake, cond, noise.fork("mover"))
             z, x, start = drawn()
         step = self.eta * self.mover.velocity(start, cond, batch, noise.fork("velocity"), z)
-        log = {"displacement": step.square().mean().sqrt(), "spread": _spread(start) / _spread(batch.x)}
+        log = {"displacement": step.square().mean().sqrt(), "std_ratio": _spread(start) / _spread(batch.x)}
         for k in range(self.steps):
             if k:
                 x = self.generator(z, cond)

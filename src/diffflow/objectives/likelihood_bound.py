@@ -21,14 +21,14 @@ from torch import Tensor, nn
 
 from ..equation.noise import Noise
 from ..equation.schedule import Schedule
-from ..networks.denoiser import Denoiser, spread_over
+from ..networks.denoiser import Denoiser, per_particle
 from ..networks.discriminator import Discriminator
 from .base import Batch, Stateless, Turn
 from .score_matching import LikelihoodWeighting
 
 
 @dataclass(frozen=True)
-class Likelihood(Stateless):
+class JointBound(Stateless):
     """Players "denoiser" and "discriminator", both on the bound at the dials (gan, churn) of `schedule`, each on its
     own draw of noise."""
 
@@ -66,11 +66,11 @@ class Likelihood(Stateless):
         t = self.schedule.time(sigma)
         scale = self.schedule.scale(t).to(x)
         level = sigma.to(x)
-        y = x + spread_over(level, x) * noise.fork("eps").normal(n, tuple(x.shape[1:]), dtype=x.dtype, device=device)
+        y = x + per_particle(level, x) * noise.fork("eps").normal(n, tuple(x.shape[1:]), dtype=x.dtype, device=device)
         y = y.requires_grad_(True)
-        logit = self.discriminator(spread_over(scale, x) * y, t, cond if self.discriminator.classes else None)
+        logit = self.discriminator(per_particle(scale, x) * y, t, cond if self.discriminator.classes else None)
         (grad,) = torch.autograd.grad(logit.sum(), y, create_graph=True)
-        D = self.denoiser(y, level, cond) + spread_over(level**2 * self.gan / (1 + self.churn), x) * grad
+        D = self.denoiser(y, level, cond) + per_particle(level**2 * self.gan / (1 + self.churn), x) * grad
         error = (D - x).square().flatten(1).mean(1)
         factor = (1 + self.churn) ** 2 / (4 * self.churn)
         return factor * self.weighting.weight(level, self.denoiser.sigma_data) * error, error.detach().mean()

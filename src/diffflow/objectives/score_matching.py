@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ..equation.noise import Noise
-from ..networks.denoiser import Denoiser, spread_over
+from ..networks.denoiser import Denoiser, per_particle
 from .base import Batch, Stateless, Turn
 
 
@@ -132,7 +132,8 @@ class FlowWeighting:
 class LikelihoodWeighting:
     """The loss is the negative likelihood bound of the reverse SDE per dimension, in nats, up to a constant: the
     integral of E|D - Y|^2 / (dim sigma^2) over log sigma between sigma_min and sigma_max (derivations.md eq. 12; Song
-    et al. 2021, "Maximum likelihood training"). In log sigma it is the same for every schedule between these levels.
+    et al.
+    2021, "Maximum likelihood training"). Written in log sigma it is the same for every schedule between these levels.
 
     Levels are drawn where the integrand is: |D - Y|^2 is about sigma^2 far below the data's size and constant far
     above, so log sigma has density 1 / (Z (1 + (sigma/middle)^2)). Any `middle` gives the same mean, a good one little
@@ -187,7 +188,7 @@ class ScoreMatching(Stateless):
         if cond is not None and self.label_dropout:
             hidden = noise.fork("label").uniform(n, device=device) < self.label_dropout
             cond = torch.where(hidden, -1, cond)
-        D = self.denoiser(x + spread_over(sigma, x) * eps, sigma, cond)
+        D = self.denoiser(x + per_particle(sigma, x) * eps, sigma, cond)
         error = (D - x).square().flatten(1).mean(1)
         yield Turn(
             "denoiser", self.weighting.weight(sigma, self.denoiser.sigma_data) * error, {"error": error.detach().mean()}

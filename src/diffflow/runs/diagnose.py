@@ -82,17 +82,17 @@ def logits_along(
 
     The real samples at t are the data noised as the run's schedule says, the generated ones its own particles then.
     """
-    critic = run.players["discriminator"]
-    assert isinstance(critic, Discriminator)
+    discriminator = run.players["discriminator"]
+    assert isinstance(discriminator, Discriminator)
     dials, n = run.dials, len(x)
     if isinstance(generator := run.players.get("generator"), Generator):
         fake = generator.draw(n, noise.fork("start"), cond)
-        classes = cond if critic.classes else None
+        classes = cond if discriminator.classes else None
         t = torch.zeros((), dtype=torch.float64)
-        yield None, critic(x, t, classes).cpu(), critic(fake, t, classes).cpu()
+        yield None, discriminator(x, t, classes).cpu(), discriminator(fake, t, classes).cpu()
         return
     kept = run.config.draw(run.players, run.data, n, dials, cond, noise, keep=max(1, dials.steps // times)).kept
-    sde = run.sde(gan=dials.gan or None, churn=dials.churn, cond=cond if critic.classes else None)
+    sde = run.sde(gan=dials.gan or None, churn=dials.churn, cond=cond if discriminator.classes else None)
     if not isinstance(sde.ratio, Ratio):
         return
     for t, fake in kept:

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..equation.noise import Noise
 from .. import figures
+from ..equation.noise import Noise
 from ..metrics import Metric
 from ..models.settings.common import Dials
 from .run import Run

@@ -46,7 +46,7 @@ SIGNALS = {
     "modes": "share of the toy’s modes that samples reach",
     "within": "share of samples that lie in a mode",
     "displacement": "how far particles are moved in a step",
-    "spread": "width of the samples over that of the data",
+    "std_ratio": "width of the samples over that of the data",
 }
 
 EQUATION = (
@@ -277,7 +277,7 @@ def _data(data: Mapping) -> str:
         return ""
     classes = [str(c) for c in data.get("classes") or []]
     shown = f"{len(classes)}: {', '.join(classes[:20])}{' ...' if len(classes) > 20 else ''}" if classes else "none"
-    mean, std, spread = (data.get(key, 0.0) for key in ("mean", "std", "spread"))
+    mean, std, spread = (data.get(key, 0.0) for key in ("mean", "std", "principal_std"))
     units = f"mean {mean:.4g}, std {std:.4g}, largest principal std {spread:.4g}"
     rows = [
         ("source", escape(f"{data.get('name')}, split “{data.get('split')}”")),

@@ -38,7 +38,7 @@ from ..sampling.sample import Grid, Step, Trajectory, sample
 from ..sampling.solvers import Solver
 from ..training.distributed import find_device
 from ..training.run_folder import Folder
-from ..training.weights import model
+from ..training.weights import load_averaged
 
 Labels = int | Sequence[int] | Tensor | None
 STARTS = 256  # that plans are fitted to, at most: networks are dear
@@ -409,7 +409,7 @@ def load(
     if raw and sigma_rel is not None:
         raise ValueError(f"raw weights are not averaged: give raw or sigma_rel = {sigma_rel}, not both")
     folder, place = Folder(Path(path)), find_device(device)
-    about, (found, step) = folder.about(), model(folder, raw, sigma_rel)
+    about, (found, step) = folder.about(), load_averaged(folder, raw, sigma_rel)
     config = folder.config()
     modules = config.build(about["data"])
     for name, module in modules.items():

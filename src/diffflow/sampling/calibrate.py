@@ -42,7 +42,7 @@ from ..equation.schedule import Schedule
 from ..equation.sde import DiffFlow, Speed, value_of
 from ..equation.times import Time
 from .exponential import Exponential, multistep_row, multistep_weights
-from .grids import jump
+from .grids import snr_grid
 from .plan import Plan, combine
 from .sample import sample
 
@@ -86,7 +86,7 @@ class Teacher:
     lam: np.ndarray
     y: Tensor
     d: Tensor
-    spread: float
+    principal_std: float
 
     def at(self, sigma: float) -> Tensor:
         """y at a noise level, or the answers for sigma = 0: (n, *shape). Between the nodes by a step of order 4."""
@@ -98,7 +98,7 @@ class Teacher:
             return self.y[m]
         lo = min(max(m - 1, 0), last - 3)
         nodes = tuple(float(v) for v in self.lam[lo : lo + 4])
-        weights = multistep_weights(nodes, float(self.lam[m]), lam, 1.0, self.spread)
+        weights = multistep_weights(nodes, float(self.lam[m]), lam, 1.0, self.principal_std)
         return combine(weights, list(self.d[lo : lo + 4]), math.exp(self.lam[m] - lam) * self.y[m])
 
 
@@ -108,7 +108,7 @@ class _Model:
 
     sde: DiffFlow
     schedule: Schedule
-    spread: float
+    principal_std: float
 
     @property
     def quiet(self) -> DiffFlow:
@@ -153,8 +153,8 @@ def _model(sde: DiffFlow, cond: Cond) -> _Model:
     s = sde.schedule
     if s is None or not sde.on_schedule:
         raise ValueError("calibration needs an equation on a noise schedule (f and lam2 the schedule's own)")
-    spread = sde.score.spread if isinstance(sde.score, ScoreField) else None
-    return _Model(sde if cond is None else sde.given(cond), s, spread or 1.0)
+    principal_std = sde.score.principal_std if isinstance(sde.score, ScoreField) else None
+    return _Model(sde if cond is None else sde.given(cond), s, principal_std or 1.0)
 
 
 def default_starts(shape: Sequence[int]) -> int:
@@ -181,11 +181,11 @@ def teach(sde: DiffFlow, starts: int | Tensor | None = None, noise: Noise = Nois
     grid, s = m.schedule.time(torch.as_tensor(levels)), m.schedule
     method = Exponential(4)
     x, state, ys, ds = starts, method.init(m.quiet, starts, 0.0), [], []
-    for t0, t1 in zip(grid.tolist(), [*grid.tolist()[1:], s.clean], strict=True):
+    for t0, t1 in zip(grid.tolist(), [*grid.tolist()[1:], s.clean_time], strict=True):
         ys.append(x / s.scale(t0).item())
         x, state = method.step(m.quiet, x, t0, t1, None, state)
         ds.append(state.evaluations[0][1] if state.evaluations else x)  # the last step denoises
-    return Teacher(-np.log(levels), torch.stack(ys), torch.stack(ds), m.spread)
+    return Teacher(-np.log(levels), torch.stack(ys), torch.stack(ds), m.principal_std)
 
 
 @torch.no_grad()
@@ -222,9 +222,9 @@ def calibrate(
         raise ValueError("the fine solutions are not finite: look at the denoiser, and at the starts")
     high, low = m.schedule.sigma(0.0).item(), m.schedule.sigma_min
     noisy = any(m.sde.noise(m.schedule.time(v).item()).item() > 0 for v in np.geomspace(high, low, 9))
-    default = m.schedule.sigma(jump(m.schedule, steps, m.spread)[:-1]).tolist()
+    default = m.schedule.sigma(snr_grid(m.schedule, steps, m.principal_std)[:-1]).tolist()
     tries = [("default", default), *_grids(known, steps, high, low)]
-    floors = [f * m.spread for f in SCALES] if noisy and steps > 2 else []
+    floors = [f * m.principal_std for f in SCALES] if noisy and steps > 2 else []
     others = () if noisy or steps < 4 else OTHERS  # rows of order 4 look back on four evaluations
     finals = min(FINALISTS, len(tries)) * len(others)
     total, done = len(tries) + len(floors) + finals + (rounds if steps > 1 else 0), 0
@@ -292,7 +292,7 @@ def _fit(
         r, row = low / h, (1 - low / h,)
         if h == s:  # a raised step forgets too much for a trend
             end = -math.log(low) if low > 0 else math.inf
-            row = multistep_row(tuple(lams), end, kind.order, m.spread, kind.correct, finest)
+            row = multistep_row(tuple(lams), end, kind.order, m.principal_std, kind.correct, finest)
         if kind.fitted:
             row = _row(row, past, goal - r * y, 1 - r if low > 0 else 0.5, anew)
         y = combine(row, past, r * y)
@@ -350,7 +350,7 @@ def _unlike(m: _Model, y: Tensor, goal: Tensor) -> float:
     """
     total = 0.0
     for level in SCALES:
-        sigma = max(level * m.spread, m.schedule.sigma_min)
+        sigma = max(level * m.principal_std, m.schedule.sigma_min)
         a, b = ((v - m.denoise(v, sigma)).flatten(1).double().norm(dim=1).sort().values for v in (y, goal))
         total += ((a - b).abs().mean() / b.mean()).item() / len(SCALES)
     return total
@@ -358,12 +358,12 @@ def _unlike(m: _Model, y: Tensor, goal: Tensor) -> float:
 
 def _grids(teacher: Teacher, steps: int, high: float, low: float) -> Iterator[tuple[str, list[float]]]:
     """Grids worth trying, with a name: levels from `high`, at least `low`, the last above 0."""
-    top, spread, m = min(high, math.exp(-teacher.lam[0])), teacher.spread, steps - 1
+    top, principal_std, m = min(high, math.exp(-teacher.lam[0])), teacher.principal_std, steps - 1
     if m == 0:
         return
     for first in (10.0, 24.0) if m > 1 else (0.5, 1.0, 2.0, 4.0, 10.0):
         for last in (0.02, 0.05, 0.1, 0.2, 0.4):
-            a, b = first * spread, max(last * spread, low)
+            a, b = first * principal_std, max(last * principal_std, low)
             if not low < a < top or b >= a:
                 continue
             yield f"jump to {first:g} spreads, equal ratios to {last:g}", [high, *np.geomspace(a, b, m).tolist()]
@@ -374,7 +374,9 @@ def _grids(teacher: Teacher, steps: int, high: float, low: float) -> Iterator[tu
         change = change.diff(dim=0)
         size = change.flatten(2).double().square().mean(2).sqrt().mean(1).cpu().numpy() / gap**order
         lam = teacher.lam[: len(size)] + 0.5 * order * gap
-        size = (size * np.minimum(1, spread * np.exp(lam))) ** (1 / (order + 1))  # an early error is forgotten in part
+        size = (size * np.minimum(1, principal_std * np.exp(lam))) ** (
+            1 / (order + 1)
+        )  # an early error is forgotten in part
         bell = np.hanning(9) / np.hanning(9).sum()
         size = np.convolve(np.pad(size, 4, mode="edge"), bell, "valid")
         for floor in (0.02, 0.1) if order == 1 else (0.02,):  # below, higher orders hardly tell

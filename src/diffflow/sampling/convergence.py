@@ -1,4 +1,5 @@
-r"""How fast do the particles reach their target? Convergence theory of the DiffFlow paper, measured (derivations.md 4).
+r"""How fast do the particles reach their target? The convergence theory of the DiffFlow paper, measured
+(derivations.md 4).
 
 With r_t the target and p_t the law of the particles, kappa = beta - lam2/2, and f, lam2 consistent with the schedule
 (or a fixed target and lam2 = 0),
@@ -74,7 +75,7 @@ def target(sde: DiffFlow) -> Callable[[Time], Law]:
     """r_t of an equation whose fields know it. Raises ValueError where they do not."""
     if isinstance(sde.score, ScoreField) and sde.score.law is not None:
         law, schedule = sde.score.law, sde.score.schedule
-        return lambda t: schedule.law(law, t)
+        return lambda t: law.noised(schedule.scale(t).item(), schedule.sigma(t).item())
     if isinstance(sde.score, LawScore):
         fixed = sde.score.law
         return lambda t: fixed
@@ -94,7 +95,7 @@ def log_sobolev(law: Law, sigma: float = 0.0) -> float:
     if not isinstance(law, GaussianMixture):
         return math.nan
     if len(law.means) == 1:
-        return 1 / (law.spread**2 + sigma**2)
+        return 1 / (law.principal_std**2 + sigma**2)
     if bool((law.extra > 0).any()) or not torch.allclose(law.floor, law.floor[:1]):
         return math.nan
     v = law.floor[0].item() + sigma**2
@@ -127,7 +128,8 @@ def fisher_gaussian(p: Law, r: Law) -> float:
 
 
 def gaussian_decay(sde: DiffFlow, steps: int = 400, substeps: int = 10) -> Decay:
-    """The decay along a path of Gaussians, with exact fields of any kind (derivations.md eq. 9).
+    """The decay along a path of Gaussians, with exact fields of whatever kind the equation weighs (derivations.md eq.
+    9).
 
     Raises ValueError unless start and target are Gaussian, beta depends on t alone and f is linear.
     """
@@ -314,8 +316,8 @@ def particle_decay(
 # -- statements about single laws -------------------------------------------------------------------------------------
 def tempered(log_q: Tensor, beta: float, lam2: float, h: float) -> Tensor:
     """The stationary density for constant beta and lam2 on a target with log-density log_q on cells of width h: q to
-    the power beta / (beta - lam2/2), normalised (derivations.md section 1). Raises ValueError for lam2 >= 2 beta: there
-    is none."""
+    the power beta / (beta - lam2/2), normalised (derivations.md section 1). Raises ValueError for lam2 >= 2 beta:
+    there is none."""
     if not lam2 < 2 * beta:
         raise ValueError(f"lam2 = {lam2} must be below 2 beta = {2 * beta}: else there is no stationary law")
     p = (log_q * (beta / (beta - 0.5 * lam2))).softmax(0)

@@ -16,23 +16,23 @@ from ..equation.times import per_particle
 from .solvers import _MASS, _NODES
 
 
-def _variable(lam: np.ndarray, spread: float) -> np.ndarray:
+def _variable(lam: np.ndarray, principal_std: float) -> np.ndarray:
     """w - 1 for w = (1 + sigma^2/spread^2)^(-1/2), Lambda = -log sigma; written so that small sigma cancels nothing."""
-    r = np.exp(-2 * lam) / spread**2
+    r = np.exp(-2 * lam) / principal_std**2
     root = np.sqrt(1 + r)
     return -r / (root * (1 + root))
 
 
-def _basis(nodes: Sequence[float], lam: np.ndarray, spread: float) -> list[np.ndarray]:
+def _basis(nodes: Sequence[float], lam: np.ndarray, principal_std: float) -> list[np.ndarray]:
     """The Lagrange polynomials of the nodes in w = 1/sqrt(1 + sigma^2/spread^2), at the points lam."""
-    u, w = _variable(np.array(nodes), spread), _variable(lam, spread)
+    u, w = _variable(np.array(nodes), principal_std), _variable(lam, principal_std)
     k = range(len(u))
     return [np.prod([(w - u[i]) / (u[j] - u[i]) for i in k if i != j], axis=0) for j in k]
 
 
 @lru_cache(maxsize=4096)  # every batch takes the same steps
 def multistep_weights(
-    nodes: tuple[float, ...], lam0: float, lam1: float, a: float = 1.0, spread: float = 1.0
+    nodes: tuple[float, ...], lam0: float, lam1: float, a: float = 1.0, principal_std: float = 1.0
 ) -> tuple[float, ...]:
     """Weights of the evaluations at `nodes`: int_{lam0}^{lam1} a e^{-a (lam1 - L)} l_j(w(L)) dL; their sum is
     1 - e^{-a (lam1 - lam0)}.
@@ -46,11 +46,16 @@ def multistep_weights(
     half, mid = 0.5 * np.diff(edges)[:, None], 0.5 * (edges[1:] + edges[:-1])[:, None]
     lam = (mid + half * _NODES).ravel()
     mass = (half * _MASS).ravel() * a * np.exp(-a * (lam1 - lam))
-    return tuple(float((mass * b).sum()) for b in _basis(nodes, lam, spread))
+    return tuple(float((mass * b).sum()) for b in _basis(nodes, lam, principal_std))
 
 
 def multistep_row(
-    nodes: tuple[float, ...], lam1: float, order: int, spread: float, correct: bool = False, finest: float = math.inf
+    nodes: tuple[float, ...],
+    lam1: float,
+    order: int,
+    principal_std: float,
+    correct: bool = False,
+    finest: float = math.inf,
 ) -> tuple[float, ...]:
     """What `Exponential` makes of the evaluations at `nodes`, newest first, in a step of the probability flow from
     nodes[0] to lam1, as one row of a table (plan.py): y1 = r y0 + sum_j row_j D_j.
@@ -61,16 +66,16 @@ def multistep_row(
     """
     near, row = nodes[:order], np.zeros(len(nodes))
     if lam1 < math.inf:
-        row[: len(near)] = multistep_weights(near, nodes[0], lam1, 1.0, spread)
+        row[: len(near)] = multistep_weights(near, nodes[0], lam1, 1.0, principal_std)
         r = math.exp(nodes[0] - lam1)
     else:
         ends = nodes[: min(order, 2)] if correct else nodes[:1]
-        row[: len(ends)] = _basis(ends, np.array(max(nodes[0], finest)), spread)
+        row[: len(ends)] = _basis(ends, np.array(max(nodes[0], finest)), principal_std)
         r = row[0]
     if correct and order > 1 and len(nodes) > 1:
         old = nodes[1 : order + 1]
-        row[: len(near)] += r * np.array(multistep_weights(near, nodes[1], nodes[0], 1.0, spread))
-        row[1 : len(old) + 1] -= r * np.array(multistep_weights(old, nodes[1], nodes[0], 1.0, spread))
+        row[: len(near)] += r * np.array(multistep_weights(near, nodes[1], nodes[0], 1.0, principal_std))
+        row[1 : len(old) + 1] -= r * np.array(multistep_weights(old, nodes[1], nodes[0], 1.0, principal_std))
     return tuple(row[: order + correct].tolist())
 
 
@@ -126,7 +131,7 @@ class Exponential:
     ) -> tuple[Tensor, Past]:
         s = sde.schedule
         assert s is not None
-        spread = getattr(sde.score, "spread", None) or 1.0
+        principal_std = getattr(sde.score, "principal_std", None) or 1.0
         sigma0, sigma1 = s.sigma(t0).item(), s.sigma(t1).item()
         lam0, lam1 = -math.log(sigma0), -math.log(sigma1) if sigma1 > 0 else math.inf
         d = sde.observe(x, t0).denoised(x, t0)
@@ -134,28 +139,28 @@ class Exponential:
         if dw is not None:
             mid = s.time(math.sqrt(sigma0 * sigma1)).item()
             z = sde.noise(mid).item() ** 2 / s.lam2(mid).item()
-            y = _advance(x / s.scale(t0).item(), lam0, lam1, seen[: self.weak_order], 1 + z, spread)
+            y = _advance(x / s.scale(t0).item(), lam0, lam1, seen[: self.weak_order], 1 + z, principal_std)
             y = torch.add(y, dw, alpha=sigma1 * math.sqrt(-math.expm1(-2 * z * (lam1 - lam0)) / (t1 - t0)))
             return y * s.scale(t1).item(), Past(seen[: self.order - 1])
         y = predicted = x / s.scale(t0).item()
         if self.correct and self.order > 1 and state.begin is not None:
-            y = _advance(state.begin[1], state.begin[0], lam0, seen[: self.order], 1.0, spread)
+            y = _advance(state.begin[1], state.begin[0], lam0, seen[: self.order], 1.0, principal_std)
         if sigma1 == 0:
             # the corrected point less the noise found at the predicted one; after quiet steps its trend is continued to
             # sigma_min
             last = ((lam0, d + (y - predicted)), *state.evaluations)[: min(self.order, 2) if state.begin else 1]
-            ends = _basis([lam for lam, _ in last], np.array(max(lam0, -math.log(s.sigma_min))), spread)
+            ends = _basis([lam for lam, _ in last], np.array(max(lam0, -math.log(s.sigma_min))), principal_std)
             return sum((float(w) * past for w, (_, past) in zip(ends, last, strict=True)), torch.zeros_like(d)), Past()
         if self.selfstart and len(seen) == 1 and self.order > 2:
-            seen = self._past_within(sde, y, lam1, seen[0], spread)
-            new = _advance(y, lam0, lam1, seen, 1.0, spread)
+            seen = self._past_within(sde, y, lam1, seen[0], principal_std)
+            new = _advance(y, lam0, lam1, seen, 1.0, principal_std)
             seen = seen[1:]  # the next step evaluates at lam1 itself
         else:
-            new = _advance(y, lam0, lam1, seen[: self.order], 1.0, spread)
+            new = _advance(y, lam0, lam1, seen[: self.order], 1.0, principal_std)
         return new * s.scale(t1).item(), Past(seen[: self.order - 1], (lam0, y))
 
     def _past_within(
-        self, sde: DiffFlow, y: Tensor, lam1: float, first: Evaluation, spread: float
+        self, sde: DiffFlow, y: Tensor, lam1: float, first: Evaluation, principal_std: float
     ) -> tuple[Evaluation, ...]:
         """D* at `order` equal nodes of the first step, newest first: each sweep integrates the last sweep's
         polynomial and gains an order."""
@@ -167,21 +172,23 @@ class Exponential:
             swept = [first]
             for lam in nodes[1:]:
                 t = s.time(math.exp(-lam)).item()
-                x = _advance(y, lam0, lam, past, 1.0, spread) * s.scale(t).item()
+                x = _advance(y, lam0, lam, past, 1.0, principal_std) * s.scale(t).item()
                 swept.append((lam, sde.observe(x, t).denoised(x, t)))
             past = swept
         return tuple(reversed(past))
 
 
-def _advance(y: Tensor, lam0: float, lam1: float, past: Sequence[Evaluation], a: float, spread: float) -> Tensor:
+def _advance(y: Tensor, lam0: float, lam1: float, past: Sequence[Evaluation], a: float, principal_std: float) -> Tensor:
     """e^{-a (lam1 - lam0)} y + the integral of the polynomial through `past`."""
     out = math.exp(-a * (lam1 - lam0)) * y
-    for w, (_, d) in zip(multistep_weights(tuple(lam for lam, _ in past), lam0, lam1, a, spread), past, strict=True):
+    for w, (_, d) in zip(
+        multistep_weights(tuple(lam for lam, _ in past), lam0, lam1, a, principal_std), past, strict=True
+    ):
         out = torch.add(out, d, alpha=w)
     return out
 
 
-def step_each(sde: DiffFlow, x: Tensor, t0: Tensor, t1: Tensor, xi: Tensor) -> Tensor:
+def step_per_particle(sde: DiffFlow, x: Tensor, t0: Tensor, t1: Tensor, xi: Tensor) -> Tensor:
     """One first-order step of particles that are at different times: particle i of x (n, *shape) goes from t0[i] to
     t1[i], float64 (n,), with standard normals xi (n, *shape).
 

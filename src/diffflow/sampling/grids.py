@@ -32,7 +32,7 @@ def _times(schedule: Schedule, sigma: Tensor) -> Tensor:
     return schedule.time(torch.cat([sigma, sigma.new_zeros(1)]))
 
 
-def jump(schedule: Schedule, steps: int, spread: float = 1.0) -> Tensor:
+def snr_grid(schedule: Schedule, steps: int, principal_std: float = 1.0) -> Tensor:
     """The default grid, (steps + 1,): uniform in log(1 + (b/sigma)^2), b = 10 spread, then 0.
 
     `spread` is the largest principal standard deviation of the data. Far above it the denoiser is the constant data
@@ -40,7 +40,7 @@ def jump(schedule: Schedule, steps: int, spread: float = 1.0) -> Tensor:
     sigma_min, or with less than 50 steps sigma_min 50/steps: few are better spent above it, and one denoising ends
     the way.
     """
-    b, top = 10 * spread, schedule._top
+    b, top = 10 * principal_std, schedule._top
     last = min(schedule.sigma_min * max(1.0, 50 / steps), 0.5 * top)
     if steps == 1:
         return _times(schedule, torch.tensor([top], dtype=torch.float64))

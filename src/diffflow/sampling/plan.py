@@ -95,7 +95,9 @@ class Plan:
         return schedule.time(levels)
 
     @classmethod
-    def multistep(cls, levels: Sequence[float], order: int = 1, spread: float = 1.0, *, correct: bool = False) -> Plan:
+    def multistep(
+        cls, levels: Sequence[float], order: int = 1, principal_std: float = 1.0, *, correct: bool = False
+    ) -> Plan:
         """The classical exponential method as a plan, nothing fitted (solvers.multistep_row): D extrapolated through
         the last `order` evaluations, of data whose largest principal standard deviation is `spread`. Of order 1 D is
         constant over a step. Without `correct` nothing is redone, and the answer is the last evaluation; with it, the
@@ -104,7 +106,7 @@ class Plan:
             raise ValueError(f"the levels of a plan are positive and finite, got {tuple(levels)}")
         lams = [-math.log(s) for s in levels]
         steps = zip([tuple(lams[i::-1]) for i in range(len(lams))], [*lams[1:], math.inf], strict=True)
-        return cls(tuple(levels), tuple(multistep_row(past, end, order, spread, correct) for past, end in steps))
+        return cls(tuple(levels), tuple(multistep_row(past, end, order, principal_std, correct) for past, end in steps))
 
     # -- a Solver ------------------------------------------------------------------------------------------------------
     def init(self, sde: DiffFlow, x: Tensor, t0: float) -> tuple[int, list[Tensor]]:

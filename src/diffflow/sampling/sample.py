@@ -22,9 +22,9 @@ from ..equation.noise import Increments, Noise
 from ..equation.schedule import Schedule
 from ..equation.sde import DiffFlow, Tally
 from .exponential import Exponential
-from .grids import jump
+from .grids import snr_grid
 from .plan import Plan
-from .solvers import Euler, Solver, lands_clean
+from .solvers import Euler, Solver, ends_at_sigma_zero
 
 Grid = Sequence[float] | Tensor | Callable[[Schedule, int], Tensor]
 
@@ -59,8 +59,8 @@ def default_grid(sde: DiffFlow, steps: int) -> Tensor:
     if sde.grid is not None:
         return torch.as_tensor(sde.grid(steps) if callable(sde.grid) else sde.grid, dtype=torch.float64)
     if sde.schedule is not None and sde.on_schedule:
-        spread = sde.score.spread if isinstance(sde.score, ScoreField) else None
-        return jump(sde.schedule, steps, 1.0 if spread is None else spread)
+        principal_std = sde.score.principal_std if isinstance(sde.score, ScoreField) else None
+        return snr_grid(sde.schedule, steps, 1.0 if principal_std is None else principal_std)
     return torch.linspace(0, sde.horizon, steps + 1, dtype=torch.float64)
 
 
@@ -77,7 +77,7 @@ def _times(sde: DiffFlow, steps: int, grid: Grid | None) -> Tensor:
         times = torch.as_tensor(grid, dtype=torch.float64)
     if times.ndim != 1 or len(times) < 2 or not bool((times.diff() > 0).all()):
         raise ValueError(f"a grid is a rising row of at least two times, got {times.tolist()}")
-    last = max(sde.horizon, sde.schedule.clean) if sde.schedule is not None else sde.horizon
+    last = max(sde.horizon, sde.schedule.clean_time) if sde.schedule is not None else sde.horizon
     if times[0] < 0 or times[-1] > last * (1 + 1e-12):
         raise ValueError(
             f"the grid runs from {times[0].item():.6g} to {times[-1].item():.6g}, "
@@ -148,7 +148,7 @@ def sample(
     total = len(clock) - 1
     noisy = cache(lambda t: bool(sde.noise(t).item()))  # the end of a step is where the next one begins
     for k, (t0, t1) in enumerate(itertools.pairwise(clock)):
-        quiet = lands_clean(sde, t1) or not any(noisy(t) for t in (t0, 0.5 * (t0 + t1), t1))
+        quiet = ends_at_sigma_zero(sde, t1) or not any(noisy(t) for t in (t0, 0.5 * (t0 + t1), t1))
         dw = None if quiet else noise.increment(k, t0, t1, x)
         x, state = method.step(sde, x, t0, t1, dw, state)
         if keep and ((k + 1) % keep == 0 or k + 1 == total):

@@ -38,7 +38,7 @@ class Solver(Protocol):
     ) -> tuple[Tensor, Any]: ...
 
 
-def lands_clean(sde: DiffFlow, t1: float) -> bool:
+def ends_at_sigma_zero(sde: DiffFlow, t1: float) -> bool:
     """True when t1 is the time of sigma = 0."""
     return sde.schedule is not None and sde.schedule.sigma(t1).item() == 0
 
@@ -76,7 +76,7 @@ class Euler:
         self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: None
     ) -> tuple[Tensor, None]:
         sde = sde.observe(x, t0)
-        if lands_clean(sde, t1):
+        if ends_at_sigma_zero(sde, t1):
             return sde.denoised(x, t0), None
         _stable(sde, t0, t1)
         x = x + sde.drift(x, t0) * (t1 - t0)
@@ -102,7 +102,7 @@ class Heun:
         self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: None
     ) -> tuple[Tensor, None]:
         here = sde.observe(x, t0)
-        if lands_clean(sde, t1):
+        if ends_at_sigma_zero(sde, t1):
             return here.denoised(x, t0), None
         _stable(sde, t0, t1)
         h, a = t1 - t0, here.drift(x, t0)

@@ -13,12 +13,12 @@ from ..equation.noise import Noise
 from ..objectives.base import Batch
 
 
-class Feed:
+class Batches:
     """Sample k of the whole training, as a function of (seed, k): every pass over the data is a fresh permutation."""
 
     def __init__(self, data: Data, seed: int, device: torch.device, dequantise: bool = False):
         self.data, self.noise, self.device = data, Noise(seed).fork("data"), device
-        self.spread = dequantise or bool(data.transform.levels)
+        self.dequantise = dequantise or bool(data.transform.levels)
         self.order = lru_cache(maxsize=2)(self._order)
 
     def _order(self, epoch: int) -> Tensor:
@@ -36,6 +36,6 @@ class Feed:
     def __call__(self, first: int, n: int) -> Batch:
         rows = self.rows(first, n)
         flips = self.noise.shift(first).fork("flip").uniform(n) < 0.5 if self.data.flip else None
-        cells = self.noise.shift(first).fork("cells").uniform(n, self.data.shape) if self.spread else None
+        cells = self.noise.shift(first).fork("cells").uniform(n, self.data.shape) if self.dequantise else None
         x, y = self.data.batch(rows, flips, cells)
         return Batch(x.to(self.device), None if y is None else y.to(self.device), rows)

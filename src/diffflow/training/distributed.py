@@ -23,7 +23,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 @dataclass(frozen=True)
-class Place:
+class Process:
     """Where this process computes, and which of `world` it is."""
 
     device: torch.device
@@ -78,7 +78,7 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
     raise ConfigError(f"--device {name} cannot be used: {why}. This machine and this torch have {', '.join(names)}")
 
 
-def find_place(device: str | None = None) -> Place:
+def find_process(device: str | None = None) -> Process:
     """The device asked for (default: the best there is, see `find_device`) and this process's rank, as `torchrun` or
     `accelerate launch` set them. Raises ConfigError for a device that is not there.
     """
@@ -87,7 +87,7 @@ def find_place(device: str | None = None) -> Place:
     found = find_device(device)
     state = PartialState(cpu=found.type == "cpu")
     own: Any = state.device if device is None or state.num_processes > 1 else found
-    return Place(torch.device(own), state.process_index, state.num_processes)
+    return Process(torch.device(own), state.process_index, state.num_processes)
 
 
 @contextmanager

@@ -21,12 +21,12 @@ from ..equation.noise import Noise
 from ..models.settings.common import FitConfig
 from ..models.settings.serialise import ConfigError
 from . import checkpoint
-from .batches import Feed
+from .batches import Batches
 from .checkpoint import Tensors
 from .ema import put
 from .previews import evaluating
 from .run_folder import Folder
-from .state import Training
+from .state import TrainingState
 
 SAMPLES = 4096  # draws of noise that a candidate is judged by, at least one of each row
 
@@ -43,7 +43,7 @@ class Choice:
     of: int
 
 
-def part(data: Data, share: float) -> tuple[Data, Data | None]:
+def holdout_split(data: Data, share: float) -> tuple[Data, Data | None]:
     """What is learned from, and what is kept aside: a fixed random share of each class."""
     if not share:
         return data, None
@@ -62,7 +62,7 @@ def part(data: Data, share: float) -> tuple[Data, Data | None]:
 
 
 @torch.no_grad()
-def losses(training: Training, candidates: list[Tensors], feed: Feed, config: FitConfig) -> np.ndarray:
+def losses(training: TrainingState, candidates: list[Tensors], feed: Batches, config: FitConfig) -> np.ndarray:
     """The mean loss (candidates,) of the one player of `training`, whose weights are left as they were."""
     (player,) = training.players.values()
     own = {k: p.detach().clone() for k, p in player.module.named_parameters()}
@@ -83,7 +83,7 @@ def losses(training: Training, candidates: list[Tensors], feed: Feed, config: Fi
     return np.asarray(found)
 
 
-def choose(training: Training, folder: Folder, feed: Feed, config: FitConfig) -> Choice:
+def choose(training: TrainingState, folder: Folder, feed: Batches, config: FitConfig) -> Choice:
     """Judge every average that there is, and write the best to the run directory."""
     ((name, player),) = training.players.items()
     stored = [(int(group[f"{name}/clock"]), group) for group in folder.snapshots(training.step - 1)]

@@ -7,7 +7,7 @@ steps), is judged against a level with a reason, and has words and a remedy. A s
 grids are minutes apart: it counts at once.
 
     accuracy      share of samples that a discriminator puts on the right side; 1/2 when it sees no difference
-    calibration   how far its odds are from the shares it claims (critic.signals); its gradient is wrong by as much
+    calibration   how far its odds are from the shares it claims (games.signals); its gradient is wrong by as much
     spread        standard deviation of generated samples over that of the data
     grad          gradient norm of a player, against its own median so far
     modes         modes of a toy that samples reach, over those that there are
@@ -48,7 +48,7 @@ def signs(line: Mapping[str, Any], before: Sequence[Mapping[str, Any]]) -> dict[
                 f"{player} is sure of itself by {value:.2f} more than it is right: its logit is not the log-ratio, and "
                 f"its gradient is off by as much. Raise a penalty (--game.penalty.between), or lower --{player}.lr"
             )
-        elif name == "spread" and value < SPREAD and len(before) >= YOUNG:
+        elif name == "std_ratio" and value < SPREAD and len(before) >= YOUNG:
             found[key] = (
                 f"the samples are {value:.2f} times as wide as the data: they collapse onto few points. Lower "
                 f"--{player}.lr{opponent}"

@@ -28,9 +28,9 @@ from ..equation.noise import Noise
 from ..models.settings.common import FitConfig
 from ..models.settings.serialise import ConfigError
 from ..objectives.base import Batch, Turn
-from .distributed import Place, signals
+from .distributed import Process, signals
 from .memory import OutOfMemory, advice, hold_memory, out_of_memory
-from .state import Outcome, Training
+from .state import Outcome, TrainingState
 
 
 class NonFinite(RuntimeError):
@@ -58,14 +58,14 @@ class Interrupted(RuntimeError):
 class Watch(Protocol):
     """What else happens between steps: log, checkpoint, sample grids."""
 
-    def after(self, training: Training, outcomes: list[Outcome]) -> None: ...
+    def after(self, training: TrainingState, outcomes: list[Outcome]) -> None: ...
 
 
 def fit(
-    training: Training,
+    training: TrainingState,
     feed: Callable[[int, int], Batch],
     config: FitConfig,
-    place: Place,
+    place: Process,
     watch: Watch | None = None,
     whole_batch: bool = False,
 ) -> int:
@@ -119,9 +119,9 @@ def fit(
 def take_turn(
     steps: list[Iterator[Turn]],
     batches: list[Batch],
-    training: Training,
+    training: TrainingState,
     config: FitConfig,
-    place: Place,
+    place: Process,
     votes: tuple[bool, bool],
 ) -> tuple[Outcome, bool, bool] | None:
     """One player's turn over all micro-batches and processes: its outcome and whether anybody voted yes, for each of
@@ -167,13 +167,13 @@ def take_turn(
 
 
 def complaint(
-    training: Training,
+    training: TrainingState,
     player: str,
     loss: float,
     grad: float,
     batches: list[Batch],
     losses: list[Tensor],
-    place: Place,
+    place: Process,
 ) -> tuple[str, dict[str, Any]]:
     """The message of NonFinite, and the batch that caused the last skip: the samples of all processes, since the bad
     one may be anybody's.

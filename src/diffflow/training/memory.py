@@ -8,7 +8,7 @@ import sys
 import torch
 
 from ..models.settings.common import FitConfig
-from .distributed import _MMAP_THRESHOLD, _TRIM_THRESHOLD, Place
+from .distributed import _MMAP_THRESHOLD, _TRIM_THRESHOLD, Process
 
 
 class OutOfMemory(RuntimeError):
@@ -35,7 +35,7 @@ def out_of_memory(e: BaseException) -> bool:
     )
 
 
-def advice(micro: int, config: FitConfig, place: Place, whole: bool) -> str:
+def advice(micro: int, config: FitConfig, place: Process, whole: bool) -> str:
     """What to change when memory runs out; whole: the batch may not be cut into micro-batches."""
     more = next(
         (k for k in range(config.accumulate + 1, config.batch + 1) if config.batch % (k * place.world) == 0), None

@@ -17,10 +17,10 @@ from ..equation.laws import GaussianMixture
 from ..equation.noise import Noise
 from ..metrics.modes import modes
 from ..models.base import TrainConfig
-from .state import Training
+from .state import TrainingState
 
 
-def painter(training: Training, config: TrainConfig, data: Data, device: torch.device) -> Callable[[], Tensor]:
+def painter(training: TrainingState, config: TrainConfig, data: Data, device: torch.device) -> Callable[[], Tensor]:
     """A function that draws the samples of the grid, always from the same noise: 4 per class for the first ten
     classes, decoded. Drawing leaves no trace in the players: a layer that follows what passes through it while training
     (the power iteration of spectral normalisation) stands still.

@@ -26,7 +26,7 @@ from . import checkpoint
 from .ema import early_share, snapshot_due
 from .health import Watch
 from .run_folder import Folder
-from .state import Outcome, Training
+from .state import Outcome, TrainingState
 
 Draw = Callable[[], torch.Tensor]
 Judge = Callable[[torch.Tensor], dict[str, float]]
@@ -74,7 +74,7 @@ class Recorder:
         if self.main:
             self.console.print(text, highlight=False, markup=False)
 
-    def after(self, training: Training, outcomes: list[Outcome]) -> None:
+    def after(self, training: TrainingState, outcomes: list[Outcome]) -> None:
         """What is due after a step."""
         if not self.main:
             return
@@ -92,7 +92,7 @@ class Recorder:
         if now - self.drawn >= 60 * self.config.sample_minutes:
             self.picture(training)
 
-    def log(self, training: Training) -> None:
+    def log(self, training: TrainingState) -> None:
         """One line of metrics.jsonl: means over the steps since the last one."""
         now, (then, since) = time.monotonic(), self.logged
         rate = (training.step - since) * self.config.batch / max(now - then, 1e-9)
@@ -134,11 +134,11 @@ class Recorder:
             total = None if left is None else training.step + left * rate / self.config.batch
             self.progress.update(self.bar, total=total, description=text)
 
-    def warn(self, training: Training, warnings: list[str]) -> None:
+    def warn(self, training: TrainingState, warnings: list[str]) -> None:
         for text in warnings:
             self.say(f"warning at step {training.step}: {text}")
 
-    def left(self, training: Training) -> float | None:
+    def left(self, training: TrainingState) -> float | None:
         """Seconds to go, by whichever budget ends first."""
         ends = []
         if self.config.minutes is not None:
@@ -147,7 +147,7 @@ class Recorder:
             ends.append((self.config.steps - training.step) * training.seconds / training.step)
         return max(0.0, min(ends)) if ends else None
 
-    def save(self, training: Training) -> Path | None:
+    def save(self, training: TrainingState) -> Path | None:
         """Write a checkpoint now."""
         self.saved = time.monotonic()
         if not self.main:
@@ -156,7 +156,7 @@ class Recorder:
             self.folder.checkpoints, training.step, training.tensors(), training.state(), self.config.keep
         )
 
-    def picture(self, training: Training) -> None:
+    def picture(self, training: TrainingState) -> None:
         """The sample grid, from the same noise every time: raw weights on the left, the first average on the right."""
         raw = self.draw()
         with ExitStack() as stack:
@@ -170,7 +170,7 @@ class Recorder:
             self.board.add_image("samples", np.array(image), training.step, dataformats="HWC")
         self.drawn = time.monotonic()
 
-    def finish(self, training: Training) -> None:
+    def finish(self, training: TrainingState) -> None:
         """The last grid, and a word if the averages are not yet worth using."""
         self.picture(training)
         if self.recent:

@@ -18,6 +18,7 @@ import json
 import platform
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +29,7 @@ import safetensors.torch
 import torch
 
 from ..models.base import TrainConfig
+from ..models.settings import aliases
 from ..models.settings.common import Dials
 from ..models.settings.serialise import load_yaml, suggest, to_yaml
 from ..sampling.plan import Plan
@@ -55,7 +57,9 @@ class Folder:
         return self.path / "metrics.jsonl"
 
     def config(self) -> TrainConfig:
-        return load_yaml(self.path / "config.yaml")
+        with warnings.catch_warnings():  # an old run's file has the names of its time
+            warnings.simplefilter("ignore", aliases.OldName)
+            return load_yaml(self.path / "config.yaml")
 
     def about(self) -> dict[str, Any]:
         """The content of run.json. Raises RunError, with the nearest run's name for a misspelt one."""
@@ -64,7 +68,10 @@ class Folder:
             near = suggest(self.path.name, runs) if runs else ""
             raise RunError(f"{self.path} is not a readable run directory: it does not exist{near}")
         try:
-            return json.loads((self.path / "run.json").read_bytes())
+            about = json.loads((self.path / "run.json").read_bytes())
+            if isinstance(about.get("data"), dict):
+                about["data"] = {aliases.META.get(k, k): v for k, v in about["data"].items()}
+            return about
         except (OSError, ValueError) as e:
             raise RunError(f"{self.path} is not a readable run directory: run.json: {e}") from e
 
@@ -77,7 +84,7 @@ class Folder:
         out = []
         for line in self.metrics.read_text(errors="replace").splitlines() if self.metrics.exists() else []:
             try:
-                out.append(json.loads(line))
+                out.append(_present(json.loads(line)))
             except ValueError:
                 break
         return out
@@ -148,6 +155,15 @@ class Folder:
         """Snapshots up to `step`, oldest first."""
         files = sorted(p for p in (self.path / "ema").glob("[0-9]*.safetensors") if int(p.stem) <= step)
         return [safetensors.torch.load(p.read_bytes()) for p in files]
+
+
+def _present(line: dict[str, Any]) -> dict[str, Any]:
+    """A line of metrics.jsonl with the present names of what it logs."""
+    log = line.get("log", {})
+    if any(key.rpartition("/")[2] in aliases.LOGS for key in log):
+        split = ((*key.rpartition("/"), value) for key, value in log.items())
+        line["log"] = {f"{player}{slash}{aliases.LOGS.get(key, key)}": value for player, slash, key, value in split}
+    return line
 
 
 def _dials(d: Mapping[str, Any]) -> Dials:

@@ -1,7 +1,7 @@
 """Who is being trained, and what must be remembered of it? Every player has its own optimizer, learning rate,
 averages and clock.
 
-`Training` is everything that changes while training, so saving it and putting it back is all that resuming takes.
+`TrainingState` is everything that changes while training, so saving it and putting it back is all that resuming takes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Player:
         self.ema.update()
 
 
-class Training:
+class TrainingState:
     """Everything that changes while training: the players, the objective's own state and the counters. What a
     checkpoint holds.
     """

@@ -15,14 +15,14 @@ from ..data import Data
 from ..models.base import TrainConfig
 from ..models.settings.serialise import ConfigError, changed
 from . import checkpoint
-from .batches import Feed
-from .distributed import Place, find_place
-from .early_stopping import choose, part
+from .batches import Batches
+from .distributed import Process, find_process
+from .early_stopping import choose, holdout_split
 from .loop import Interrupted, NonFinite, fit
 from .previews import counter, painter
 from .recorder import Recorder
 from .run_folder import Folder, RunError, environment
-from .state import Training
+from .state import TrainingState
 from .weights import start_weights
 
 
@@ -50,7 +50,7 @@ def train(
     Raises ConfigError, DataError, RunError, CheckpointError, NonFinite, OutOfMemory, Interrupted: each message is fit
     for a user.
     """
-    place = find_place(device)
+    place = find_process(device)
     folder, console = Folder(Path(run_dir)), console or Console(stderr=True)
     if config.fit.steps is None and config.fit.minutes is None:
         raise ConfigError("when to stop? give --steps or --minutes (fit.steps or fit.minutes)")
@@ -89,7 +89,7 @@ def train(
         if not config.data.source:
             raise ConfigError("data.source is empty: name a toy, 'digits', or a path to the data (--data.source)")
         data = config.data.load()
-    part(data, config.fit.holdout)  # too few rows are refused before anything is written
+    holdout_split(data, config.fit.holdout)  # too few rows are refused before anything is written
     meta = data.meta()
     if going_on and (before := folder.about()["data"]["fingerprint"]) != meta["fingerprint"]:
         raise RunError(
@@ -113,7 +113,7 @@ def train(
         config.begin(objective, start, str(init_from))
     elif saved is None and config.needs_start:
         raise ConfigError(f"{config.needs_start}: name a run of it with --init-from RUN (init_from in Python)")
-    training = Training(objective, config.players())
+    training = TrainingState(objective, config.players())
     if saved is not None:
         training.restore(saved)
     if config.fit.compile:
@@ -148,18 +148,19 @@ def train(
 
 
 def run(
-    training: Training,
+    training: TrainingState,
     config: TrainConfig,
-    place: Place,
+    place: Process,
     folder: Folder,
     data: Data,
     console: Console,
     about: dict[str, Any],
 ) -> Path:
     """Fit, recording into `folder`, to the end of the budget."""
-    main, (learned, aside) = place.rank == 0, part(data, config.fit.holdout)
+    main, (learned, aside) = place.rank == 0, holdout_split(data, config.fit.holdout)
     feed, kept = (
-        None if d is None else Feed(d, config.fit.seed, place.device, config.data.dequantise) for d in (learned, aside)
+        None if d is None else Batches(d, config.fit.seed, place.device, config.data.dequantise)
+        for d in (learned, aside)
     )
     assert feed is not None
     draw, judge = painter(training, config, data, place.device), counter(data)

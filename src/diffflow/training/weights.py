@@ -53,7 +53,7 @@ def default_profiles(config: TrainConfig) -> dict[str, float]:
     return {name: config.sampling.ema or player.ema[0] for name, player in config.players().items()}
 
 
-def model(folder: Folder, raw: bool = False, sigma_rel: float | None = None) -> tuple[dict[str, Tensors], int]:
+def load_averaged(folder: Folder, raw: bool = False, sigma_rel: float | None = None) -> tuple[dict[str, Tensors], int]:
     """The weights of a run's players, and their step: those of its newest whole checkpoint, averaged as its settings
     say; or the average that rows kept aside chose. `raw`: not averaged; `sigma_rel`: another width.
 
@@ -75,4 +75,4 @@ def start_weights(path: str | Path) -> dict[str, Tensors]:
     folder = Folder(Path(path))
     if not folder.path.is_dir():
         raise RunError(f"--init-from {path}: there is no such run directory")
-    return model(folder)[0]
+    return load_averaged(folder)[0]

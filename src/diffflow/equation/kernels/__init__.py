@@ -19,7 +19,7 @@ In the equation such a field stands where the log-ratio does: f = 0, beta = 1, g
 done in blocks of rows, O(n m). Shapes: x (n, *shape) -> (n, *shape).
 """
 
-from .density import CloudField, Injected, KernelRatio, KernelScore, Several
+from .density import CloudField, FieldSum, Injected, KernelRatio, KernelScore
 from .discrepancies import KSD, MMD, SVGD, Drifting, SlicedWasserstein
 from .kernel import EnergyKernel, GaussianKernel, InverseMultiquadric, Kernel, LaplaceKernel, median_bandwidth
 
@@ -30,6 +30,7 @@ __all__ = [
     "CloudField",
     "Drifting",
     "EnergyKernel",
+    "FieldSum",
     "GaussianKernel",
     "Injected",
     "InverseMultiquadric",
@@ -37,7 +38,6 @@ __all__ = [
     "KernelRatio",
     "KernelScore",
     "LaplaceKernel",
-    "Several",
     "SlicedWasserstein",
     "median_bandwidth",
 ]

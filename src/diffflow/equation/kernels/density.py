@@ -122,7 +122,7 @@ class KernelRatio(_Density, Ratio):
         return self.value_and_grad(x, t)[1]
 
 
-class Several(CloudField):
+class FieldSum(CloudField):
     """The sum of fields of one cloud, such as drifting at several temperatures: wide kernels bring particles to the
     data, narrow ones settle them within it."""
 
@@ -135,14 +135,14 @@ class Several(CloudField):
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         return torch.stack([field(x, t) for field in self.fields]).sum(0)
 
-    def given(self, cond: Cond) -> Several:
-        return Several([field.given(cond) for field in self.fields])  # type: ignore[misc]
+    def given(self, cond: Cond) -> FieldSum:
+        return FieldSum([field.given(cond) for field in self.fields])  # type: ignore[misc]
 
-    def observe(self, x: Tensor, t: Time) -> Several:
-        return Several([field.observe(x, t) for field in self.fields])
+    def observe(self, x: Tensor, t: Time) -> FieldSum:
+        return FieldSum([field.observe(x, t) for field in self.fields])
 
-    def on(self, data: Tensor, noise: Noise | None = None) -> Several:
-        return Several([field.on(data, noise) for field in self.fields])
+    def on(self, data: Tensor, noise: Noise | None = None) -> FieldSum:
+        return FieldSum([field.on(data, noise) for field in self.fields])
 
 
 class Injected(Field):
@@ -155,7 +155,7 @@ class Injected(Field):
     """
 
     def __init__(self, field: Field, level: float | Callable[[Time], float], noise: Noise = Noise(0)) -> None:
-        parts = field.fields if isinstance(field, Several) else [field]
+        parts = field.fields if isinstance(field, FieldSum) else [field]
         if any(getattr(part, "leave_one_out", False) for part in parts):
             raise ValueError(
                 "injected noise takes particles from their places, and every one of them would flee from its own: "

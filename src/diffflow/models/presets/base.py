@@ -9,7 +9,7 @@ from ..base import TrainConfig
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Preset:
     """A named starting point: one line about it, and the settings."""
 
     name: str
@@ -17,5 +17,5 @@ class Recipe:
     config: TrainConfig
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {}  # by data
-BY_MODEL: dict[str, Callable[[str], Recipe]] = {}  # by model, for the scale of that name
+BY_DATA: dict[str, Callable[[], Preset]] = {}  # by data
+BY_MODEL: dict[str, Callable[[str], Preset]] = {}  # by model, for the scale of that name

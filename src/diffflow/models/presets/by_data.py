@@ -8,17 +8,17 @@ from ...objectives.score_matching import EDMWeighting, LikelihoodWeighting
 from ..diffusion import ModelConfig, SamplingConfig, ScoreConfig
 from ..settings.common import DataConfig, FitConfig, PlayerConfig
 from ..settings.networks import MLPConfig, UNetConfig
-from .base import RECIPES, Recipe
+from .base import BY_DATA, Preset
 
 
-def named(make: Callable[[], ScoreConfig]) -> Callable[[], Recipe]:
-    """Enter settings into RECIPES under their function's name, with the first line of its docstring."""
+def named(make: Callable[[], ScoreConfig]) -> Callable[[], Preset]:
+    """Enter settings into BY_DATA under their function's name, with the first line of its docstring."""
 
-    def build() -> Recipe:
-        return Recipe(make.__name__, build.__doc__ or "", make())
+    def build() -> Preset:
+        return Preset(make.__name__, build.__doc__ or "", make())
 
     build.__name__, build.__doc__ = make.__name__, (make.__doc__ or "").split("\n")[0]
-    RECIPES[make.__name__] = build
+    BY_DATA[make.__name__] = build
     return build
 
 

@@ -11,15 +11,15 @@ from ...objectives.movers.score_difference import DMD, LogUniformLevels, ScoreGA
 from ...sampling.plan import Plan
 from ..base import MoveConfig, TrainConfig
 from ..diffusion_gan import DiffusionGANConfig, DiffusionGANSampling, RangesConfig
-from ..discriminator_flow import DiscriminatorFlowConfig, PathConfig, PathCriticConfig
-from ..distill import DistillConfig, PlanConfig, UNetCriticConfig
+from ..discriminator_flow import DiscriminatorFlowConfig, PathConfig, TimedDiscriminatorConfig
+from ..distill import DistillConfig, PlanConfig, UNetDiscriminatorConfig
 from ..field_generator import DriftingConfig, FieldConfig, MMDConfig, SlicedWassersteinConfig
 from ..gan import GANConfig, GANNets
 from ..score_gan import ScoreGANConfig
 from ..settings.common import PlayerConfig
 from ..settings.games import GameConfig
-from ..settings.networks import MLPCriticConfig
-from .base import BY_MODEL, Recipe
+from ..settings.networks import MLPDiscriminatorConfig
+from .base import BY_MODEL, Preset
 from .scales import SCALES, Scale
 
 Make = TypeVar("Make", bound=Callable[[Scale], TrainConfig])
@@ -32,8 +32,8 @@ def model(make: Make) -> Make:
 
 
 def enter(name: str, about: str, make: Callable[[Scale], TrainConfig]) -> None:
-    def build(scale: str) -> Recipe:
-        return Recipe(name, about, make(SCALES[scale]))
+    def build(scale: str) -> Preset:
+        return Preset(name, about, make(SCALES[scale]))
 
     build.__doc__ = about
     BY_MODEL[name] = build
@@ -53,7 +53,7 @@ def played(loss: str) -> Callable[[Scale], GANConfig]:
             penalty = Penalty(real=scale.penalty, fake=scale.penalty)
         return GANConfig(
             scale.base.data,
-            GANNets(scale.generator, scale.critic),
+            GANNets(scale.generator, scale.discriminator),
             GameConfig(loss, penalty),
             MoveConfig(updates=1),
             adversary(scale),
@@ -90,7 +90,7 @@ def discriminator_flow(scale: Scale) -> DiscriminatorFlowConfig:
     penalty = Penalty(fake=0.02) if scale.vectors else Penalty(between=scale.penalty)
     return DiscriminatorFlowConfig(
         scale.base.data,
-        PathCriticConfig(scale.critic),
+        TimedDiscriminatorConfig(scale.discriminator),
         GameConfig("vanilla", penalty),
         PathConfig(steps=scale.steps, eta=scale.eta, slowing=scale.slowing),
         adversary(scale),
@@ -119,7 +119,7 @@ def diffusion_gan(scale: Scale) -> DiffusionGANConfig:
     return DiffusionGANConfig(
         base.data,
         base.model,
-        scale.critic,
+        scale.discriminator,
         base.loss,
         GameConfig("vanilla", Penalty(real=weight, fake=weight)),
         RangesConfig(),
@@ -185,10 +185,10 @@ def distilled(scale: Scale, by: str, evaluations: int, plan: Plan | None = None)
     if score and ratio:  # DMD's pull is of size 1 in every pixel; a discriminator's gradient is spread over all of them
         ratio *= 0.03 if scale.vectors else 100.0
     # what a trained sampler still gets wrong is harder to see than what a generator makes at first
-    if isinstance(scale.critic, MLPCriticConfig):
-        critic, lr, slopes = replace(scale.critic, width=2 * scale.critic.width), scale.lr, 0.02
+    if isinstance(scale.discriminator, MLPDiscriminatorConfig):
+        discriminator, lr, slopes = replace(scale.discriminator, width=2 * scale.discriminator.width), scale.lr, 0.02
     else:
-        critic, lr, slopes = UNetCriticConfig(), 3e-4, 0.1
+        discriminator, lr, slopes = UNetDiscriminatorConfig(), 3e-4, 0.1
     config = DistillConfig(
         base.data,
         base.model,
@@ -203,9 +203,9 @@ def distilled(scale: Scale, by: str, evaluations: int, plan: Plan | None = None)
         plan=PlanConfig() if plan is None or evaluations == 1 else PlanConfig.of(plan),
         score=score,
         ratio=ratio,
-        lead=None if by == "endpoints" else 0,
-        fine=max(20, 4 * evaluations),
-        critic=critic,
+        teacher_first_steps=None if by == "endpoints" else 0,
+        teacher_steps=max(20, 4 * evaluations),
+        discriminator_net=discriminator,
         game=GameConfig("relativistic", Penalty(real=slopes, fake=slopes)),
         discriminator=replace(adversary(scale), lr=lr, decay=None),
     )
@@ -221,6 +221,6 @@ def duel(config: DistillConfig) -> DistillConfig:
         moments=0.3,
         move=MoveConfig(updates=1, reuse=True),
         generator=replace(config.generator, warmup=20, decay=500, ema=(0.15, 0.05)),
-        instance=0.08,
+        instance_noise=0.08,
         discriminator=replace(config.discriminator, lr=4e-4, warmup=20, decay=500),
     )

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from ..diffusion import ScoreConfig
 from ..settings.common import FitConfig
-from ..settings.networks import ConvCriticConfig, ConvGeneratorConfig, MLPCriticConfig, MLPGeneratorConfig
-from .base import Recipe
+from ..settings.networks import ConvDiscriminatorConfig, ConvGeneratorConfig, MLPDiscriminatorConfig, MLPGeneratorConfig
+from .base import Preset
 from .by_data import cifar10, demo, mnist, table, toy
 
 
@@ -26,8 +26,8 @@ class Scale:
     temperatures   of drifting, in the units of a distance between samples
     """
 
-    diffusion: Callable[[], Recipe]
-    critic: MLPCriticConfig | ConvCriticConfig
+    diffusion: Callable[[], Preset]
+    discriminator: MLPDiscriminatorConfig | ConvDiscriminatorConfig
     generator: MLPGeneratorConfig | ConvGeneratorConfig
     batch: int
     lr: float
@@ -40,7 +40,7 @@ class Scale:
 
     @property
     def vectors(self) -> bool:
-        return isinstance(self.critic, MLPCriticConfig)
+        return isinstance(self.discriminator, MLPDiscriminatorConfig)
 
     @property
     def base(self) -> ScoreConfig:
@@ -56,7 +56,7 @@ class Scale:
 SCALES = {
     "toy": Scale(
         toy,
-        MLPCriticConfig(64, 3, waves=32),
+        MLPDiscriminatorConfig(64, 3, waves=32),
         MLPGeneratorConfig(2, 96, 3, waves=16),
         batch=128,
         lr=1e-3,
@@ -69,7 +69,7 @@ SCALES = {
     ),
     "table": Scale(
         table,
-        MLPCriticConfig(256, 3),
+        MLPDiscriminatorConfig(256, 3),
         MLPGeneratorConfig(32, 256, 3),
         batch=128,
         lr=5e-4,
@@ -82,7 +82,7 @@ SCALES = {
     ),
     "digits": Scale(
         demo,
-        ConvCriticConfig((24, 48)),
+        ConvDiscriminatorConfig((24, 48)),
         ConvGeneratorConfig(32, (64, 32)),
         batch=64,
         lr=1e-3,
@@ -95,7 +95,7 @@ SCALES = {
     ),
     "mnist": Scale(
         mnist,
-        ConvCriticConfig((16, 32, 64)),
+        ConvDiscriminatorConfig((16, 32, 64)),
         ConvGeneratorConfig(64, (64, 32, 16)),
         batch=64,
         lr=1e-3,
@@ -108,7 +108,7 @@ SCALES = {
     ),
     "cifar10": Scale(
         cifar10,
-        ConvCriticConfig((128, 256, 512)),
+        ConvDiscriminatorConfig((128, 256, 512)),
         ConvGeneratorConfig(128, (512, 256, 128)),
         batch=256,
         lr=2e-4,

@@ -30,7 +30,7 @@ class GameConfig:
     """What the discriminator minimises."""
 
     loss: str = "vanilla"
-    """A row of critic.GAMES: vanilla, saturating, kl, chi2, hinge, lsgan, ipm, fgan-kl, fgan-pearson,
+    """A row of games.GAMES: vanilla, saturating, kl, chi2, hinge, lsgan, ipm, fgan-kl, fgan-pearson,
     relativistic (for a generator only: its particles have partners)."""
     penalty: Penalty = Penalty()
     """weight (|grad d| - centre)^2 at real, fake and in-between points."""
@@ -64,6 +64,6 @@ def along(net: nn.Module, schedule: Schedule, std: float) -> Discriminator:
     )
 
 
-def as_critic(module: nn.Module) -> Discriminator:
+def as_discriminator(module: nn.Module) -> Discriminator:
     assert isinstance(module, Discriminator)
     return module

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ...networks.backbones.discriminator import ConvCritic, MLPCritic
+from ...networks.backbones.discriminator import ConvDiscriminator, MLPDiscriminator
 from ...networks.backbones.generator import ConvGenerator, MLPGenerator
 from .serialise import require
 
 
 @dataclass(frozen=True)
-class MLPCriticConfig:
-    """The discriminator for vectors (nets/critic.py)."""
+class MLPDiscriminatorConfig:
+    """The discriminator for vectors (networks/backbones/discriminator.py)."""
 
     width: int = 128
     """Units of a layer."""
@@ -29,10 +29,11 @@ class MLPCriticConfig:
     def build(self, shape: tuple[int, ...], classes: int, timed: bool, dials: int = 0) -> nn.Module:
         require(
             len(shape) == 1,
-            f"MLPCriticConfig is for vectors, and the data has shape {shape}: use a ConvCriticConfig (its `type` in a "
+            f"MLPDiscriminatorConfig is for vectors, and the data has shape {shape}: use a "
+            "ConvDiscriminatorConfig (its `type` in a "
             "--config file, or another --preset)",
         )
-        return MLPCritic(
+        return MLPDiscriminator(
             shape[0],
             classes,
             self.width,
@@ -46,8 +47,8 @@ class MLPCriticConfig:
 
 
 @dataclass(frozen=True)
-class ConvCriticConfig:
-    """The discriminator for images (nets/critic.py)."""
+class ConvDiscriminatorConfig:
+    """The discriminator for images (networks/backbones/discriminator.py)."""
 
     widths: tuple[int, ...] = (32, 64)
     """Channels of the blocks, each of which halves the image."""
@@ -57,14 +58,15 @@ class ConvCriticConfig:
     def build(self, shape: tuple[int, ...], classes: int, timed: bool, dials: int = 0) -> nn.Module:
         require(
             len(shape) == 3,
-            f"ConvCriticConfig is for images, and the data has shape {shape}: use an MLPCriticConfig (its `type` in a "
+            f"ConvDiscriminatorConfig is for images, and the data has shape {shape}: use an "
+            "MLPDiscriminatorConfig (its `type` in a "
             "--config file, or another --preset)",
         )
         image = (shape[0], shape[1], shape[2])
-        return ConvCritic(image, classes, self.widths, timed=timed, dials=dials, spectral=self.spectral)
+        return ConvDiscriminator(image, classes, self.widths, timed=timed, dials=dials, spectral=self.spectral)
 
 
-CriticNet = MLPCriticConfig | ConvCriticConfig
+DiscriminatorNet = MLPDiscriminatorConfig | ConvDiscriminatorConfig
 
 
 @dataclass(frozen=True)

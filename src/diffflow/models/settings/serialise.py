@@ -16,6 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from ...registry import Registry, suggest
+from . import aliases
 
 
 class ConfigError(ValueError):
@@ -100,6 +101,7 @@ def _read(base: Any, values: Any, path: str) -> Any:
     new = {}
     for key, value in values.items():
         here = f"{path}.{key}" if path else str(key)
+        key = key if key in names else aliases.setting(type(base), str(key))
         require(key in names, f"unknown setting {here!r}{suggest(str(key), names)}")
         kinds = _classes(hints[key])
         if not kinds:
@@ -108,7 +110,7 @@ def _read(base: Any, values: Any, path: str) -> Any:
         inner = getattr(base, key)
         if isinstance(value, Mapping) and len(kinds) > 1 and "type" in value:
             table = {k.__name__: k for k in kinds}
-            tag = value["type"]
+            tag = aliases.type_name(str(value["type"]))
             require(tag in table, f"{here}.type = {tag!r} is unknown{suggest(str(tag), list(table))}")
             inner = inner if type(inner) is table[tag] else table[tag]()
             value = {k: v for k, v in value.items() if k != "type"}

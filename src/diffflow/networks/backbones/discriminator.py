@@ -1,4 +1,5 @@
-r"""Critics: nets that give one logit per particle. What is the least such net whose input gradient is a good field?
+r"""Discriminators: nets that give one logit per particle. What is the least such net whose input gradient is a good
+field?
 
 Smooth (SiLU, so that grad d is continuous and can be penalised), residual with branches that start at zero (Zhang et
 al. 2019: depth without normalisation), and without batch statistics: a particle's logit does not depend on its
@@ -86,7 +87,7 @@ class Head(nn.Module):
         return logit
 
 
-class Twins(nn.Module):
+class TwinClassifiers(nn.Module):
     """Features phi (n, width) -> log r(c|x) and log p(c|x), (n, classes) each: of which class x would be among the real
     samples, and among the generated ones (Gong et al. 2019). Where classes are as frequent in both, by Bayes
 
@@ -147,7 +148,7 @@ class Waves(nn.Module):
         return torch.cat([x, angle.cos(), angle.sin()], 1)
 
 
-class MLPCritic(nn.Module):
+class MLPDiscriminator(nn.Module):
     """A residual MLP over vectors of length `dim`, to one logit. `dials`: how many dial values it is told; `waves`: how
     many Fourier features of x it sees beside x itself, of up to `fastest` radians per unit (for data with features
     much narrower than its spread).
@@ -170,7 +171,7 @@ class MLPCritic(nn.Module):
     ):
         super().__init__()
         if min(dim, width, depth) < 1:
-            raise ValueError(f"MLPCritic(dim={dim}, width={width}, depth={depth}): sizes must be positive")
+            raise ValueError(f"MLPDiscriminator(dim={dim}, width={width}, depth={depth}): sizes must be positive")
         self.dim, self.classes, self.timed, self.dials = dim, classes, timed, dials
         self.context = Context(embed, classes, timed, dials)
         self.waves = Waves(dim, waves, fastest)
@@ -182,7 +183,7 @@ class MLPCritic(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None, dials: Tensor | None = None) -> Tensor:
         if x.dim() != 2 or x.shape[1] != self.dim:
-            raise ValueError(f"x has shape {tuple(x.shape)}, this critic takes (n, {self.dim})")
+            raise ValueError(f"x has shape {tuple(x.shape)}, this discriminator takes (n, {self.dim})")
         e, h = self.context(x, time, cond, dials), self.enter(self.waves(x))
         for block in self.blocks:
             h = block(h, e)
@@ -210,7 +211,7 @@ class Down(nn.Module):
         return self.skip(F.avg_pool2d(h, 2, ceil_mode=True)) + self.outer(branch)
 
 
-class ConvCritic(nn.Module):
+class ConvDiscriminator(nn.Module):
     """A residual convolutional net over images of `shape` (c, h, w), of any size, to one logit. Every entry of `widths`
     is a block that halves the image; what is left goes through one dense layer.
 
@@ -229,7 +230,7 @@ class ConvCritic(nn.Module):
     ):
         super().__init__()
         if len(shape) != 3 or min(shape) < 1 or not widths or min(widths) < 1:
-            raise ValueError(f"ConvCritic(shape={tuple(shape)}, widths={tuple(widths)}): sizes must be positive")
+            raise ValueError(f"ConvDiscriminator(shape={tuple(shape)}, widths={tuple(widths)}): sizes must be positive")
         self.shape, self.classes, self.timed, self.dials = tuple(shape), classes, timed, dials
         self.context = Context(embed, classes, timed, dials)
         self.enter = scaled(nn.Conv2d(shape[0], widths[0], 3, padding=1))
@@ -244,7 +245,8 @@ class ConvCritic(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None, dials: Tensor | None = None) -> Tensor:
         if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"x has shape {tuple(x.shape)}, this critic takes (n, {', '.join(map(str, self.shape))})")
+            takes = ", ".join(map(str, self.shape))
+            raise ValueError(f"x has shape {tuple(x.shape)}, this discriminator takes (n, {takes})")
         e, h = self.context(x, time, cond, dials), self.enter(x)
         for block in self.blocks:
             h = block(h, e)

@@ -1,6 +1,7 @@
 r"""Generators: nets that make a sample from noise in one evaluation, x = G(z, class).
 
-Residual, with branches that start at zero (as in nets/critic.py), no batch statistics (a sample depends on its own z
+Residual, with branches that start at zero (as in backbones/discriminator.py), no batch statistics (a sample depends on
+its own z
 only) and a linear end: data in [-1, 1] need no squashing when the field that moves the samples points back to them.
 The class enters as an embedding joined to z.
 
@@ -41,7 +42,7 @@ class Code(nn.Module):
 
 class MLPGenerator(nn.Module):
     """A residual MLP from z (n, latent) to vectors (n, dim). `waves`, `fastest`: Fourier features of z beside z itself,
-    as in `MLPCritic`, which let it tear z apart into many modes. Raises ValueError for sizes below one.
+    as in `MLPDiscriminator`, which let it tear z apart into many modes. Raises ValueError for sizes below one.
     """
 
     def __init__(

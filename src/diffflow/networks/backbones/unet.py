@@ -9,13 +9,13 @@ The adapter does three things and adds no parameter of its own:
           and by repeating the border where there is too little to reflect.
   class   one extra row of the class table means "no class" (cond None or -1), for label dropout and guidance.
 
-`UNetCritic` is the half of it that goes down, with a logit at the end: begun as a denoiser, it knows from the start
-what such pictures are made of (Yin et al. 2024b), but of their classes little, which a denoiser is told.
+`UNetDiscriminator` is the half of it that goes down, with a logit at the end: begun as a denoiser, it knows from the
+start what such pictures are made of (Yin et al. 2024b), but of their classes little, which a denoiser is told.
 
 For a density it can also be shown sin and cos of 2^k pi x: a convolution is smooth, and a likelihood is decided at
 noise as small as a grey level, where the cell of a byte has edges (Kingma et al. 2021, "Variational diffusion models").
 
-Shapes: x (n, c, h, w), time (n,), cond (n,) int64 or None -> (n, c, h, w), of the critic (n,).
+Shapes: x (n, c, h, w), time (n,), cond (n,) int64 or None -> (n, c, h, w), of the discriminator (n,).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..discriminator import Opinion
-from .discriminator import SILU, Head, Twins, scaled
+from ..discriminator import DiscriminatorOutput
+from .discriminator import SILU, Head, TwinClassifiers, scaled
 from .mlp import rows, sines
 
 
@@ -114,9 +114,10 @@ class UNet(nn.Module):
         return out[..., :height, :width]
 
 
-class UNetCritic(nn.Module):
-    """The way down of a `UNet` without octaves, and one logit from where it ends: a net of `critic.Discriminator`. With
-    classes an `Opinion`: the way down is told "no class", and twin classifiers look for it there (`Twins`).
+class UNetDiscriminator(nn.Module):
+    """The way down of a `UNet` without octaves, and one logit from where it ends: a net of `Discriminator`. With
+    classes an `DiscriminatorOutput`: the way down is told "no class", and twin classifiers look for it there
+    (`TwinClassifiers`).
     The UNet is taken apart for it. Raises ValueError for one with octaves, or images of another shape."""
 
     timed, dials = True, 0
@@ -124,7 +125,7 @@ class UNetCritic(nn.Module):
     def __init__(self, whole: UNet):
         super().__init__()
         if whole.octaves:
-            raise ValueError(f"octaves = {whole.octaves}: a critic sees x alone, so give it a UNet without")
+            raise ValueError(f"octaves = {whole.octaves}: a discriminator sees x alone, so give it a UNet without")
         self.shape, self.classes, self.multiple = whole.shape, whole.classes, whole.multiple
         self.unet = whole.unet
         width, groups = self.unet.config.block_out_channels[-1], self.unet.config.norm_num_groups
@@ -134,13 +135,14 @@ class UNetCritic(nn.Module):
         self.norm = nn.GroupNorm(groups, width)
         self.dense = scaled(nn.Linear(width * left, 2 * width), SILU)
         self.head = Head(2 * width, self.classes)
-        self.twins = Twins(2 * width, self.classes) if self.classes else None
+        self.twins = TwinClassifiers(2 * width, self.classes) if self.classes else None
 
     def forward(
         self, x: Tensor, time: Tensor, cond: Tensor | None = None, dials: Tensor | None = None
-    ) -> Tensor | Opinion:
+    ) -> Tensor | DiscriminatorOutput:
         if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"x has shape {tuple(x.shape)}, this critic takes (n, {', '.join(map(str, self.shape))})")
+            takes = ", ".join(map(str, self.shape))
+            raise ValueError(f"x has shape {tuple(x.shape)}, this discriminator takes (n, {takes})")
         net = self.unet
         e = net.time_embedding(net.time_proj(time).to(x.dtype))
         if self.classes:
@@ -156,12 +158,12 @@ class UNetCritic(nn.Module):
         real, made = self.twins(phi)
         of = rows(cond, len(x), self.classes, x.device)[:, None]
         known = F.pad(real - made, (0, 1))  # nothing about "no class"
-        return Opinion(logit + known.gather(1, of).squeeze(1), real, made)
+        return DiscriminatorOutput(logit + known.gather(1, of).squeeze(1), real, made)
 
     def begin(self, weights: Mapping[str, Tensor], classless: bool = True) -> None:
         """Take what there is of the weights of a `UNet` of the same settings; of its first filters those of x itself.
-        classless: whether it learned "no class" (label dropout), which the critic is told; else the mean class stands
-        for it. Raises KeyError or RuntimeError for weights of another network."""
+        classless: whether it learned "no class" (label dropout), which the discriminator is told; else the mean class
+        stands for it. Raises KeyError or RuntimeError for weights of another network."""
         mine = self.unet.state_dict()
         found = {k: weights[f"unet.{k}"] for k in mine}
         found["conv_in.weight"] = found["conv_in.weight"][:, : self.shape[0]]  # without the sines of x

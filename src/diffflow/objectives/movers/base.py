@@ -1,7 +1,7 @@
 """Where should generated samples go? A mover gives every sample x = G(z) of a generator a velocity v(x); a generator
 follows it (particles.py).
 
-    Critic            beta(d) grad d of a discriminator that learns beside it (GAN)
+    DiscriminatorMover  beta(d) grad d of a discriminator that learns beside it (GAN)
     ScoreDifference   score of the data minus that of the generated law (difference.py; Score GAN and its kin)
     Moments           what means and variances lack, of all generated samples of late (moments.py)
     CloudMover        a field made of the generated cloud and the data themselves (drifting, MMD, ...)
@@ -58,8 +58,8 @@ def at_least_one(name: str, value: int) -> None:
 
 # -- several at once --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Together:
-    """sum_j weight_j v_j: a score difference sharpened by a little of a critic, for one."""
+class WeightedSum:
+    """sum_j weight_j v_j: a score difference sharpened by a little of a discriminator, for one."""
 
     parts: Sequence[tuple[float, Mover]]
 
@@ -95,20 +95,20 @@ class Together:
 
 
 @dataclass(frozen=True)
-class Lead:
-    """`first` moves the first `samples` samples of the training, then `then` does; the players of `then` learn from the
-    beginning, so that they know the generator when its turn comes. `first` has no players.
+class TeacherFirst:
+    """`teacher` moves the first `samples` samples of the training, then `then` does; the players of `then` learn from
+    the beginning, so that they know the generator when its turn comes. `teacher` has no players.
 
     Which sample it is, the noise knows: stream i belongs to sample number i. With a multiple of the batch the change
     falls between two steps, however these are cut."""
 
-    first: Mover
+    teacher: Mover
     samples: int
     then: Mover
 
     def __post_init__(self) -> None:
-        if self.first.players:
-            raise ValueError(f"the mover that leads has players {list(self.first.players)}: take one that has none")
+        if self.teacher.players:
+            raise ValueError(f"the mover that leads has players {list(self.teacher.players)}: take one that has none")
 
     @property
     def players(self) -> Mapping[str, nn.Module]:
@@ -116,19 +116,19 @@ class Lead:
 
     @property
     def classes(self) -> int | None:
-        return self.first.classes if self.then.classes is None else self.then.classes
+        return self.teacher.classes if self.then.classes is None else self.then.classes
 
     def learn(self, batch: Batch, fake: Draw, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
         return self.then.learn(batch, fake, cond, noise)
 
     def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise, z: Tensor | None = None) -> Tensor:
-        mover = self.first if noise.first < self.samples else self.then
+        mover = self.teacher if noise.first < self.samples else self.then
         return mover.velocity(x, cond, batch, noise, z)
 
     def state(self) -> dict[str, Tensor]:
-        parts = {"first": self.first.state(), "then": self.then.state()}
+        parts = {"first": self.teacher.state(), "then": self.then.state()}
         return {f"{name}/{k}": v for name, part in parts.items() for k, v in part.items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        for name, mover in (("first", self.first), ("then", self.then)):
+        for name, mover in (("first", self.teacher), ("then", self.then)):
             mover.load_state({k.removeprefix(f"{name}/"): v for k, v in state.items() if k.startswith(f"{name}/")})

@@ -65,7 +65,7 @@ class Moments:
     side     cosines along either side of a picture, at most its own sides
     window   how many generated samples are remembered: older ones fade. It rests until a quarter of them are there. The
              data are remembered for good
-    clip     coordinates are read between -clip and clip, and moved no further out (see `Critic`)
+    clip     coordinates are read between -clip and clip, and moved no further out (see `DiscriminatorMover`)
 
     What is remembered depends on the order of the samples, and a sample's velocity on those before it: cut into
     micro-batches, a step is the same but for a share batch / window. Of many classes a window holds few samples each,
@@ -77,14 +77,15 @@ class Moments:
     number: int = 0
     side: int = 10
     window: float = 10_000.0
-    clip: float = math.inf
+    data_range: float = math.inf
     real: Sums = field(init=False)
     made: Sums = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.side < 1 or not 0 < self.window < math.inf or not self.clip > 0:
+        if self.side < 1 or not 0 < self.window < math.inf or not self.data_range > 0:
             raise ValueError(
-                f"Moments(side={self.side}, window={self.window}, clip={self.clip}): side is at least 1, window "
+                f"Moments(side={self.side}, window={self.window}, data_range={self.data_range}): side is at least "
+                "1, window "
                 "positive and finite, clip positive"
             )
         if len(self.shape) not in (1, 3):
@@ -107,7 +108,7 @@ class Moments:
     @torch.no_grad()
     def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise, z: Tensor | None = None) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            return inside(self._velocity(x.detach(), cond, batch.x), x, self.clip)
+            return inside(self._velocity(x.detach(), cond, batch.x), x, self.data_range)
 
     def _velocity(self, x: Tensor, cond: Tensor | None, real: Tensor) -> Tensor:
         of = torch.zeros(len(x), dtype=torch.long, device=x.device) if cond is None else cond
@@ -122,7 +123,7 @@ class Moments:
         return self._write(step.to(x.dtype), x)
 
     def _read(self, x: Tensor) -> Tensor:
-        x = x.clamp(-self.clip, self.clip)
+        x = x.clamp(-self.data_range, self.data_range)
         if self.slow:
             a, b = (c.to(x) for c in self.slow)
             x = a @ x @ b.T

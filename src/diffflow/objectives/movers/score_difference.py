@@ -1,12 +1,12 @@
 r"""Two denoisers as a velocity: where do samples go to bring their noised law to the data's, at every noise level?
 
-    y = x + sigma eps,    v(x) = E_{sigma, eps} omega(sigma) (grad log q_sigma - grad log p_sigma)(y)
+    y = x + sigma eps,    v(x) = E_{sigma, eps} omega(sigma) (grad log q_sigma - grad log p_sigma)(y)   (derivations.md
+    6.3)
 
 minus the gradient of the first variation of E_sigma [omega(sigma) KL(p_sigma | q_sigma)], p the law of the generated
 samples and p_sigma that law noised. Both scores are denoisers, grad log q_sigma(y) = (D(y, sigma) - y) / sigma^2: the
 data's is given and stays as it is, that of the generated samples learns beside the generator. Score GAN (Franceschi et
-al. 2023; derivations.md 6.3), Diff-Instruct, DMD and SiD differ in the law of sigma and in how the two make v (a
-`Pull`).
+al. 2023), Diff-Instruct, DMD and SiD differ in the law of sigma and in how the two make v (a `Pull`).
 
 Shapes: x, y, v (n, *shape), sigma (n,), cond int64 (n,) or None.
 """
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ...equation.noise import Noise
-from ...networks.denoiser import Denoiser, spread_over
+from ...networks.denoiser import Denoiser, per_particle
 from ..base import Batch, Turn
 from ..score_matching import ScoreMatching, Weighting
 from .base import Draw, at_least_one
@@ -40,7 +40,8 @@ class Pull(Protocol):
 class ScoreGAN:
     """sigma^power (data score_data(y) - fake score_fake(y)).
 
-    power = 1, both weights 1: Score GAN (derivations.md 6.3), gradient flow of E_sigma [sigma KL(p_sigma | q_sigma)].
+    power = 1, both weights 1: Score GAN (derivations.md 6.3), the gradient flow of E_sigma [sigma KL(p_sigma |
+    q_sigma)].
     Any other power is a weight of the integral KL of Diff-Instruct (Luo et al. 2023; derivations.md 7.9); power = 2
     weighs the difference of the denoisers alike at all levels.
     """
@@ -52,7 +53,7 @@ class ScoreGAN:
     @torch.no_grad()
     def __call__(self, x: Tensor, y: Tensor, sigma: Tensor, data: Denoise, fake: Denoise) -> Tensor:
         pull = self.data * (data(y) - y) - self.fake * (fake(y) - y)
-        return spread_over(sigma ** (self.power - 2), x) * pull
+        return per_particle(sigma ** (self.power - 2), x) * pull
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class SiD:
 
 def _distance(x: Tensor, D: Tensor) -> Tensor:
     """mean |x - D| over the entries of each sample, shaped to divide x."""
-    return spread_over((x - D).abs().flatten(1).mean(1), x)
+    return per_particle((x - D).abs().flatten(1).mean(1), x)
 
 
 # -- at which noise levels ---------------------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ class ScoreDifference:
             free = self.data(y, sigma)
             return free + self.guidance * (D - free)
 
-        y = x + spread_over(sigma, x) * eps
+        y = x + per_particle(sigma, x) * eps
         return self.pull(x, y, sigma, data, lambda y: self.fake(y, sigma, cond)).detach()
 
     def state(self) -> dict[str, Tensor]:
