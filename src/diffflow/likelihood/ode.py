@@ -1,5 +1,5 @@
 r"""Exact likelihood: the density of the particles by the change of variables along their own velocity (derivations.md
-13).
+eq. 13).
 
     dX/dt = v(X, t),      log p_T(x) = log p_0(X_0) - int_0^T div v(X_t, t) dt,      X_T = x
 
