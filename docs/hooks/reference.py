@@ -31,7 +31,7 @@ ROOMS = {  # in this order, under these titles; a room that is not named here fo
 }
 UNLISTED = {"cli", "explorer"}  # programs: guides/cli.md and guides/explorer.md say what they do
 
-CITED = re.compile(r"derivations\.md(?: eqs?\. (\d+))?")
+CITED = re.compile(r"derivations\.md(?:\s+eqs?\. (\d+))?")
 
 INDEX = """# Reference
 

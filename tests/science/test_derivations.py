@@ -56,7 +56,7 @@ def test_what_the_code_cites_is_on_the_page() -> None:
     cited = re.findall(r"derivations\.md,?\s+(?:section )?(\d+(?:\.\d+)?)", text)
     assert len(cited) > 30
     assert set(cited) <= sections
-    assert set(re.findall(r"derivations\.md eqs?\. \(?(\d+)", text)) <= equations
+    assert set(re.findall(r"derivations\.md\s+eqs?\. \(?(\d+)", text)) <= equations
 
 
 class Mixture:
