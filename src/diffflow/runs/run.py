@@ -327,9 +327,9 @@ class Run:
         units.
 
         Each row is spread over its cells and noised by sigma_min once (derivations.md 5.1 and 5.3): on average over
-        `noise` the values are no more than the truth. They belong to the ODE model (`log_prob`, with `steps`), or, where churn
-        is given, to the reverse SDE with it (`elbo`, from `times` noise levels). The divergence is exact for 16
-        dimensions at most, and from so many random probes a row for more.
+        `noise` the values are no more than the truth. They belong to the ODE model (`log_prob`, with `steps`), or,
+        where churn is given, to the reverse SDE with it (`elbo`, from `times` noise levels). The divergence is exact
+        for 16 dimensions at most, and from so many random probes a row for more.
 
         dequantiser  where in its cell a value is put (`self.dequantiser()`); None: uniformly
 
