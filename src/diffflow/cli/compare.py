@@ -18,7 +18,7 @@ from rich.table import Table
 
 from diffflow import report
 from diffflow.cli import UsageError, parse
-from diffflow.metrics.protocol import differences
+from diffflow.metrics.evaluate import differences
 
 
 @dataclass(frozen=True)

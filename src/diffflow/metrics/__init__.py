@@ -2,14 +2,14 @@
 
 from .base import Metric
 from .classifier import Classifier, accuracy, c2st, fit_classifier
+from .evaluate import Evaluation, evaluate
 from .extractors import extractor
 from .frechet import confidence, embedding, frechet, gaussian_frechet
-from .kernel import energy_distance, kid, mmd
-from .lenet import LeNet5, load_lenet
+from .mmd import energy_distance, kid, mmd
 from .modes import modes
 from .neighbours import copies, nearest, prdc
-from .protocol import Evaluation, evaluate
-from .transport import exact_w2, marginal_w2, sliced_w2
+from .pretrained import LeNet5, load_lenet
+from .wasserstein import exact_w2, marginal_w2, sliced_w2
 
 __all__ = [
     "Classifier",

@@ -18,9 +18,7 @@ from torch import Tensor, nn
 
 from ..data.base import Data
 from .classifier import Classifier, fit_classifier
-from .lenet import load_lenet
-from .resnet import load_resnet20
-from .weights import KNOWN, WeightsError, verify
+from .pretrained import KNOWN, WeightsError, load_lenet, load_resnet20, verify
 
 
 class Inception(nn.Module):

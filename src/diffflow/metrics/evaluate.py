@@ -22,10 +22,10 @@ from ..laws import GaussianMixture
 from .base import Metric, pick
 from .classifier import Classifier, accuracy, c2st, fit_classifier
 from .frechet import embedding, frechet
-from .kernel import energy_distance, kid, mmd
+from .mmd import energy_distance, kid, mmd
 from .modes import countable, modes
 from .neighbours import nearest, prdc
-from .transport import exact_w2, marginal_w2, sliced_w2
+from .wasserstein import exact_w2, marginal_w2, sliced_w2
 
 MODES = 64  # components of a mixture up to which each is a mode; curves and squares are made of more
 

@@ -12,13 +12,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import shutil
 import tempfile
 import urllib.error
 import urllib.request
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .classifier import Classifier
 
 
 class WeightsError(ValueError):
@@ -142,3 +150,113 @@ def fetch(name: str, url: str | None = None, on_bytes: Callable[[int, int], None
             )
         shutil.move(part, w.path)
     return w.path
+
+
+class LeNet5(nn.Module):
+    """Grey images in [0, 1], any size, to logits (n, 10); `features` gives the 84 activations below them."""
+
+    def __init__(self):
+        super().__init__()
+        self.convnet = nn.Sequential(
+            OrderedDict(
+                c1=nn.Conv2d(1, 6, 5),
+                tanh1=nn.Tanh(),
+                s2=nn.MaxPool2d(2),
+                c3=nn.Conv2d(6, 16, 5),
+                tanh3=nn.Tanh(),
+                s4=nn.MaxPool2d(2),
+                c5=nn.Conv2d(16, 120, 5),
+                tanh5=nn.Tanh(),
+            )
+        )
+        self.fc = nn.Sequential(OrderedDict(f6=nn.Linear(120, 84), tanh6=nn.Tanh(), f7=nn.Linear(84, 10)))
+
+    def features(self, x: Tensor) -> Tensor:
+        """(n, 1, h, w) in [0, 1] -> (n, 84)."""
+        if x.ndim != 4 or x.shape[1] != 1:
+            raise ValueError(f"LeNet-5 judges grey images (n, 1, h, w), not {tuple(x.shape)}")
+        if x.shape[2:] != (32, 32):
+            x = F.interpolate(x, size=(32, 32), mode="bilinear", align_corners=False)
+        return self.fc[:2](self.convnet(x).flatten(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc[2](self.features(x))
+
+
+def load_lenet(path: str | Path) -> Classifier:
+    """LeNet-5 with the weights in a state-dict file (keys convnet.c1.weight ... fc.f7.bias), read with weights_only.
+
+    Raises FileNotFoundError or ValueError that says what is wrong with the file.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no LeNet-5 weights at {str(path)!r}. The file is lenet.pth of github.com/abdulfatir/gan-metrics-pytorch "
+            f"(commit c56c62b, sha256 e4bed3817dd7723c605580e7b7393538a5dfc3508aacc4890b07e7f07c16bebf); put it there"
+        )
+    net = LeNet5()
+    try:
+        net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (RuntimeError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{str(path)!r} holds no LeNet-5 weights ({str(error).splitlines()[0]}); fetch the file again"
+        ) from None
+    return Classifier(net.eval().requires_grad_(False), None, 10, "lenet5")
+
+
+class Block(nn.Module):
+    """(n, a, h, w) -> (n, b, h / stride, w / stride)."""
+
+    def __init__(self, a: int, b: int, stride: int):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b)
+        self.conv2, self.bn2 = nn.Conv2d(b, b, 3, 1, 1, bias=False), nn.BatchNorm2d(b)
+        self.stride, self.more = stride, b - a
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        kept = x[:, :, :: self.stride, :: self.stride]
+        return (out + F.pad(kept, (0, 0, 0, 0, self.more // 2, self.more - self.more // 2))).relu()
+
+
+class ResNet20(nn.Module):
+    """Colour images in [0, 1] to logits (n, 10); `features` gives the 64 means below them."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        self.layer1 = nn.Sequential(*(Block(16, 16, 1) for _ in range(3)))
+        self.layer2 = nn.Sequential(Block(16, 32, 2), *(Block(32, 32, 1) for _ in range(2)))
+        self.layer3 = nn.Sequential(Block(32, 64, 2), *(Block(64, 64, 1) for _ in range(2)))
+        self.linear = nn.Linear(64, 10)
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(n, 3, h, w) in [0, 1] -> (n, 64)."""
+        if x.ndim != 4 or x.shape[1] != 3:
+            raise ValueError(f"ResNet-20 judges colour images (n, 3, h, w), not {tuple(x.shape)}")
+        x = self.bn1(self.conv1((x - self.mean) / self.std)).relu()
+        return self.layer3(self.layer2(self.layer1(x))).mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.features(x))
+
+
+def load_resnet20(path: str | Path) -> Classifier:
+    """ResNet-20 with the weights in a file as published (state_dict under "state_dict", names behind "module.").
+
+    Read with weights_only. Raises WeightsError that says what is wrong with the file.
+    """
+    net = ResNet20()
+    try:
+        saved = torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True)["state_dict"]
+        net.load_state_dict({k.removeprefix("module."): v for k, v in saved.items()})
+    except Exception as error:  # whatever a damaged file makes torch raise
+        raise WeightsError(
+            f"{path} holds no ResNet-20 weights ({(str(error) or type(error).__name__).splitlines()[0]})"
+        ) from None
+    return Classifier(net.eval().requires_grad_(False), None, 10, "resnet20")
