@@ -9,13 +9,17 @@ from .mmd import energy_distance, kid, mmd
 from .modes import modes
 from .neighbours import copies, nearest, prdc
 from .pretrained import LeNet5, load_lenet
+from .table import METRICS, Comparison, MetricRow, register
 from .wasserstein import exact_w2, marginal_w2, sliced_w2
 
 __all__ = [
+    "METRICS",
     "Classifier",
+    "Comparison",
     "Evaluation",
     "LeNet5",
     "Metric",
+    "MetricRow",
     "accuracy",
     "c2st",
     "confidence",
@@ -35,5 +39,6 @@ __all__ = [
     "modes",
     "nearest",
     "prdc",
+    "register",
     "sliced_w2",
 ]

@@ -1,4 +1,4 @@
-"""How good are these samples? All metrics at once, and the card that says how they were taken.
+"""Evaluation: every metric of the table on one set of samples, and the card that says how they were taken.
 
 Two scores are comparable only when they were taken the same way, so the result carries a protocol card: what was
 compared (fingerprints), how many, which judge, which seed, which versions. Nothing here needs a download.
@@ -19,20 +19,24 @@ from torch import Tensor
 
 from ..data.base import Data
 from ..laws import GaussianMixture
-from .base import Metric, pick
-from .classifier import Classifier, accuracy, c2st, fit_classifier
-from .frechet import embedding, frechet
-from .mmd import energy_distance, kid, mmd
-from .modes import countable, modes
-from .neighbours import nearest, prdc
-from .wasserstein import exact_w2, marginal_w2, sliced_w2
+from .base import Metric, admitted, pick
+from .classifier import Classifier, class_labels, fit_classifier, unit
+from .frechet import embedding
+from .modes import countable
+from .table import METRICS, Comparison
 
+LEAST = 12  # points in each set; precision and recall by 5 neighbours are not defined below
 MODES = 64  # components of a mixture up to which each is a mode; curves and squares are made of more
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A list of metrics, also found by name (`e["w2"]`), and the protocol card they belong to."""
+    """A list of metrics, also found by name (`e["w2"]`), and the protocol card they belong to.
+
+    Args:
+        metrics: in the order of the table METRICS.
+        card: how they were taken: fingerprints of what was compared, how many, whose features, seed, versions.
+    """
 
     metrics: tuple[Metric, ...]
     card: dict[str, Any]
@@ -55,7 +59,7 @@ class Evaluation:
         return "\n".join(map(str, self.metrics))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """Metrics and card as evaluation.json has them."""
         return {"metrics": [m.to_dict() for m in self.metrics], "card": self.card}
 
 
@@ -72,60 +76,76 @@ def evaluate(
     seed: int = 0,
     card: dict[str, Any] | None = None,
 ) -> Evaluation:
-    """Every metric of this package on `samples` (n, *shape), in decoded units (images in [0, 1] or uint8).
+    """Measure samples by every metric of the table METRICS that has what it needs.
 
-    reference: the training data. heldout: real data not trained on: the floor of every metric; without it half of the
-    reference plays that part (so copies can then only be judged against the distances within the training set).
-    labels: (n,) the classes asked for; they are judged by `classifier`, or by a small one trained on the reference.
-    features: a judge (`extractor`) whose features the Frechet distance and KID see, and precision, recall, density and
-    coverage, which are taken of the points themselves where there is none.
-    limit: most points in any two-sample metric (exact W2: at most 1000); many: in the Frechet distance. card: further
-    entries for the protocol card.
-    A reference that was drawn from a mixture of up to 64 components (a toy) adds the modes covered and the share of
-    samples within one, where there are samples enough to look for all.
     Float images are rounded to 8 bits first when the reference has 8, as saving them would. Vectors are compared in
-    standardised units when the reference is a Data. Raises ValueError where shapes or ranges disagree.
+    standardised units when the reference is a Data.
+
+    Args:
+        samples: (n, *shape), in decoded units: images in [0, 1] or uint8.
+        reference: the training data. Where it was drawn from a mixture of up to 64 components (a toy), the modes
+            covered are counted, if there are samples enough to look for all.
+        heldout: real data not trained on, the floor of every metric; without it half of the reference plays that part
+            (so copies can then only be judged against the distances within the training set).
+        labels: the classes asked for, int64 (n,); they are judged by `classifier`, or by a small one trained on the
+            reference.
+        classifier: the judge of labels.
+        features: a judge (`extractor`) whose features the Frechet distance and KID see, and precision, recall, density
+            and coverage, which are taken of the points themselves where there is none.
+        limit: most points in any two-sample metric (exact W2: at most 1000).
+        many: most points in the Frechet distance.
+        seed: of every draw.
+        card: further entries for the protocol card.
+
+    Returns:
+        The metrics and their protocol card.
+
+    Raises:
+        ValueError: for fewer than 12 points in a set, labels that no judge knows, and sets that cannot be compared:
+            of different shapes or units, or with values that are not finite.
     """
     data = reference if isinstance(reference, Data) else None
-    x, y = samples.detach().cpu(), _tensor(reference)
-    held = None if heldout is None else _tensor(heldout)
-    if x.shape[1:] != y.shape[1:]:
-        raise ValueError(f"samples have events of shape {tuple(x.shape[1:])}, the reference {tuple(y.shape[1:])}")
+    truth = heldout.y if isinstance(heldout, Data) else None
+    x, y, *more = admitted(samples, _tensor(reference), None if heldout is None else _tensor(heldout))
+    held = more[0] if more else None
+    sizes = [len(x), len(y) // 2] if held is None else [len(x), len(y), len(held)]
+    if min(sizes) < LEAST:
+        raise ValueError(f"an evaluation needs at least {LEAST} points in each set, got {sizes}: give more")
     if y.dtype == torch.uint8 and x.dtype != torch.uint8:
-        x = _quantised(x)
+        x = (x * 255.0).round().to(torch.uint8)
+    elif x.dtype == torch.uint8 and y.dtype != torch.uint8:
+        x = unit(x)
     own = features if features is not None and features.name == "own" else None
     judge = None if labels is None else classifier or own or _own_judge(data, seed)
-    decoded = x
-    if data is not None and data.kind == "vector":
+    if labels is not None and judge is not None:
+        labels = class_labels(labels, len(x), judge.classes)
+    decoded = (x, held, truth)
+    columns = data is not None and data.kind == "vector"
+    if data is not None and columns:
         x, y, held = data.encode(x), data.encode(y), None if held is None else data.encode(held)
     if held is None:
         shuffled = pick(y, len(y), seed)
         real, other = shuffled[: len(y) // 2], shuffled[len(y) // 2 :]
     else:
         real, other = y, held
-    seen = None if features is None else tuple(embedding(features)(v) for v in (x, real, other))
-    metrics = [
-        exact_w2(x, real, other, limit=min(limit, 1000), seed=seed),
-        sliced_w2(x, real, other, limit=limit, seed=seed),
-        mmd(x, real, other, limit=limit, seed=seed),
-        energy_distance(x, real, other, limit=limit, seed=seed),
-        *(prdc(*seen, limit=limit, seed=seed) if seen else prdc(x, real, other, limit=limit, seed=seed)),
-        c2st(x, real, other, limit=limit, seed=seed),
-        *nearest(x, y, held, limit=min(limit, 1000), seed=seed),
-    ]
-    if seen:
-        metrics += [frechet(*seen, limit=many, seed=seed), kid(*seen, limit=limit, seed=seed)]
-    if data is not None and data.kind == "vector":
-        metrics.insert(2, marginal_w2(x, real, other, limit=limit, seed=seed))
-    law = None if data is None else data.law
-    if isinstance(law, GaussianMixture) and len(law.means) <= MODES and countable(law, len(decoded)):
-        other = None if heldout is None else _tensor(heldout)
-        metrics += modes(decoded, law, other if other is not None and countable(law, len(other)) else None)
-    if labels is not None and judge is not None:
-        truth = heldout.y if isinstance(heldout, Data) else None
-        metrics.append(accuracy(decoded, labels.cpu(), judge, None if heldout is None else _tensor(heldout), truth))
+    see = None if features is None else embedding(features)
+    given = Comparison(
+        sets=(x, real, other),
+        train=y,
+        heldout=held,
+        features=None if see is None else (see(x), see(real), see(other)),
+        columns=columns,
+        density=_countable(data, len(x)),
+        labels=labels,
+        judge=judge,
+        decoded=decoded,
+        limit=limit,
+        many=many,
+        seed=seed,
+    )
+    metrics = measure(given)
     return Evaluation(
-        tuple(metrics),
+        metrics,
         {
             "samples": {"n": len(samples), "sha256": _digest(samples)},
             "reference": _describe(reference),
@@ -141,11 +161,39 @@ def evaluate(
     )
 
 
+def measure(given: Comparison) -> tuple[Metric, ...]:
+    """Measure what there is to compare by every row of METRICS that has what it needs, in their order.
+
+    Raises:
+        ValueError: for a function whose metrics are not those of its row.
+    """
+    calls: dict[Any, dict[str, Metric]] = {}  # a function with the same arguments is called once for all its rows
+    metrics = []
+    for row in METRICS.values():
+        if not all(given.has(need) for need in row.needs):
+            continue
+        call = (row.function, row.arguments)
+        if call not in calls:
+            found = row.function(**row.arguments(given))
+            calls[call] = {m.name: m for m in ([found] if isinstance(found, Metric) else found)}
+            for m in calls[call].values():
+                if m.name not in METRICS or METRICS[m.name].better != m.better:
+                    raise ValueError(f"METRICS has no row for {m.name!r} where {m.better} is better: add one")
+        if row.name in calls[call]:  # a ratio to nothing has no value
+            metrics.append(calls[call][row.name])
+    return tuple(metrics)
+
+
 COMPARED = ("reference", "heldout", "features", "classifier", "limit", "many", "seed")  # and the number of samples
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """In what two protocol cards disagree so that their numbers must not be ranked; empty when they may be."""
+    """List in what two protocol cards disagree so that their numbers must not be ranked; empty when they may be.
+
+    Args:
+        a: the `card` of an Evaluation.
+        b: another.
+    """
 
     def content(card: dict[str, Any], key: str) -> Any:
         """Without the name: the same data may lie elsewhere now."""
@@ -162,12 +210,10 @@ def _own_judge(data: Data | None, seed: int) -> Classifier:
     return fit_classifier(data.x, data.y, len(data.classes), seed=seed)
 
 
-def _quantised(x: Tensor) -> Tensor:
-    if not (x.min() >= 0.0 and x.max() <= 1.0):  # also when a value is not a number
-        raise ValueError(
-            f"float images live in [0, 1], these samples in [{x.min():.4g}, {x.max():.4g}]; decode them first"
-        )
-    return (x * 255.0).round().to(torch.uint8)
+def _countable(data: Data | None, n: int) -> GaussianMixture | None:
+    """The mixture that the data were drawn from, if n samples are enough to look for all of its modes."""
+    law = None if data is None else data.law
+    return law if isinstance(law, GaussianMixture) and len(law.means) <= MODES and countable(law, n) else None
 
 
 def _tensor(source: Data | Tensor) -> Tensor:
