@@ -1,6 +1,6 @@
-"""Two-sample metrics, each with its standard error and the floor beside it; most need no weights."""
+"""Metrics of samples, each with its standard error and the floor beside it; most need no weights."""
 
-from .base import Metric
+from .base import Metric, two_sample
 from .classifier import Classifier, accuracy, c2st, fit_classifier
 from .evaluate import Evaluation, evaluate
 from .extractors import extractor
@@ -41,4 +41,5 @@ __all__ = [
     "prdc",
     "register",
     "sliced_w2",
+    "two_sample",
 ]

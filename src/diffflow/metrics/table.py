@@ -279,3 +279,14 @@ def register(row: MetricRow) -> MetricRow:
         raise ValueError(f"the metric {row.name!r} needs {strange[0]!r}; evaluate knows {', '.join(NEEDS)}")
     METRICS[row.name] = row
     return row
+
+
+def markdown() -> str:
+    """The table as docs/metrics.md has it."""
+    head = ["| metric | in Python | meaning | unit | needs | better |", "|---|---|---|---|---|---|"]
+    rows = (
+        f"| `{row.name}` | `{row.function.__name__}` | {row.meaning} | {row.unit} "
+        f"| {', '.join(NEEDS[need] for need in row.needs)} | {row.better} |"
+        for row in ROWS
+    )
+    return "\n".join([*head, *rows])
