@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 
 import diffflow as df
 from diffflow.metrics import METRICS, Metric, MetricRow, evaluate, register
-from diffflow.metrics.table import ROWS, markdown
+from diffflow.metrics.table import NEEDS, ROWS, markdown
 
 PAGES = Path(__file__).parents[2] / "docs"
 
@@ -33,11 +34,23 @@ def test_the_page_has_the_table() -> None:
     assert markdown() in page.read_text(), "put what `diffflow.metrics.table.markdown()` gives into the page"
 
 
-def test_every_row_names_a_public_function_and_says_what_it_means() -> None:
+def test_every_row_has_a_name_of_its_own_a_meaning_and_known_needs() -> None:
     assert list(METRICS) == [row.name for row in ROWS]
     for row in ROWS:
-        assert getattr(df.metrics, row.function.__name__) is row.function
         assert len(row.meaning) > 10
+        assert set(row.needs) <= NEEDS.keys()
+
+
+@pytest.mark.parametrize("name", df.metrics.__all__)
+def test_what_is_public_is_documented(name: str) -> None:
+    public = getattr(df.metrics, name)
+    if not callable(public):
+        return
+    text = inspect.getdoc(public) or ""
+    told = {line.split(":")[0].strip() for line in text.partition("Args:")[2].splitlines()}
+    assert set(inspect.signature(public).parameters) <= told
+    assert text.splitlines()[0].endswith(".")
+    assert "Raises:" in text or isinstance(public, type) or "raise " not in inspect.getsource(public)
 
 
 def test_evaluate_measures_the_rows_that_have_what_they_need_in_their_order(table: dict[str, MetricRow]) -> None:

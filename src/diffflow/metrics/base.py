@@ -105,7 +105,7 @@ def _span(name: str, x: Tensor) -> tuple[float, float]:
 
 
 def finite(x: Tensor, name: str) -> Tensor:
-    """x (n, *shape) itself, all of it finite; raises ValueError with the number of the first row that is not."""
+    """Return x (n, *shape) itself, all of it finite; raises ValueError with the number of the first row that is not."""
     bad = (~x.isfinite().flatten(1).all(1) if x.ndim > 1 else ~x.isfinite()).nonzero().flatten()
     if len(bad):
         raise ValueError(

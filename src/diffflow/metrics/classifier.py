@@ -94,6 +94,7 @@ class Standardise(nn.Module):
         self.register_buffer("std", std)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Standardised x (n, d)."""
         return (x - self.mean) / self.std
 
 

@@ -1,11 +1,11 @@
-"""Whose eyes? The weights of the networks that the field judges images with: what they are called, where they lie, and
-whether a file is the one it should be.
+"""Pretrained judges of images: the networks whose features the field compares, and the files of their weights.
 
     home()/FILE      $DIFFFLOW_WEIGHTS, or weights/ in the user's cache
     fetch(name)      the only thing in this library that downloads, and only when asked; a file is put in its place
                      after its SHA-256 was verified
 
-Two extractors with different weights are two different metrics, so the digest stands in every protocol card.
+Two extractors with different weights are two different metrics, so the digest stands in every protocol card. LeNet-5
+and ResNet-20 are written out here; Inception comes from torch-fidelity (extractors.py).
 """
 
 from __future__ import annotations
@@ -35,7 +35,16 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True)
 class Weights:
-    """A published file of weights; `sha256` may be its first digits, where no more is published."""
+    """A published file of weights.
+
+    Args:
+        name: of the extractor.
+        file: name of the file in the folder of weights.
+        url: where it is published.
+        sha256: its digest in hexadecimal digits, or the first of them where no more is published.
+        what: the network and its features, in words.
+        licence: of the weights.
+    """
 
     name: str
     file: str
@@ -46,6 +55,7 @@ class Weights:
 
     @property
     def path(self) -> Path:
+        """Where `fetch` puts the file."""
         return home() / self.file
 
 
@@ -83,13 +93,14 @@ KNOWN = {
 
 
 def home() -> Path:
-    """The folder of weights."""
+    """Folder of weights: $DIFFFLOW_WEIGHTS, or diffflow/weights in the user's cache."""
     given = os.environ.get("DIFFFLOW_WEIGHTS")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     return Path(given).expanduser() if given else cache.expanduser() / "diffflow" / "weights"
 
 
 def known(name: str) -> Weights:
+    """Weights of this name; raises WeightsError for an unknown one."""
     if name not in KNOWN:
         raise WeightsError(f"no weights are called {name!r}; there are {', '.join(KNOWN)}")
     return KNOWN[name]
@@ -102,7 +113,19 @@ def digest(path: Path) -> str:
 
 
 def verify(name: str, path: str | Path | None = None) -> Path:
-    """The path of these weights, verified; None: where `fetch` puts them. Raises WeightsError that names the remedy."""
+    """Verify a file of weights by its SHA-256.
+
+    Args:
+        name: of the extractor.
+        path: of the file; None: where `fetch` puts it.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        WeightsError: for an unknown name, a file that is not there, and one that is not the published one; the message
+            names the remedy.
+    """
     w = known(name)
     where = w.path if path is None else Path(path).expanduser()
     if not where.is_file():
@@ -120,10 +143,18 @@ def verify(name: str, path: str | Path | None = None) -> Path:
 
 
 def fetch(name: str, url: str | None = None, on_bytes: Callable[[int, int], None] | None = None) -> Path:
-    """Download these weights to their place, or do nothing where they are; verified before they are put there.
+    """Download weights to their place, or do nothing where they are; verified before they are put there.
 
-    url: another place to fetch the same file from. on_bytes: called with (bytes so far, of how many, or 0).
-    Raises WeightsError where the network or the file fails.
+    Args:
+        name: of the extractor.
+        url: another place to fetch the same file from.
+        on_bytes: called with (bytes so far, of how many, or 0).
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        WeightsError: where the network or the file fails.
     """
     w = known(name)
     if w.path.is_file() and digest(w.path).startswith(w.sha256):
@@ -153,7 +184,15 @@ def fetch(name: str, url: str | None = None, on_bytes: Callable[[int, int], None
 
 
 class LeNet5(nn.Module):
-    """Grey images in [0, 1], any size, to logits (n, 10); `features` gives the 84 activations below them."""
+    """LeNet-5 with tanh, as the usual MNIST FID sees: grey images in [0, 1], any size, to logits (n, 10).
+
+        x (n, 1, h, w) -> bilinear to 32x32 -> 5x5 convolutions 6, 16, 120, 2x2 max-pooling -> 84 -> 10 logits
+
+    The input is not normalised.
+
+    References:
+        LeCun et al. 1998, in the form of Xu et al. 2018, "An empirical study on evaluation metrics of GANs".
+    """
 
     def __init__(self):
         super().__init__()
@@ -172,7 +211,7 @@ class LeNet5(nn.Module):
         self.fc = nn.Sequential(OrderedDict(f6=nn.Linear(120, 84), tanh6=nn.Tanh(), f7=nn.Linear(84, 10)))
 
     def features(self, x: Tensor) -> Tensor:
-        """(n, 1, h, w) in [0, 1] -> (n, 84)."""
+        """The 84 activations below the logits, (n, 84), of images (n, 1, h, w) in [0, 1]."""
         if x.ndim != 4 or x.shape[1] != 1:
             raise ValueError(f"LeNet-5 judges grey images (n, 1, h, w), not {tuple(x.shape)}")
         if x.shape[2:] != (32, 32):
@@ -180,13 +219,19 @@ class LeNet5(nn.Module):
         return self.fc[:2](self.convnet(x).flatten(1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, 10) of images (n, 1, h, w) in [0, 1]."""
         return self.fc[2](self.features(x))
 
 
 def load_lenet(path: str | Path) -> Classifier:
-    """LeNet-5 with the weights in a state-dict file (keys convnet.c1.weight ... fc.f7.bias), read with weights_only.
+    """Load LeNet-5 with the weights in a state-dict file, read with weights_only.
 
-    Raises FileNotFoundError or ValueError that says what is wrong with the file.
+    Args:
+        path: of the file, with keys convnet.c1.weight ... fc.f7.bias.
+
+    Raises:
+        FileNotFoundError: where there is no file.
+        ValueError: for a file that holds no such weights.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -205,7 +250,10 @@ def load_lenet(path: str | Path) -> Classifier:
 
 
 class Block(nn.Module):
-    """(n, a, h, w) -> (n, b, h / stride, w / stride)."""
+    """Residual block (n, a, h, w) -> (n, b, h / stride, w / stride) of two 3x3 convolutions.
+
+    The shortcut takes every `stride`-th pixel and adds empty maps.
+    """
 
     def __init__(self, a: int, b: int, stride: int):
         super().__init__()
@@ -214,13 +262,23 @@ class Block(nn.Module):
         self.stride, self.more = stride, b - a
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps (n, b, h / stride, w / stride) of maps (n, a, h, w)."""
         out = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
         kept = x[:, :, :: self.stride, :: self.stride]
         return (out + F.pad(kept, (0, 0, 0, 0, self.more // 2, self.more - self.more // 2))).relu()
 
 
 class ResNet20(nn.Module):
-    """Colour images in [0, 1] to logits (n, 10); `features` gives the 64 means below them."""
+    """ResNet-20 for CIFAR-10: colour images in [0, 1] to logits (n, 10).
+
+        x (n, 3, h, w), normalised by ImageNet's statistics -> 3x3 convolution, 16 maps
+          -> 3 stages of 3 blocks, 16, 32, 64 maps, halving between stages -> mean over the image: 64 -> 10 logits
+
+    Its Frechet distance is not FID: it sees 64 numbers that tell ten classes apart.
+
+    References:
+        He et al. 2016, "Deep residual learning for image recognition".
+    """
 
     mean: Tensor
     std: Tensor
@@ -236,20 +294,25 @@ class ResNet20(nn.Module):
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
 
     def features(self, x: Tensor) -> Tensor:
-        """(n, 3, h, w) in [0, 1] -> (n, 64)."""
+        """The 64 means below the logits, (n, 64), of images (n, 3, h, w) in [0, 1]."""
         if x.ndim != 4 or x.shape[1] != 3:
             raise ValueError(f"ResNet-20 judges colour images (n, 3, h, w), not {tuple(x.shape)}")
         x = self.bn1(self.conv1((x - self.mean) / self.std)).relu()
         return self.layer3(self.layer2(self.layer1(x))).mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, 10) of images (n, 3, h, w) in [0, 1]."""
         return self.linear(self.features(x))
 
 
 def load_resnet20(path: str | Path) -> Classifier:
-    """ResNet-20 with the weights in a file as published (state_dict under "state_dict", names behind "module.").
+    """Load ResNet-20 with the weights in a file as published, read with weights_only.
 
-    Read with weights_only. Raises WeightsError that says what is wrong with the file.
+    Args:
+        path: of the file, with the tensors under "state_dict", named behind "module.".
+
+    Raises:
+        WeightsError: for a file that holds no such weights.
     """
     net = ResNet20()
     try:
