@@ -805,6 +805,8 @@ MUTANTS = {
         limit=limit | limit=many
         seed=seed,\n    ) | seed=0,\n    )
         if not all(given.has | if not any(given.has
+        if rows.get(m.name) != m.better | if rows.get(m.name) == m.better
+        if call not in calls | if True
         k != "name" | k != "n"
         content(a, k) != content(b, k) | content(a, k) == content(b, k)
         a["samples"]["n"] != b | a["samples"]["n"] == b

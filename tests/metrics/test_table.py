@@ -73,10 +73,13 @@ def test_evaluate_measures_the_rows_that_have_what_they_need_in_their_order(tabl
 
 
 def test_a_metric_that_is_not_its_row_is_refused(table: dict[str, MetricRow]) -> None:
-    wrong = lambda x, y, other, *, limit, seed: Metric("spread", 1.0, 0.1, None, "lower", len(x))
-    register(MetricRow(name="spread", function=wrong, meaning="how wide the samples are", better="higher"))
-    with pytest.raises(ValueError, match="no row for 'spread' where lower is better"):
-        evaluate(*(normal(40, 2, s) for s in range(3)))
+    for name in ("spread", "w2", "width"):  # the other direction, a name that is taken, a name without a row
+        wrong = lambda x, y, other, *, limit, seed, name=name: Metric(name, 1.0, 0.1, None, "lower", len(x))
+        table.clear()
+        for row in (ROWS[0], MetricRow(name="spread", function=wrong, meaning="width of samples", better="higher")):
+            register(row)
+        with pytest.raises(ValueError, match=f"the function of 'spread' gave '{name}', where lower is better"):
+            evaluate(*(normal(40, 2, s) for s in range(3)))
 
 
 def test_too_few_points_and_strange_labels_are_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,9 +176,13 @@ def measure(given: Comparison) -> tuple[Metric, ...]:
         if call not in calls:
             found = row.function(**row.arguments(given))
             calls[call] = {m.name: m for m in ([found] if isinstance(found, Metric) else found)}
+            rows = {r.name: r.better for r in METRICS.values() if (r.function, r.arguments) == call}
             for m in calls[call].values():
-                if m.name not in METRICS or METRICS[m.name].better != m.better:
-                    raise ValueError(f"METRICS has no row for {m.name!r} where {m.better} is better: add one")
+                if rows.get(m.name) != m.better:
+                    raise ValueError(
+                        f"the function of {row.name!r} gave {m.name!r}, where {m.better} is better, and METRICS has no "
+                        "such row of this function: make the two agree"
+                    )
         if row.name in calls[call]:  # a ratio to nothing has no value
             metrics.append(calls[call][row.name])
     return tuple(metrics)
