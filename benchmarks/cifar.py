@@ -27,12 +27,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import diffflow as df
 from diffflow import figures
-from diffflow.frontier import sweep
 from diffflow.metrics import embedding, extractor, frechet
 from diffflow.metrics.base import pick
-from diffflow.recipes import recipe
-from diffflow.training.config import Dials, TrainConfig, replace
-from diffflow.training.fit import train
+from diffflow.models.base import TrainConfig
+from diffflow.models.presets import recipe
+from diffflow.models.settings.common import Dials
+from diffflow.models.settings.serialise import replace
+from diffflow.runs.frontier import plot_frontier, sweep
+from diffflow.training.train import train
 
 SMALL = {
     "model.net.widths": (16, 32),
@@ -121,7 +123,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     where = Path(o.out)
     figures.save(where.with_suffix(".json"), json.dumps(record, indent=1).encode())
     name = f"Frechet distance@{o.n} ({record['features']})"
-    figures.save(where.with_name(f"{where.name}-frontier.png"), figures.png(figures.frontier(points, name, floor)))
+    figures.save(where.with_name(f"{where.name}-frontier.png"), figures.png(plot_frontier(points, name, floor)))
     best = min(points, key=lambda p: p.distance).dials
     some = torch.arange(100) % len(run.classes) if run.classes else None
     with swift(run):

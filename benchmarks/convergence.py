@@ -16,8 +16,8 @@ import torch
 
 import diffflow as df
 from diffflow import figures
-from diffflow.diagnostics import Line, grid_decay, log_sobolev, tempered
 from diffflow.figures import COLOURS, SOFT
+from diffflow.sampling.convergence import Line, grid_decay, log_sobolev, tempered
 
 F64 = torch.float64
 LINE = Line(-9.0, 9.0, 1200)
@@ -41,8 +41,8 @@ def dissipation(out: Path) -> dict[str, float]:
     worst = 0.0
     speeds = {
         "β = 1": 1.0,
-        "β = sig(d), saturating": df.sde.Speed(torch.sigmoid),
-        "β = sig(−d), non-saturating": df.sde.Speed(lambda d: (-d).sigmoid()),
+        "β = sig(d), saturating": df.Speed(torch.sigmoid),
+        "β = sig(−d), non-saturating": df.Speed(lambda d: (-d).sigmoid()),
     }
     for colour, (name, beta) in zip(COLOURS, speeds.items(), strict=False):
         sde = replace(df.static(TWO, None, churn=1.0, horizon=2.0, start=START), beta=beta)

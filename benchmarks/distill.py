@@ -53,16 +53,19 @@ from rich.table import Table
 
 import diffflow as df
 from diffflow import figures
-from diffflow.frontier import Point
 from diffflow.metrics import embedding, extractor, frechet
 from diffflow.metrics.neighbours import nearest, prdc
-from diffflow.recipes import SCALES, fitting
-from diffflow.recipes.players import distilled
-from diffflow.training.config import ConfigError, Dials, TrainConfig, load_yaml, replace
-from diffflow.training.feed import Feed
-from diffflow.training.fit import fit, train
-from diffflow.training.place import Place, find_device
-from diffflow.training.players import Training
+from diffflow.models.base import TrainConfig
+from diffflow.models.presets import SCALES, fitting
+from diffflow.models.presets.by_model import distilled
+from diffflow.models.settings.common import Dials
+from diffflow.models.settings.serialise import ConfigError, load_yaml, replace
+from diffflow.runs.frontier import Point, plot_frontier
+from diffflow.training.batches import Feed
+from diffflow.training.distributed import Place, find_device
+from diffflow.training.loop import fit
+from diffflow.training.state import Training
+from diffflow.training.train import train
 
 SCREENED = 300  # samples by which the best peer is chosen
 TIMED = 64  # samples that a setting is timed with
@@ -389,7 +392,7 @@ def main() -> None:
         if p["seconds"]
     ]
     name = f"Frechet distance@{options.n} ({options.features.partition('=')[0]})"
-    figures.save(where.with_suffix(".png"), figures.png(figures.frontier(points, name, floor)))
+    figures.save(where.with_suffix(".png"), figures.png(plot_frontier(points, name, floor)))
     show(lines, floor)
 
 

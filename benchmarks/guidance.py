@@ -38,11 +38,12 @@ from torch import Tensor
 
 import diffflow as df
 from diffflow import figures
-from diffflow.critic import GAMES, CriticRatio, Discriminator, Penalty
 from diffflow.metrics import embedding, extractor, frechet
-from diffflow.recipes import SCALES, fitting
-from diffflow.training.config import replace
-from diffflow.training.config.game import along
+from diffflow.models.presets import SCALES, fitting
+from diffflow.models.settings.games import along
+from diffflow.models.settings.serialise import replace
+from diffflow.networks.discriminator import CriticRatio, Discriminator
+from diffflow.networks.games import GAMES, Penalty
 
 LOW, HIGH = 0.02, 20.0  # noise levels, in data standard deviations, at which d learns
 

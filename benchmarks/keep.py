@@ -17,8 +17,8 @@ from pathlib import Path
 import safetensors.torch
 
 from diffflow.training import checkpoint
-from diffflow.training.folder import Folder, default_profiles
-from diffflow.training.select import model
+from diffflow.training.run_folder import Folder
+from diffflow.training.weights import default_profiles, model
 
 BESIDE = ("config.yaml", "plans.json", "quality.json")
 LOCAL = ("command", "platform", "git")  # of the machine that trained

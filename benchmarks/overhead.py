@@ -35,7 +35,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import diffflow as df
-from diffflow.nets.unet import UNet
+from diffflow.networks.backbones.unet import UNet
 
 
 class Perceptron(nn.Module):

@@ -38,17 +38,19 @@ from rich.table import Table
 from torch import Tensor
 
 import diffflow as df
-from diffflow.critic import GAMES, Discriminator, Penalty
-from diffflow.nets.critic import ConvCritic, MLPCritic
-from diffflow.noise import Noise
-from diffflow.objectives.objective import Batch, Turn
-from diffflow.objectives.ratio import ParticlePath, PathRatio
-from diffflow.spectrum import discriminator_flow
-from diffflow.training.config import FitConfig, PathConfig, PlayerConfig
-from diffflow.training.feed import Feed
-from diffflow.training.fit import fit
-from diffflow.training.place import Place
-from diffflow.training.players import Outcome, Training
+from diffflow.equation.noise import Noise
+from diffflow.equation.spectrum import discriminator_flow
+from diffflow.models.discriminator_flow import PathConfig
+from diffflow.models.settings.common import FitConfig, PlayerConfig
+from diffflow.networks.backbones.discriminator import ConvCritic, MLPCritic
+from diffflow.networks.discriminator import Discriminator
+from diffflow.networks.games import GAMES, Penalty
+from diffflow.objectives.base import Batch, Turn
+from diffflow.objectives.discriminator_path import ParticlePath, PathRatio
+from diffflow.training.batches import Feed
+from diffflow.training.distributed import Place
+from diffflow.training.loop import fit
+from diffflow.training.state import Outcome, Training
 
 
 @dataclass(frozen=True)

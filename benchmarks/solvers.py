@@ -49,7 +49,7 @@ from torch import Tensor
 
 import diffflow as df
 from diffflow import figures
-from diffflow.calibrate import Teacher, default_starts, teach
+from diffflow.sampling.calibrate import Teacher, default_starts, teach
 
 F64 = torch.float64
 OURS = ("calibrated", "default")

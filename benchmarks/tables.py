@@ -48,10 +48,10 @@ from rich.table import Table
 from torch import Tensor
 
 import diffflow as df
-from diffflow.data.finish import holdout
-from diffflow.training.config import replace
-from diffflow.training.fit import train as fit
-from diffflow.training.select import part
+from diffflow.data.prepare import holdout
+from diffflow.models.settings.serialise import replace
+from diffflow.training.early_stopping import part
+from diffflow.training.train import train as fit
 
 TABLES = {"airfoil": 100.0, "energy": 100.0, "wine": 100.0, "protein": 120.0}  # seconds of each trained model
 MODELS = ("gmm", "maf", "nsf", "diffusion")

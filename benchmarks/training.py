@@ -41,12 +41,14 @@ from rich.console import Console
 from rich.table import Table
 
 from diffflow import figures
-from diffflow.nets.unet import UNet, unet2d
-from diffflow.training.config import DataConfig, FitConfig, ModelConfig, ScoreConfig, UNetConfig
-from diffflow.training.feed import Feed
-from diffflow.training.fit import fit
-from diffflow.training.place import Place
-from diffflow.training.players import Training
+from diffflow.models.diffusion import ModelConfig, ScoreConfig
+from diffflow.models.settings.common import DataConfig, FitConfig
+from diffflow.models.settings.networks import UNetConfig
+from diffflow.networks.backbones.unet import UNet, unet2d
+from diffflow.training.batches import Feed
+from diffflow.training.distributed import Place
+from diffflow.training.loop import fit
+from diffflow.training.state import Training
 
 WARMUP = 3  # updates that are not timed
 

@@ -30,10 +30,10 @@ from mnist import asked as asked_of_run
 import diffflow as df
 import training
 from diffflow.cli import main
-from diffflow.models import MODELS
-from diffflow.training.config import Dials
-from diffflow.training.config import replace as settings
-from diffflow.training.folder import Folder
+from diffflow.models.catalogue import MODELS
+from diffflow.models.settings.common import Dials
+from diffflow.models.settings.serialise import replace as settings
+from diffflow.training.run_folder import Folder
 
 BUDGET = bench.Budget(0.005, 200, 30, "cpu", True)
 

@@ -13,9 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .calibrate import calibrate
-from .fields import Field, LawRatio, LawScore, Piecewise, Ratio, ScoreField, guide
-from .kernels import (
+from .equation.fields import Field, LawRatio, LawScore, Piecewise, Ratio, ScoreField, guide
+from .equation.kernels import (
     KSD,
     MMD,
     SVGD,
@@ -27,14 +26,11 @@ from .kernels import (
     LaplaceKernel,
     SlicedWasserstein,
 )
-from .laws import TOYS, Empirical, Gaussian, GaussianMixture, Law
-from .noise import BrownianPath, Noise
-from .plan import Plan
-from .sample import Trajectory, sample
-from .schedule import EDM, VE, VP, Cosine, Levels, RectifiedFlow, Schedule, SubVP, jump, karras, log_uniform
-from .sde import DiffFlow, Speed
-from .solvers import Euler, Exponential, Heun, NoiseRaising
-from .spectrum import (
+from .equation.laws import Empirical, Gaussian, GaussianMixture, Law
+from .equation.noise import BrownianPath, Noise
+from .equation.schedule import EDM, VE, VP, Cosine, Levels, RectifiedFlow, Schedule, SubVP
+from .equation.sde import DiffFlow, Speed
+from .equation.spectrum import (
     annealed_langevin,
     at,
     continued,
@@ -49,15 +45,30 @@ from .spectrum import (
     slcd,
     static,
 )
+from .equation.toys import TOYS
+from .sampling.calibrate import calibrate
+from .sampling.exponential import Exponential, NoiseRaising
+from .sampling.grids import jump, karras, log_uniform
+from .sampling.plan import Plan
+from .sampling.sample import Trajectory, sample
+from .sampling.solvers import Euler, Heun
 
 if TYPE_CHECKING:
-    from . import bounds, data, diagnostics, flows, kernels, laws, metrics, models, recipes, solvers
-    from .bounds import Quadrature, Stratified, elbo
-    from .critic import GAMES, CriticRatio, Discriminator, Game, Penalty
-    from .denoiser import Denoiser
-    from .generator import FewSteps, Generator
-    from .likelihood import Exact, Hutchinson, bits_per_dim, log_prob
-    from .run import Run, load
+    from . import data, metrics
+    from .equation import kernels, laws
+    from .likelihood import elbo as bounds
+    from .likelihood.elbo import Quadrature, Stratified, elbo
+    from .likelihood.ode import Exact, Hutchinson, bits_per_dim, log_prob
+    from .models import catalogue as models
+    from .models import flows
+    from .models import presets as recipes
+    from .networks.denoiser import Denoiser
+    from .networks.discriminator import CriticRatio, Discriminator
+    from .networks.games import GAMES, Game, Penalty
+    from .networks.generator import FewSteps, Generator
+    from .runs.run import Run, load
+    from .sampling import convergence as diagnostics
+    from .sampling import solvers
 
 __version__ = "0.1.0"
 
@@ -75,21 +86,32 @@ __all__ = [
 ]  # fmt: skip
 
 _LATER = {
-    "Denoiser": "denoiser",
-    **dict.fromkeys(("Exact", "Hutchinson", "bits_per_dim", "log_prob"), "likelihood"),
-    **dict.fromkeys(("Quadrature", "Stratified", "elbo"), "bounds"),
-    "Run": "run",
-    "load": "run",
-    **dict.fromkeys(("GAMES", "CriticRatio", "Discriminator", "Game", "Penalty"), "critic"),
-    **dict.fromkeys(("FewSteps", "Generator"), "generator"),
+    "Denoiser": "networks.denoiser",
+    **dict.fromkeys(("Exact", "Hutchinson", "bits_per_dim", "log_prob"), "likelihood.ode"),
+    **dict.fromkeys(("Quadrature", "Stratified", "elbo"), "likelihood.elbo"),
+    "Run": "runs.run",
+    "load": "runs.run",
+    **dict.fromkeys(("GAMES", "Game", "Penalty"), "networks.games"),
+    **dict.fromkeys(("CriticRatio", "Discriminator"), "networks.discriminator"),
+    **dict.fromkeys(("FewSteps", "Generator"), "networks.generator"),
 }
+
+_MOVED: dict[str, str] = {
+    "laws": "equation.laws",
+    "kernels": "equation.kernels",
+    "diagnostics": "sampling.convergence",
+    "solvers": "sampling.solvers",
+    "bounds": "likelihood.elbo",
+    "flows": "models.flows",
+    "recipes": "models.presets",
+}  # public modules by the name that `df` has for them
 
 
 def __getattr__(name: str) -> Any:
     if name in _LATER:
         return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
     if name in __all__:
-        return importlib.import_module(f".{name}", __name__)
+        return importlib.import_module(f".{_MOVED.get(name, name)}", __name__)
     raise AttributeError(f"module 'diffflow' has no attribute {name!r}")
 
 

@@ -13,7 +13,8 @@ import torch
 
 import diffflow as df
 from diffflow.cli import main
-from diffflow.training.config import DistillConfig
+from diffflow.models.distill import DistillConfig
+from diffflow.models.settings.common import Dials
 
 SMALL = """\
 generator: {warmup: 0}
@@ -104,7 +105,7 @@ def test_it_starts_as_the_calibrated_plan(runs: Path, here: Path, small: str) ->
     shutil.copytree(runs / "toy", here / "toy")
     assert main("calibrate toy --steps 2 --starts 64 --rounds 0".split()) == 0
     toy = df.load("toy")
-    plan = toy.plan(df.run.Dials(2, 0.0, 0.0, 1.0))
+    plan = toy.plan(Dials(2, 0.0, 0.0, 1.0))
     assert plan is not None
     assert main(f"distill toy --steps 2 --by ratio --updates 1 --config {small} --out two".split()) == 0
     config = df.load("two").config
@@ -142,7 +143,7 @@ def test_plans_for_other_dials_are_no_start(runs: Path, here: Path, small: str) 
         config = df.load(name).config
         assert isinstance(config, DistillConfig)
         plans.append(config.plan.levels)
-    quiet = df.load("toy").plan(df.run.Dials(3, 0.0, 0.0, 1.0))
+    quiet = df.load("toy").plan(Dials(3, 0.0, 0.0, 1.0))
     assert quiet is not None
     assert plans == [(), quiet.levels]
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import diffflow as df
-from diffflow import flows
 from diffflow.cli import main
+from diffflow.models import flows
 
 
 def flow(*args: object) -> int:

@@ -8,18 +8,22 @@ import pytest
 import torch
 
 import diffflow as df
-from diffflow import kernels
-from diffflow.critic import GAMES, Discriminator, Penalty
-from diffflow.generator import FewSteps, Generator
-from diffflow.nets.critic import MLPCritic, Stages
-from diffflow.nets.generator import MLPGenerator
-from diffflow.nets.mlp import MLP
-from diffflow.objectives.difference import DMD, ScoreDifference, SiD
-from diffflow.objectives.movers import CloudMover, Critic, Endpoints, Lead, Together
-from diffflow.objectives.objective import Batch, Joint
-from diffflow.objectives.particles import Generate
-from diffflow.objectives.ratio import ParticlePath, PathRatio, SchedulePath
-from diffflow.objectives.score import ScoreMatching
+from diffflow.equation import kernels
+from diffflow.networks.backbones.discriminator import MLPCritic, Stages
+from diffflow.networks.backbones.generator import MLPGenerator
+from diffflow.networks.backbones.mlp import MLP
+from diffflow.networks.discriminator import Discriminator
+from diffflow.networks.games import GAMES, Penalty
+from diffflow.networks.generator import FewSteps, Generator
+from diffflow.objectives.base import Batch, Joint
+from diffflow.objectives.discriminator_path import ParticlePath, PathRatio, SchedulePath
+from diffflow.objectives.follow_velocity import Generate
+from diffflow.objectives.movers.adversarial import Critic
+from diffflow.objectives.movers.base import Lead, Together
+from diffflow.objectives.movers.cloud import CloudMover
+from diffflow.objectives.movers.endpoints import Endpoints
+from diffflow.objectives.movers.score_difference import DMD, ScoreDifference, SiD
+from diffflow.objectives.score_matching import ScoreMatching
 
 F64 = torch.float64
 Q = df.GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.5]], dtype=F64), 0.3)
@@ -227,11 +231,11 @@ def on_schedule(classes, score=None):
 
 
 def flow(ratio):
-    return df.spectrum.discriminator_flow(ratio, VANILLA.speed, 1.0, df.Gaussian(POINTS[0]))
+    return df.discriminator_flow(ratio, VANILLA.speed, 1.0, df.Gaussian(POINTS[0]))
 
 
 def cooled(ratio):
-    return df.continued(df.spectrum.improved_gan(df.VE(0.1, 1.0), ratio, 1.0, df.Gaussian(POINTS[0])), -0.1)
+    return df.continued(df.improved_gan(df.VE(0.1, 1.0), ratio, 1.0, df.Gaussian(POINTS[0])), -0.1)
 
 
 def joint(classes):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import diffflow as df
 from diffflow.data import Columns, DataError, Transform, load
-from diffflow.data.cells import Cells, discrete
+from diffflow.data.discrete import Cells, discrete
 
 F64 = torch.float64
 levels = st.lists(st.integers(-50, 50), min_size=2, max_size=9, unique=True).map(lambda v: tuple(map(float, sorted(v))))

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from diffflow.data import DataError, Transform, load
-from diffflow.data.base import Raw, in_proportion
-from diffflow.data.finish import finish, holdout
+from diffflow.data.dataset import Raw, in_proportion
+from diffflow.data.prepare import finish, holdout
 
 
 @settings(deadline=None)

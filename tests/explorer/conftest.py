@@ -12,9 +12,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from diffflow.cli import main
 from diffflow.explorer.server import create
-from diffflow.recipes import recipe
-from diffflow.training.config import replace
-from diffflow.training.fit import train
+from diffflow.models.presets import recipe
+from diffflow.models.settings.serialise import replace
+from diffflow.training.train import train
 
 TOKEN = "a token for tests"
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import diffflow as df
-from diffflow.kernels import KernelRatio
+from diffflow.equation.kernels import KernelRatio
 
 F64 = torch.float64
 G = torch.Generator().manual_seed(0)

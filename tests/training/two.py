@@ -12,26 +12,19 @@ from pathlib import Path
 import torch
 
 import diffflow as df
-from diffflow.objectives.moments import Moments
-from diffflow.objectives.objective import Batch
-from diffflow.objectives.score import ScoreMatching
+from diffflow.models.diffusion import ModelConfig, ScoreConfig
+from diffflow.models.discriminator_flow import DiscriminatorFlowConfig, PathConfig, PathCriticConfig
+from diffflow.models.settings.common import DataConfig, FitConfig, PlayerConfig
+from diffflow.models.settings.networks import MLPConfig, MLPCriticConfig
+from diffflow.objectives.base import Batch
+from diffflow.objectives.movers.moments import Moments
+from diffflow.objectives.score_matching import ScoreMatching
 from diffflow.training import checkpoint
-from diffflow.training.config import (
-    DataConfig,
-    DiscriminatorFlowConfig,
-    FitConfig,
-    MLPConfig,
-    MLPCriticConfig,
-    ModelConfig,
-    PathConfig,
-    PathCriticConfig,
-    PlayerConfig,
-    ScoreConfig,
-)
-from diffflow.training.feed import Feed
-from diffflow.training.fit import NonFinite, fit, train
-from diffflow.training.place import find_place
-from diffflow.training.players import Training
+from diffflow.training.batches import Feed
+from diffflow.training.distributed import find_place
+from diffflow.training.loop import NonFinite, fit
+from diffflow.training.state import Training
+from diffflow.training.train import train
 
 CONFIG = ScoreConfig(
     DataConfig("8gaussians"),

@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 import diffflow as df
-from diffflow.calibrate import Teacher
 from diffflow.cli import UsageError, parse
 from diffflow.cli.sample import progress
-from diffflow.training.config import Dials
+from diffflow.models.settings.common import Dials
+from diffflow.sampling.calibrate import Teacher
 
 
 @dataclass(frozen=True)

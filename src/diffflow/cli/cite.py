@@ -10,8 +10,8 @@ from typing import Annotated
 import tyro
 
 from diffflow.cli import parse
-from diffflow.models import MODELS
-from diffflow.references import bibtex
+from diffflow.equation.papers import bibtex
+from diffflow.models.catalogue import MODELS
 
 
 @dataclass(frozen=True)

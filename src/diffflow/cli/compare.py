@@ -16,9 +16,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from diffflow import report
 from diffflow.cli import UsageError, parse
 from diffflow.metrics.evaluate import differences
+from diffflow.runs import report
 
 
 @dataclass(frozen=True)

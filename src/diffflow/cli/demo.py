@@ -19,11 +19,12 @@ import tyro
 from rich.console import Console
 
 import diffflow as df
-from diffflow import figures, report
+from diffflow import figures
 from diffflow.cli import parse
 from diffflow.cli.evaluate import check_n, show
 from diffflow.cli.sample import Sample, check, draw, labels_of
-from diffflow.training.folder import Folder
+from diffflow.runs import report
+from diffflow.training.run_folder import Folder
 
 CHURNS = {0.0: "probability flow", 0.5: "half-way", 1.0: "reverse SDE", 2.0: "over-damped"}
 LEVELS, STEPS_PER_LEVEL = 20, 5
@@ -51,8 +52,8 @@ class Demo:
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
-        from diffflow.training.config import replace as settings
-        from diffflow.training.fit import train
+        from diffflow.models.settings.serialise import replace as settings
+        from diffflow.training.train import train
 
         ask = Sample(self.out, self.n, steps=self.steps, batch=500)
         check(ask)

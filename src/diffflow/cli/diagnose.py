@@ -20,14 +20,15 @@ from rich.table import Table
 from torch import Tensor
 
 import diffflow as df
-from diffflow import calibration, figures
+from diffflow import figures
 from diffflow.cli import UsageError, parse
 from diffflow.cli.evaluate import splits
-from diffflow.critic import GAMES, reliability
 from diffflow.data import Data
 from diffflow.metrics.base import pick
-from diffflow.training.config import LikelihoodConfig
-from diffflow.training.select import part
+from diffflow.models.joint_likelihood import LikelihoodConfig
+from diffflow.networks.games import GAMES, reliability
+from diffflow.runs import diagnose as calibration
+from diffflow.training.early_stopping import part
 
 
 @dataclass(frozen=True)

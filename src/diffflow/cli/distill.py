@@ -20,15 +20,17 @@ import tyro
 from rich.console import Console
 
 import diffflow as df
-from diffflow import report
 from diffflow.cli import UsageError, parse
-from diffflow.recipes import SCALES, fitting
-from diffflow.recipes.players import distilled
-from diffflow.training.config import Dials, DistillConfig, load_yaml, to_yaml
-from diffflow.training.config import replace as put
-from diffflow.training.fit import train
-from diffflow.training.folder import Folder
-from diffflow.training.place import find_place
+from diffflow.models.distill import DistillConfig
+from diffflow.models.presets import SCALES, fitting
+from diffflow.models.presets.by_model import distilled
+from diffflow.models.settings.common import Dials
+from diffflow.models.settings.serialise import load_yaml, to_yaml
+from diffflow.models.settings.serialise import replace as put
+from diffflow.runs import report
+from diffflow.training.distributed import find_place
+from diffflow.training.run_folder import Folder
+from diffflow.training.train import train
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 import diffflow as df
-from diffflow import figures, report
+from diffflow import figures
 from diffflow.cli import UsageError, parse
 from diffflow.cli.sample import Sample, SolverName, check, draw
 from diffflow.data import Data
 from diffflow.metrics.classifier import Classifier, unit
+from diffflow.runs import report
 
 LEAST = 12  # samples; precision and recall by 5 neighbours are not defined below
 HELD_OUT = {"train": "test", "test": "train"}

@@ -17,11 +17,12 @@ import tyro
 from rich.console import Console
 
 import diffflow as df
-from diffflow import figures, flows
+from diffflow import figures
 from diffflow.cli import UsageError, parse
 from diffflow.cli.sample import WRITERS, destination, drawable, known_suffixes, progress
 from diffflow.metrics.base import pick
-from diffflow.training.place import find_device
+from diffflow.models import flows
+from diffflow.training.distributed import find_device
 
 FLOWING = df.data.Columns(text="drop", constant="drop", discrete="keep")  # points of a cloud need no density
 

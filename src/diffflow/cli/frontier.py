@@ -20,16 +20,17 @@ from rich.console import Console
 from rich.table import Table
 
 import diffflow as df
-from diffflow import figures, report
+from diffflow import figures
 from diffflow.cli import UsageError, parse
 from diffflow.cli.evaluate import check_n, splits
 from diffflow.cli.sample import progress
 from diffflow.data import Data
-from diffflow.frontier import Judge, Point, front, presets, sweep, within
 from diffflow.metrics import embedding, extractor, frechet, sliced_w2
 from diffflow.metrics.base import pick
-from diffflow.training.config import Dials
-from diffflow.training.folder import Folder
+from diffflow.models.settings.common import Dials
+from diffflow.runs import report
+from diffflow.runs.frontier import Judge, Point, front, plot_frontier, presets, sweep, within
+from diffflow.training.run_folder import Folder
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Frontier:
             "presets": {k: p.to_dict() for k, p in chosen.items()}, "points": [p.to_dict() for p in points],
         }  # fmt: skip
         where = figures.save(run.path / "frontier.json", json.dumps(record, indent=1).encode())
-        figures.save(run.path / "frontier.png", figures.png(figures.frontier(points, name, floor)))
+        figures.save(run.path / "frontier.png", figures.png(plot_frontier(points, name, floor)))
         Folder(run.path).keep_presets(run.weights, {k: (p.dials, p.plan) for k, p in chosen.items()})
         page = report.write(run.path)
         console.print(f"every point {where}\nreport      {page}", highlight=False, soft_wrap=True)

@@ -32,10 +32,10 @@ from diffflow import figures
 from diffflow.cli import UsageError, parse
 from diffflow.cli.evaluate import HELD_OUT
 from diffflow.data import Data
-from diffflow.dequantise import Dequantiser
+from diffflow.likelihood.dequantiser import Dequantiser
 from diffflow.metrics.base import pick
-from diffflow.report import plus_minus
-from diffflow.run import EXACT
+from diffflow.runs.report import plus_minus
+from diffflow.runs.run import EXACT
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import diffflow as df
 from diffflow import figures
 from diffflow.cli import UsageError, parse
-from diffflow.data.base import in_proportion
+from diffflow.data.dataset import in_proportion
 
 SolverName = Literal["default", "exponential", "heun", "euler", "edm"]
 SOLVERS: dict[str, Callable[[], Any]] = {

@@ -1,6 +1,6 @@
 """`diffflow train`: from data to a run directory.
 
-Settings are the fields of `diffflow.training.config.TrainConfig`; a preset gives their values, a YAML file overrides
+Settings are the fields of `diffflow.models.base.TrainConfig`; a preset gives their values, a YAML file overrides
 the preset, and flags override the file. The resolved values are saved with the run, so going on needs no flags:
 `diffflow train --out RUN --resume auto`.
 """
@@ -21,15 +21,18 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import tyro
 from rich.console import Console
 
-from diffflow import report
 from diffflow.cli import UsageError, parse
-from diffflow.recipes import BY_MODEL, RECIPES, fitting, recipe
-from diffflow.training.config import FAMILIES, ScoreGANConfig, TrainConfig, load_yaml, replace, to_yaml
-from diffflow.training.feed import Feed
-from diffflow.training.fit import fit, train
-from diffflow.training.folder import Folder
-from diffflow.training.place import Place, find_device, find_place
-from diffflow.training.players import Training
+from diffflow.models.base import TrainConfig
+from diffflow.models.presets import BY_MODEL, RECIPES, fitting, recipe
+from diffflow.models.score_gan import ScoreGANConfig
+from diffflow.models.settings.serialise import FAMILIES, load_yaml, replace, to_yaml
+from diffflow.runs import report
+from diffflow.training.batches import Feed
+from diffflow.training.distributed import Place, find_device, find_place
+from diffflow.training.loop import fit
+from diffflow.training.run_folder import Folder
+from diffflow.training.state import Training
+from diffflow.training.train import train
 
 
 @dataclass(frozen=True)

@@ -19,19 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cells import Cells
+from .discrete import Cells
+from .errors import DataError
 
 LARGEST = float(np.finfo(np.float32).max)
-
-
-class DataError(ValueError):
-    """Data that cannot be used. `problems` names every bad file, row or column, not just the first one."""
-
-    def __init__(self, message: str, problems: list[str] | tuple[str, ...] = (), show: int | None = None):
-        self.problems = tuple(problems)
-        shown = self.problems[:show]
-        more = [f"... and {len(self.problems) - len(shown)} more"] if len(shown) < len(self.problems) else []
-        super().__init__("\n  ".join([message, *shown, *more]))
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.base import Data
-from ..laws import GaussianMixture
+from ..data.dataset import Data
+from ..equation.laws import GaussianMixture
 from .base import Metric, admitted, pick
 from .classifier import Classifier, class_labels, fit_classifier, unit
 from .frechet import embedding

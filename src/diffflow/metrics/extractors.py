@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.base import Data
+from ..data.dataset import Data
 from .classifier import Classifier, fit_classifier
 from .pretrained import KNOWN, WeightsError, load_lenet, load_resnet20, verify
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..laws import GaussianMixture
+from ..equation.laws import GaussianMixture
 from .base import Better, Metric
 from .classifier import Classifier, accuracy, c2st
 from .frechet import frechet
