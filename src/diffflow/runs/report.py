@@ -17,27 +17,10 @@ from html import escape
 from pathlib import Path
 
 from .. import figures
+from ..metrics import METRICS
 from ..models.base import TrainConfig, Words
 from ..models.settings.serialise import ConfigError
 from ..training.run_folder import Folder
-
-MEANING = {
-    "w2": "exact Wasserstein-2 distance to the data",
-    "sliced_w2": "the same along random directions",
-    "marginal_w2": "the same column by column, in standard deviations of the column",
-    "mmd2": "maximum mean discrepancy, squared; unbiased, so it can be negative",
-    "energy": "energy distance; unbiased, so it can be negative",
-    "precision": "share of samples among the real points",
-    "recall": "share of real points among the samples",
-    "density": "how crowded the real neighbourhoods of the samples are; 1 is the data's own",
-    "coverage": "share of real neighbourhoods that hold a sample",
-    "c2st": "a classifier's success in telling samples from data; 0.5 is a perfect model",
-    "nearest": "median distance to the nearest training example",
-    "nearest_ratio": "the same over that of held-out data; far below 1 means copies",
-    "modes": "modes of the toy that hold at least a fifth of their fair share of the samples",
-    "within": "share of samples within 3 standard deviations of a mode",
-    "accuracy": "share that a classifier trained on real data sees as the class asked for",
-}
 
 SIGNALS = {
     "accuracy": "share of real and generated samples that the discriminator tells apart, 0.5 when they look alike",
@@ -207,6 +190,10 @@ def _samples(home: Path) -> str:
     return "<h2>Samples</h2>\n" + "\n".join(parts) if parts else ""
 
 
+def _meaning(name: str) -> str:
+    return METRICS[name].meaning if name in METRICS else ""
+
+
 def _measured(evaluation: Mapping) -> str:
     if not evaluation.get("metrics"):
         return ""
@@ -215,7 +202,7 @@ def _measured(evaluation: Mapping) -> str:
             escape(m["name"]),
             plus_minus(m["value"], m.get("stderr")),
             plus_minus(m.get("floor")),
-            escape(m.get("remark") or MEANING.get(m["name"], "")),
+            escape("; ".join(filter(None, (m.get("remark") or _meaning(m["name"]), m.get("note"))))),
         )
         for m in evaluation["metrics"]
     ]
