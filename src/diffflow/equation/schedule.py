@@ -374,3 +374,14 @@ class Levels(Schedule):
     @remembered
     def time(self, sigma: Time) -> Tensor:
         raise ValueError("a staircase of levels has no inverse: many times share one sigma")
+
+
+# the schedules that settings name; every one takes sigma_min= and sigma_max=
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "edm": EDM,
+    "ve": VE,
+    "vp": VP,
+    "subvp": SubVP,
+    "cosine": Cosine,
+    "flow": RectifiedFlow,
+}

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..equation.laws import Law
-from ..equation.schedule import EDM, VE, VP, Cosine, RectifiedFlow, Schedule, SubVP
+from ..equation.schedule import SCHEDULES, Schedule
 from ..equation.sde import DiffFlow
 from ..equation.spectrum import at
 from ..objectives.likelihood_bound import JointBound
@@ -56,15 +56,7 @@ class JointSampling:
 
     @property
     def path(self) -> Schedule:
-        low, high = self.sigma_min, self.sigma_max
-        return {
-            "edm": lambda: EDM(low, high),
-            "ve": lambda: VE(low, high),
-            "vp": lambda: VP(sigma_min=low, sigma_max=high),
-            "subvp": lambda: SubVP(sigma_min=low, sigma_max=high),
-            "cosine": lambda: Cosine(low, high),
-            "flow": lambda: RectifiedFlow(low, high),
-        }[self.schedule]()
+        return SCHEDULES[self.schedule](sigma_min=self.sigma_min, sigma_max=self.sigma_max)
 
     def start(self, meta: Mapping[str, Any], device: torch.device) -> Law:
         return self.path.prior(tuple(meta["shape"]), meta["mean"], meta["std"]).to(device)
