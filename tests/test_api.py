@@ -75,7 +75,7 @@ def test_every_class_of_settings_is_a_public_name():
 
 def test_networks_objectives_and_movers_are_public_names():
     """What has turns is an objective, what has learn and velocity a mover, what builds a network names it."""
-    for module in pkgutil.iter_modules(objectives.__path__, "diffflow.objectives."):
+    for module in pkgutil.walk_packages(objectives.__path__, "diffflow.objectives."):
         for name, kind in vars(importlib.import_module(module.name)).items():
             mine = inspect.isclass(kind) and kind.__module__ == module.name and name[0] != "_"
             if mine and (hasattr(kind, "turns") or hasattr(kind, "velocity")):
@@ -126,7 +126,7 @@ def test_the_stub_for_editors_is_the_table():
 
 
 def test_replace_takes_dotted_names_and_suggests():
-    config = df.replace(df.ScoreConfig(), {"data.source": "moons", "fit.steps": 5, "model.net.width": 8})
-    assert (config.data.source, config.fit.steps, config.model.net.width) == ("moons", 5, 8)
+    config = df.replace(df.ScoreConfig(), {"data.source": "moons", "fit.steps": 5, "model.net.layers": 3})
+    assert (config.data.source, config.fit.steps, config.model.net.layers) == ("moons", 5, 3)
     with pytest.raises(ValueError, match=r"unknown setting 'fit\.step'; did you mean 'steps'\?"):
         df.replace(config, {"fit.step": 5})
