@@ -19,10 +19,13 @@ def kind(name: str) -> int:
 
 def stub() -> str:
     """The text of __init__.pyi."""
+    rooms: dict[str, list[str]] = {f".{module}": names.split() for module, names in diffflow._NAMES.items()}
+    for name, module in diffflow._MODULES.items():
+        rooms.setdefault("." + module.removesuffix(name).rstrip("."), []).append(name)
     lines = [HEAD, ""]
-    for module, names in sorted(diffflow._NAMES.items()):
-        order = sorted(names.split(), key=lambda name: (kind(name), name.lower()))
-        lines += [f"from .{module} import {name} as {name}" for name in order]
+    for room, names in sorted(rooms.items()):
+        order = sorted(names, key=lambda name: (kind(name), name.lower()))
+        lines += [f"from {room} import {name} as {name}" for name in order]
     return "\n".join([*lines, "", "__version__: str", ""])
 
 

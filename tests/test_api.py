@@ -80,7 +80,8 @@ def test_networks_objectives_and_movers_are_public_names():
             mine = inspect.isclass(kind) and kind.__module__ == module.name and name[0] != "_"
             if mine and (hasattr(kind, "turns") or hasattr(kind, "velocity")):
                 assert getattr(df, name) is kind
-    for net in (df.MLP, df.UNet, df.MLPDiscriminator, df.ConvDiscriminator, df.UNetDiscriminator, df.MLPGenerator, df.ConvGenerator):
+    judges = (df.MLPDiscriminator, df.ConvDiscriminator, df.UNetDiscriminator)
+    for net in (df.MLP, df.UNet, df.MLPGenerator, df.ConvGenerator, *judges):
         assert issubclass(net, torch.nn.Module)
 
 
@@ -107,7 +108,7 @@ def test_a_misspelt_name_is_answered_with_the_nearest(wrong, right):
 def test_an_old_name_works_and_names_the_new_one(monkeypatch, new, value):
     monkeypatch.setitem(aliases.PUBLIC, "before", new)
     for _ in range(2):  # not only the first time
-        with pytest.warns(aliases.OldName, match=f"^diffflow.before is {re.escape(new)} now; the old name goes") as caught:
+        with pytest.warns(aliases.OldName, match=f"^diffflow.before is {re.escape(new)} now; the old") as caught:
             assert df.before is value()
         assert caught[0].filename == __file__  # the line that is to be changed
     assert "before" not in df.__all__

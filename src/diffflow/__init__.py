@@ -15,9 +15,9 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# The public names, by the module that holds them; "": modules that are public themselves.
+# The public names: modules, and what is in them, by module.
+_MODULES = {"data": "data", "metrics": "metrics", "models": "models", "presets": "models.presets"}
 _NAMES = {
-    "": "data metrics models",
     "data": "Data",
     "equation.fields": "Field LawRatio LawScore Piecewise Ratio ScoreField guide",
     "equation.kernels": "KSD MMD SVGD Drifting EnergyKernel GaussianKernel KernelRatio KernelScore LaplaceKernel "
@@ -39,7 +39,6 @@ _NAMES = {
     "models.field_generator": "DriftingConfig FieldConfig MMDConfig SlicedWassersteinConfig",
     "models.gan": "GANConfig GANNets",
     "models.joint_likelihood": "JointSampling LikelihoodConfig",
-    "models.presets": "preset",
     "models.score_gan": "ScoreGANConfig",
     "models.settings.common": "DataConfig Dials FitConfig PlayerConfig",
     "models.settings.games": "GameConfig",
@@ -74,16 +73,15 @@ _NAMES = {
     "sampling.sample": "Trajectory sample",
     "sampling.solvers": "Euler Heun",
 }
-_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()} | _MODULES
 
 __all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULE_OF:
-        room = _MODULE_OF[name]
-        module = importlib.import_module(f".{room or name}", __name__)
-        globals()[name] = value = getattr(module, name) if room else module
+        module = importlib.import_module(f".{_MODULE_OF[name]}", __name__)
+        globals()[name] = value = module if name in _MODULES else getattr(module, name)
         return value
     if name.startswith("__"):  # asked for by Python itself, never misspelt
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

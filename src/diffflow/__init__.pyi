@@ -59,6 +59,7 @@ from .likelihood.ode import Exact as Exact
 from .likelihood.ode import Hutchinson as Hutchinson
 from .likelihood.ode import bits_per_dim as bits_per_dim
 from .likelihood.ode import log_prob as log_prob
+from .models import presets as presets
 from .models.base import GeneratorConfig as GeneratorConfig
 from .models.base import GeneratorSampling as GeneratorSampling
 from .models.base import MoveConfig as MoveConfig
@@ -84,7 +85,6 @@ from .models.gan import GANConfig as GANConfig
 from .models.gan import GANNets as GANNets
 from .models.joint_likelihood import JointSampling as JointSampling
 from .models.joint_likelihood import LikelihoodConfig as LikelihoodConfig
-from .models.presets import preset as preset
 from .models.score_gan import ScoreGANConfig as ScoreGANConfig
 from .models.settings.common import DataConfig as DataConfig
 from .models.settings.common import Dials as Dials

@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import diffflow as df
+from diffflow.equation.kernels import Injected
+from diffflow.likelihood.elbo import importance
 from diffflow.likelihood.ode import decoded
+from diffflow.models.flows import build
+from diffflow.sampling.convergence import particle_decay
 
 
 @given(
@@ -107,14 +111,14 @@ ASKED = {  # everything that takes noise= at the equation's level
     "calibrate": lambda noise: torch.tensor(df.calibrate(SDE, 2, noise=noise, starts=8, rounds=1).about["error"]),
     "hutchinson": lambda noise: df.log_prob(SDE, X, trace=df.Hutchinson(2, noise), steps=3).value,
     "stratified": lambda noise: df.elbo(SDE, X, rule=df.Stratified(4, noise)).value,
-    "importance": lambda noise: df.bounds.importance(SDE, X, draws=2, steps=3, noise=noise).weights,
+    "importance": lambda noise: importance(SDE, X, draws=2, steps=3, noise=noise).weights,
     "decoded": lambda noise: decoded(SDE, X, noise)[0],
     "path": lambda noise: df.BrownianPath(noise, 1.0)(0.3, X),
-    "flow": lambda noise: df.flows.build("svgd", Q, particles=9, noise=noise).x0,
+    "flow": lambda noise: build("svgd", Q, particles=9, noise=noise).x0,
     "directions": lambda noise: df.SlicedWasserstein(X, 4, noise=noise).axes(X, 0.0),
     "moved directions": lambda noise: df.SlicedWasserstein(X, 4).on(X, noise).axes(X, 0.0),
-    "injected": lambda noise: df.kernels.Injected(df.LawScore(Q), 0.1, noise)(X, 0.0),
-    "decay": lambda noise: df.diagnostics.particle_decay(SDE, 20, 4, noise=noise, keep=1).kl,
+    "injected": lambda noise: Injected(df.LawScore(Q), 0.1, noise)(X, 0.0),
+    "decay": lambda noise: particle_decay(SDE, 20, 4, noise=noise, keep=1).kl,
 }
 
 

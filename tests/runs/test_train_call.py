@@ -12,7 +12,6 @@ import diffflow as df
 from diffflow import cli
 from diffflow.cli.evaluate import splits
 from diffflow.data import DataError
-from diffflow.models.presets import fitting
 from diffflow.models.settings.serialise import ConfigError
 from diffflow.training.run_folder import RunError
 
@@ -59,13 +58,13 @@ def test_a_model_is_a_preset_of_the_size_that_fits_and_names_the_folder(asked):
         "moons-gan", "moons", "moons-diffusion-gan", "digits-gan", "digits", "digits-diffusion-gan"
     )]  # fmt: skip
     assert places[6:] == places[3:6]
-    assert asked[0][0] == df.preset("gan", "moons").config
-    assert asked[3][0] == df.preset("gan", "digits").config
+    assert asked[0][0] == df.presets.preset("gan", "moons").config
+    assert asked[3][0] == df.presets.preset("gan", "digits").config
     assert df.replace(asked[6][0], {"data.source": "digits"}) == asked[3][0]
 
 
 def test_a_budget_replaces_the_preset_s(asked):
-    own = df.preset("toy").config.fit
+    own = df.presets.preset("toy").config.fit
     for k, given in enumerate(({}, {"minutes": 2}, {"steps": 7}, {"minutes": 2, "steps": 7})):
         df.train("moons", f"out{k}", **given)
     df.train("moons", "out", steps=7, settings={"fit.minutes": 2.0})
@@ -116,6 +115,7 @@ def test_data_and_the_source_they_came_from_give_one_run():
 
 
 def test_a_preset_fits_data_in_memory():
+    fitting = df.presets.fitting
     assert [fitting(df.data.load(name)) for name in ("moons", "digits")] == ["toy", "digits"]
     image = df.data.Transform("image", (1, 4, 4))
     grey = df.Data(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), None, None, "x", "all", image)
