@@ -1,6 +1,8 @@
 """One stream per particle: the same bits in any batch, shard and order; and the right law."""
 
+import ast
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,3 +177,16 @@ def test_what_is_measured_keeps_its_seed_and_leaves_the_generator_alone():
         assert torch.equal(torch.get_rng_state(), before)
         torch.manual_seed(5)
         assert torch.equal(torch.as_tensor(ask()), first)
+
+
+def test_the_library_itself_never_draws_a_fresh_seed():
+    """Trainings, previews, the command line and the explorer are repeatable: every call of sample names its noise."""
+    silent = []
+    for file in Path(df.__file__).parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(file.read_text())):
+            if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] == "sample":
+                of_a_law = isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) != "df"
+                named = any(keyword.arg in ("noise", None) for keyword in call.keywords)
+                if not (named or (of_a_law and len(call.args) > 1)):
+                    silent.append(f"{file.name}:{call.lineno}")
+    assert silent == []

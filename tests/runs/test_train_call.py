@@ -94,6 +94,8 @@ def test_data_from_python_train_a_run_that_says_so(capsys):
     assert cli.main(["evaluate", "runs/mine", "-n", "20"]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "trained on data from Python. Say where they are (--data SOURCE)" in said
+    assert cli.main(["distill", "runs/mine", "--steps", "1"]) == 2
+    assert "trained on data from Python: say where they are with --data" in " ".join(capsys.readouterr().err.split())
     assert cli.main("train --resume auto --out runs/mine --steps 4".split()) == 2
     assert "trained on data from Python: go on there" in " ".join(capsys.readouterr().err.split())
     np.save("mine.npy", x.numpy())
