@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import tyro
 
 from diffflow import __version__
-from diffflow.registry import import_plugin, load_installed
+from diffflow.registry import PluginError, import_plugin, load_installed
 
 COMMANDS = {
     "train": "train a model on your data",
@@ -151,7 +151,12 @@ def dispatch(args: list[str]) -> int:
     if args[0] not in NO_PLUGINS:
         load_installed()
     for name in plugins:
-        import_plugin(name)
+        try:
+            import_plugin(name)
+        except PluginError as error:
+            if not {"-h", "--help"} & set(args):  # whoever asks for help gets it, whatever is broken
+                raise
+            warnings.warn(str(error))
     return importlib.import_module(f"diffflow.cli.{args[0]}").main(args[1:])
 
 

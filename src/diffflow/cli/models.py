@@ -12,9 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from diffflow.cli import UsageError, parse
-from diffflow.models.catalogue import MODELS, Model
-
-EQUATION = "dX = [ f + (β - g²/2) ∇log(r/p) + (g²/2) ∇log r ] dt + √(g² - λ²) dW"
+from diffflow.models.catalogue import EQUATION, MODELS, Model
 
 
 @dataclass(frozen=True)

@@ -421,8 +421,9 @@ def load(
     for name in modules:
         import_plugin(name)
     folder, place = Folder(Path(path)), find_device(device)
-    about, (found, step) = folder.about(), load_averaged(folder, raw, sigma_rel)
+    about = folder.about()
     config = folder.config()
+    found, step = load_averaged(folder, raw, sigma_rel)
     players = config.build(about["data"])
     for name, module in players.items():
         fill(module, found.get(name, {}), f"{name} in {folder.path}")
