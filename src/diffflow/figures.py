@@ -1,18 +1,15 @@
 """Pictures of particles and of training: what the report, the command line and the demo show.
 
 Shapes: images are float (n, c, h, w) in [0, 1] with c = 1 or 3; points are (n, d) with d >= 2. Nothing here needs a
-display or touches matplotlib's global state; `png` turns any picture into bytes, `save` writes bytes whole or not at
-all.
+display or touches matplotlib's global state; `png` turns any picture into bytes.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -372,16 +369,3 @@ def png(picture: Any) -> bytes:
     else:
         picture.savefig(buffer, format="png")
     return buffer.getvalue()
-
-
-def save(path: str | Path, content: bytes) -> Path:
-    """Write a file whole or not at all: to a temporary neighbour first, then into place."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from . import describe, figures
+from . import describe, figures, files
 from .training.folder import Folder
 
 MEANING = {
@@ -113,7 +113,7 @@ def write(run_dir: str | Path) -> Path:
         *filter(None, sections),
         "</main>\n</html>\n",
     ]
-    return figures.save(home / "report.html", "\n".join(page).encode())
+    return files.write_text(home / "report.html", "\n".join(page))
 
 
 def plus_minus(value: float | None, stderr: float | None = None) -> str:

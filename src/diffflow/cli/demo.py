@@ -19,7 +19,7 @@ import tyro
 from rich.console import Console
 
 import diffflow as df
-from diffflow import figures, report
+from diffflow import figures, files, report
 from diffflow.cli import parse
 from diffflow.cli.evaluate import check_n, show
 from diffflow.cli.sample import Sample, check, draw, labels_of
@@ -73,7 +73,7 @@ class Demo:
             train(config, home, resume="auto", device=self.device, console=console)
         run = df.load(home, device=self.device)
         evaluation = along_the_dial(run, ask, console)
-        figures.save(home / "evaluation.json", json.dumps(evaluation, indent=1).encode())
+        files.write_json(home / "evaluation.json", evaluation)
         page = report.write(home)
         show(evaluation["metrics"])
         print(f"\n{evaluation['summary']}\n")
@@ -116,9 +116,9 @@ def along_the_dial(run: Any, ask: Sample, console: Console) -> dict[str, Any]:
         metrics.append(score.to_dict() | {"name": f"recognised, {name}", "remark": what})
         rows.append(figures.DialRow(name, f"{remark} · {nfe} evaluations", x[:10]))
         picture = figures.grid(x[:100], columns=10)
-        figures.save(run.path / f"{name.replace(' ', '-')}.png", figures.png(picture))
-    figures.save(run.path / "samples.png", figures.png(figures.grid(drawn["churn 0"][1][:100], columns=10)))
-    figures.save(run.path / "dial.png", figures.png(figures.dial(rows, [run.classes[k] for k in labels[:10]])))
+        files.write(run.path / f"{name.replace(' ', '-')}.png", figures.png(picture))
+    files.write(run.path / "samples.png", figures.png(figures.grid(drawn["churn 0"][1][:100], columns=10)))
+    files.write(run.path / "dial.png", figures.png(figures.dial(rows, [run.classes[k] for k in labels[:10]])))
 
     flow = drawn["churn 0"][1]
     with console.status("measuring"):

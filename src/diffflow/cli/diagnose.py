@@ -7,7 +7,6 @@ Beside the run: diagnose.json with the numbers and diagnose.png, the picture.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from rich.table import Table
 from torch import Tensor
 
 import diffflow as df
-from diffflow import calibration, figures
+from diffflow import calibration, figures, files
 from diffflow.cli import UsageError, parse
 from diffflow.cli.evaluate import splits
 from diffflow.critic import GAMES, reliability
@@ -69,8 +68,8 @@ class Diagnose:
                 record["denoiser"] = self.denoiser(run, sets)
             if "discriminator" in run.players and hasattr(run.config, "game"):  # else it plays none, and has no odds
                 record["discriminator"] = self.discriminator(run, next(reversed(sets.values())))
-        where = figures.save(run.path / "diagnose.json", json.dumps(record, indent=1).encode())
-        picture = figures.save(run.path / "diagnose.png", figures.png(draw(record)))
+        where = files.write_json(run.path / "diagnose.json", record)
+        picture = files.write(run.path / "diagnose.png", figures.png(draw(record)))
         show(record)
         console.print(f"numbers  {where}\npicture  {picture}", highlight=False, soft_wrap=True)
         return 0

@@ -8,7 +8,6 @@ directory.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
@@ -19,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import diffflow as df
-from diffflow import figures, report
+from diffflow import figures, files, report
 from diffflow.cli import UsageError, parse
 from diffflow.cli.sample import Sample, SolverName, check, draw
 from diffflow.data import Data
@@ -100,18 +99,18 @@ class Evaluate:
             found = df.metrics.evaluate(
                 torch.from_numpy(x), train, test, labels, judge, features=eyes, seed=self.seed, card=card
             )
-        where = figures.save(run.path / "evaluation.json", json.dumps(found.to_dict(), indent=1).encode())
+        where = files.write_json(run.path / "evaluation.json", found.to_dict())
         if train.kind == "vector" and train.law is None:
             t, truth = train.transform, torch.cat([train.x, *(() if test is None else (test.x,))]).numpy()
             names = t.columns
             columns = figures.marginals(x, truth, names, t.levels, t.names)
-            figures.save(run.path / "marginals.png", figures.png(columns))
+            files.write(run.path / "marginals.png", figures.png(columns))
             if x.shape[1] > 1:
-                figures.save(run.path / "pairs.png", figures.png(figures.pairs(x, truth, names)))
+                files.write(run.path / "pairs.png", figures.png(figures.pairs(x, truth, names)))
         if train.kind == "image":
             mine, theirs = df.metrics.copies(torch.from_numpy(x), train.x)
             pairs = torch.cat([torch.from_numpy(x)[mine], unit(train.x[theirs])])
-            figures.save(run.path / "copies.png", figures.png(figures.grid(pairs.numpy(), columns=len(mine))))
+            files.write(run.path / "copies.png", figures.png(figures.grid(pairs.numpy(), columns=len(mine))))
         show(found.to_dict()["metrics"])
         page = report.write(run.path)
         console.print(f"protocol {where}\nreport   {page}", highlight=False, soft_wrap=True)

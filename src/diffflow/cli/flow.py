@@ -17,7 +17,7 @@ import tyro
 from rich.console import Console
 
 import diffflow as df
-from diffflow import figures, flows
+from diffflow import figures, files, flows
 from diffflow.cli import UsageError, parse
 from diffflow.cli.sample import WRITERS, destination, drawable, known_suffixes, progress
 from diffflow.metrics.base import pick
@@ -93,9 +93,9 @@ class Flow:
             truth = None if data.kind == "image" else data.x[:3000].numpy()
             states = [(t, data.decode(z).cpu()) for t, z in path.kept]
             film = figures.animate(states, truth=truth, title=self.model)
-        figures.save(out, WRITERS[out.suffix][1](x.numpy(), None, None, data.transform))
+        files.write(out, WRITERS[out.suffix][1](x.numpy(), None, None, data.transform))
         if self.animate:
-            figures.save(self.animate, film)
+            files.write(self.animate, film)
         test = self.load("test")
         print(df.metrics.sliced_w2(x, data.x, test.x, seed=self.seed))
         print(f"{out}: {self.n} particles, {ready.steps} steps, {path.nfe} network evaluations each, seed {self.seed}")

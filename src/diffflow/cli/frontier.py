@@ -7,7 +7,6 @@ frontier.json with every point, frontier.png, and the presets that `diffflow sam
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import diffflow as df
-from diffflow import figures, report
+from diffflow import figures, files, report
 from diffflow.cli import UsageError, parse
 from diffflow.cli.evaluate import check_n, splits
 from diffflow.cli.sample import progress
@@ -107,8 +106,8 @@ class Frontier:
             "beside": {name: {"run": str(other.path), "weights": other.weights} for name, other in others.items()},
             "presets": {k: p.to_dict() for k, p in chosen.items()}, "points": [p.to_dict() for p in points],
         }  # fmt: skip
-        where = figures.save(run.path / "frontier.json", json.dumps(record, indent=1).encode())
-        figures.save(run.path / "frontier.png", figures.png(figures.frontier(points, name, floor)))
+        where = files.write_json(run.path / "frontier.json", record)
+        files.write(run.path / "frontier.png", figures.png(figures.frontier(points, name, floor)))
         Folder(run.path).keep_presets(run.weights, {k: (p.dials, p.plan) for k, p in chosen.items()})
         page = report.write(run.path)
         console.print(f"every point {where}\nreport      {page}", highlight=False, soft_wrap=True)

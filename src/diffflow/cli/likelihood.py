@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from rich.table import Table
 from torch import Tensor
 
 import diffflow as df
-from diffflow import figures
+from diffflow import figures, files
 from diffflow.cli import UsageError, parse
 from diffflow.cli.evaluate import HELD_OUT
 from diffflow.data import Data
@@ -108,10 +107,10 @@ class Likelihood:
         q = self.dequantiser(run, console) if self.variational else None
         found = [self.score(run, s, q, console) for s in chosen]
         out = self.out or str(run.path / "likelihood.csv")
-        figures.save(out, as_csv(found))
-        figures.save(run.path / "likelihood.png", figures.png(histogram(found)))
+        files.write(out, as_csv(found))
+        files.write(run.path / "likelihood.png", figures.png(histogram(found)))
         if run.transform.kind == "image":
-            figures.save(run.path / "likelihood-extremes.png", figures.png(extremes(found)))
+            files.write(run.path / "likelihood-extremes.png", figures.png(extremes(found)))
         record: dict[str, Any] = {
             "run": str(run.path),
             "step": run.step,
@@ -121,7 +120,7 @@ class Likelihood:
         }
         if len(found) == 2:
             record["auc"] = auc(found[0].nats, found[1].nats)
-        where = figures.save(run.path / "likelihood.json", json.dumps(record, indent=1).encode())
+        where = files.write_json(run.path / "likelihood.json", record)
         show(found, record.get("auc"))
         console.print(f"{record['model']}\nvalues   {out}\nprotocol {where}", highlight=False, soft_wrap=True)
         return 0

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import diffflow as df
-from diffflow import figures
+from diffflow import figures, files
 from diffflow.cli import UsageError, parse
 from diffflow.data.base import in_proportion
 
@@ -114,9 +114,9 @@ class Sample:
                     f"--animate {self.animate!r}: a single step is no path to show. Give at least --steps 2."
                 )
             film = figures.animate(path.kept if kind == "image" else same_width(path.kept))
-        figures.save(out, WRITERS[out.suffix][1](path.last.numpy(), labels, run.classes, run.transform))
+        files.write(out, WRITERS[out.suffix][1](path.last.numpy(), labels, run.classes, run.transform))
         if self.animate:
-            figures.save(self.animate, film)
+            files.write(self.animate, film)
         print(f"{out}: {self.n} samples, {path.nfe} evaluations each, seed {self.seed}, first {self.first}")
         return 0
 

@@ -16,7 +16,6 @@ before the next micro-batch builds its own.
 from __future__ import annotations
 
 import errno
-import json
 import math
 import os
 import signal
@@ -29,6 +28,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from .. import files
 from ..data import Data
 from ..noise import Noise
 from ..objectives.objective import Batch, Turn
@@ -366,7 +366,7 @@ def run(
             folder.write(config, about | {"finished": True})
     except NonFinite as e:
         if main:
-            checkpoint.replace_file(folder.path / "nonfinite.json", json.dumps(e.batch, indent=1).encode())
+            files.write_json(folder.path / "nonfinite.json", e.batch)
         raise
     finally:
         recorder.close()

@@ -20,7 +20,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .. import figures
+from .. import figures, files
 from . import checkpoint
 from .config import FitConfig
 from .ema import early_share, snapshot_due
@@ -165,7 +165,7 @@ class Recorder:
             averaged = self.draw()
         self.found = self.judge(averaged)
         image = beside(raw, averaged)
-        figures.save(self.folder.path / "samples" / f"{training.step:06d}.png", figures.png(image))
+        files.write(self.folder.path / "samples" / f"{training.step:06d}.png", figures.png(image))
         if self.board is not None:
             self.board.add_image("samples", np.array(image), training.step, dataformats="HWC")
         self.drawn = time.monotonic()
