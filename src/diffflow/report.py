@@ -19,7 +19,6 @@ from pathlib import Path
 import yaml
 
 from . import describe, figures, files
-from .training.folder import Folder
 
 MEANING = {
     "w2": "exact Wasserstein-2 distance to the data",
@@ -87,6 +86,8 @@ def write(run_dir: str | Path) -> Path:
     which is {"summary": str, "metrics": [{"name", "value", "stderr", "floor", "remark"}], "card": {...}} with only
     "metrics" required. Raises FileNotFoundError if the directory holds no run.
     """
+    from .training.folder import Folder  # brings torch, which the words above do without
+
     home = Path(run_dir)
     about = json.loads((home / "run.json").read_text())
     config = (home / "config.yaml").read_text()

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 from diffflow import report
 from diffflow.cli import UsageError, parse
-from diffflow.metrics.protocol import differences
+from diffflow.console import table, to_stdout
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,8 @@ class Compare:
     """Run directories that were evaluated, or evaluation files."""
 
     def main(self) -> int:
+        from diffflow.metrics.protocol import differences
+
         if len(set(self.evaluations)) < 2:
             raise UsageError("give at least two evaluations to compare.")
         found = {name: read(name) for name in self.evaluations}
@@ -45,16 +45,16 @@ class Compare:
                 raise UsageError(
                     f"{first} and {name} cannot be ranked: they differ in {', '.join(apart)}. Evaluate them alike."
                 )
-        table = Table("metric", *(short(name) for name in found), "real data", "better", box=None)
+        shown = table("metric", *(short(name) for name in found), "real data", "better")
         every = {m["name"]: m for e in reversed(found.values()) for m in e["metrics"]}
         order = dict.fromkeys(m["name"] for e in found.values() for m in e["metrics"])
         for m in (every[name] for name in order):
             row = [next((x for x in e["metrics"] if x["name"] == m["name"]), None) for e in found.values()]
             marks = best(row)
             cells = ("-" if x is None else report.plus_minus(x["value"], x["stderr"]) for x in row)
-            shown = (f"{cell} *" if mark else cell for cell, mark in zip(cells, marks, strict=True))
-            table.add_row(m["name"], *shown, report.plus_minus(m["floor"]), m["better"])
-        Console().print(table)
+            marked = (f"{cell} *" if mark else cell for cell, mark in zip(cells, marks, strict=True))
+            shown.add_row(m["name"], *marked, report.plus_minus(m["floor"]), m["better"])
+        to_stdout().print(shown)
         return 0
 
 

@@ -14,21 +14,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 
 import diffflow as df
 from diffflow import report
 from diffflow.cli import UsageError, parse
-from diffflow.recipes import SCALES, fitting
-from diffflow.recipes.players import distilled
-from diffflow.training.config import Dials, DistillConfig, load_yaml, to_yaml
-from diffflow.training.config import replace as put
-from diffflow.training.fit import train
-from diffflow.training.folder import Folder
-from diffflow.training.place import find_place
+from diffflow.cli.shared import with_seed
+from diffflow.console import say, to_stderr
+
+if TYPE_CHECKING:
+    from diffflow.training.config import DistillConfig
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,10 @@ class Distill:
     """Print the resolved settings as YAML (good for --config) and stop."""
 
     def main(self) -> int:
+        from diffflow.training.config import to_yaml
+        from diffflow.training.fit import train
+        from diffflow.training.place import find_place
+
         least = {"--steps": (self.steps, 1), "--updates": (self.updates, 1), "--lead": (self.lead, 0)}
         if any(value is not None and value < low for value, low in least.values()):
             raise UsageError("--steps and --updates must be at least 1, --lead not negative.")
@@ -89,9 +90,9 @@ class Distill:
             print(to_yaml(config), end="")
             return 0
         home = Path(self.run).resolve()
-        beside = home.with_name(f"{home.name}-{config.evaluations}-{config.by}")
+        beside = home.with_name(with_seed(f"{home.name}-{config.evaluations}-{config.by}", config.fit.seed))
         out = Path(self.out or os.path.relpath(beside))
-        console = Console(stderr=True)
+        console = to_stderr()
         made = train(
             config,
             out,
@@ -101,18 +102,20 @@ class Distill:
             console=console,
         )
         if find_place(self.device).rank == 0:
-            page, name = report.write(made), shlex.quote(str(made))
-            console.print(
-                f"report   {page}\nsample   diffflow sample {name} -n 100\nmeasure  diffflow evaluate {name}\n"
-                f"compare  diffflow frontier {shlex.quote(self.run)} --beside {name}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            name = shlex.quote(str(made))
+            say(console, f"sample   diffflow sample {name} -n 100\nmeasure  diffflow evaluate {name}")
+            say(console, f"compare  diffflow frontier {shlex.quote(self.run)} --beside {name}")
+            say(console, f"report   {report.write(made)}")
         return 0
 
     def fresh(self) -> DistillConfig:
         """What fits the run and --by, begun as the run's plan where one was calibrated; a file over it, flags over
         both."""
+        from diffflow.recipes import SCALES, fitting
+        from diffflow.recipes.players import distilled
+        from diffflow.training.config import Dials, DistillConfig, load_yaml
+        from diffflow.training.config import replace as put
+
         run = df.load(self.run, device="cpu")
         if "denoiser" not in run.players:
             raise UsageError(f"{self.run} has no denoiser whose sampler could learn: name a run of diffusion.")
@@ -143,6 +146,10 @@ class Distill:
 
     def resumed(self, out: Path) -> DistillConfig:
         """The settings of a run that goes on; flags may change its budget."""
+        from diffflow.training.config import DistillConfig
+        from diffflow.training.config import replace as put
+        from diffflow.training.folder import Folder
+
         if not (out / "config.yaml").exists():  # killed before it named itself
             return self.fresh()
         asked = {"--steps": self.steps, "--by": self.by, "--lead": self.lead, "--config": self.config}

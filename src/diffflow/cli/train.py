@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
-from rich.console import Console
 
 from diffflow import report
 from diffflow.cli import UsageError, parse
+from diffflow.cli.shared import with_seed
+from diffflow.console import say, to_stderr
 from diffflow.recipes import BY_MODEL, RECIPES, fitting, recipe
 from diffflow.training.config import FAMILIES, ScoreGANConfig, TrainConfig, load_yaml, replace, to_yaml
 from diffflow.training.feed import Feed
@@ -56,7 +57,7 @@ class Train:
     config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """YAML file over the preset; keys that it does not mention keep the preset's value."""
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Run directory; default runs/SOURCE, or runs/SOURCE-PRESET for a preset by model."""
+    """Run directory; default runs/SOURCE, or runs/SOURCE-PRESET for a preset by model, with -seedN for a --seed N."""
     minutes: Annotated[float | None, tyro.conf.arg(metavar="M")] = None
     """Train for this long, resumed parts included (short for --fit.minutes, and replaces a preset's --fit.steps)."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
@@ -109,17 +110,14 @@ class Train:
             raise UsageError("say what to learn: diffflow train SOURCE (a toy's name, `digits`, or a path).")
         if self.dry_run:
             return dry_run(config, self.device)
-        out = Path(self.out or Path("runs") / default_name(preset, config.data.source))
-        console = Console(stderr=True)
+        out = Path(self.out or Path("runs") / default_name(preset, config.data.source, config.fit.seed))
+        console = to_stderr()
         run_dir = train(config, out, resume=self.resume, init_from=self.init_from, device=self.device, console=console)
         if find_place(self.device).rank > 0:
             return 0
-        page, name = report.write(run_dir), shlex.quote(str(run_dir))
-        console.print(
-            f"report   {page}\nsample   diffflow sample {name} -n 100\nmeasure  diffflow evaluate {name}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        name = shlex.quote(str(run_dir))
+        say(console, f"sample   diffflow sample {name} -n 100\nmeasure  diffflow evaluate {name}")
+        say(console, f"report   {report.write(run_dir)}")
         return 0
 
 
@@ -197,12 +195,13 @@ def starting_point(known: argparse.Namespace, source: str | None, helping: bool)
     return preset, base if known.config is None else load_yaml(known.config, base=base)
 
 
-def default_name(preset: str, source: str) -> str:
-    """A run is called after its source, and after its model where the preset names one; the demo after itself."""
+def default_name(preset: str, source: str, seed: int = 0) -> str:
+    """A run is called after its source, after its model where the preset names one, and after its seed where that is
+    not 0; the demo after itself."""
     name = Path(source).resolve().name.split(".")[0]
     if preset == "demo" or not name:
-        return preset
-    return f"{name}-{preset}" if preset in BY_MODEL else name
+        return with_seed(preset, seed)
+    return with_seed(f"{name}-{preset}" if preset in BY_MODEL else name, seed)
 
 
 def dry_run(config: TrainConfig, device: str | None) -> int:

@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from .. import files
+from ..console import Console, say, to_stderr
 from ..data import Data
 from ..noise import Noise
 from ..objectives.objective import Batch, Turn
@@ -232,7 +232,7 @@ def train(
     for a user.
     """
     place = find_place(device)
-    folder, console = Folder(Path(run_dir)), console or Console(stderr=True)
+    folder, console = Folder(Path(run_dir)), console or to_stderr()
     if config.fit.steps is None and config.fit.minutes is None:
         raise ConfigError("when to stop? give --steps or --minutes (fit.steps or fit.minutes)")
     if config.fit.holdout and not config.selects:
@@ -302,10 +302,10 @@ def train(
             if name != "discriminator":
                 player.module.compile()
             elif place.rank == 0:
-                console.print(
+                say(
+                    console,
                     "The discriminator stays uncompiled: penalties of its gradient need second derivatives, which "
                     "torch.compile does not have.",
-                    highlight=False,
                 )
 
     about = (folder.about() if going_on else {}) | {"finished": False}
@@ -320,7 +320,7 @@ def train(
             folder.write(config, about)
             folder.rewind(training.step)
             for line in checkpoint.set_aside(folder.checkpoints, training.step):
-                console.print(line, highlight=False, markup=False, soft_wrap=True)
+                say(console, line)
         return run(training, config, place, folder, data, console, about)
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -388,5 +388,5 @@ def chosen(folder: Folder, resume: str | Path | None, console: Console) -> check
         return checkpoint.load(path)
     found, skipped = checkpoint.latest(folder.checkpoints)
     for line in skipped:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, line)
     return None if found is None else checkpoint.load(found)
