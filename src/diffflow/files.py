@@ -170,3 +170,8 @@ def reason(path: Path, e: OSError) -> str:
 def hidden_name() -> str:
     """A name for a file that is being written, which nobody else has."""
     return f".{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file has such a name."""
+    return name.startswith(".") and name.endswith(".tmp")

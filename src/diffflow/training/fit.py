@@ -37,6 +37,7 @@ from .config import ConfigError, FitConfig, TrainConfig, changed
 from .draw import counter, painter
 from .feed import Feed
 from .folder import Folder, RunError, environment
+from .lock import Lock, Locked, holder
 from .place import OutOfMemory, Place, advice, find_place, hold_memory, out_of_memory, signals
 from .players import Outcome, Training
 from .record import Recorder
@@ -228,11 +229,25 @@ def train(
 
     Steps and minutes count the whole training, so resuming a finished run with a larger budget extends it.
 
-    Raises ConfigError, DataError, RunError, CheckpointError, NonFinite, OutOfMemory, Interrupted: each message is fit
-    for a user.
+    Raises ConfigError, DataError, RunError, Locked, WriteError, CheckpointError, NonFinite, OutOfMemory, Interrupted:
+    each message is fit for a user.
     """
-    place = find_place(device)
-    folder, console = Folder(Path(run_dir)), console or to_stderr()
+    place, folder, console = find_place(device), Folder(Path(run_dir)), console or to_stderr()
+    with Lock(folder.path) as lock:
+        return _train(config, folder, place, lock, resume, init_from, data, console)
+
+
+def _train(
+    config: TrainConfig,
+    folder: Folder,
+    place: Place,
+    lock: Lock,
+    resume: str | Path | None,
+    init_from: str | Path | None,
+    data: Data | None,
+    console: Console,
+) -> Path:
+    """`train`, in a directory that this process alone writes once it has taken the lock."""
     if config.fit.steps is None and config.fit.minutes is None:
         raise ConfigError("when to stop? give --steps or --minutes (fit.steps or fit.minutes)")
     if config.fit.holdout and not config.selects:
@@ -245,19 +260,19 @@ def train(
             f"{config.whole_batch}: train it in one process with --fit.accumulate 1, not in {place.world} x "
             f"{config.fit.accumulate} parts"
         )
-    if resume is None and folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
-        raise RunError(
-            f"{folder.path} exists already: go on with the run in it (--resume auto), or choose another directory "
-            "(--out)"
-        )
+    if resume is None:
+        refuse_existing(folder)
     if resume is not None and init_from is not None:
         raise ConfigError("--resume and --init-from exclude each other: a resumed run has its own weights")
+    files.check_folder(folder.path, "the run directory")
+    if place.rank == 0 and folder.path.is_dir():
+        lock.take()
     going_on = (folder.path / "config.yaml").exists()
     if (
         not going_on
         and resume is not None
         and folder.path.is_dir()
-        and set(os.listdir(folder.path)) - {"run.json", ".run.json.tmp", ".config.yaml.tmp", "checkpoints"}
+        and set(folder.names()) - {"run.json", "checkpoints"}
     ):
         raise RunError(f"{folder.path} is not empty and holds no run to resume: choose another directory (--out)")
     if going_on and (differing := changed(folder.config(), config)):
@@ -315,6 +330,9 @@ def train(
     try:
         if place.rank == 0:
             folder.path.mkdir(parents=True, exist_ok=True)
+            lock.take()
+            if resume is None:
+                refuse_existing(folder)  # another process may have been faster
             if init_from is not None:  # from now on these weights are the run's own, to which --resume auto goes back
                 checkpoint.save(folder.checkpoints, 0, training.tensors(), training.state(), config.fit.keep)
             folder.write(config, about)
@@ -326,6 +344,17 @@ def train(
         if e.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise RunError(f"the disk of {folder.path} is full ({e}): make room and continue with --resume auto") from e
+
+
+def refuse_existing(folder: Folder) -> None:
+    """Raises Locked where a run is being written, RunError where anything else is in the way of a new one."""
+    if not folder.path.exists() or (folder.path.is_dir() and not folder.names()):
+        return
+    if (who := holder(folder.path)) is not None and who.pid != os.getpid():
+        raise Locked(f"{folder.path} is being trained by {who}: choose another directory (--out)")
+    raise RunError(
+        f"{folder.path} exists already: go on with the run in it (--resume auto), or choose another directory (--out)"
+    )
 
 
 def run(

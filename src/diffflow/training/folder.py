@@ -10,11 +10,13 @@ plans.json              sampling plans, where some were calibrated
 quality.json            the settings called fast, balanced and best, where the frontier was swept
 tensorboard/            scalars, where installed
 nonfinite.json          the batch that broke the numbers, if one did
+.training.lock          who is training here, while somebody is
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -29,7 +31,7 @@ import torch
 
 from .. import files
 from ..plan import Plan
-from . import checkpoint
+from . import checkpoint, lock
 from .checkpoint import Checkpoint, Tensors
 from .config import Dials, TrainConfig, load_yaml, suggest, to_yaml
 from .ema import FORGET, Profile, exponent, mixture
@@ -52,6 +54,10 @@ class Folder:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    def names(self) -> list[str]:
+        """What is in the directory, without the lock of whoever writes it and what a dead writer left half done."""
+        return [name for name in os.listdir(self.path) if name != lock.NAME and not files.is_hidden(name)]
 
     def config(self) -> TrainConfig:
         return load_yaml(self.path / "config.yaml")
