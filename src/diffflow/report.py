@@ -181,7 +181,7 @@ def _dial(home: Path) -> str:
 
 
 def _samples(home: Path) -> str:
-    sheets = sorted((home / "samples").glob("*.png"))
+    sheets = sorted(p for p in (home / "samples").glob("*.png") if p.stem.isdecimal())
     parts = []
     if (home / "samples.png").exists():
         parts.append(_image((home / "samples.png").read_bytes(), "Samples at the run's default setting.", "samples"))
@@ -229,7 +229,8 @@ def _frontier(home: Path) -> str:
         rows = _presets(found)
     except (ValueError, KeyError, TypeError):  # a damaged file must not cost the report
         return ""
-    table = _table(rows, ("--quality", "setting", "evaluations", found["distance"], "seconds per 1000"), (2, 3, 4))
+    heads = ("--quality", "setting", "evaluations", escape(str(found["distance"])), "seconds per 1000")
+    table = _table(rows, heads, (2, 3, 4))
     caption = "Distance to the training data against cost; the front of all settings in grey."
     return (
         f"<h2>Quality against speed</h2>\n{_image((home / 'frontier.png').read_bytes(), caption, 'frontier')}\n{table}"

@@ -92,6 +92,7 @@ def test_runs_are_called_after_source_and_model(here: Path) -> None:
         ("demo", "digits", "demo"),
     ):
         assert default_name(preset, source) == name
+        assert default_name(preset, source, seed=3) == f"{name}-seed3"  # two seeds never meet in one directory
 
 
 def test_minutes_replace_a_preset_s_steps(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
 import os
 import sys
 import textwrap
@@ -27,6 +28,7 @@ from diffflow import __version__
 
 COMMANDS = {
     "train": "train a model on your data",
+    "runs": "list the runs of a folder: how far, how good, in which state",
     "sample": "draw samples from a run",
     "flow": "move particles to a target without training: SVGD, MMD, Langevin, ...",
     "distill": "train a few steps of a sampler into a generator",
@@ -56,6 +58,7 @@ diffflow: GANs, Langevin dynamics and diffusion models as settings of one equati
     diffflow train path/to/images --flip --minutes 30       a folder or zip of images (subfolder = class)
     diffflow train path/to/mnist --preset mnist --dry-run   scan the data and build the model, train nothing
     diffflow train --resume auto --out runs/mnist           go on after a crash, ctrl-C or a kill
+    diffflow runs                                           what is in runs/, and how good it is
     diffflow sample runs/mnist -n 100 --class 3 --out threes.png
     diffflow sample runs/mnist -n 5000 --churn 1 --out samples.zip
     diffflow flow 25gaussians --animate particles.gif       particles that follow a law, nothing trained
@@ -87,6 +90,7 @@ class UsageError(ValueError):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; `argv` defaults to the process's arguments."""
     args = list(sys.argv[1:] if argv is None else argv)
+    print_any_name()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = say
@@ -107,6 +111,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
 
 
+def print_any_name() -> None:
+    """Names of files need not be valid text, nor fit the terminal's encoding: they are printed, never an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            utf8 = stream.encoding.lower().replace("-", "") == "utf8"
+            stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+
+
 def say(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
     """A warning of ours as one line for a user; anybody else's as Python shows it."""
     ours = Path(filename).is_relative_to(Path(__file__).parents[1])
@@ -116,7 +128,8 @@ def say(message: Warning | str, category: type[Warning], filename: str, lineno: 
 
 def dispatch(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
-        print(HELP.format(commands="\n".join(f"    {name:<10}{what}" for name, what in COMMANDS.items())))
+        wide = max(map(len, COMMANDS)) + 2
+        print(HELP.format(commands="\n".join(f"    {name:<{wide}}{what}" for name, what in COMMANDS.items())))
         return 0 if args else 2
     if args[0] in ("-V", "--version"):
         print(f"diffflow {__version__}")
@@ -153,7 +166,7 @@ def explain(error: Exception) -> str:
     text = str(error) or type(error).__name__
     if isinstance(error, FileNotFoundError) and error.filename is not None and error.strerror:
         text = f"no such file or directory: {error.filename}"
-    paragraphs = [
-        textwrap.fill(line, 110, break_long_words=False, break_on_hyphens=False) for line in text.splitlines()
-    ]
-    return "diffflow: " + "\n".join(paragraphs)
+    if sys.stderr.isatty():  # elsewhere a name with spaces stays whole
+        lines = text.splitlines()
+        text = "\n".join(textwrap.fill(line, 110, break_long_words=False, break_on_hyphens=False) for line in lines)
+    return f"diffflow: {text}"

@@ -152,7 +152,7 @@ def draw(record: Mapping[str, Any]):
         splits = [k for k in found if f"{k}_stderr" in found]
         for colour, name in zip(figures.COLOURS, splits, strict=False):
             share, err = torch.tensor(found[name]) / linear, 2 * torch.tensor(found[f"{name}_stderr"]) / linear
-            ax.plot(found["levels"], share, color=colour, label=name)
+            ax.plot(found["levels"], share, color=colour, label=figures.plain(name))
             ax.fill_between(found["levels"], share - err, share + err, color=colour, alpha=0.2, linewidth=0)
         ax.axhline(1, color=figures.SOFT, linestyle="--", linewidth=1, label="best linear denoiser")
         ax.set(xscale="log", xlabel="noise level σ", title="denoising error, linear = 1")

@@ -293,7 +293,12 @@ def histogram(found: Sequence[Scored]):
     low, high = min(v.min().item() for v in values), max(v.max().item() for v in values)
     for colour, f, v in zip(figures.COLOURS, found, values, strict=False):
         ax.hist(
-            v.numpy(), bins=40, range=(low, high), color=colour, alpha=0.55, label=f"{f.name} ({f.chosen.data.split})"
+            v.numpy(),
+            bins=40,
+            range=(low, high),
+            color=colour,
+            alpha=0.55,
+            label=figures.plain(f"{f.name} ({f.chosen.data.split})"),
         )
     ax.set(xlabel="bits per dimension" if found[0].discrete else "nats", ylabel="examples")
     ax.spines[["top", "right"]].set_visible(False)

@@ -44,10 +44,10 @@ class Train:
         diffflow train 8gaussians --minutes 1
         diffflow train path/to/images --flip --minutes 60 --out runs/flowers
         diffflow train path/to/mnist --preset mnist --denoiser.lr 5e-4 --model.net.widths 48 96 96
-        diffflow train --resume auto --out runs/flowers --minutes 90        (half an hour more)
+        diffflow train --resume auto --out runs/flowers --minutes 90          (half an hour more)
         diffflow train path/to/table.csv --dry-run
-        diffflow train digits --preset discriminator-flow --minutes 5        (any model: `diffflow models` lists them)
-        diffflow train digits --preset score-gan --init-from runs/digits     (a one-step generator of that run)
+        diffflow train digits --preset discriminator-flow --minutes 5         (any model: `diffflow models` lists them)
+        diffflow train digits --preset score-gan --init-from runs/digits      (a one-step generator of that run)
     """
 
     source: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = None
