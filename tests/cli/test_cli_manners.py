@@ -198,6 +198,7 @@ def test_values_go_through_links_and_pipes(runs: Path, here: Path, form: str) ->
         "likelihood {runs}/toy --out {bad}/x.csv",
         "demo --out {bad}/run",
         "train moons --steps 3 --out {bad}/run",
+        "train pictures.zip --out {bad}/run",
         "distill {runs}/toy --out {bad}/run",
     ],
 )
@@ -308,6 +309,16 @@ def test_columns_of_help_are_aligned(capsys: pytest.CaptureFixture[str]) -> None
         module = __import__(f"diffflow.cli.{name}", fromlist=[name])
         text = getattr(module, name.capitalize()).__doc__
         assert len(set(columns(text.partition("Examples:")[2]))) <= 1, name
+
+
+def test_lists_of_names_in_help_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, heads in {"train": ("Presets,", "By model,"), "flow": ("Models:",)}.items():
+        assert main([name, "--help"]) == 0
+        shown = capsys.readouterr().out.partition("╭")[0]
+        for head in heads:
+            found = columns(shown.partition(head)[2].partition("\n\n")[0])
+            assert len(found) > 5
+            assert len(set(found)) == 1
 
 
 def test_help_needs_no_torch() -> None:

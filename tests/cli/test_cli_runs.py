@@ -77,7 +77,7 @@ def test_damaged_runs_are_listed_with_the_reason(
     damage("odd-about", "run.json", '{"data": 3}')
     damage("binary-config", "config.yaml", b"\xff\xfe\x00")
     damage("hostile-config", "config.yaml", f"type: ScoreConfig\nfit: {harm}\n")
-    damage("deep-config", "config.yaml", "[" * 5000)
+    damage("deep-config", "config.yaml", "[" * 1500)
     damage("cut-weights", "checkpoints/*/ema.safetensors", b"short")
     damage("no-weights", "checkpoints/*/players.safetensors", None)
     damage("no-manifest", "checkpoints/*/manifest.json", None)

@@ -17,7 +17,7 @@ import os
 import sys
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -128,8 +128,7 @@ def say(message: Warning | str, category: type[Warning], filename: str, lineno: 
 
 def dispatch(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
-        wide = max(map(len, COMMANDS)) + 2
-        print(HELP.format(commands="\n".join(f"    {name:<{wide}}{what}" for name, what in COMMANDS.items())))
+        print(HELP.format(commands=listing(COMMANDS)))
         return 0 if args else 2
     if args[0] in ("-V", "--version"):
         print(f"diffflow {__version__}")
@@ -142,6 +141,12 @@ def dispatch(args: list[str]) -> int:
             + f" Commands: {', '.join(COMMANDS)}."
         )
     return importlib.import_module(f"diffflow.cli.{args[0]}").main(args[1:])
+
+
+def listing(entries: Mapping[str, str]) -> str:
+    """Names and what they are, a line each, in two columns."""
+    wide = max(map(len, entries)) + 2
+    return "\n".join(f"    {name:<{wide}}{what}" for name, what in entries.items())
 
 
 def parse(command: type[Command], args: Sequence[str], default: Command | None = None, more: str = "") -> Command:

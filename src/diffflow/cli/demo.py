@@ -58,7 +58,6 @@ class Demo:
         ask = Sample(self.out, self.n, steps=self.steps, batch=500)
         check(ask)
         check_n(self.n)
-        files.check_folder(self.out, "--out")
         home, console = Path(self.out), to_stderr()
         done = finished(home)
         if done and self.minutes is not None and 60 * self.minutes > (seconds := trained(home)):
@@ -68,6 +67,7 @@ class Demo:
             print(f"the demo is finished: open {home / 'report.html'}")
             print(f"to train longer give more --minutes; to start anew remove {home}, or choose another --out")
             return 0
+        files.check_folder(home, "--out")
         config = df.recipes.recipe("demo").config
         if self.minutes is not None:
             config = settings(config, {"fit.minutes": self.minutes, "fit.steps": None})

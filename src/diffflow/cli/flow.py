@@ -16,7 +16,7 @@ import tyro
 
 import diffflow as df
 from diffflow import figures, files
-from diffflow.cli import UsageError, parse
+from diffflow.cli import UsageError, listing, parse
 from diffflow.cli.shared import WRITERS, destination, drawable, known_suffixes
 from diffflow.console import Console, progress, say, to_stderr
 from diffflow.models import FLOWS
@@ -71,7 +71,7 @@ class Flow:
 
         known_suffixes(self.out, self.animate)
         self.check()
-        data = self.load("train")
+        data, test = self.load("train"), self.load("test")
         out = destination(self.out, self.source, data.kind, data.shape)
         if self.animate:
             drawable(self.animate, self.source, data.kind, data.shape)
@@ -95,7 +95,7 @@ class Flow:
         say(console, f"{self.model}: {setting(ready.sde)}")
         path = self.move(ready, console)
         x = data.decode(path.last).cpu()
-        print(df.metrics.sliced_w2(x, data.x, self.load("test").x, seed=self.seed))
+        print(df.metrics.sliced_w2(x, data.x, test.x, seed=self.seed))
         if self.out is None:
             out = files.unused(out)
         files.write(out, WRITERS[out.suffix][1](x.numpy(), None, None, data.transform))
@@ -178,5 +178,4 @@ def setting(sde: df.DiffFlow) -> str:
 
 
 def main(args: Sequence[str]) -> int:
-    lines = [f"    {name:<20}{about}" for name, about in FLOWS.items()]
-    return parse(Flow, args, more="\n\nModels:\n" + "\n".join(lines)).main()
+    return parse(Flow, args, more=f"\n\nModels:\n{listing(FLOWS)}").main()

@@ -20,8 +20,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import tyro
 
-from diffflow import report
-from diffflow.cli import UsageError, parse
+from diffflow import files, report
+from diffflow.cli import UsageError, listing, parse
 from diffflow.cli.shared import with_seed
 from diffflow.console import say, to_stderr
 from diffflow.recipes import BY_MODEL, RECIPES, fitting, recipe
@@ -128,12 +128,14 @@ def main(args: Sequence[str]) -> int:
         early.add_argument(flag)
     known, _ = early.parse_known_args(args)
     source = bare_word(args)
+    if not {"-h", "--help", "--dry-run", "--print-config"} & set(args):
+        files.check_folder(known.out or "runs", "--out" if known.out else "")  # before the data are scanned
     helping = "-h" in args or "--help" in args
     preset, base = starting_point(known, source, helping)
     if known.preset is None and known.config is None and not helping:
         print(f"settings of {preset!r}; --preset and --print-config say more", file=sys.stderr)
-    by_data = "\n".join(f"    {name:<10}{make().about}" for name, make in RECIPES.items())
-    by_model = "\n".join(f"    {name:<25}{make.__doc__}" for name, make in BY_MODEL.items())
+    by_data = listing({name: make().about for name, make in RECIPES.items()})
+    by_model = listing({name: make.__doc__ or "" for name, make in BY_MODEL.items()})
     presets = (
         f"\n\nPresets, by data (diffusion models):\n{by_data}\n\nBy model, in the size that fits SOURCE:\n{by_model}"
     )

@@ -15,7 +15,6 @@ before the next micro-batch builds its own.
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import signal
@@ -341,9 +340,10 @@ def _train(
                 say(console, line)
         return run(training, config, place, folder, data, console, about)
     except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if e.errno not in files.FULL:
             raise
-        raise RunError(f"the disk of {folder.path} is full ({e}): make room and continue with --resume auto") from e
+        said = e if isinstance(e, files.WriteError) else f"{folder.path}: {files.reason(folder.metrics, e)}"
+        raise RunError(f"{said}. Then continue with --resume auto") from e
 
 
 def refuse_existing(folder: Folder) -> None:
