@@ -11,8 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column, Table
 from rich.text import Text
 
 __all__ = ["Console", "bars", "progress", "say", "table", "to_stderr", "to_stdout", "waiting"]
@@ -45,12 +54,18 @@ def waiting(out: Console, what: str) -> Iterator[None]:
         yield
 
 
+class _Note(ProgressColumn):
+    """The end of a bar: the first to be cut where a terminal is narrow."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")
+
+
 def bars(out: Console, unit: str = "steps", shown: bool = True) -> Progress:
     """Progress bars with the time left, on a terminal; tasks take a `note`, which stands at the end."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), MofNCompleteColumn(), TextColumn(unit))
     columns += (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    columns += (TextColumn("{task.fields[note]}", markup=False),)
-    return Progress(*columns, console=out, transient=True, disable=not (shown and out.is_terminal))
+    return Progress(*columns, _Note(Column()), console=out, transient=True, disable=not (shown and out.is_terminal))
 
 
 @contextmanager

@@ -41,9 +41,8 @@ def test_every_way_of_printing_shows_names_as_they_are(name: str, capsys: pytest
     rows.add_row(name)
     to_stdout().print(rows)
     with bars(to_stdout()) as display:
-        display.disable = False
         display.add_task(name, total=2, note=name)
-        to_stdout().print(display.get_renderable())
+        to_stdout(width=200).print(display.get_renderable())
     shown = capsys.readouterr()
     assert shown.err == f"report {name * 30}\n"  # nor broken into lines
     assert shown.out.count(name) == 5
