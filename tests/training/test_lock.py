@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+import diffflow as df
 from diffflow.training import lock
+from diffflow.training.config import Dials
+from diffflow.training.folder import Folder
 from diffflow.training.lock import Lock, Locked, holder
 
 HOLD = """
@@ -96,6 +99,22 @@ def test_of_many_at_once_there_is_always_one(tmp_path: Path) -> None:
         t.join()
     assert most == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_two_calibrations_of_one_run_lose_no_plan(tmp_path: Path) -> None:
+    run = Folder(tmp_path)
+
+    def calibrate(first: int) -> None:
+        for steps in range(first, first + 8):
+            run.keep_plan("weights", Dials(steps), df.Plan.multistep([80.0, 1.0]))
+
+    threads = [threading.Thread(target=calibrate, args=(first,)) for first in (1, 101, 201)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(run.plans("weights")) == 24
+    assert [p.name for p in tmp_path.iterdir()] == ["plans.json"]
 
 
 def test_looking_takes_no_lock_from_anybody(tmp_path: Path) -> None:

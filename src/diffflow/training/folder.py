@@ -110,10 +110,12 @@ class Folder:
 
     def keep_plan(self, weights: str, dials: Dials, plan: Plan) -> None:
         """Keep a plan; those of other weights go."""
-        kept = self.plans(weights) | {dials: plan}
-        entries = [{"dials": asdict(d), "plan": p.to_dict()} for d, p in kept.items()]
-        content = {"weights": weights, "plans": entries}
-        files.write_json(self.path / "plans.json", content)
+        with lock.Lock(self.path, ".plans.lock") as writing:  # two calibrations of one run lose nothing
+            writing.take()
+            kept = self.plans(weights) | {dials: plan}
+            entries = [{"dials": asdict(d), "plan": p.to_dict()} for d, p in kept.items()]
+            content = {"weights": weights, "plans": entries}
+            files.write_json(self.path / "plans.json", content)
 
     def presets(self, weights: str) -> dict[str, tuple[Dials, bool]]:
         """Dials, and whether by a plan, by the name of a preset. Raises RunError where the file is damaged."""

@@ -49,15 +49,16 @@ class Holder:
 
 
 class Lock:
-    """The right to write the run directory `folder`, from `take()` to the end of the `with` block.
+    """The right to write the run directory `folder`, or its files that have a lock of another `name`, from `take()` to
+    the end of the `with` block.
 
     with Lock(folder) as lock:
         ...          # checks; the folder may not be there yet
         lock.take()  # raises Locked, and does nothing where it is held already
     """
 
-    def __init__(self, folder: Path):
-        self.folder, self.handle = folder, None
+    def __init__(self, folder: Path, name: str = NAME):
+        self.folder, self.name, self.handle = folder, name, None
 
     def __enter__(self) -> Lock:
         return self
@@ -66,7 +67,7 @@ class Lock:
         """Raises Locked where another process has it, WriteError or OSError where the folder cannot be written."""
         if self.handle is not None:
             return
-        path, patience = self.folder / NAME, time.monotonic() + PATIENCE
+        path, patience = self.folder / self.name, time.monotonic() + PATIENCE
         while self.handle is None:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
@@ -79,8 +80,9 @@ class Lock:
                     os.close(handle)
             if time.monotonic() > patience:
                 who = _read(path) or "another process"
+                doing = "trained" if self.name == NAME else "written"
                 raise Locked(
-                    f"{self.folder} is being trained by {who}: wait until it has ended, or choose another directory "
+                    f"{self.folder} is being {doing} by {who}: wait until it has ended, or choose another directory "
                     "(--out). Sampling from it is free"
                 )
             time.sleep(0.05)
@@ -91,7 +93,7 @@ class Lock:
     def __exit__(self, *_: object) -> None:
         if self.handle is None:
             return
-        path, handle, self.handle = self.folder / NAME, self.handle, None
+        path, handle, self.handle = self.folder / self.name, self.handle, None
         mine = _same(handle, path)
         if sys.platform == "win32":  # which removes no file that is open
             os.close(handle)
