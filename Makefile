@@ -1,6 +1,6 @@
 # make demo   install, train on handwritten digits, sample along the dial, write runs/demo/report.html (minutes, no GPU)
 # make test   install the development tools and run every test
-# make lint   style and types
+# make lint   style, types, and which way imports run
 # make docs   build the documentation into site/
 # make clean  remove the environment and caches (never runs/)
 #
@@ -48,6 +48,7 @@ test: $(VENV)/.installed-dev $(VENV)/.browser
 lint: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m mkdocs build --strict

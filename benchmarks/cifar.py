@@ -26,12 +26,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import diffflow as df
 from diffflow import figures, files
-from diffflow.frontier import sweep
 from diffflow.metrics import embedding, extractor, frechet
 from diffflow.metrics.base import pick
-from diffflow.recipes import recipe
-from diffflow.training.config import Dials, TrainConfig, replace
-from diffflow.training.fit import train
+from diffflow.models.base import TrainConfig
+from diffflow.models.presets import preset
+from diffflow.models.settings.common import Dials
+from diffflow.models.settings.serialise import replace
+from diffflow.runs.frontier import plot_frontier, sweep
+from diffflow.training.train import train
 
 SMALL = {
     "model.net.widths": (16, 32),
@@ -47,7 +49,7 @@ def settings(o: argparse.Namespace) -> TrainConfig:
     speed = {"fit.precision": "bf16", "fit.compile": True} if o.device.startswith("cuda") else {"fit.precision": "fp32"}
     budget = {"fit.minutes": o.minutes, "fit.steps": None, "fit.sample_minutes": 1e6, "fit.tensorboard": False}
     short = {"data.source": o.source, "denoiser.warmup": 200, "denoiser.decay": 2000, "fit.log_every": 20}
-    return replace(recipe("cifar10").config, speed | budget | short | (SMALL if o.small else {}))
+    return replace(preset("cifar10").config, speed | budget | short | (SMALL if o.small else {}))
 
 
 def swift(run: df.Run) -> AbstractContextManager[Any]:
@@ -120,7 +122,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     where = Path(o.out)
     files.write_json(where.with_suffix(".json"), record)
     name = f"Frechet distance@{o.n} ({record['features']})"
-    files.write(where.with_name(f"{where.name}-frontier.png"), figures.png(figures.frontier(points, name, floor)))
+    files.write(where.with_name(f"{where.name}-frontier.png"), figures.png(plot_frontier(points, name, floor)))
     best = min(points, key=lambda p: p.distance).dials
     some = torch.arange(100) % len(run.classes) if run.classes else None
     with swift(run):

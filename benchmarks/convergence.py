@@ -16,8 +16,8 @@ import torch
 
 import diffflow as df
 from diffflow import figures, files
-from diffflow.diagnostics import Line, grid_decay, log_sobolev, tempered
 from diffflow.figures import COLOURS, SOFT
+from diffflow.sampling.convergence import Line, grid_decay, log_sobolev, tempered
 
 F64 = torch.float64
 LINE = Line(-9.0, 9.0, 1200)
@@ -41,8 +41,8 @@ def dissipation(out: Path) -> dict[str, float]:
     worst = 0.0
     speeds = {
         "β = 1": 1.0,
-        "β = sig(d), saturating": df.sde.Speed(torch.sigmoid),
-        "β = sig(−d), non-saturating": df.sde.Speed(lambda d: (-d).sigmoid()),
+        "β = sig(d), saturating": df.Speed(torch.sigmoid),
+        "β = sig(−d), non-saturating": df.Speed(lambda d: (-d).sigmoid()),
     }
     for colour, (name, beta) in zip(COLOURS, speeds.items(), strict=False):
         sde = replace(df.static(TWO, None, churn=1.0, horizon=2.0, start=START), beta=beta)
@@ -110,7 +110,7 @@ def theorem1(out: Path) -> dict[str, float]:
 
 
 def lag(out: Path) -> dict[float, float]:
-    """Annealing without the consistent lam2: particles follow the cooling target with a lag (theory.md, 9.4)."""
+    """Annealing without the consistent lam2: particles follow the cooling target with a lag (derivations.md, 9.4)."""
     s = df.VE(0.1, 2.0)
     fig, (left, right) = panels(2)
     found = {}
@@ -134,7 +134,7 @@ def lag(out: Path) -> dict[float, float]:
 
 
 def continuation(out: Path) -> dict[float, float]:
-    """Constant lam2 ends on a power of the target (theory.md, section 1)."""
+    """Constant lam2 ends on a power of the target (derivations.md, section 1)."""
     fig, (ax,) = panels(1)
     found = {}
     for colour, lam2 in zip(COLOURS, (0.6, 0.0, -1.0), strict=False):

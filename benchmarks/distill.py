@@ -53,16 +53,19 @@ from rich.table import Table
 
 import diffflow as df
 from diffflow import figures, files
-from diffflow.frontier import Point
 from diffflow.metrics import embedding, extractor, frechet
 from diffflow.metrics.neighbours import nearest, prdc
-from diffflow.recipes import SCALES, fitting
-from diffflow.recipes.players import distilled
-from diffflow.training.config import ConfigError, Dials, TrainConfig, load_yaml, replace
-from diffflow.training.feed import Feed
-from diffflow.training.fit import fit, train
-from diffflow.training.place import Place, find_device
-from diffflow.training.players import Training
+from diffflow.models.base import TrainConfig
+from diffflow.models.presets import SCALES, fitting
+from diffflow.models.presets.by_model import distilled
+from diffflow.models.settings.common import Dials
+from diffflow.models.settings.serialise import ConfigError, load_yaml, replace
+from diffflow.runs.frontier import Point, plot_frontier
+from diffflow.training.batches import Batches
+from diffflow.training.distributed import Process, find_device
+from diffflow.training.loop import fit
+from diffflow.training.state import TrainingState
+from diffflow.training.train import train
 
 SCREENED = 300  # samples by which the best peer is chosen
 TIMED = 64  # samples that a setting is timed with
@@ -194,14 +197,14 @@ def settled(run: df.Run, cell: Cell, options: argparse.Namespace) -> TrainConfig
 
 def paces(run: df.Run, options: argparse.Namespace, rounds: int = 3) -> dict[str, float]:
     """Seconds of an update, by "how steps": the least of a few, the settings taking turns."""
-    place = Place(find_device(options.device))
-    ready: dict[str, tuple[Training, Feed, TrainConfig]] = {}
+    place = Process(find_device(options.device))
+    ready: dict[str, tuple[TrainingState, Batches, TrainConfig]] = {}
     for how, steps in itertools.product(options.by, options.steps):
         config = settled(run, Cell(how, steps, 0), options)
         data = config.data.load()
         modules = {k: module.to(place.device) for k, module in config.build(data.meta()).items()}
-        training = Training(config.objective(modules, data.meta()), config.players())
-        ready[f"{how} {steps}"] = training, Feed(data, 0, place.device, config.data.dequantise), config
+        training = TrainingState(config.objective(modules, data.meta()), config.players())
+        ready[f"{how} {steps}"] = training, Batches(data, 0, place.device, config.data.dequantise), config
     found = dict.fromkeys(ready, float("inf"))
     for k, (name, (training, feed, config)) in itertools.product(range(1, rounds + 2), ready.items()):
         begun = time.perf_counter()
@@ -259,8 +262,8 @@ def summary(rows: list[dict[str, Any]], seconds: dict[str, float]) -> list[dict[
             values = [c[key] for c in cells]
             line[key] = statistics.fmean(values)
             if key == "frechet":
-                spread = statistics.stdev(values) if len(values) > 1 else cells[0]["stderr"]
-                line["stderr"] = spread / len(values) ** 0.5
+                principal_std = statistics.stdev(values) if len(values) > 1 else cells[0]["stderr"]
+                line["stderr"] = principal_std / len(values) ** 0.5
         found.append(line)
     pure = [line for line in found if line["how"] not in MOVERS]
     for line in found:
@@ -389,7 +392,7 @@ def main() -> None:
         if p["seconds"]
     ]
     name = f"Frechet distance@{options.n} ({options.features.partition('=')[0]})"
-    files.write(where.with_suffix(".png"), figures.png(figures.frontier(points, name, floor)))
+    files.write(where.with_suffix(".png"), figures.png(plot_frontier(points, name, floor)))
     show(lines, floor)
 
 

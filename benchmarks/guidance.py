@@ -4,7 +4,7 @@ The law p of the samples of an under-trained denoiser is not the data's r. A dis
 noised samples, at every noise level, learns log r_t/p_t, and the score of p_t plus its gradient is that of r_t:
 
     D* = y + sigma^2 [ score(y) + kappa grad d(y) ]         exact for kappa = 1 where the denoiser is the score of its
-                                                            own samples (theory.md eq. 8, 7.13; Kim et al. 2023)
+                                                            own samples (derivations.md eq. 8, 7.13; Kim et al. 2023)
 
 For every run (a denoiser, trained too briefly on purpose) and every seed: draw --fakes samples, train d on them and on
 the data, and sample with each kappa from the same noise. Frechet distance in a judge's features against kappa, with
@@ -37,11 +37,12 @@ from torch import Tensor
 
 import diffflow as df
 from diffflow import figures, files
-from diffflow.critic import GAMES, CriticRatio, Discriminator, Penalty
 from diffflow.metrics import embedding, extractor, frechet
-from diffflow.recipes import SCALES, fitting
-from diffflow.training.config import replace
-from diffflow.training.config.game import along
+from diffflow.models.presets import SCALES, fitting
+from diffflow.models.settings.games import along
+from diffflow.models.settings.serialise import replace
+from diffflow.networks.discriminator import Discriminator, DiscriminatorRatio
+from diffflow.networks.games import GAMES, Penalty
 
 LOW, HIGH = 0.02, 20.0  # noise levels, in data standard deviations, at which d learns
 
@@ -58,7 +59,9 @@ def trained(
     """The discriminator of noised data and noised samples, averaged over the second half of its training."""
     torch.manual_seed(seed)
     std, schedule = float(run.data["std"]), df.EDM()
-    net = SCALES[fitting(o.data or run.config.data.source)].critic.build(run.shape, len(run.classes or ()), timed=True)
+    net = SCALES[fitting(o.data or run.config.data.source)].discriminator.build(
+        run.shape, len(run.classes or ()), timed=True
+    )
     d = along(net, schedule, std).to(run.device)
     penalty = Penalty(real=o.penalty, fake=o.penalty)
     optimizer = torch.optim.AdamW(d.parameters(), 1e-3, (0.9, 0.99), weight_decay=0.01)
@@ -78,7 +81,7 @@ def trained(
         def logit(y: Tensor, t: Tensor = t, c: Tensor | None = c) -> Tensor:
             return d(y, t, c)
 
-        loss = game.critic(logit(ys[0]), logit(ys[1])).mean()
+        loss = game.discriminator(logit(ys[0]), logit(ys[1])).mean()
         if o.penalty:
             loss = loss + penalty(lambda y, *_: logit(y), ys[0], ys[1], own.fork("between")).mean()
         optimizer.zero_grad()
@@ -103,7 +106,7 @@ def drawn(
     schedule, parts, begun = df.EDM(), [], time.perf_counter()
     score = schedule.score(run.denoiser)
     start = schedule.prior(run.shape, float(run.data["mean"]), float(run.data["std"]))
-    ratio = None if d is None or kappa == 0 else CriticRatio(d)
+    ratio = None if d is None or kappa == 0 else DiscriminatorRatio(d)
     sde = df.at(
         schedule, score, ratio, gan=kappa * (1 + o.churn) if ratio is not None else 0.0, churn=o.churn, start=start
     )

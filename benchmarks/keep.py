@@ -17,8 +17,8 @@ from pathlib import Path
 import safetensors.torch
 
 from diffflow.training import checkpoint
-from diffflow.training.folder import Folder, default_profiles
-from diffflow.training.select import model
+from diffflow.training.run_folder import Folder
+from diffflow.training.weights import default_profiles, load_averaged
 
 BESIDE = ("config.yaml", "plans.json", "quality.json")
 LOCAL = ("command", "platform", "git")  # of the machine that trained
@@ -26,7 +26,7 @@ LOCAL = ("command", "platform", "git")  # of the machine that trained
 
 def pack(run: Path, out: Path) -> None:
     folder = Folder(run)
-    found, step = model(folder)
+    found, step = load_averaged(folder)
     out.mkdir(parents=True, exist_ok=True)
     for name, own in found.items():
         half = {f"{name}/{k}": v.half() if v.is_floating_point() else v for k, v in own.items()}

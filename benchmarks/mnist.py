@@ -27,7 +27,7 @@ from torch import Tensor
 
 import diffflow as df
 from diffflow import figures, files, metrics
-from diffflow.training.config import to_dict
+from diffflow.models.settings.serialise import to_dict
 
 
 def portable(words: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from diffflow.models import MODELS, Model
+from diffflow.models.catalogue import MODELS, Model
 
 # Why a model is weak where it is: written by whoever has looked at the samples behind the figures.
 REASONS: dict[str, str] = {

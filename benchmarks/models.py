@@ -1,4 +1,4 @@
-"""One table of every model: the rows of `diffflow.models`, measured on two toys and on digits.
+"""One table of every model: the rows of `diffflow.models.catalogue`, measured on two toys and on digits.
 
 A cell is (model, dataset, seed): train within a stated budget, or move particles, then sample and measure. Its outcome
 is one JSON file under --out (with a picture beside it: of digits, and of 25 Gaussians at seed 0), so the script can be
@@ -42,12 +42,15 @@ from rich.console import Console
 from torch import Tensor
 
 import diffflow as df
-from diffflow import figures, files, flows, metrics
-from diffflow.models import MODELS
-from diffflow.recipes import recipe
-from diffflow.training.config import ScoreGANConfig, TrainConfig, replace, to_dict, to_yaml
-from diffflow.training.fit import train
-from diffflow.training.folder import environment
+from diffflow import figures, files, metrics
+from diffflow.models import flows
+from diffflow.models.base import TrainConfig
+from diffflow.models.catalogue import MODELS
+from diffflow.models.presets import preset
+from diffflow.models.score_gan import ScoreGANConfig
+from diffflow.models.settings.serialise import replace, to_dict, to_yaml
+from diffflow.training.run_folder import environment
+from diffflow.training.train import train
 
 MINUTES = {"25gaussians": 3.0, "checkerboard": 1.0, "digits": 4.0}  # of training, on one thread
 DATASETS = tuple(MINUTES)
@@ -115,14 +118,14 @@ def option(model: str, flag: str) -> str | None:
 def needs_denoiser(cell: Cell) -> bool:
     name, flow = option(cell.model, "--preset"), option(cell.model, "--model")
     if name is not None:
-        return bool(recipe(name, cell.dataset).config.needs_start)
+        return bool(preset(name, cell.dataset).config.needs_start)
     return flow is None or (cell.dataset == "digits" and flows.FLOWS[flow].needs_score)
 
 
 # -- what a cell is ----------------------------------------------------------------------------------------------------
 def trainer(name: str, dataset: str, seed: int, budget: Budget) -> TrainConfig:
     """The settings of a preset on a dataset."""
-    config = recipe(name, dataset).config
+    config = preset(name, dataset).config
     if isinstance(config, ScoreGANConfig):
         config = config.after(scorer(dataset, seed, budget))
     minutes = budget.minutes(dataset)

@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import Tensor
 
 import diffflow as df
-from diffflow.nets.unet import unet2d
+from diffflow.networks.backbones.unet import unet2d
 
 SMALL = {"block_out_channels": (32, 64, 64), "layers_per_block": 1, "norm_num_groups": 8}
 BLOCKS = {"down_block_types": ("DownBlock2D",) * 3, "up_block_types": ("UpBlock2D",) * 3}

@@ -35,7 +35,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import diffflow as df
-from diffflow.nets.unet import UNet
+from diffflow.networks.backbones.unet import UNet
 
 
 class Perceptron(nn.Module):
@@ -79,7 +79,7 @@ def cases() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
 
 
 def runs(sde: Callable[[float], df.DiffFlow], x: Tensor, steps: int) -> dict[str, Callable[[], df.Trajectory]]:
-    levels = df.EDM().sigma(df.jump(df.EDM(), steps))[:-1].tolist()
+    levels = df.EDM().sigma(df.snr_grid(df.EDM(), steps))[:-1].tolist()
     ratios = [b / a for a, b in zip(levels, [*levels[1:], 0.0], strict=True)]
     rows = [(0.7 * (1 - r), 0.2 * (1 - r), 0.1 * (1 - r))[: i + 1] for i, r in enumerate(ratios)]
     rows = [(*row[:-1], 1 - r - sum(row[:-1])) for row, r in zip(rows, ratios, strict=True)]

@@ -1,8 +1,8 @@
 """Discriminator Flow by a pool of particles, or by simulating the path anew for every update: evaluations and quality.
 
     pool     objectives/ratio.py: particles at all times of the path, each moves one step after the update that saw it
-    again    the algorithm as published (theory.md 6.4): for every update, particles are simulated from the start along
-             all N - 1 steps, and each is judged at one of them
+    again    the algorithm as published (derivations.md 6.4): for every update, particles are simulated from the start
+             along all N - 1 steps, and each is judged at one of them
 
 Both train the same network with the same game, penalty, optimizer, batch and number of steps N, from the same weights,
 on the same data in the same order. Counted are network evaluations per sample and update, where a backward pass or an
@@ -38,17 +38,19 @@ from rich.table import Table
 from torch import Tensor
 
 import diffflow as df
-from diffflow.critic import GAMES, Discriminator, Penalty
-from diffflow.nets.critic import ConvCritic, MLPCritic
-from diffflow.noise import Noise
-from diffflow.objectives.objective import Batch, Turn
-from diffflow.objectives.ratio import ParticlePath, PathRatio
-from diffflow.spectrum import discriminator_flow
-from diffflow.training.config import FitConfig, PathConfig, PlayerConfig
-from diffflow.training.feed import Feed
-from diffflow.training.fit import fit
-from diffflow.training.place import Place
-from diffflow.training.players import Outcome, Training
+from diffflow.equation.noise import Noise
+from diffflow.equation.spectrum import discriminator_flow
+from diffflow.models.discriminator_flow import PathConfig
+from diffflow.models.settings.common import FitConfig, PlayerConfig
+from diffflow.networks.backbones.discriminator import ConvDiscriminator, MLPDiscriminator
+from diffflow.networks.discriminator import Discriminator
+from diffflow.networks.games import GAMES, Penalty
+from diffflow.objectives.base import Batch, Turn
+from diffflow.objectives.discriminator_path import ParticlePath, PathDiscriminator
+from diffflow.training.batches import Batches
+from diffflow.training.distributed import Process
+from diffflow.training.loop import fit
+from diffflow.training.state import Outcome, TrainingState
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ TARGETS = {
 }
 
 
-class Again(PathRatio):
+class Again(PathDiscriminator):
     """The path simulated anew for every update, no pool: each sample's particle runs from the start, all of them as
     long as the longest, and is judged at a place of its own.
     """
@@ -94,7 +96,7 @@ class Again(PathRatio):
         return super().evaluations(slots, t, births - 1)  # the step that does not follow
 
 
-METHODS: dict[str, type[PathRatio]] = {"pool": PathRatio, "again": Again}
+METHODS: dict[str, type[PathDiscriminator]] = {"pool": PathDiscriminator, "again": Again}
 
 
 # -- a cell ------------------------------------------------------------------------------------------------------------
@@ -118,14 +120,14 @@ class Lab:
         self.marks, self.spent, self.done = sorted(marks), 0.0, []
         self.begun = time.monotonic()
 
-    def after(self, training: Training, outcomes: list[Outcome]) -> None:
+    def after(self, training: TrainingState, outcomes: list[Outcome]) -> None:
         self.spent += outcomes[0].log["evaluations"]
         if self.marks and self.spent >= self.marks[0]:
             del self.marks[0]
             self.measure(training)
 
     @torch.no_grad()
-    def measure(self, training: Training) -> None:
+    def measure(self, training: TrainingState) -> None:
         seconds = time.monotonic() - self.begun
         player, noise = training.players["discriminator"], Noise(self.seed)
         with player.ema.applied(player.config.ema[0]):
@@ -155,10 +157,10 @@ def cell(target: str, method: str, seed: int, s: Settings, budget: float) -> lis
     data = df.data.load(target)
     torch.manual_seed(seed)
     if len(data.shape) == 1:
-        net = MLPCritic(data.shape[0], width=s.width, waves=32)
+        net = MLPDiscriminator(data.shape[0], width=s.width, waves=32)
     else:
         channels, height, width = data.shape
-        net = ConvCritic((channels, height, width), widths=(s.width, 2 * s.width))
+        net = ConvDiscriminator((channels, height, width), widths=(s.width, 2 * s.width))
     discriminator, game = Discriminator(net), GAMES[s.game]
     meta = data.meta()
     std, mean = float(meta["std"]), float(meta["mean"])
@@ -168,10 +170,10 @@ def cell(target: str, method: str, seed: int, s: Settings, budget: float) -> lis
         lambda ratio: replace(discriminator_flow(ratio, game.speed, s.eta * std**2, start), grid=grid), s.steps
     )
     objective = METHODS[method](discriminator, path, game, s.penalty, size=s.batch)
-    training = Training(objective, {"discriminator": s.player()})
+    training = TrainingState(objective, {"discriminator": s.player()})
     lab = Lab(target, path, data, seed, [budget])
     config, cpu = FitConfig(batch=s.batch, steps=s.updates, minutes=None, seed=seed), torch.device("cpu")
-    if fit(training, Feed(data, seed, cpu), config, Place(cpu), lab):
+    if fit(training, Batches(data, seed, cpu), config, Process(cpu), lab):
         raise KeyboardInterrupt
     if not lab.done or lab.done[-1].updates < training.step:
         lab.measure(training)

@@ -19,7 +19,7 @@ import torch
 
 import diffflow as df
 from diffflow import figures, files
-from diffflow.bounds import Quadrature, blended, elbo
+from diffflow.likelihood.elbo import Quadrature, blended, elbo
 
 LAW = df.GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.5]], dtype=torch.float64), 0.3, [0.4, 0.6])
 CHURNS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 2.5, 3.0, 4.0)

@@ -49,7 +49,7 @@ from torch import Tensor
 
 import diffflow as df
 from diffflow import files
-from diffflow.calibrate import Teacher, default_starts, teach
+from diffflow.sampling.calibrate import Teacher, default_starts, teach
 
 F64 = torch.float64
 OURS = ("calibrated", "default")
@@ -66,7 +66,7 @@ class Target:
     (the root of), and how many starts a plan is fitted to."""
 
     denoise: peers.Denoise
-    spread: float
+    principal_std: float
     start: Callable[[int, torch.Generator], Tensor]
     dimension: int
     fitted: int
@@ -75,7 +75,7 @@ class Target:
 def mixture(means: Tensor, **shape) -> Target:
     d, law = means.shape[1], df.GaussianMixture(means, **shape)
     start = lambda n, g: torch.randn(n, d, generator=g, dtype=F64)  # noqa: E731
-    return Target(law.denoise, law.spread, start, d, default_starts((d,)))
+    return Target(law.denoise, law.principal_std, start, d, default_starts((d,)))
 
 
 def ring8() -> Target:
@@ -108,7 +108,7 @@ def lowrank3072() -> Target:
         return torch.cat([inside, (eps.square().sum(1) - inside.square().sum(1)).sqrt()[:, None]], 1)
 
     assert q == k * (r + 1)
-    return Target(law.denoise, law.spread, start, d, default_starts((q + 1,)))
+    return Target(law.denoise, law.principal_std, start, d, default_starts((q + 1,)))
 
 
 def grid25() -> Target:
@@ -162,7 +162,7 @@ def trained(path: str) -> Target:
         return run.denoiser.given(cond)(y.float(), level).to(y.dtype)
 
     start = lambda n, g: torch.randn(n, *run.shape, generator=g, dtype=F64)  # noqa: E731
-    return Target(denoise, run.denoiser.spread, start, math.prod(run.shape), default_starts(run.shape))
+    return Target(denoise, run.denoiser.principal_std, start, math.prod(run.shape), default_starts(run.shape))
 
 
 TARGETS = {"ring8": ring8, "lowrank3072": lowrank3072, "narrow256": narrow256}
@@ -174,7 +174,7 @@ class Counted:
 
     def __init__(self, target: Target) -> None:
         self.denoise, self.calls = target.denoise, 0
-        self.spread, self.cost = target.spread, 1
+        self.principal_std, self.cost = target.principal_std, 1
 
     def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
         self.calls += 1

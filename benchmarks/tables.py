@@ -48,10 +48,10 @@ from rich.table import Table
 from torch import Tensor
 
 import diffflow as df
-from diffflow.data.finish import holdout
-from diffflow.training.config import replace
-from diffflow.training.fit import train as fit
-from diffflow.training.select import part
+from diffflow.data.prepare import holdout
+from diffflow.models.settings.serialise import replace
+from diffflow.training.early_stopping import holdout_split
+from diffflow.training.train import train as fit
 
 TABLES = {"airfoil": 100.0, "energy": 100.0, "wine": 100.0, "protein": 120.0}  # seconds of each trained model
 MODELS = ("gmm", "maf", "nsf", "diffusion")
@@ -133,12 +133,12 @@ def diffusion(home: Path, train: Tensor, aside: Tensor, seconds: float) -> tuple
     np.savetxt(home / "rows.csv", both.numpy(), delimiter=",", fmt="%.9g")
     data = df.data.load(home / "rows.csv", "all", columns=df.data.Columns(discrete="keep"))
     share, found, decays = len(aside) / len(both), [], DECAYS["diffusion"]
-    kept = part(data, share)[1]
+    kept = holdout_split(data, share)[1]
     assert kept is not None
     assert torch.equal(kept.x, aside)
     for decay in decays:
         config = replace(
-            df.recipes.recipe("table").config,
+            df.presets.preset("table").config,
             {
                 "data.source": str(home / "rows.csv"),
                 "denoiser.weight_decay": decay,

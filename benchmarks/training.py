@@ -40,12 +40,14 @@ from rich.console import Console
 from rich.table import Table
 
 from diffflow import files
-from diffflow.nets.unet import UNet, unet2d
-from diffflow.training.config import DataConfig, FitConfig, ModelConfig, ScoreConfig, UNetConfig
-from diffflow.training.feed import Feed
-from diffflow.training.fit import fit
-from diffflow.training.place import Place
-from diffflow.training.players import Training
+from diffflow.models.diffusion import ModelConfig, ScoreConfig
+from diffflow.models.settings.common import DataConfig, FitConfig
+from diffflow.models.settings.networks import UNetConfig
+from diffflow.networks.backbones.unet import UNet, unet2d
+from diffflow.training.batches import Batches
+from diffflow.training.distributed import Process
+from diffflow.training.loop import fit
+from diffflow.training.state import TrainingState
 
 WARMUP = 3  # updates that are not timed
 
@@ -59,14 +61,14 @@ def ours(o: argparse.Namespace, precision: str, source: str) -> Iterator[None]:
         ModelConfig(UNetConfig(widths=tuple(o.widths), layers=o.layers)),
         fit=FitConfig(batch=o.batch, precision=precision, compile=o.compile),
     )
-    data, place = config.data.load(), Place(device)
+    data, place = config.data.load(), Process(device)
     meta = data.meta()
     modules = {name: module.to(device) for name, module in config.build(meta).items()}
-    training = Training(config.objective(modules, meta), config.players())
+    training = TrainingState(config.objective(modules, meta), config.players())
     if o.compile:
         for player in training.players.values():
             player.module.compile()
-    feed = Feed(data, 0, device, False)
+    feed = Batches(data, 0, device, False)
     for k in itertools.count(1):
         fit(training, feed, FitConfig(batch=o.batch, precision=precision, steps=k), place)
         yield

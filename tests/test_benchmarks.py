@@ -23,17 +23,17 @@ import fidelity
 import guidance
 import keep
 import model_table
-import models as bench
 import tables
 from mnist import asked as asked_of_run
 
 import diffflow as df
+import models as bench
 import training
 from diffflow.cli import main
-from diffflow.models import MODELS
-from diffflow.training.config import Dials
-from diffflow.training.config import replace as settings
-from diffflow.training.folder import Folder
+from diffflow.models.catalogue import MODELS
+from diffflow.models.settings.common import Dials
+from diffflow.models.settings.serialise import replace as settings
+from diffflow.training.run_folder import Folder
 
 BUDGET = bench.Budget(0.005, 200, 30, "cpu", True)
 
@@ -75,7 +75,7 @@ def test_a_cell_is_done_again_when_its_settings_change(tmp_path: Path, monkeypat
     for other in ((run, 10, 1), (run, 11, 0), (replace(run, step=run.step + 1), 10, 0)):
         assert asked_of_run(run, 10, 0) != asked_of_run(*other)
 
-    made = bench.recipe
+    made = bench.preset
     monkeypatch.setattr(
         bench,
         "recipe",

@@ -183,51 +183,6 @@ def dial(rows: Sequence[DialRow], heads: Sequence[str] = ()):
 FRAMES, STRIP = 60, 26  # most frames of an animation; height of the strip below them, in pixels
 
 
-def frontier(points: Sequence[Any], name: str, floor: float | None = None):
-    """Distance against cost, in evaluations and in seconds, both logarithmic: a line for every churn and gan, with and
-    without a plan, and for every other run that is compared; the front of all in black, real data dashed.
-    points: `diffflow.frontier.Point`."""
-    from matplotlib import ticker
-
-    from .frontier import front
-
-    fig = figure(11.5, 4.0)
-    axes = fig.subplots(1, 2, sharey=True)
-    kinds: dict[str, list[Any]] = {}
-    for p in points:
-        if p.name:
-            kinds.setdefault(p.name, []).append(p)
-            continue
-        dials = (f"churn {p.dials.churn:g}", *((f"gan {p.dials.gan:g}",) if p.dials.gan else ()))
-        kinds.setdefault(", ".join((*dials, *(("plan",) if p.plan else ()))), []).append(p)
-    for ax, cost, label in zip(
-        axes, ("evaluations", "seconds"), ("network evaluations a sample", "seconds per 1000 samples"), strict=True
-    ):
-        best = front(points, cost)
-        ax.plot([getattr(p, cost) for p in best], [p.distance for p in best], color="black", lw=4, alpha=0.15)
-        for kind, line in kinds.items():
-            line = sorted(line, key=lambda p: getattr(p, cost))
-            x, y, e = zip(*((getattr(p, cost), p.distance, p.stderr) for p in line), strict=True)
-            ax.errorbar(x, y, yerr=e, marker="o", ms=4, lw=1.2, capsize=2, label=plain(kind))
-        if floor is not None and floor > 0:
-            ax.axhline(floor, color="grey", ls="--", lw=1, label="real data")
-        ax.set(xscale="log", yscale="log", xlabel=label)
-        ax.grid(alpha=0.2, which="both")
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
-            axis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-            axis.set_minor_formatter(ticker.NullFormatter())
-    whole: list[int] = []
-    for n in sorted({p.evaluations for p in points}):  # the numbers that were swept, where there is room for them
-        if not whole or n >= 1.2 * whole[-1]:
-            whole.append(n)
-    axes[0].xaxis.set_major_locator(ticker.FixedLocator(whole))
-    axes[0].set_ylabel(plain(name))
-    fig.tight_layout(rect=(0, 0, 0.78, 1))
-    axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))  # outside: it would hide points
-    return fig
-
-
 def animate(frames: Sequence[tuple[float, Any]], *, truth: Any = None, title: str = "") -> bytes:
     """GIF bytes of particles on their way: frames (t, x) with x points (n, d >= 2) or images (n, 1 or 3, h, w).
 
@@ -325,11 +280,12 @@ def curves(log: Sequence[Mapping[str, Any]]):
     return fig
 
 
-SHARES, SIZES = ("accuracy", "calibration", "modes", "within"), ("displacement", "spread")
+SHARES, SIZES = ("accuracy", "calibration", "modes", "within"), ("displacement", "std_ratio")
 
 
 def signals(log: Sequence[Mapping[str, Any]]):
-    """How a game goes, from the lines of metrics.jsonl: shares between 0 and 1 (a critic's accuracy and calibration,
+    """How a game goes, from the lines of metrics.jsonl: shares between 0 and 1 (a discriminator's accuracy and
+    calibration,
     modes reached) and sizes (the particles' step, the width of the samples), a panel each; None where nothing of the
     kind was logged."""
     keys = dict.fromkeys(key for line in log for key in line.get("log", ()))

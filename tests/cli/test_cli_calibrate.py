@@ -13,6 +13,7 @@ import torch
 import diffflow as df
 from diffflow.cli import main
 from diffflow.cli.sample import Sample
+from diffflow.models.settings.common import Dials
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_plans_are_kept_and_used(calibrated: Path, capsys: pytest.CaptureFixture
 
 def test_the_plan_is_nearer_to_the_fine_solution(calibrated: Path) -> None:
     run = df.load(calibrated)
-    dials = df.run.Dials(4, 0.0, 0.0, 1.0)
+    dials = Dials(4, 0.0, 0.0, 1.0)
     teacher = run.teach(dials, 256, df.Noise(99))
     assert run.deviation(teacher, dials, run.plan(dials)) < run.deviation(teacher, dials)
 
@@ -73,12 +74,12 @@ def test_plans_of_other_weights_are_left_aside(calibrated: Path) -> None:
     kept["weights"] = "step 1, its own"
     (calibrated / "plans.json").write_text(json.dumps(kept))
     run = df.load(calibrated)
-    assert run.plan(df.run.Dials(4, 0.0, 0.0, 1.0)) is None
+    assert run.plan(Dials(4, 0.0, 0.0, 1.0)) is None
     assert run.sample(5, steps=4).nfe == 4
 
 
 def test_raw_weights_are_other_weights(calibrated: Path) -> None:
-    dials = df.run.Dials(4, 0.0, 0.0, 1.0)
+    dials = Dials(4, 0.0, 0.0, 1.0)
     assert df.load(calibrated).plan(dials) is not None
     assert df.load(calibrated, raw=True).plan(dials) is None
     assert df.load(calibrated, sigma_rel=0.2).plan(dials) is None

@@ -13,7 +13,8 @@ import torch
 
 import diffflow as df
 from diffflow.cli import main
-from diffflow.training.config import DistillConfig
+from diffflow.models.distill import DistillConfig
+from diffflow.models.settings.common import Dials
 
 SMALL = """\
 generator: {warmup: 0}
@@ -70,7 +71,7 @@ def test_endpoints_learn_the_fine_solution(runs: Path, here: Path, small: str) -
 
 def test_it_goes_on_and_is_compared(runs: Path, here: Path, small: str, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(runs / "toy", here / "toy")
-    ask = f"distill toy --by both --lead 1 --config {small} --out few --updates"
+    ask = f"distill toy --by both --teacher-first-steps 1 --config {small} --out few --updates"
     assert main(f"{ask} 2".split()) == 0
     # what is calibrated in between changes nothing; nor does the origin's absence
     assert main("calibrate toy --steps 2 --starts 64 --rounds 0".split()) == 0
@@ -84,7 +85,7 @@ def test_it_goes_on_and_is_compared(runs: Path, here: Path, small: str, capsys: 
     for part in Path("killed").iterdir():
         if part.name != "checkpoints":
             shutil.rmtree(part) if part.is_dir() else part.unlink()
-    assert main(f"distill toy --by both --lead 1 --config {small} --out killed --updates 5 --resume auto".split()) == 0
+    assert main(f"{ask.replace('--out few', '--out killed')} 5 --resume auto".split()) == 0
     assert df.load("killed").step == 5
     assert main("distill toy --resume auto --out few --by score".split()) == 2
     assert main("distill toy --resume few/checkpoints/9 --out fresh".split()) == 2
@@ -104,7 +105,7 @@ def test_it_starts_as_the_calibrated_plan(runs: Path, here: Path, small: str) ->
     shutil.copytree(runs / "toy", here / "toy")
     assert main("calibrate toy --steps 2 --starts 64 --rounds 0".split()) == 0
     toy = df.load("toy")
-    plan = toy.plan(df.run.Dials(2, 0.0, 0.0, 1.0))
+    plan = toy.plan(Dials(2, 0.0, 0.0, 1.0))
     assert plan is not None
     assert main(f"distill toy --steps 2 --by ratio --updates 1 --config {small} --out two".split()) == 0
     config = df.load("two").config
@@ -122,8 +123,10 @@ def test_it_starts_as_the_calibrated_plan(runs: Path, here: Path, small: str) ->
 def test_what_cannot_be_distilled_is_named(runs: Path, refused: Callable[..., str], here: Path, small: str) -> None:
     toy = str(runs / "toy")
     assert "at least 1" in refused("distill", toy, "--steps", "0")
-    assert "leave --lead out" in refused("distill", toy, "--by", "endpoints", "--lead", "3")
-    assert "takes all 5 updates" in refused("distill", toy, "--lead", "5", "--updates", "5")
+    assert "leave --teacher-first-steps out" in refused(
+        "distill", toy, "--by", "endpoints", "--teacher-first-steps", "3"
+    )
+    assert "takes all 5 updates" in refused("distill", toy, "--teacher-first-steps", "5", "--updates", "5")
     assert "nowhere is not a readable run directory" in refused("distill", "nowhere")
 
 
@@ -142,7 +145,7 @@ def test_plans_for_other_dials_are_no_start(runs: Path, here: Path, small: str) 
         config = df.load(name).config
         assert isinstance(config, DistillConfig)
         plans.append(config.plan.levels)
-    quiet = df.load("toy").plan(df.run.Dials(3, 0.0, 0.0, 1.0))
+    quiet = df.load("toy").plan(Dials(3, 0.0, 0.0, 1.0))
     assert quiet is not None
     assert plans == [(), quiet.levels]
 

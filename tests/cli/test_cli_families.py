@@ -172,7 +172,7 @@ def test_presets_by_model_are_helped_and_listed(
     assert "did you mean 'discriminator-flow'" in refused("train", "moons", "--preset", "discriminatorflow")
     assert main(["train", "--help"]) == 0
     shown = capsys.readouterr().out
-    for name, make in df.recipes.BY_MODEL.items():
+    for name, make in df.presets.BY_MODEL.items():
         assert f"    {name:<25}{make.__doc__}" in shown
 
 
@@ -180,6 +180,6 @@ def test_presets_by_model_are_helped_and_listed(
 def test_dry_run_of_any_family_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert main(["train", "moons", "--preset", name, "--dry-run", "--fit.batch", "16", "--minutes", "1"]) == 0
     told = capsys.readouterr().out
-    assert all(f"{player} " in told for player in df.recipes.recipe(name).config.players())
+    assert all(f"{player} " in told for player in df.presets.preset(name).config.players())
     assert "1 minutes: about" in told
     assert not list(here.iterdir())

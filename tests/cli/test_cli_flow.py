@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import diffflow as df
-from diffflow import flows, models
 from diffflow.cli import main
+from diffflow.models import catalogue, flows
 
 
 def flow(*args: object) -> int:
@@ -61,7 +61,7 @@ def test_help_lists_every_flow(capsys: pytest.CaptureFixture[str]) -> None:
     assert flow("--help") == 0
     shown = capsys.readouterr().out
     for name in flows.FLOWS:
-        assert f"    {name:<20}{models.FLOWS[name]}" in shown
+        assert f"    {name:<20}{catalogue.FLOWS[name]}" in shown
 
 
 @pytest.mark.parametrize(

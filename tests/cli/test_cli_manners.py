@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 
 import diffflow as df
-from diffflow import figures, files, flows, models
+from diffflow import figures, files
 from diffflow.cli import COMMANDS, main, shared
 from diffflow.console import bars, say, table, to_stderr, to_stdout
+from diffflow.models import catalogue, flows
 from diffflow.training import lock
 
 NAMES = ("[v2]", "[/x]", "[red]no[/red]", ":cat:", "$$", "$a$", "a_b [0-9] {0} {x}")
@@ -335,6 +336,6 @@ def test_help_needs_no_torch() -> None:
 
 def test_the_help_of_flow_lists_the_flows() -> None:
     """Their words stand apart from the code that makes them, which needs torch."""
-    assert list(models.FLOWS) == list(flows.FLOWS)
+    assert list(catalogue.FLOWS) == list(flows.FLOWS)
     for name, flow in flows.FLOWS.items():
-        assert ("(needs a score)" in models.FLOWS[name]) == flow.needs_score
+        assert ("(needs a score)" in catalogue.FLOWS[name]) == flow.needs_score

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from diffflow.cli import main
-from diffflow.models import MODELS
+from diffflow.models.catalogue import MODELS
 
 
 def test_the_list_has_every_model_on_a_line(capsys: pytest.CaptureFixture[str]) -> None:

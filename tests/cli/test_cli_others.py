@@ -16,8 +16,8 @@ from PIL import Image
 
 import diffflow as df
 from diffflow.cli import COMMANDS, demo, main
-from diffflow.training.config import replace, to_yaml
-from diffflow.training.folder import Folder
+from diffflow.models.settings.serialise import replace, to_yaml
+from diffflow.training.run_folder import Folder
 
 
 def test_help_teaches_by_example(capsys: pytest.CaptureFixture[str]) -> None:

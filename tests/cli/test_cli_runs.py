@@ -15,7 +15,7 @@ import pytest
 
 from diffflow.cli import main
 from diffflow.cli.runs import kind
-from diffflow.training.config import FAMILIES
+from diffflow.models.settings.serialise import FAMILIES
 
 
 @pytest.fixture

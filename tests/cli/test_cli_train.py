@@ -34,7 +34,7 @@ def test_preset_then_file_then_flags(here: Path, capsys: pytest.CaptureFixture[s
     assert config["data"]["source"] == "moons"  # the positional, over the preset's 8gaussians
     assert config["denoiser"]["lr"] == 0.5  # the flag, over the file
     assert config["denoiser"]["warmup"] == 7  # the file, over the preset
-    assert config["fit"]["batch"] == df.recipes.recipe("toy").config.fit.batch
+    assert config["fit"]["batch"] == df.presets.preset("toy").config.fit.batch
     assert config["fit"]["seed"] == 3
 
 

@@ -8,18 +8,22 @@ import pytest
 import torch
 
 import diffflow as df
-from diffflow import kernels
-from diffflow.critic import GAMES, Discriminator, Penalty
-from diffflow.generator import FewSteps, Generator
-from diffflow.nets.critic import MLPCritic, Stages
-from diffflow.nets.generator import MLPGenerator
-from diffflow.nets.mlp import MLP
-from diffflow.objectives.difference import DMD, ScoreDifference, SiD
-from diffflow.objectives.movers import CloudMover, Critic, Endpoints, Lead, Together
-from diffflow.objectives.objective import Batch, Joint
-from diffflow.objectives.particles import Generate
-from diffflow.objectives.ratio import ParticlePath, PathRatio, SchedulePath
-from diffflow.objectives.score import ScoreMatching
+from diffflow.equation import kernels
+from diffflow.networks.backbones.discriminator import MLPDiscriminator, Stages
+from diffflow.networks.backbones.generator import MLPGenerator
+from diffflow.networks.backbones.mlp import MLP
+from diffflow.networks.discriminator import Discriminator
+from diffflow.networks.games import GAMES, Penalty
+from diffflow.networks.generator import FewSteps, Generator
+from diffflow.objectives.base import Batch, InTurn
+from diffflow.objectives.discriminator_path import ParticlePath, PathDiscriminator, SchedulePath
+from diffflow.objectives.follow_velocity import FollowVelocity
+from diffflow.objectives.movers.adversarial import DiscriminatorMover
+from diffflow.objectives.movers.base import TeacherFirst, WeightedSum
+from diffflow.objectives.movers.cloud import CloudMover
+from diffflow.objectives.movers.endpoints import EndpointDistillation
+from diffflow.objectives.movers.score_difference import DMD, ScoreDifference, SiD
+from diffflow.objectives.score_matching import ScoreMatching
 
 F64 = torch.float64
 Q = df.GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.5]], dtype=F64), 0.3)
@@ -30,7 +34,7 @@ S = df.VP()
 class Toy:
     """A conditional denoiser: the class moves the mean."""
 
-    cost, spread = 1, 1.0
+    cost, principal_std = 1, 1.0
 
     def __init__(self, cond=None):
         self.cond = cond
@@ -44,9 +48,9 @@ class Toy:
         return (y * 0.25 + shift * v) / (0.25 + v)
 
 
-def critic(classes=0, dials=0, timed=True):
+def discriminator(classes=0, dials=0, timed=True):
     torch.manual_seed(0)
-    return Discriminator(MLPCritic(2, classes, width=8, depth=1, embed=8, timed=timed, dials=dials))
+    return Discriminator(MLPDiscriminator(2, classes, width=8, depth=1, embed=8, timed=timed, dials=dials))
 
 
 FIELDS = {
@@ -60,9 +64,9 @@ FIELDS = {
     "piecewise": df.Piecewise([0.0, 0.5, 1.0], [df.LawScore(Q), df.LawScore(P)]),
     "kernel": df.KernelScore(0.4),
     "kernel ratio": df.KernelRatio(Q, 0.4),
-    "critic": critic().double().ratio(),
-    "critic of a class": critic(classes=3).double().ratio(cond=1),
-    "critic with dials": critic(dials=2).double().ratio(dials=torch.tensor([0.5, 1.0])),
+    "critic": discriminator().double().ratio(),
+    "critic of a class": discriminator(classes=3).double().ratio(cond=1),
+    "critic with dials": discriminator(dials=2).double().ratio(dials=torch.tensor([0.5, 1.0])),
     "svgd": kernels.SVGD(df.LawScore(Q)),
     "mmd": kernels.MMD(Q.sample(9, df.Noise(1))),
     "ksd": kernels.KSD(df.LawScore(Q)),
@@ -162,7 +166,7 @@ def test_law(name):
     assert q.score(x).shape == x.shape
     assert q.denoise(x, 0.3).shape == x.shape
     assert q.noised(0.5, 0.2).sample(2).shape == (2, *q.shape)
-    assert q.spread > 0
+    assert q.principal_std > 0
     assert q.narrowest > 0
 
 
@@ -218,65 +222,67 @@ def denoiser(classes):
 
 
 def generate(classes, mover, steps=1):
-    return Generate(Generator(MLPGenerator(3, 2, classes, 8, 1), (2,)), mover, 0.5, steps)
+    return FollowVelocity(Generator(MLPGenerator(3, 2, classes, 8, 1), (2,)), mover, 0.5, steps)
 
 
 def on_schedule(classes, score=None):
     path = SchedulePath(df.EDM(0.01, 5.0), score or denoiser(classes), df.Gaussian(POINTS[0], 5.0), (2, 4))
-    return PathRatio(critic(classes, dials=3), path, VANILLA, R1, size=12)
+    return PathDiscriminator(discriminator(classes, dials=3), path, VANILLA, R1, size=12)
 
 
 def flow(ratio):
-    return df.spectrum.discriminator_flow(ratio, VANILLA.speed, 1.0, df.Gaussian(POINTS[0]))
+    return df.discriminator_flow(ratio, VANILLA.speed, 1.0, df.Gaussian(POINTS[0]))
 
 
 def cooled(ratio):
-    return df.continued(df.spectrum.improved_gan(df.VE(0.1, 1.0), ratio, 1.0, df.Gaussian(POINTS[0])), -0.1)
+    return df.continued(df.improved_gan(df.VE(0.1, 1.0), ratio, 1.0, df.Gaussian(POINTS[0])), -0.1)
 
 
 def joint(classes):
     score = denoiser(classes)
-    return Joint([ScoreMatching(score), on_schedule(classes, score)])
+    return InTurn([ScoreMatching(score), on_schedule(classes, score)])
 
 
 def from_denoiser(classes):
     start = FewSteps(denoiser(classes), df.Plan.multistep([2.0]), (2,))
-    return Generate(Generator(start, (2,)), ScoreDifference(denoiser(classes), denoiser(classes), updates=2))
+    return FollowVelocity(Generator(start, (2,)), ScoreDifference(denoiser(classes), denoiser(classes), updates=2))
 
 
 def distilled(classes):
     net = FewSteps(denoiser(classes), df.Plan.multistep([2.0, 0.5]), (2,))
-    ends = Endpoints(Generator(FewSteps(denoiser(classes), df.Plan.multistep([4.0, 1.0, 0.1], 2), (2,)), (2,)))
-    both = Together(
+    ends = EndpointDistillation(
+        Generator(FewSteps(denoiser(classes), df.Plan.multistep([4.0, 1.0, 0.1], 2), (2,)), (2,))
+    )
+    both = WeightedSum(
         [
             (1.0, ScoreDifference(denoiser(classes), denoiser(classes))),
-            (0.1, Critic(critic(classes, timed=False), GAMES["relativistic"], R1)),
+            (0.1, DiscriminatorMover(discriminator(classes, timed=False), GAMES["relativistic"], R1)),
         ]
     )
-    return Generate(Generator(net, (2,)), Lead(ends, 1, both))
+    return FollowVelocity(Generator(net, (2,)), TeacherFirst(ends, 1, both))
 
 
 OBJECTIVES = {  # classes -> objective
     "score": lambda k: ScoreMatching(denoiser(k)),
-    "discriminator flow": lambda k: PathRatio(critic(k), ParticlePath(flow, 4), VANILLA, R1, size=12),
-    "improved gan": lambda k: PathRatio(
-        Discriminator(Stages([MLPCritic(2, k, 8, 1, timed=False) for _ in range(3)])),
+    "discriminator flow": lambda k: PathDiscriminator(discriminator(k), ParticlePath(flow, 4), VANILLA, R1, size=12),
+    "improved gan": lambda k: PathDiscriminator(
+        Discriminator(Stages([MLPDiscriminator(2, k, 8, 1, timed=False) for _ in range(3)])),
         ParticlePath(cooled, 3), GAMES["kl"], size=6,
     ),
     "ratio on a schedule": on_schedule,
     "diffusion gan": joint,
-    "gan": lambda k: generate(k, Critic(critic(k, timed=False), VANILLA, R1, updates=2), steps=2),
-    "relativistic": lambda k: generate(k, Critic(critic(k, timed=False), GAMES["relativistic"], sigma=0.1)),
-    "score gan": from_denoiser,
+    "gan": lambda k: generate(k, DiscriminatorMover(discriminator(k, timed=False), VANILLA, R1, updates=2), steps=2),
+    "relativistic": lambda k: generate(k, DiscriminatorMover(discriminator(k, timed=False), GAMES["relativistic"],
+    sigma=0.1)), "score gan": from_denoiser,
     "distilled": distilled,
     "dmd": lambda k: generate(k, ScoreDifference(denoiser(k), denoiser(k), DMD(), guidance=2.0 if k else 1.0)),
     "sid": lambda k: generate(k, ScoreDifference(denoiser(k), denoiser(k), SiD())),
     "drifting": lambda k: generate(k, CloudMover(kernels.Drifting(POINTS))),
     "mmd": lambda k: generate(k, CloudMover(kernels.MMD(POINTS))),
     "sliced wasserstein": lambda k: generate(k, CloudMover(kernels.SlicedWasserstein(POINTS, 8))),
-    "together": lambda k: generate(k, Together([
-        (1.0, ScoreDifference(denoiser(k), denoiser(k))), (0.1, Critic(critic(k, timed=False), VANILLA)),
-    ])),
+    "together": lambda k: generate(k, WeightedSum([
+        (1.0, ScoreDifference(denoiser(k), denoiser(k))), (0.1, DiscriminatorMover(discriminator(k, timed=False),
+    VANILLA)), ])),
 }  # fmt: skip
 
 

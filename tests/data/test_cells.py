@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import diffflow as df
 from diffflow.data import Columns, DataError, Transform, load
-from diffflow.data.cells import Cells, discrete
+from diffflow.data.discrete import Cells, discrete
 
 F64 = torch.float64
 levels = st.lists(st.integers(-50, 50), min_size=2, max_size=9, unique=True).map(lambda v: tuple(map(float, sorted(v))))
@@ -22,9 +22,9 @@ levels = st.lists(st.integers(-50, 50), min_size=2, max_size=9, unique=True).map
 @given(levels, st.floats(0, 1, exclude_max=True))
 def test_a_value_spread_over_its_cell_is_read_back(v, u):
     cells, x = Cells(v), torch.tensor(v)
-    spread = cells.spread(x, torch.full(x.shape, u))
+    spread = cells.dequantise(x, torch.full(x.shape, u))
     assert torch.equal(cells.snap(spread), x.double())
-    assert torch.equal(cells.spread(x, None), x.double())
+    assert torch.equal(cells.dequantise(x, None), x.double())
     assert cells.known(x).all()
     assert not cells.known(x + 0.3).any()
     # the cells partition their range: every inner edge is the middle of its levels
@@ -48,7 +48,7 @@ def test_the_density_of_spread_values_bounds_their_probability():
     cells, share = Cells(v), torch.tensor([0.1, 0.4, 0.2, 0.3], dtype=F64)
     x = torch.tensor(v)
     flat = share / cells.widths(x)  # a density with these masses
-    got = flat[cells.index(cells.spread(x, torch.rand(4)))].log() + cells.widths(x).log()
+    got = flat[cells.index(cells.dequantise(x, torch.rand(4)))].log() + cells.widths(x).log()
     torch.testing.assert_close(got, share.log())
 
 

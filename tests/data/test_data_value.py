@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from diffflow.data import DataError, Transform, load
-from diffflow.data.base import Raw, in_proportion
-from diffflow.data.finish import finish, holdout
+from diffflow.data.dataset import Raw, in_proportion
+from diffflow.data.prepare import finish, holdout
 
 
 @settings(deadline=None)
@@ -97,7 +97,7 @@ def test_moments_and_spread_are_those_of_the_encoded_data():
     assert data.mean == pytest.approx(float(z.mean()), abs=1e-6)
     assert data.std == pytest.approx(float(z.std(correction=0)), abs=1e-6)
     covariance = torch.cov(z.flatten(1).T, correction=0)
-    assert data.spread == pytest.approx(float(torch.linalg.eigvalsh(covariance)[-1].sqrt()), rel=1e-3)
+    assert data.principal_std == pytest.approx(float(torch.linalg.eigvalsh(covariance)[-1].sqrt()), rel=1e-3)
 
 
 def test_batch_takes_rows_and_mirrors_those_asked_for():

@@ -13,8 +13,8 @@ import torch
 from PIL import EpsImagePlugin, Image
 
 from diffflow.data import DataError, load
-from diffflow.data.archives import Limits
-from diffflow.data.images import read_zip
+from diffflow.data.readers.archives import Limits
+from diffflow.data.readers.images import read_zip
 
 RNG = np.random.default_rng(0)
 

@@ -12,9 +12,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from diffflow.cli import main
 from diffflow.explorer.server import create
-from diffflow.recipes import recipe
-from diffflow.training.config import replace
-from diffflow.training.fit import train
+from diffflow.models.presets import preset
+from diffflow.models.settings.serialise import replace
+from diffflow.training.train import train
 
 TOKEN = "a token for tests"
 
@@ -49,19 +49,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("explorer") / "runs"
     small = {"fit.tensorboard": False, "fit.sample_minutes": 1e6, "fit.log_every": 5}
     train(
-        replace(recipe("demo").config, {"fit.steps": 20, "fit.minutes": None, **small}), folder / "digits", device="cpu"
+        replace(preset("demo").config, {"fit.steps": 20, "fit.minutes": None, **small}), folder / "digits", device="cpu"
     )
-    toy = replace(recipe("toy").config, {"data.source": "moons", "fit.steps": 20, "fit.minutes": None, **small})
+    toy = replace(preset("toy").config, {"data.source": "moons", "fit.steps": 20, "fit.minutes": None, **small})
     train(toy, folder / "moons", device="cpu")
     train(
-        replace(recipe("gan", "moons").config, {"data.source": "moons", "fit.steps": 5, **small}),
+        replace(preset("gan", "moons").config, {"data.source": "moons", "fit.steps": 5, **small}),
         folder / "gan",
         device="cpu",
     )
     rows = folder.parent / "rows.csv"
     rows.write_text("a,b,c\n" + "\n".join(f"{k % 7},{k % 11},{(k * k) % 13 + 0.5 * k}" for k in range(300)))
     table = replace(
-        recipe("table").config, {"data.source": str(rows), "data.discrete": "keep", "fit.steps": 5, **small}
+        preset("table").config, {"data.source": str(rows), "data.discrete": "keep", "fit.steps": 5, **small}
     )
     train(replace(table, {"fit.minutes": None}), folder / "table", device="cpu")
     quick = folder.parent / "quick.yaml"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import diffflow as df
-from diffflow.kernels import KernelRatio
+from diffflow.equation.kernels import KernelRatio
 
 F64 = torch.float64
 G = torch.Generator().manual_seed(0)
@@ -28,13 +28,13 @@ def close(found, expected: torch.Tensor, rel: float = 1e-6) -> None:
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules(ask, name: str) -> None:
     s = getattr(df, name)()
-    times = [u * s.horizon for u in (0.0, *TIMES, 1.0)] + [s.clean]
+    times = [u * s.horizon for u in (0.0, *TIMES, 1.0)] + [s.clean_time]
     code = """const s = new E.SCHEDULES[given.name]();
         return { ends: [s.horizon, s.clean, s.sigmaMin, s.sigmaMax], at: given.times.map((t) => [s.sigma(t), s.scale(t), s.rate(t), s.lam2(t)]),
                  back: given.sigmas.map((v) => s.time(v)) };"""
     sigmas = [s.sigma_max, 3.0, 0.5, 0.01, s.sigma_min, 0.0]
     found = ask(code, {"name": name, "times": times[:-1], "sigmas": sigmas})
-    close(found["ends"], torch.tensor([s.horizon, s.clean, s.sigma_min, s.sigma_max], dtype=F64), 1e-12)
+    close(found["ends"], torch.tensor([s.horizon, s.clean_time, s.sigma_min, s.sigma_max], dtype=F64), 1e-12)
     rows = [[float(f(t)) for f in (s.sigma, s.scale, s.rate, s.lam2)] for t in times[:-1]]
     for mine, theirs in zip(found["at"], rows, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-9, abs=1e-12)
@@ -52,7 +52,7 @@ def test_toys_are_the_same_laws(ask, toy: str) -> None:
     c = q.covariances()
     close(found["cov"], torch.stack([c[:, 0, 0], c[:, 0, 1], c[:, 1, 1]], 1), 1e-6)
     close(found["weights"], q.weights, 1e-6)
-    assert [found["spread"], found["narrowest"]] == pytest.approx([q.spread, q.narrowest], rel=1e-5)
+    assert [found["principal_std"], found["narrowest"]] == pytest.approx([q.principal_std, q.narrowest], rel=1e-5)
 
 
 LAW = "const q = new E.Mixture(given.means, given.cov, given.weights);"
@@ -195,11 +195,11 @@ def test_equal_streams_give_equal_numbers_and_normal_ones(ask) -> None:
     assert abs(fourth - 3) < error * math.sqrt(96)
 
 
-@pytest.mark.parametrize(("spread", "h"), [(0.02, 0.12), (1.0, 0.12), (1.0, 0.3), (4.0, 1.2)])
-def test_the_fast_density_is_the_exact_sum(ask, spread: float, h: float) -> None:
+@pytest.mark.parametrize(("principal_std", "h"), [(0.02, 0.12), (1.0, 0.12), (1.0, 0.3), (4.0, 1.2)])
+def test_the_fast_density_is_the_exact_sum(ask, principal_std: float, h: float) -> None:
     """A grid of spacing h/4 errs by some (1/4)^2/6 = 1 % of second derivatives before its kernel is narrowed, by less
     after; most at a particle that is alone with its kernel."""
-    cloud = torch.randn(2000, 2, generator=torch.Generator().manual_seed(2), dtype=F64) * spread
+    cloud = torch.randn(2000, 2, generator=torch.Generator().manual_seed(2), dtype=F64) * principal_std
     cloud[:400] += 1.5
     at = torch.cat([cloud, cloud[:200] + 0.5 * h, torch.tensor([[30.0, -30.0]], dtype=F64)])
     code = """const { binnedDensity } = await import("/density.js"), x = Float64Array.from(given.x), at = Float64Array.from(given.at);

@@ -62,7 +62,7 @@ def test_equal_seeds_are_equal_starts_and_equal_noise(ask) -> None:
 
 def test_the_continuation_flattens_as_theory_says(ask) -> None:
     """On a fixed target with lam2 = -e beta the law tends to q^(1/(1 + e/2)): each mode as wide as std sqrt(1 + e/2)
-    (theory.md section 1). Well separated modes, 2000 particles: 3 %."""
+    (derivations.md section 1). Well separated modes, 2000 particles: 3 %."""
     for extra in (0.0, 0.4, 1.0):
         code = (
             RUN + "return spreads(run({ family: 'static', churn: 1, extra: given.extra, horizon: 1, steps: 400 }).x);"

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from diffflow.data import load
-from diffflow.data.base import Raw
-from diffflow.data.finish import finish
-from diffflow.laws import TOYS
+from diffflow.data.dataset import Raw
+from diffflow.data.prepare import finish
+from diffflow.equation.noise import Noise
+from diffflow.equation.toys import TOYS
 from diffflow.metrics import Classifier, LeNet5, accuracy, c2st, evaluate, fit_classifier, load_lenet
-from diffflow.noise import Noise
 
 
 @pytest.fixture(scope="module")

@@ -36,17 +36,17 @@ MODELS = {
 
 
 def settings(model: str, steps: int):
-    from diffflow.recipes import recipe
-    from diffflow.training.config import from_dict, replace
+    from diffflow.models.presets import preset
+    from diffflow.models.settings.serialise import from_dict, replace
 
-    preset, small = MODELS[model]
-    return replace(from_dict(small | FIT, recipe(preset, "8gaussians").config), {"fit.steps": steps})
+    name, small = MODELS[model]
+    return replace(from_dict(small | FIT, preset(name, "8gaussians").config), {"fit.steps": steps})
 
 
 def child(path: str, model: str, steps: int, source: str | None = None) -> None:
     import torch
 
-    from diffflow.training.fit import train
+    from diffflow.training.train import train
 
     torch.set_num_threads(1)
     if source is None or newest(Path(path)):
@@ -63,7 +63,7 @@ def start(path: Path, model: str, steps: int, source: Path | None) -> subprocess
 
 def finish(path: Path, model: str, steps: int, source: Path | None = None) -> dict:
     """Train to the end; the final tensors."""
-    from diffflow.training.folder import Folder
+    from diffflow.training.run_folder import Folder
 
     child(str(path), model, steps, None if source is None else str(source))
     saved = Folder(path).newest()

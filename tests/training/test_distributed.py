@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 import diffflow as df
-from diffflow.training.folder import Folder
+from diffflow.training.run_folder import Folder
 
 SCRIPT = str(Path(__file__).with_name("two.py"))
 LAUNCH = {

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import diffflow as df
+from diffflow.models.settings.common import Dials
 from diffflow.training import lock
-from diffflow.training.config import Dials
-from diffflow.training.folder import Folder
 from diffflow.training.lock import Lock, Locked, holder
+from diffflow.training.run_folder import Folder
 
 HOLD = """
 import sys, pathlib

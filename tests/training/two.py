@@ -12,26 +12,19 @@ from pathlib import Path
 import torch
 
 import diffflow as df
-from diffflow.objectives.moments import Moments
-from diffflow.objectives.objective import Batch
-from diffflow.objectives.score import ScoreMatching
+from diffflow.models.diffusion import ModelConfig, ScoreConfig
+from diffflow.models.discriminator_flow import DiscriminatorFlowConfig, PathConfig, TimedDiscriminatorConfig
+from diffflow.models.settings.common import DataConfig, FitConfig, PlayerConfig
+from diffflow.models.settings.networks import MLPConfig, MLPDiscriminatorConfig
+from diffflow.objectives.base import Batch
+from diffflow.objectives.movers.moments import Moments
+from diffflow.objectives.score_matching import ScoreMatching
 from diffflow.training import checkpoint
-from diffflow.training.config import (
-    DataConfig,
-    DiscriminatorFlowConfig,
-    FitConfig,
-    MLPConfig,
-    MLPCriticConfig,
-    ModelConfig,
-    PathConfig,
-    PathCriticConfig,
-    PlayerConfig,
-    ScoreConfig,
-)
-from diffflow.training.feed import Feed
-from diffflow.training.fit import NonFinite, fit, train
-from diffflow.training.place import find_place
-from diffflow.training.players import Training
+from diffflow.training.batches import Batches
+from diffflow.training.distributed import find_process
+from diffflow.training.loop import NonFinite, fit
+from diffflow.training.state import TrainingState
+from diffflow.training.train import train
 
 CONFIG = ScoreConfig(
     DataConfig("8gaussians"),
@@ -41,7 +34,7 @@ CONFIG = ScoreConfig(
 )
 FLOW = DiscriminatorFlowConfig(
     DataConfig("8gaussians"),
-    PathCriticConfig(MLPCriticConfig(width=16, depth=1)),
+    TimedDiscriminatorConfig(MLPDiscriminatorConfig(width=16, depth=1)),
     path=PathConfig(steps=3, eta=0.5),
     discriminator=PlayerConfig(lr=1e-3, betas=(0.9, 0.99), warmup=0),
     fit=replace(CONFIG.fit, steps=6),
@@ -58,7 +51,7 @@ class Log:
 
 def broken(place, data) -> dict:
     """What is written of a batch whose last sample, which the last process shows, is not a number."""
-    feed = Feed(data, 0, place.device)
+    feed = Batches(data, 0, place.device)
 
     def bad(first, n):
         batch = feed(first, n)
@@ -66,7 +59,9 @@ def broken(place, data) -> dict:
             batch.x[-1] = float("nan")
         return batch
 
-    training = Training(ScoreMatching(CONFIG.model.build(data.meta()), CONFIG.loss, 0.1), {"denoiser": CONFIG.denoiser})
+    training = TrainingState(
+        ScoreMatching(CONFIG.model.build(data.meta()), CONFIG.loss, 0.1), {"denoiser": CONFIG.denoiser}
+    )
     try:
         fit(training, bad, CONFIG.fit, place, Log())
     except NonFinite as e:
@@ -88,13 +83,13 @@ def moments(place) -> dict[str, torch.Tensor]:
 
 def main(out: Path) -> None:
     torch.set_num_threads(1)
-    place, data, log = find_place("cpu"), df.data.load("8gaussians"), Log()
+    place, data, log = find_process("cpu"), df.data.load("8gaussians"), Log()
     torch.manual_seed(0)
     denoiser = CONFIG.model.build(data.meta())
-    training = Training(ScoreMatching(denoiser, CONFIG.loss, 0.1), {"denoiser": CONFIG.denoiser})
+    training = TrainingState(ScoreMatching(denoiser, CONFIG.loss, 0.1), {"denoiser": CONFIG.denoiser})
     reductions, original = [], torch.distributed.all_reduce
     torch.distributed.all_reduce = lambda *a, **k: (reductions.append(1), original(*a, **k))[1]
-    fit(training, Feed(data, 0, place.device), CONFIG.fit, place, log)
+    fit(training, Batches(data, 0, place.device), CONFIG.fit, place, log)
     torch.distributed.all_reduce = original
     out.mkdir(exist_ok=True)
     tensors = training.tensors()

@@ -19,8 +19,8 @@ from diffflow.cli import UsageError, parse
 from diffflow.console import progress, table, to_stderr, to_stdout, waiting
 
 if TYPE_CHECKING:
-    from diffflow.calibrate import Teacher
-    from diffflow.training.config import Dials
+    from diffflow.models.settings.common import Dials
+    from diffflow.sampling.calibrate import Teacher
 
 
 @dataclass(frozen=True)

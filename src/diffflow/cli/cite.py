@@ -11,8 +11,8 @@ import tyro
 
 import diffflow as df
 from diffflow.cli import parse
-from diffflow.models import MODELS
-from diffflow.references import bibtex
+from diffflow.equation.papers import bibtex
+from diffflow.models.catalogue import MODELS
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from diffflow import report
 from diffflow.cli import UsageError, parse
 from diffflow.console import table, to_stdout
+from diffflow.runs import report
 
 
 @dataclass(frozen=True)

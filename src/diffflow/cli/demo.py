@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 import diffflow as df
-from diffflow import figures, files, report
+from diffflow import figures, files
 from diffflow.cli import parse
 from diffflow.cli.sample import Sample
 from diffflow.cli.shared import check, check_n, draw, labels_of, show
 from diffflow.console import Console, say, to_stderr, waiting
+from diffflow.runs import report
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,8 +53,9 @@ class Demo:
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
-        from diffflow.training.config import replace as settings
-        from diffflow.training.fit import train
+        from diffflow.models.presets import preset
+        from diffflow.models.settings.serialise import replace as settings
+        from diffflow.training.train import train
 
         ask = Sample(self.out, self.n, steps=self.steps, batch=500)
         check(ask)
@@ -68,7 +70,7 @@ class Demo:
             print(f"to train longer give more --minutes; to start anew remove {home}, or choose another --out")
             return 0
         files.check_folder(home, "--out")
-        config = df.recipes.recipe("demo").config
+        config = preset("demo").config
         if self.minutes is not None:
             config = settings(config, {"fit.minutes": self.minutes, "fit.steps": None})
         if not done:
@@ -92,7 +94,7 @@ def finished(home: Path) -> bool:
 
 def trained(home: Path) -> float:
     """Seconds of training behind the run in this directory, as its log counts them."""
-    from diffflow.training.folder import Folder
+    from diffflow.training.run_folder import Folder
 
     log = Folder(home).lines()
     return log[-1]["seconds"] if log else 0.0

@@ -49,7 +49,7 @@ class Diagnose:
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
-        from diffflow.training.select import part
+        from diffflow.training.early_stopping import holdout_split
 
         if self.n < 10 or self.levels < 2:
             raise UsageError(f"-n {self.n} must be at least 10, and --levels {self.levels} 2.")
@@ -59,7 +59,7 @@ class Diagnose:
         files.check_folder(run.path)
         console = to_stderr()
         train, held = splits(run, self.data)
-        sets = {train.split: part(train, run.config.fit.holdout)[0]}
+        sets = {train.split: holdout_split(train, run.config.fit.holdout)[0]}
         if held is not None:
             sets[held.split] = held
         record: dict[str, Any] = {"run": str(run.path), "step": run.step, "examples": self.n, "seed": self.seed}
@@ -88,7 +88,7 @@ class Diagnose:
     def denoiser(self, run: df.Run, sets: Mapping[str, Data]) -> dict[str, Any]:
         import torch
 
-        from diffflow import calibration
+        from diffflow.runs import diagnose as calibration
 
         sampling: Any = run.config.sampling
         low, high = math.log(sampling.sigma_min), math.log(sampling.sigma_max)
@@ -102,8 +102,8 @@ class Diagnose:
         return found
 
     def discriminator(self, run: df.Run, data: Data) -> list[dict[str, Any]]:
-        from diffflow import calibration
-        from diffflow.critic import GAMES, reliability
+        from diffflow.networks.games import GAMES, reliability
+        from diffflow.runs import diagnose as calibration
 
         game = GAMES[getattr(run.config, "game").loss]  # noqa: B009 - families with a discriminator have one
         x, y = self.rows(run, data, self.n)
@@ -122,7 +122,7 @@ class Diagnose:
 
 def denoiser(run: df.Run) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
     """What plays the denoiser of a run: D, or the composite D* where a discriminator was trained as one with it."""
-    from diffflow.training.config import LikelihoodConfig
+    from diffflow.models.joint_likelihood import LikelihoodConfig
 
     if not isinstance(run.config, LikelihoodConfig):
         return run.denoiser

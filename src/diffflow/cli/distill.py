@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 import diffflow as df
-from diffflow import report
 from diffflow.cli import UsageError, parse
 from diffflow.cli.shared import with_seed
 from diffflow.console import say, to_stderr
+from diffflow.models.settings import aliases
+from diffflow.runs import report
 
 if TYPE_CHECKING:
-    from diffflow.training.config import DistillConfig
+    from diffflow.models.distill import DistillConfig
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Distill:
     by: Literal["score", "ratio", "both", "endpoints"] | None = None
     """What moves the samples: the difference of two scores, the log-ratio of a discriminator (default for images), both
     (default for vectors), or the ends of fine solutions from the same noise."""
-    lead: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    teacher_first_steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Training steps toward the ends of fine solutions before that; default: none."""
     minutes: Annotated[float | None, tyro.conf.arg(metavar="M")] = None
     """Train for this long, resumed parts included; default: as long as it takes for --updates."""
@@ -73,13 +74,17 @@ class Distill:
     """Print the resolved settings as YAML (good for --config) and stop."""
 
     def main(self) -> int:
-        from diffflow.training.config import to_yaml
-        from diffflow.training.fit import train
-        from diffflow.training.place import find_place
+        from diffflow.models.settings.serialise import to_yaml
+        from diffflow.training.distributed import find_process
+        from diffflow.training.train import train
 
-        least = {"--steps": (self.steps, 1), "--updates": (self.updates, 1), "--lead": (self.lead, 0)}
+        least = {
+            "--steps": (self.steps, 1),
+            "--updates": (self.updates, 1),
+            "--teacher-first-steps": (self.teacher_first_steps, 0),
+        }
         if any(value is not None and value < low for value, low in least.values()):
-            raise UsageError("--steps and --updates must be at least 1, --lead not negative.")
+            raise UsageError("--steps and --updates must be at least 1, --teacher-first-steps not negative.")
         if self.resume is not None and self.out is None:
             raise UsageError(f"--resume {self.resume}: say with --out which run goes on.")
         going_on = self.resume is not None and holds_a_run(Path(self.out or ""))
@@ -101,7 +106,7 @@ class Distill:
             device=self.device,
             console=console,
         )
-        if find_place(self.device).rank == 0:
+        if find_process(self.device).rank == 0:
             name = shlex.quote(str(made))
             say(console, f"sample   diffflow sample {name} -n 100\nmeasure  diffflow evaluate {name}")
             say(console, f"compare  diffflow frontier {shlex.quote(self.run)} --beside {name}")
@@ -111,10 +116,12 @@ class Distill:
     def fresh(self) -> DistillConfig:
         """What fits the run and --by, begun as the run's plan where one was calibrated; a file over it, flags over
         both."""
-        from diffflow.recipes import SCALES, fitting
-        from diffflow.recipes.players import distilled
-        from diffflow.training.config import Dials, DistillConfig, load_yaml
-        from diffflow.training.config import replace as put
+        from diffflow.models.distill import DistillConfig
+        from diffflow.models.presets import SCALES, fitting
+        from diffflow.models.presets.by_model import distilled
+        from diffflow.models.settings.common import Dials
+        from diffflow.models.settings.serialise import load_yaml
+        from diffflow.models.settings.serialise import replace as put
 
         run = df.load(self.run, device="cpu")
         if "denoiser" not in run.players:
@@ -133,26 +140,38 @@ class Distill:
             raise UsageError(f"{self.config} holds settings of a {type(config).__name__}, which is no distillation.")
         given: dict[str, Any] = {"data.source": source} | self.budget()
         given |= {k: v for k, v in {"evaluations": self.steps, "fit.seed": self.seed}.items() if v is not None}
-        if self.lead is not None and config.lead is None:
-            raise UsageError("--by endpoints is the first phase from beginning to end: leave --lead out.")
-        if self.lead is not None:
-            given["lead"] = self.lead
-        config = put(config, given)
-        if config.lead and config.fit.steps is not None and config.lead >= config.fit.steps:
+        if self.teacher_first_steps is not None and config.teacher_first_steps is None:
             raise UsageError(
-                f"--lead {config.lead} takes all {config.fit.steps} updates: give more, or --by endpoints."
+                "--by endpoints is the first phase from beginning to end: leave --teacher-first-steps out."
+            )
+        if self.teacher_first_steps is not None:
+            given["teacher_first_steps"] = self.teacher_first_steps
+        config = put(config, given)
+        if (
+            config.teacher_first_steps
+            and config.fit.steps is not None
+            and config.teacher_first_steps >= config.fit.steps
+        ):
+            raise UsageError(
+                f"--teacher-first-steps {config.teacher_first_steps} takes all {config.fit.steps} updates: give "
+                "more, or --by endpoints."
             )
         return config
 
     def resumed(self, out: Path) -> DistillConfig:
         """The settings of a run that goes on; flags may change its budget."""
-        from diffflow.training.config import DistillConfig
-        from diffflow.training.config import replace as put
-        from diffflow.training.folder import Folder
+        from diffflow.models.distill import DistillConfig
+        from diffflow.models.settings.serialise import replace as put
+        from diffflow.training.run_folder import Folder
 
         if not (out / "config.yaml").exists():  # killed before it named itself
             return self.fresh()
-        asked = {"--steps": self.steps, "--by": self.by, "--lead": self.lead, "--config": self.config}
+        asked = {
+            "--steps": self.steps,
+            "--by": self.by,
+            "--teacher-first-steps": self.teacher_first_steps,
+            "--config": self.config,
+        }
         if said := [flag for flag, value in (asked | {"--seed": self.seed}).items() if value is not None]:
             raise UsageError(
                 f"{out} goes on with its own settings: leave {', '.join(said)} out, or choose another --out."
@@ -178,4 +197,5 @@ def holds_a_run(out: Path) -> bool:
 
 
 def main(args: Sequence[str]) -> int:
+    args = aliases.flags(args)
     return parse(Distill, args).main()

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 import diffflow as df
-from diffflow import figures, files, report
+from diffflow import figures, files
 from diffflow.cli import parse
 from diffflow.cli.sample import Sample
 from diffflow.cli.shared import SolverName, check, check_n, draw, show, splits
 from diffflow.console import say, to_stderr, waiting
+from diffflow.runs import report
 
 if TYPE_CHECKING:
     from diffflow.data import Data

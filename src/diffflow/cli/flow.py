@@ -19,12 +19,12 @@ from diffflow import figures, files
 from diffflow.cli import UsageError, listing, parse
 from diffflow.cli.shared import WRITERS, destination, drawable, known_suffixes
 from diffflow.console import Console, progress, say, to_stderr
-from diffflow.models import FLOWS
+from diffflow.models.catalogue import FLOWS
 
 if TYPE_CHECKING:
     import torch
 
-    from diffflow import flows
+    from diffflow.models import flows
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Flow:
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
-        from diffflow import flows
         from diffflow.metrics.base import pick
-        from diffflow.training.place import find_device
+        from diffflow.models import flows
+        from diffflow.training.distributed import find_device
 
         known_suffixes(self.out, self.animate)
         self.check()
@@ -115,7 +115,7 @@ class Flow:
 
     def check(self) -> None:
         """Refuse before any work what cannot be meant."""
-        from diffflow import flows
+        from diffflow.models import flows
 
         if self.model not in FLOWS:
             near = get_close_matches(self.model, FLOWS, n=1)

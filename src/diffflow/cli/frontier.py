@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 import diffflow as df
-from diffflow import figures, files, report
+from diffflow import figures, files
 from diffflow.cli import UsageError, parse
 from diffflow.cli.shared import check_n, splits
 from diffflow.console import Console, progress, say, table, to_stderr, to_stdout, waiting
+from diffflow.runs import report
 
 if TYPE_CHECKING:
     from diffflow.data import Data
-    from diffflow.frontier import Judge, Point
-    from diffflow.training.config import Dials
+    from diffflow.models.settings.common import Dials
+    from diffflow.runs.frontier import Judge, Point
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ class Frontier:
     def main(self) -> int:
         import torch
 
-        from diffflow.frontier import presets, sweep
         from diffflow.metrics.base import pick
-        from diffflow.training.folder import Folder
+        from diffflow.runs.frontier import plot_frontier, presets, sweep
+        from diffflow.training.run_folder import Folder
 
         check_n(self.n)
         if min(self.steps, default=0) < 1 or not all(v >= 0 for v in (*self.churn, *self.gan)) or self.batch < 1:
@@ -113,7 +114,7 @@ class Frontier:
         say(console, f"every point {files.write_json(run.path / 'frontier.json', record)}")
         Folder(run.path).keep_presets(run.weights, {k: (p.dials, p.plan) for k, p in chosen.items()})
         print(f"diffflow sample {shlex.quote(self.run)} --quality fast | balanced | best")
-        files.write(run.path / "frontier.png", figures.png(figures.frontier(points, name, floor)))
+        files.write(run.path / "frontier.png", figures.png(plot_frontier(points, name, floor)))
         say(console, f"report      {report.write(run.path)}")
         return 0
 
@@ -153,7 +154,7 @@ class Frontier:
     def dials(self, run: df.Run) -> list[list[Dials]]:
         """Every combination of the dials, refused before any work where the run has no such dial: one list for every
         churn and gan, over the steps."""
-        from diffflow.training.config import Dials
+        from diffflow.models.settings.common import Dials
 
         own = run.dials
         guidance = own.guidance if self.guidance is None else self.guidance
@@ -200,7 +201,7 @@ def has_churn(run: df.Run) -> bool:
 
 def show(points: Sequence[Point], chosen: dict[str, Point], name: str, floor: float | None) -> None:
     """The front and the presets on standard output."""
-    from diffflow.frontier import front, within
+    from diffflow.runs.frontier import front, within
 
     real = "" if floor is None else f"; real data {floor:.4g}"
     rows = table("evaluations", name, "seconds per 1000", "setting", "", title=f"the front{real}")

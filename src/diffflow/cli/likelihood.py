@@ -25,13 +25,13 @@ from diffflow import figures, files
 from diffflow.cli import UsageError, parse
 from diffflow.cli.shared import HELD_OUT
 from diffflow.console import Console, progress, say, table, to_stderr, to_stdout
-from diffflow.report import plus_minus
+from diffflow.runs.report import plus_minus
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from diffflow.data import Data
-    from diffflow.dequantise import Dequantiser
+    from diffflow.likelihood.dequantiser import Dequantiser
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Likelihood:
 
     def protocol(self, run: df.Run, nfe: int) -> dict[str, Any]:
         """The settings that the numbers belong to."""
-        from diffflow.run import EXACT
+        from diffflow.runs.run import EXACT
 
         exact = math.prod(run.shape) <= EXACT
         how: dict[str, Any] = {"churn": self.churn, "noise_levels": self.times}

@@ -11,7 +11,7 @@ import tyro
 
 from diffflow.cli import UsageError, parse
 from diffflow.console import Console, say, table, to_stdout
-from diffflow.models import MODELS, Model
+from diffflow.models.catalogue import MODELS, Model
 
 EQUATION = "dX = [ f + (β - g²/2) ∇log(r/p) + (g²/2) ∇log r ] dt + √(g² - λ²) dW"
 

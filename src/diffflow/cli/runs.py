@@ -19,7 +19,7 @@ import yaml
 
 from diffflow.cli import UsageError, parse
 from diffflow.console import table, to_stdout
-from diffflow.report import plus_minus
+from diffflow.runs.report import plus_minus
 from diffflow.training import lock
 
 WIDTH = 100  # columns of the table where no terminal has fewer

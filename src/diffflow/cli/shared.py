@@ -21,7 +21,7 @@ import diffflow as df
 from diffflow import figures, files
 from diffflow.cli import UsageError
 from diffflow.console import Console, progress, table, to_stdout
-from diffflow.report import plus_minus
+from diffflow.runs.report import plus_minus
 
 if TYPE_CHECKING:
     from diffflow.cli.sample import Sample
@@ -108,7 +108,7 @@ def labels_of(
             )
         import torch
 
-        from diffflow.data.base import in_proportion
+        from diffflow.data.dataset import in_proportion
 
         return in_proportion(torch.tensor(counts), n, first).numpy()
     turn = np.array([class_index(w, classes) for w in wanted] or range(len(classes)), dtype=np.int64)

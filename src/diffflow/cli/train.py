@@ -1,6 +1,6 @@
 """`diffflow train`: from data to a run directory.
 
-Settings are the fields of `diffflow.training.config.TrainConfig`; a preset gives their values, a YAML file overrides
+Settings are the fields of `diffflow.models.base.TrainConfig`; a preset gives their values, a YAML file overrides
 the preset, and flags override the file. The resolved values are saved with the run, so going on needs no flags:
 `diffflow train --out RUN --resume auto`.
 """
@@ -20,17 +20,22 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import tyro
 
-from diffflow import files, report
+from diffflow import files
 from diffflow.cli import UsageError, listing, parse
 from diffflow.cli.shared import with_seed
 from diffflow.console import say, to_stderr
-from diffflow.recipes import BY_MODEL, RECIPES, fitting, recipe
-from diffflow.training.config import FAMILIES, ScoreGANConfig, TrainConfig, load_yaml, replace, to_yaml
-from diffflow.training.feed import Feed
-from diffflow.training.fit import fit, train
-from diffflow.training.folder import Folder
-from diffflow.training.place import Place, find_device, find_place
-from diffflow.training.players import Training
+from diffflow.models.base import TrainConfig
+from diffflow.models.presets import BY_DATA, BY_MODEL, fitting, preset
+from diffflow.models.score_gan import ScoreGANConfig
+from diffflow.models.settings import aliases
+from diffflow.models.settings.serialise import FAMILIES, load_yaml, replace, to_yaml
+from diffflow.runs import report
+from diffflow.training.batches import Batches
+from diffflow.training.distributed import Process, find_device, find_process
+from diffflow.training.loop import fit
+from diffflow.training.run_folder import Folder
+from diffflow.training.state import TrainingState
+from diffflow.training.train import train
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class Train:
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Scan the data, build the model, estimate the time, train nothing."""
     settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(
-        default_factory=lambda: recipe("toy").config
+        default_factory=lambda: preset("toy").config
     )
 
     def resolved(self) -> TrainConfig:
@@ -113,7 +118,7 @@ class Train:
         out = Path(self.out or Path("runs") / default_name(preset, config.data.source, config.fit.seed))
         console = to_stderr()
         run_dir = train(config, out, resume=self.resume, init_from=self.init_from, device=self.device, console=console)
-        if find_place(self.device).rank > 0:
+        if find_process(self.device).rank > 0:
             return 0
         name = shlex.quote(str(run_dir))
         say(console, f"sample   diffflow sample {name} -n 100\nmeasure  diffflow evaluate {name}")
@@ -122,6 +127,7 @@ class Train:
 
 
 def main(args: Sequence[str]) -> int:
+    args = aliases.flags(args)
     # The preset, the file and the run to resume decide the defaults, and so which flags exist: look at those first.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for flag in ("--preset", "--config", "--out", "--resume", "--init-from"):
@@ -134,7 +140,7 @@ def main(args: Sequence[str]) -> int:
     preset, base = starting_point(known, source, helping)
     if known.preset is None and known.config is None and not helping:
         print(f"settings of {preset!r}; --preset and --print-config say more", file=sys.stderr)
-    by_data = listing({name: make().about for name, make in RECIPES.items()})
+    by_data = listing({name: make().about for name, make in BY_DATA.items()})
     by_model = listing({name: make.__doc__ or "" for name, make in BY_MODEL.items()})
     presets = (
         f"\n\nPresets, by data (diffusion models):\n{by_data}\n\nBy model, in the size that fits SOURCE:\n{by_model}"
@@ -178,23 +184,23 @@ def starting_point(known: argparse.Namespace, source: str | None, helping: bool)
     """The name that a run directory may be called after, and the settings that flags start from."""
     saved = Path(known.out) / "config.yaml" if known.out and known.resume else None
     if known.preset is None and known.config is None and saved is not None and saved.is_file():
-        return Path(known.out).name, load_yaml(saved)
+        return Path(known.out).name, Folder(Path(known.out)).config()
     if known.preset is not None:
-        preset = known.preset
+        name = known.preset
     elif source is not None:
-        preset = fitting(source)
+        name = fitting(source)
     elif known.config is not None or helping:
-        preset = "toy"
+        name = "toy"
     else:
         raise UsageError(
             "name what to learn, `diffflow train SOURCE`, or choose --preset (one of "
-            f"{', '.join([*RECIPES, *BY_MODEL])}); "
+            f"{', '.join([*BY_DATA, *BY_MODEL])}); "
             "`diffflow train --help` explains."
         )
-    base = recipe(preset, source if preset in BY_MODEL else None).config
+    base = preset(name, source if name in BY_MODEL else None).config
     if known.init_from is not None and isinstance(base, ScoreGANConfig):
         base = base.after(Folder(Path(known.init_from)).config())
-    return preset, base if known.config is None else load_yaml(known.config, base=base)
+    return name, base if known.config is None else load_yaml(known.config, base=base)
 
 
 def default_name(preset: str, source: str, seed: int = 0) -> str:
@@ -209,10 +215,10 @@ def default_name(preset: str, source: str, seed: int = 0) -> str:
 def dry_run(config: TrainConfig, device: str | None) -> int:
     """Everything that training would do before its first step, then the time of three steps that are not kept."""
     data = config.data.load()
-    place, meta = Place(find_device(device)), data.meta()
+    place, meta = Process(find_device(device)), data.meta()
     modules = {name: module.to(place.device) for name, module in config.build(meta).items()}
-    training = Training(config.objective(modules, meta), config.players())
-    feed, seconds = Feed(data, config.fit.seed, place.device, config.data.dequantise), []
+    training = TrainingState(config.objective(modules, meta), config.players())
+    feed, seconds = Batches(data, config.fit.seed, place.device, config.data.dequantise), []
     for k in range(3):
         begun = time.perf_counter()
         fit(training, feed, dataclasses.replace(config.fit, steps=k + 1, minutes=None), place)

@@ -1,8 +1,9 @@
 """Data: one function, `load(source)`, and one value, `Data`, whatever the source was."""
 
-from .base import Data
-from .finish import Columns
-from .sources import load
-from .transform import DataError, Transform
+from .dataset import Data
+from .errors import DataError
+from .load import load
+from .prepare import Columns
+from .transform import Transform
 
 __all__ = ["Columns", "Data", "DataError", "Transform", "load"]

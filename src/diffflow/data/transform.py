@@ -19,19 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cells import Cells
+from .discrete import Cells
+from .errors import DataError
 
 LARGEST = float(np.finfo(np.float32).max)
-
-
-class DataError(ValueError):
-    """Data that cannot be used. `problems` names every bad file, row or column, not just the first one."""
-
-    def __init__(self, message: str, problems: list[str] | tuple[str, ...] = (), show: int | None = None):
-        self.problems = tuple(problems)
-        shown = self.problems[:show]
-        more = [f"... and {len(self.problems) - len(shown)} more"] if len(shown) < len(self.problems) else []
-        super().__init__("\n  ".join([message, *shown, *more]))
 
 
 @dataclass(frozen=True)
@@ -111,7 +102,7 @@ class Transform:
                 f"column {name} takes the levels {known}, and here {x[wrong][0].item():g}: these are not the data that "
                 "the transform was made for"
             )
-        return cells.spread(x, u)
+        return cells.dequantise(x, u)
 
     def decode(self, z: Tensor) -> Tensor:
         """Model units to what a user reads: images float in [0, 1], clamped (n, c, h, w); vectors in original units,
@@ -125,7 +116,7 @@ class Transform:
 
     def log_units(self, x: Tensor) -> Tensor:
         """What to add to the log-density of encode(x, u), in model units, for the log-probability of discrete
-        coordinates and the log-density of the others in data units: nats (n,) float64 (theory.md 5.3)."""
+        coordinates and the log-density of the others in data units: nats (n,) float64 (derivations.md 5.3)."""
         if self.kind == "image":
             return torch.full((len(x),), math.prod(self.shape) * math.log(1 / 127.5), dtype=torch.float64)
         total = -self._row(self.std, x).log().sum().expand(len(x))

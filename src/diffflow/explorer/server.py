@@ -37,8 +37,8 @@ from starlette.staticfiles import StaticFiles
 
 import diffflow as df
 from diffflow import figures
-from diffflow.sample import Step
-from diffflow.training.folder import Folder
+from diffflow.sampling.sample import Step
+from diffflow.training.run_folder import Folder
 
 from .guard import App, Guard
 from .jobs import Full, Job, Jobs

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.base import Data
+from ..data.dataset import Data
 from .classifier import Classifier, fit_classifier
 from .lenet import load_lenet
 from .resnet import load_resnet20

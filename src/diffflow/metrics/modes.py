@@ -21,7 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..laws import GaussianMixture
+from ..equation.laws import GaussianMixture
 from .base import Metric, binomial_stderr, points
 
 STDS = 3.0

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.base import Data
-from ..laws import GaussianMixture
+from ..data.dataset import Data
+from ..equation.laws import GaussianMixture
 from .base import Metric, pick
 from .classifier import Classifier, accuracy, c2st, fit_classifier
 from .frechet import embedding, frechet

@@ -1,0 +1,192 @@
+"""What is a data set, once it is in memory? A tensor of events, their classes, and the map to the units a network likes
+(transform.py).
+
+Images stay uint8 in memory (a quarter of float32) and are encoded batch by batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..equation.noise import GOLDEN
+from .errors import DataError
+from .transform import Transform
+
+if TYPE_CHECKING:
+    from ..equation.laws import Law
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Data:
+    """A data set in memory.
+
+    x: uint8 (n, c, h, w) for images, float32 (n, d) for vectors. y: int64 (n,) in 0..len(classes)-1, or None.
+    law: the exact Law the points were drawn from (toys), else None. flip: a training batch may mirror left and right.
+    notes: what the loader had to decide or convert, one sentence each.
+    """
+
+    x: Tensor
+    y: Tensor | None
+    classes: list[str] | None
+    name: str
+    split: str
+    transform: Transform
+    law: Law | None = None
+    flip: bool = False
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if tuple(self.x.shape[1:]) != self.shape:
+            raise DataError(f"x has events of shape {tuple(self.x.shape[1:])}, the transform says {self.shape}")
+        if not len(self.x):
+            raise DataError(
+                f"{self.name!r} has no {self.split} examples; split='all' (--data.split all) takes every example"
+            )
+        if self.y is not None and len(self.y) != len(self.x):
+            raise DataError(f"{len(self.x)} examples but {len(self.y)} labels in {self.name!r}")
+        if self.flip and self.kind != "image":
+            raise DataError(f"flip mirrors images; {self.name!r} holds vectors. Leave flip (--flip) off")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __repr__(self) -> str:
+        labels = f", {len(self.classes)} classes" if self.classes else ""
+        return f"Data({self.name!r}, {self.split}, {len(self)} x {self.kind} {self.shape}{labels})"
+
+    @property
+    def kind(self) -> str:
+        return self.transform.kind
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.transform.shape
+
+    def encode(self, x: Tensor, u: Tensor | None = None) -> Tensor:
+        """See Transform.encode."""
+        return self.transform.encode(x, u)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """See Transform.decode."""
+        return self.transform.decode(z)
+
+    def batch(
+        self, indices: Tensor, flips: Tensor | None = None, u: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Examples `indices` (b,), encoded, float32 (b, *shape), and their labels; mirrored where flips is true,
+        discrete values spread over their cells by u (b, *shape) uniform numbers, where given."""
+        x = self.transform.encode(self.x[indices], u)
+        if flips is not None:
+            if self.kind != "image":
+                raise DataError(f"flips mirror images; {self.name!r} holds vectors")
+            x = torch.where(flips.view(-1, 1, 1, 1), x.flip(-1), x)
+        return x, None if self.y is None else self.y[indices]
+
+    def labels(self, n: int, first: int = 0) -> Tensor | None:
+        """Classes for n samples, as often as the data have them, int64 (n,); None without classes. Samples of a perfect
+        model have the data's law only then. See `in_proportion`."""
+        return None if (counts := self._counts) is None else in_proportion(counts, n, first)
+
+    @cached_property
+    def _counts(self) -> Tensor | None:
+        """Examples of each class, (classes,)."""
+        return None if self.y is None or not self.classes else torch.bincount(self.y, minlength=len(self.classes))
+
+    @cached_property
+    def _moments(self) -> tuple[float, float]:
+        if self.kind == "image":  # exact, from the histogram: no float copy of the whole set
+            counts = torch.bincount(self.x.flatten(), minlength=256).double()
+            values = torch.arange(256, dtype=torch.float64) / 127.5 - 1.0
+            mean = (counts @ values) / counts.sum()
+            return float(mean), float(((counts @ (values - mean).square()) / counts.sum()).sqrt())
+        z = self.encode(self.x).double()
+        return float(z.mean()), float(z.std(correction=0))
+
+    @property
+    def mean(self) -> float:
+        """Mean over all entries, model units."""
+        return self._moments[0]
+
+    @property
+    def std(self) -> float:
+        """Standard deviation over all entries, model units."""
+        return self._moments[1]
+
+    @cached_property
+    def principal_std(self) -> float:
+        """Largest principal standard deviation in model units.
+
+        Subspace iteration with 8 vectors on at most 2e7 numbers (evenly spaced examples); the relative error of the
+        eigenvalue after k sweeps is of order (lambda_9 / lambda_1)^(2k), k = 20.
+        """
+        keep = max(2, min(len(self), 20_000_000 // int(np.prod(self.shape))))
+        z = self.encode(self.x[torch.linspace(0, len(self) - 1, keep).round().long()]).flatten(1)
+        z = z - z.mean(0)
+        generator = torch.Generator().manual_seed(0)
+        basis = torch.randn(z.shape[1], min(8, z.shape[1]), generator=generator)
+        for _ in range(20):
+            basis = torch.linalg.qr(z.T @ (z @ basis))[0]
+        return float(torch.linalg.matrix_norm(z @ basis, 2) / len(z) ** 0.5)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of the content: shape, type and bytes of x and y, whatever files it came from."""
+        digest = hashlib.sha256()
+        for part in (self.x, self.y):
+            if part is not None:
+                digest.update(f"{tuple(part.shape)} {part.dtype};".encode())
+                digest.update(np.ascontiguousarray(part.numpy()).data)
+        return digest.hexdigest()
+
+    def meta(self) -> dict[str, Any]:
+        """Everything about the data but the data, JSON-able; `Transform.from_meta` makes encode and decode of it."""
+        return {
+            "name": self.name,
+            "split": self.split,
+            "kind": self.kind,
+            "shape": list(self.shape),
+            "classes": self.classes,
+            "count": len(self),
+            "counts": None if (counts := self._counts) is None else counts.tolist(),
+            "flip": self.flip,
+            "transform": self.transform.to_meta(),
+            "mean": self.mean,
+            "std": self.std,
+            "principal_std": self.principal_std,
+            "fingerprint": self.fingerprint,
+            "notes": list(self.notes),
+        }
+
+
+def in_proportion(counts: Tensor, n: int, first: int = 0) -> Tensor:
+    """Classes as often as in counts (k,), int64 (n,): sample i = first, first + 1, ... has the class at the quantile
+    (i + 1)/phi mod 1, phi the golden ratio. A class's number is never off by more than a few (it grows like log n), and
+    what sample i is does not depend on how many there are."""
+    quantile = (GOLDEN * torch.arange(first + 1, first + n + 1, dtype=torch.float64)) % 1.0
+    shares = counts.double().cumsum(0) / counts.sum()
+    return torch.bucketize(quantile, shares[:-1], right=True)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What a reader hands over: all it read, and which rows are test rows (None: the source has no split of its own).
+
+    x: uint8 (n, c, h, w) or floating point (n, d). y: integers or strings (n,), or None.
+    classes: the names in label order; None: the sorted distinct labels name themselves.
+    """
+
+    x: np.ndarray
+    y: np.ndarray | None = None
+    classes: list[str] | None = None
+    test: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+    columns: tuple[str, ...] | None = None
+    names: Mapping[int, tuple[str, ...]] = field(default_factory=dict)  # the words that the codes of a column stand for

@@ -1,0 +1,127 @@
+"""Which reader does a source want? `load` looks at what is there, never at a flag.
+
+a toy's name ("8gaussians", "moons", ...)   10000 seeded points of an exact law
+"digits"                                     scikit-learn's 1797 digits, 8x8, bundled: 1297 train, 500 test, stratified
+a folder                                     idx files, the CIFAR-10 form, or images (subfolder = class)
+.zip, .npy, .npz, .csv, .csv.gz              images, arrays, tables
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .dataset import Data, Raw
+from .errors import DataError
+from .prepare import Columns, finish
+from .readers.arrays import read_arrays
+from .readers.cifar import is_sheets, read_sheets
+from .readers.idx import is_idx, read_idx
+from .readers.images import read_folder, read_zip
+from .readers.tables import read_table
+from .transform import Transform
+
+REFUSED = Columns()
+SPLITS = ("train", "test", "all")
+TOY_POINTS = 10_000
+DIGITS_TEST = 500
+
+
+def load(
+    source: str | Path,
+    split: str = "train",
+    flip: bool = False,
+    size: int | tuple[int, int] | None = None,
+    columns: Columns = REFUSED,
+    like: Transform | None = None,
+) -> Data:
+    """Load a data set into memory.
+
+    source: see the head of this file; a name wins over a path, so write "./digits" for a folder of that name.
+    split: "train", "test" or "all". A source without a split of its own holds out a fixed random tenth for "test".
+    flip: let training mirror images left and right (natural images, not digits).
+    size: image files only: side, or (height, width), of a resize and centre crop.
+    columns: tables only: what becomes of columns of text, constant ones and those of few values (`Columns`).
+    like: files only: take the columns, levels and units of other data (`Data.transform`), for instance to score rows.
+    Raises DataError that names every bad file, row or column and what to do.
+    """
+    if split not in SPLITS:
+        raise DataError(f"split (--data.split) is one of {', '.join(SPLITS)}, not {split!r}{_suggest(split, SPLITS)}")
+    side = (size, size) if isinstance(size, int) else size
+    if side is not None and (len(side) != 2 or min(side) < 1):
+        raise DataError(f"size (--data.size) is a positive side or (height, width), not {size!r}")
+    path, name = Path(source).expanduser(), str(source)
+    from ..equation.toys import TOYS  # here, so that reading files does not pay for the laws
+
+    if name in TOYS or name == "digits":
+        if side is not None:
+            raise DataError(f"size={size!r} (--data.size) is for image files, {name!r} has its own size; leave it out")
+        return _digits(split, flip) if name == "digits" else _toy(name, split, flip)
+    if not name or not path.exists():
+        raise _missing(path, name, [*TOYS, "digits"])
+    if like is not None:  # words are looked up there, in its own columns only
+        columns = replace(columns, text="levels")
+    raw = _read(path, name, split, side, columns)
+    return finish(raw, path.resolve().name, split, flip, columns=columns, like=like)
+
+
+def _read(path: Path, name: str, split: str, size: tuple[int, int] | None, columns: Columns) -> Raw:
+    kind = path.name.lower()
+    if path.is_dir() and not any(path.iterdir()):
+        raise DataError(f"the folder {name!r} is empty; put images in it, one subfolder for each class")
+    packed = path.is_dir() and (is_idx(path) or is_sheets(path))
+    if path.is_dir() and not packed:
+        return read_folder(path, size)
+    if kind.endswith(".zip"):
+        return read_zip(path, size)
+    if size is not None:
+        raise DataError(
+            f"size={size!r} (--data.size) is for image files; {name!r} holds arrays, resize them before saving"
+        )
+    if packed:
+        return read_idx(path, split) if is_idx(path) else read_sheets(path, split)
+    if kind.endswith((".npy", ".npz")):
+        return read_arrays(path)
+    if kind.endswith((".csv", ".csv.gz")):
+        return read_table(path, columns.text)
+    raise DataError(f"{name!r} is of no known kind; known are folders, .zip, .npy, .npz, .csv and .csv.gz")
+
+
+def _digits(split: str, flip: bool) -> Data:
+    from sklearn.datasets import load_digits
+
+    pixels, target = load_digits(return_X_y=True)
+    x = np.rint(np.asarray(pixels).reshape(-1, 1, 8, 8) * (255.0 / 16.0)).astype(
+        np.uint8
+    )  # 17 grey levels, exactly recoverable
+    return finish(
+        Raw(x, np.asarray(target), [str(k) for k in range(10)]), "digits", split, flip, test_count=DIGITS_TEST
+    )
+
+
+def _toy(name: str, split: str, flip: bool) -> Data:
+    from ..equation.noise import Noise
+    from ..equation.toys import TOYS
+
+    law = TOYS[name]()
+    parts = ("train", "test") if split == "all" else (split,)
+    x = torch.cat([law.sample(TOY_POINTS, noise=Noise(0).fork("data", p)) for p in parts]).float()
+    d = x.shape[1]
+    return Data(x, None, None, name, split, Transform("vector", (d,), (0.0,) * d, (1.0,) * d), law, flip)
+
+
+def _suggest(word: str, known: list[str] | tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _missing(path: Path, name: str, names: list[str]) -> DataError:
+    folder = next((p for p in path.parents if p.is_dir()), Path("."))
+    beside = [p.name for p in folder.iterdir()] if folder == path.parent else []
+    if hint := _suggest(name, names) or _suggest(path.name, beside):
+        return DataError(f"no data called {name!r}, neither a name nor a path{hint}")
+    return DataError(f"no data called {name!r}. Names are {', '.join(names)}; else give the path of a folder or file")

@@ -1,0 +1,103 @@
+"""How does one read an archive that a stranger made?
+
+Look at the table of contents first, refuse the whole archive with every reason named, and only then read entries, in
+memory: nothing is ever unpacked to disk. What is refused: names that leave the folder, links, encrypted entries,
+duplicates, and anything over the limits on count, size and compression ratio ("zip bombs", also those with overlapping
+entries, which the ratio of the total to the size of the file shows).
+"""
+
+from __future__ import annotations
+
+import gzip
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import DataError
+
+Entry = tuple[str, Callable[[], bytes]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an archive may hold. Sizes in bytes, uncompressed; ratio: uncompressed to compressed."""
+
+    count: int = 2_000_000
+    entry: int = 1 << 30
+    total: int = 1 << 35
+    ratio: float = 200.0
+
+
+LIMITS = Limits()
+
+
+@contextmanager
+def open_zip(path: Path, limits: Limits = LIMITS) -> Iterator[list[Entry]]:
+    """Yield [(name, read)] for the files in a zip archive, checked before anything is read. Raises DataError."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{str(path)!r} is no readable zip archive ({error}); make or copy it again") from None
+    with archive:
+        infos = [i for i in archive.infolist() if not i.is_dir()]
+        problems = [f"{i.filename!r}: {why}" for i in infos if (why := _objection(i, limits))]
+        names = [i.filename for i in infos]
+        if len(set(names)) < len(names):
+            problems += [
+                f"{n!r}: stored {names.count(n)} times" for n in sorted({n for n in names if names.count(n) > 1})
+            ]
+        total = sum(i.file_size for i in infos)
+        if len(infos) > limits.count:
+            problems.append(f"{len(infos)} entries; at most {limits.count} are read")
+        if total > limits.total:
+            problems.append(f"{total} bytes when unpacked; at most {limits.total} are read")
+        if total > limits.ratio * max(path.stat().st_size, 1):
+            problems.append(f"{total} bytes from a file of {path.stat().st_size}: more than {limits.ratio:g} to 1")
+        if problems:
+            raise DataError(f"the archive {str(path)!r} is refused; unpack it yourself if you trust it:", problems)
+        yield [(i.filename, _reader(archive, i)) for i in infos]
+
+
+def _reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], bytes]:
+    def read() -> bytes:
+        try:
+            return archive.read(info)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+            raise ValueError(f"damaged in the archive ({error})") from None
+
+    return read
+
+
+def _objection(info: zipfile.ZipInfo, limits: Limits) -> str | None:
+    name = info.orig_filename
+    if name.startswith("/") or "\\" in name or "\0" in name or ":" in name.split("/")[0] or ".." in name.split("/"):
+        return "the name leaves the folder"
+    # Unix permissions sit in the high half of external_attr
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG):
+        return "a link" if kind == stat.S_IFLNK else "not a plain file"
+    if info.flag_bits & 1:
+        return "encrypted"
+    if info.file_size > limits.entry:
+        return f"{info.file_size} bytes; at most {limits.entry}"
+    if info.file_size > limits.ratio * max(info.compress_size, 1):
+        return f"compressed more than {limits.ratio:g} to 1"
+    return None
+
+
+def read_bytes(path: Path, limit: int = 1 << 33) -> bytes:
+    """The bytes of a file, unpacked when it is gzip (told by its first two bytes, not its name). Raises DataError."""
+    try:
+        with open(path, "rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path, "rb") if packed else open(path, "rb") as file:
+            content = file.read(limit + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{str(path)!r} cannot be read ({error}); copy or download it again") from None
+    if len(content) > limit:
+        raise DataError(f"{str(path)!r} is larger than {limit} bytes when unpacked; split it")
+    return content

@@ -1,0 +1,181 @@
+r"""What a field made of particles is, and the estimates of the particles' own law by kernels.
+
+    p_h(x) = 1/n sum_i N(x; x_i, h^2 I),    grad log p_h(x) = (m(x) - x) / h^2,    m = kernel-weighted mean of the cloud
+
+`KernelRatio` pairs it with the target blurred by the same h, so that bias cancels: grad log (r * N_h) / p_h
+(derivations.md section 2, item 3). Shapes: x (n, *shape) -> (n, *shape).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from ..fields import Cond, Field, Ratio
+from ..laws import Empirical, Law
+from ..noise import Noise
+from ..times import Time, clock
+from .kernel import GaussianKernel, mean_shift
+
+
+def moment(t: Time) -> str:
+    """The instant t as the name of a family of random numbers."""
+    return float(clock(t)).hex()
+
+
+class CloudField(Field):
+    """A field that must see the particles before it is called.
+
+    The contract of whoever moves particles: `field.observe(x, t)(x, t)`, with the same tensor in both places (a field
+    that leaves a particle out of its own sum knows its cloud by identity). A trainer of generators says first
+    `field.on(batch, noise)`: the target points of this step, and the streams of its randomness.
+    """
+
+    cloud = True
+    cost = 0  # no network
+    particles: Tensor | None = None
+    noise: Noise = Noise(0)
+
+    def observe(self, x: Tensor, t: Time) -> Self:
+        return self._with(particles=x)
+
+    def on(self, data: Tensor, noise: Noise | None = None) -> Self:
+        """The same field toward other target points, (m, *shape); `noise` seeds what is random in it. Fields whose
+        target is a score, and fields without a target, keep it."""
+        return self if noise is None else self._with(noise=noise)
+
+    def _with(self, **changes: Any) -> Self:
+        other = copy.copy(self)
+        other.__dict__.update(changes)
+        return other
+
+    def _seen(self) -> Tensor:
+        """The particles, flat (n, d)."""
+        if self.particles is None:
+            raise RuntimeError(f"{type(self).__name__} has seen no cloud: call observe(x, t) first (sample() does)")
+        return self.particles.flatten(1)
+
+
+class _Density(CloudField):
+    """Kernel density estimates of the particles' own law. bandwidth h: a length, or a function of t.
+
+    Whether a particle of the cloud leaves itself out of the sum is a choice: without its own kernel the estimate has no
+    1/n bias (right for looking at a cloud), but in a flow a particle that has lost its neighbours is pushed away from
+    them without end; its own kernel then holds it (right for moving one, the default).
+    """
+
+    def __init__(self, bandwidth: float | Callable[[Time], float | Tensor], leave_one_out: bool = False) -> None:
+        if not callable(bandwidth):
+            GaussianKernel(bandwidth)  # refuses what is not positive
+        self.bandwidth, self.leave_one_out = bandwidth, leave_one_out
+
+    def _h(self, t: Time) -> float:
+        return float(self.bandwidth(t) if callable(self.bandwidth) else self.bandwidth)
+
+    def _density(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+        """log p_h (n,) and its gradient at x (n, *shape)."""
+        flat, cloud, h = x.flatten(1), self._seen(), self._h(t)
+        own = self.leave_one_out and x is self.particles
+        if own and len(cloud) < 2:
+            raise ValueError("the density of the other particles needs at least two: or leave_one_out=False")
+        log_sum, mean = mean_shift(GaussianKernel(h), flat, cloud, own)
+        log_p = log_sum - math.log(len(cloud) - own) - 0.5 * flat.shape[1] * math.log(2 * math.pi * h**2)
+        return log_p, ((mean - flat) / h**2).reshape(x.shape)
+
+
+class KernelScore(_Density):
+    """grad log p_h of the observed cloud, bandwidth h in the units of x."""
+
+    def __call__(self, x: Tensor, t: Time) -> Tensor:
+        return self._density(x, t)[1]
+
+
+class KernelRatio(_Density, Ratio):
+    """grad log (r_t * N(0, h^2)) / p_h: the log-ratio of target and cloud, both blurred by h, so that bias cancels.
+
+    With an h that falls along t this is the score-difference flow (Weber 2023): h^-2 (D_q - D_p), empirical denoisers
+    at noise h. `target`: a Law, points (m, *shape), or t -> Law (r_t).
+    """
+
+    def __init__(
+        self, target: Any, bandwidth: float | Callable[[Time], float | Tensor], leave_one_out: bool = False
+    ) -> None:
+        super().__init__(bandwidth, leave_one_out)
+        target = Empirical(target) if isinstance(target, Tensor) else target
+        self.target: Callable[[Time], Law] = (lambda t: target) if hasattr(target, "noised") else target
+
+    def on(self, data: Tensor, noise: Noise | None = None) -> Self:
+        target = Empirical(data)
+        return super().on(data, noise)._with(target=lambda t: target)
+
+    def value_and_grad(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+        blurred = self.target(t).noised(1.0, self._h(t))
+        log_p, grad = self._density(x, t)
+        return blurred.log_prob(x) - log_p, blurred.score(x) - grad
+
+    def __call__(self, x: Tensor, t: Time) -> Tensor:
+        return self.value_and_grad(x, t)[1]
+
+
+class FieldSum(CloudField):
+    """The sum of fields of one cloud, such as drifting at several temperatures: wide kernels bring particles to the
+    data, narrow ones settle them within it."""
+
+    def __init__(self, fields: Sequence[CloudField]) -> None:
+        if not fields:
+            raise ValueError("Several needs at least one field")
+        self.fields = list(fields)
+        self.cost = sum(field.cost for field in self.fields)
+
+    def __call__(self, x: Tensor, t: Time) -> Tensor:
+        return torch.stack([field(x, t) for field in self.fields]).sum(0)
+
+    def given(self, cond: Cond) -> FieldSum:
+        return FieldSum([field.given(cond) for field in self.fields])  # type: ignore[misc]
+
+    def observe(self, x: Tensor, t: Time) -> FieldSum:
+        return FieldSum([field.observe(x, t) for field in self.fields])
+
+    def on(self, data: Tensor, noise: Noise | None = None) -> FieldSum:
+        return FieldSum([field.on(data, noise) for field in self.fields])
+
+
+class Injected(Field):
+    """A field evaluated at x + level xi, xi ~ N(0, I): the noise injection of Arbel et al. (2019), which frees MMD flow
+    from local minima. The particles themselves stay free of noise; xi is a function of (noise, t), so that any solver
+    may call it. level: a length, or a function of t.
+
+    A shifted point is no particle, so nothing would be left out of its sum: raises ValueError for a field with
+    leave_one_out.
+    """
+
+    def __init__(self, field: Field, level: float | Callable[[Time], float], noise: Noise = Noise(0)) -> None:
+        parts = field.fields if isinstance(field, FieldSum) else [field]
+        if any(getattr(part, "leave_one_out", False) for part in parts):
+            raise ValueError(
+                "injected noise takes particles from their places, and every one of them would flee from its own: "
+                "build the field with leave_one_out=False"
+            )
+        self.field, self.level, self.noise = field, level, noise
+        self.cost, self.cloud = field.cost, field.cloud
+
+    def __call__(self, x: Tensor, t: Time) -> Tensor:
+        level = float(self.level(t) if callable(self.level) else self.level)
+        xi = self.noise.fork("injected", moment(t)).normal(len(x), tuple(x.shape[1:]), dtype=x.dtype, device=x.device)
+        return self.field(x + level * xi, t)
+
+    def given(self, cond: Cond) -> Injected:
+        return Injected(self.field.given(cond), self.level, self.noise)
+
+    def observe(self, x: Tensor, t: Time) -> Injected:
+        return Injected(self.field.observe(x, t), self.level, self.noise)
+
+    def on(self, data: Tensor, noise: Noise | None = None) -> Injected:
+        """As `CloudField.on`."""
+        field = self.field.on(data, noise) if isinstance(self.field, CloudField) else self.field
+        return Injected(field, self.level, self.noise if noise is None else noise)

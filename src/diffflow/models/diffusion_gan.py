@@ -1,0 +1,152 @@
+"""Diffusion-GAN."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import nn
+
+from ..equation.sde import DiffFlow
+from ..equation.spectrum import at
+from ..objectives.base import InTurn
+from ..objectives.discriminator_path import PathDiscriminator, SchedulePath
+from ..objectives.score_matching import EDMWeighting, ScoreMatching
+from ..sampling.sample import Grid
+from ..sampling.solvers import Solver
+from .base import TrainConfig, device_of
+from .diffusion import ModelConfig, SamplingConfig, Weighting, as_denoiser, guided
+from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig
+from .settings.games import GameConfig, along, as_discriminator, class_count, log_ratio_game
+from .settings.networks import DiscriminatorNet, MLPDiscriminatorConfig
+from .settings.serialise import require
+
+
+@dataclass(frozen=True)
+class RangesConfig:
+    """Settings of the sampler that a Diffusion-GAN is trained for: the discriminator is told them. Sampling outside
+    warns."""
+
+    gan: float = 2.0
+    """Largest weight of the log-ratio; the least is 0."""
+    churn: float = 1.0
+    """Largest churn; the least is 0."""
+    steps: tuple[int, int] = (8, 32)
+    """Fewest and most steps."""
+
+    def __post_init__(self) -> None:
+        low, high = self.steps
+        require(0 < self.gan < math.inf, f"ranges.gan = {self.gan} must be positive and finite")
+        require(0 <= self.churn < math.inf, f"ranges.churn = {self.churn} must be finite and not negative")
+        require(1 <= low <= high, f"ranges.steps = {self.steps} must be (fewest, most) with 1 <= fewest <= most")
+
+
+@dataclass(frozen=True)
+class DiffusionGANSampling(SamplingConfig):
+    """As for a denoiser alone, and the weight of the log-ratio."""
+
+    gan: float = 1.0
+    """Weight of the log-ratio; 0 is the denoiser alone."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.gan >= 0, f"gan = {self.gan} must not be negative: 0 is the denoiser alone")
+
+
+@dataclass(frozen=True)
+class DiffusionGANConfig(TrainConfig):
+    """Score and discriminator together (equations 29 and 30 of the DiffFlow paper), with the dials gan, churn and steps
+    free at sampling within the trained ranges."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    discriminator_net: DiscriminatorNet = field(default_factory=MLPDiscriminatorConfig)
+    loss: Weighting = field(default_factory=EDMWeighting)
+    game: GameConfig = GameConfig()
+    ranges: RangesConfig = RangesConfig()
+    denoiser: PlayerConfig = PlayerConfig()
+    discriminator: PlayerConfig = PlayerConfig()
+    fit: FitConfig = FitConfig()
+    sampling: DiffusionGANSampling = DiffusionGANSampling()
+
+    fixed: ClassVar[tuple[str, ...]] = ("sampling.sigma_min", "sampling.sigma_max")  # the path's own noise levels
+
+    def __post_init__(self) -> None:
+        log_ratio_game(self.game, "a score beside it")
+        r, s = self.ranges, self.sampling
+        bounds = {"gan": (0.0, r.gan), "churn": (0.0, r.churn), "steps": r.steps}
+        for name, (low, high) in bounds.items() if s.gan else ():  # the denoiser alone knows any number of steps
+            value = getattr(s, name)
+            require(
+                low <= value <= high,
+                f"sampling.{name} = {value} is outside [{low:g}, {high:g}], for which the discriminator is trained: "
+                f"widen ranges.{name}, or sample within",
+            )
+
+    @property
+    def row(self) -> str:
+        return "diffusion-gan"
+
+    @property
+    def classless(self) -> bool:
+        return self.model.label_dropout > 0
+
+    def players(self) -> dict[str, PlayerConfig]:
+        return {"denoiser": self.denoiser, "discriminator": self.discriminator}
+
+    def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
+        schedule, std = self.sampling.schedule, float(meta["std"])
+        net = self.discriminator_net.build(tuple(meta["shape"]), class_count(meta), timed=True, dials=3)
+        return {"denoiser": self.model.build(meta), "discriminator": along(net, schedule, std)}
+
+    def path(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], guidance: float = 1.0) -> SchedulePath:
+        schedule, ranges = self.sampling.schedule, self.ranges
+        source = guided(schedule, modules["denoiser"], guidance).source
+        start = self.sampling.start(meta, device_of(modules))
+        std = float(meta["std"])
+        return SchedulePath(schedule, source, start, ranges.steps, ranges.gan, ranges.churn, reach=std)
+
+    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> InTurn:
+        score = ScoreMatching(as_denoiser(modules["denoiser"]), self.loss, self.model.label_dropout)
+        discriminator, dropout = as_discriminator(modules["discriminator"]), self.model.label_dropout
+        path, game = self.path(modules, meta), self.game
+        ratio = PathDiscriminator(
+            discriminator, path, game.game, game.penalty, size=self.fit.batch, label_dropout=dropout
+        )
+        return InTurn([score, ratio])
+
+    @property
+    def dials(self) -> Dials:
+        s = self.sampling
+        return Dials(s.steps, s.gan, s.churn, s.guidance)
+
+    def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> DiffFlow:
+        path = self.path(modules, meta, dials.guidance)
+        if dials.gan == 0:
+            score = guided(self.sampling.schedule, modules["denoiser"], dials.guidance)
+            return at(self.sampling.schedule, score, churn=dials.churn, start=path.start)
+        if dials.guidance != 1.0:
+            foreign(f"guidance = {dials.guidance:g}")
+        return path.sampler(as_discriminator(modules["discriminator"]), dials.steps, dials.gan, dials.churn)[0]
+
+    def solver(self, dials: Dials) -> Solver | None:
+        return None if dials.gan == 0 else SchedulePath.solver  # the very steps that the discriminator was trained on
+
+    def check(self, dials: Dials, solver: Solver | None, grid: Grid | None) -> None:
+        """Warn of another solver or grid than the particles of the training had."""
+        if dials.gan != 0 and solver not in (None, SchedulePath.solver):
+            foreign(f"solver = {solver}")
+        if dials.gan != 0 and grid is not None:
+            foreign("a grid of your own")
+
+
+def foreign(what: str) -> None:
+    """Warn that a setting makes another process than the one that a discriminator was trained on."""
+    warnings.warn(
+        f"{what} moves the particles otherwise than in training: this discriminator does not know their law, and its "
+        "ratio is a guess. Leave it out, or use gan=0",
+        stacklevel=3,
+    )

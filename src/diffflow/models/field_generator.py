@@ -1,0 +1,118 @@
+"""Field generators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..equation.kernels import (
+    MMD,
+    CloudField,
+    Drifting,
+    EnergyKernel,
+    FieldSum,
+    GaussianKernel,
+    LaplaceKernel,
+    SlicedWasserstein,
+)
+from ..networks.generator import Generator
+from ..objectives.follow_velocity import FollowVelocity
+from ..objectives.movers.cloud import CloudMover
+from .base import GeneratorConfig, GeneratorSampling, MoveConfig, as_generator, device_of
+from .settings.common import DataConfig, FitConfig, PlayerConfig
+from .settings.games import class_count
+from .settings.networks import GeneratorNet, MLPGeneratorConfig
+from .settings.serialise import require
+
+
+@dataclass(frozen=True)
+class DriftingConfig:
+    """Toward the data's kernel-weighted mean, away from the samples' own (kernels.Drifting)."""
+
+    temperatures: tuple[float, ...] = (0.1, 0.4)
+    """tau of the kernels exp(-|x-y|/tau), whose fields add up: wide ones to come, narrow ones to settle."""
+    gaussian: bool = False
+    """Gaussian kernels of these widths instead: each field is then the difference of two kernel scores."""
+    others: bool = True
+    """A sample is drawn away from the other ones only, as in the paper; else its own kernel holds it, too."""
+
+    row: ClassVar[str] = "drifting-generator"
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.temperatures) > 0 and min(self.temperatures) > 0,
+            f"mover.temperatures = {self.temperatures} must be positive lengths, at least one",
+        )
+
+    def build(self, data: Tensor) -> CloudField:
+        kernel = GaussianKernel if self.gaussian else LaplaceKernel
+        return FieldSum([Drifting(data, kernel(tau), self.others) for tau in self.temperatures])
+
+
+@dataclass(frozen=True)
+class MMDConfig:
+    """Descent of the maximum mean discrepancy (kernels.MMD)."""
+
+    bandwidth: float | None = None
+    """Of a Gaussian kernel; none: the energy distance, which needs no scale."""
+
+    row: ClassVar[str] = "mmd-generator"
+
+    def build(self, data: Tensor) -> CloudField:
+        return MMD(data, EnergyKernel() if self.bandwidth is None else GaussianKernel(self.bandwidth))
+
+
+@dataclass(frozen=True)
+class SlicedWassersteinConfig:
+    """Descent of the sliced Wasserstein distance (kernels.SlicedWasserstein)."""
+
+    directions: int = 64
+    """Random directions per step."""
+
+    row: ClassVar[str] = "sw-generator"
+
+    def build(self, data: Tensor) -> CloudField:
+        return SlicedWasserstein(data, self.directions)
+
+
+@dataclass(frozen=True)
+class FieldConfig(GeneratorConfig):
+    """A generator moved by a field of its samples and the data alone: no second network."""
+
+    data: DataConfig = DataConfig()
+    model: GeneratorNet = field(default_factory=MLPGeneratorConfig)
+    mover: DriftingConfig | MMDConfig | SlicedWassersteinConfig = field(default_factory=DriftingConfig)
+    move: MoveConfig = MoveConfig()
+    generator: PlayerConfig = PlayerConfig()
+    fit: FitConfig = FitConfig()
+    sampling: GeneratorSampling = GeneratorSampling()
+
+    def __post_init__(self) -> None:
+        require(
+            self.move.updates == 1,
+            f"move.updates = {self.move.updates}: a field of the cloud and the data has no network that learns",
+        )
+
+    whole_batch: ClassVar[str] = "a field is made of the whole batch, and the cloud of a field lives in one process"
+
+    @property
+    def row(self) -> str:
+        return self.mover.row
+
+    def players(self) -> dict[str, PlayerConfig]:
+        return {"generator": self.generator}
+
+    def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
+        shape = tuple(meta["shape"])
+        return {"generator": Generator(self.model.build(shape, class_count(meta)), shape)}
+
+    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> FollowVelocity:
+        device = device_of(modules)
+        mover = CloudMover(self.mover.build(torch.zeros(2, *meta["shape"], device=device)))  # the batch takes its place
+        return FollowVelocity(
+            as_generator(modules["generator"]), mover, self.move.eta, self.move.steps, self.move.reuse
+        )

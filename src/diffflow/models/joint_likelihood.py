@@ -1,0 +1,128 @@
+"""Maximum likelihood of score and discriminator together (derivations.md eq. 12; Theorem 3 of the DiffFlow paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+
+from ..equation.laws import Law
+from ..equation.schedule import EDM, VE, VP, Cosine, RectifiedFlow, Schedule, SubVP
+from ..equation.sde import DiffFlow
+from ..equation.spectrum import at
+from ..objectives.likelihood_bound import JointBound
+from ..objectives.score_matching import LikelihoodWeighting
+from .base import TrainConfig, device_of
+from .diffusion import ModelConfig, as_denoiser
+from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig
+from .settings.games import along, as_discriminator, class_count
+from .settings.networks import DiscriminatorNet, MLPDiscriminatorConfig
+from .settings.serialise import require
+
+
+@dataclass(frozen=True)
+class JointSampling:
+    """The equation that is trained, and how samples are drawn when nobody says otherwise."""
+
+    schedule: Literal["edm", "ve", "vp", "subvp", "cosine", "flow"] = "edm"
+    """Noise schedule of the path: its clock and its scale."""
+    sigma_min: float = 0.002
+    """Lowest noise level."""
+    sigma_max: float = 80.0
+    """Highest noise level."""
+    gan: float = 1.0
+    """Weight of the discriminator."""
+    churn: float = 1.0
+    """Stochasticity; the bound is tightest at 1."""
+    steps: int = 20
+    """Steps of the solver."""
+    ema: float | None = None
+    """Width of the weight average to use; none: the player's first."""
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, f"sampling.steps = {self.steps} must be at least 1")
+        require(
+            min(self.gan, self.churn) > 0,
+            f"sampling.gan = {self.gan} and churn = {self.churn} must be positive: without noise there is no bound, "
+            "and without weight no discriminator",
+        )
+        require(
+            0 < self.sigma_min < self.sigma_max,
+            f"sampling.sigma_min = {self.sigma_min} must be positive and below sigma_max = {self.sigma_max}",
+        )
+
+    @property
+    def path(self) -> Schedule:
+        low, high = self.sigma_min, self.sigma_max
+        return {
+            "edm": lambda: EDM(low, high),
+            "ve": lambda: VE(low, high),
+            "vp": lambda: VP(sigma_min=low, sigma_max=high),
+            "subvp": lambda: SubVP(sigma_min=low, sigma_max=high),
+            "cosine": lambda: Cosine(low, high),
+            "flow": lambda: RectifiedFlow(low, high),
+        }[self.schedule]()
+
+    def start(self, meta: Mapping[str, Any], device: torch.device) -> Law:
+        return self.path.prior(tuple(meta["shape"]), meta["mean"], meta["std"]).to(device)
+
+
+@dataclass(frozen=True)
+class LikelihoodConfig(TrainConfig):
+    """A denoiser and a discriminator that descend one likelihood bound (objectives/elbo.py): double backpropagation,
+    no game. The two make one composite denoiser, so their dials are those of the training."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    discriminator_net: DiscriminatorNet = field(default_factory=MLPDiscriminatorConfig)
+    middle: float = 0.5
+    """Noise level around which levels are drawn: it changes the variance of the loss, and not its mean."""
+    denoiser: PlayerConfig = PlayerConfig()
+    discriminator: PlayerConfig = PlayerConfig()
+    fit: FitConfig = FitConfig()
+    sampling: JointSampling = JointSampling()
+
+    composite: ClassVar[bool] = True
+    fixed: ClassVar[tuple[str, ...]] = tuple(
+        f"sampling.{name}" for name in ("schedule", "sigma_min", "sigma_max", "gan", "churn")
+    )
+
+    @property
+    def classless(self) -> bool:
+        return self.model.label_dropout > 0
+
+    def players(self) -> dict[str, PlayerConfig]:
+        return {"denoiser": self.denoiser, "discriminator": self.discriminator}
+
+    def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
+        s, std = self.sampling.path, float(meta["std"])
+        net = self.discriminator_net.build(tuple(meta["shape"]), class_count(meta), timed=True)
+        return {"denoiser": self.model.build(meta), "discriminator": along(net, s, std)}
+
+    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> JointBound:
+        s = self.sampling
+        weighting = LikelihoodWeighting(s.path.sigma(s.path.horizon).item(), s.path.sigma(0.0).item(), self.middle)
+        denoiser, discriminator = as_denoiser(modules["denoiser"]), as_discriminator(modules["discriminator"])
+        return JointBound(denoiser, discriminator, s.path, weighting, s.gan, s.churn, self.model.label_dropout)
+
+    @property
+    def dials(self) -> Dials:
+        s = self.sampling
+        return Dials(s.steps, s.gan, s.churn)
+
+    def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> DiffFlow:
+        s = self.sampling
+        if (dials.gan, dials.churn, dials.guidance) != (s.gan, s.churn, 1.0):
+            raise ValueError(
+                f"gan = {dials.gan:g}, churn = {dials.churn:g}, guidance = {dials.guidance:g}: score and discriminator "
+                f"were trained as one for gan = {s.gan:g} and churn = {s.churn:g} (its likelihood is a bound: --bound "
+                f"--churn {s.churn:g}), without guidance"
+            )
+        score, ratio = (
+            s.path.score(as_denoiser(modules["denoiser"])),
+            as_discriminator(modules["discriminator"]).ratio(),
+        )
+        return at(s.path, score, ratio, gan=s.gan, churn=s.churn, start=s.start(meta, device_of(modules)))

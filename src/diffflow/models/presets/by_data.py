@@ -1,0 +1,110 @@
+"""By data: diffusion models, with the budget they were made for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ...objectives.score_matching import EDMWeighting, LikelihoodWeighting
+from ..diffusion import ModelConfig, SamplingConfig, ScoreConfig
+from ..settings.common import DataConfig, FitConfig, PlayerConfig
+from ..settings.networks import MLPConfig, UNetConfig
+from .base import BY_DATA, Preset
+
+
+def named(make: Callable[[], ScoreConfig]) -> Callable[[], Preset]:
+    """Enter settings into BY_DATA under their function's name, with the first line of its docstring."""
+
+    def build() -> Preset:
+        return Preset(make.__name__, build.__doc__ or "", make())
+
+    build.__name__, build.__doc__ = make.__name__, (make.__doc__ or "").split("\n")[0]
+    BY_DATA[make.__name__] = build
+    return build
+
+
+@named
+def demo() -> ScoreConfig:
+    """Scikit-learn's 8x8 digits by class, three minutes on two processor cores."""
+    return ScoreConfig(
+        DataConfig("digits"),
+        ModelConfig(UNetConfig(widths=(32, 64), layers=1)),
+        denoiser=PlayerConfig(lr=2e-3, decay=1000),
+        fit=FitConfig(batch=128, minutes=3.0, sample_minutes=1.0, checkpoint_minutes=1.0),
+    )
+
+
+@named
+def digits() -> ScoreConfig:
+    """Scikit-learn's 8x8 digits by class, ten minutes on two processor cores."""
+    return ScoreConfig(
+        DataConfig("digits"),
+        ModelConfig(UNetConfig(widths=(32, 64), layers=2)),
+        denoiser=PlayerConfig(lr=2e-3, decay=1000),
+        fit=FitConfig(batch=128, minutes=10.0),
+    )
+
+
+def grey() -> ScoreConfig:
+    """Made for little time: a narrow top level, where the pixels are, and noise levels shifted up from EDM's, to where
+    a picture's plan is decided (at 25,000 images, 68 % instead of 32 % of the digits were recognised). Sampled by the
+    reverse SDE, whose noise repairs some of a young score's errors (96.4 % instead of 94.6 % after half an hour)."""
+    return ScoreConfig(
+        model=ModelConfig(UNetConfig(widths=(16, 32, 64), layers=1)),
+        loss=EDMWeighting(mean=-0.3, std=1.4),
+        denoiser=PlayerConfig(lr=2e-3, decay=2000),
+        fit=FitConfig(batch=32, minutes=30.0),
+        sampling=SamplingConfig(churn=1.0),
+    )
+
+
+@named
+def mnist() -> ScoreConfig:
+    """MNIST and other small grey images, by class, thirty minutes on two processor cores."""
+    return grey()
+
+
+@named
+def fashion() -> ScoreConfig:
+    """Fashion-MNIST by class, thirty minutes on two processor cores."""
+    return grey()
+
+
+@named
+def cifar10() -> ScoreConfig:
+    """CIFAR-10 and other small colour images, a day on one GPU."""
+    return ScoreConfig(
+        data=DataConfig(flip=True),
+        model=ModelConfig(UNetConfig(widths=(128, 256, 256), layers=3, head=64, groups=32)),
+        denoiser=PlayerConfig(lr=1e-3, warmup=1000, decay=20_000),
+        fit=FitConfig(
+            batch=256, minutes=1440.0, precision="bf16", checkpoint_minutes=15.0, sample_minutes=15.0, log_every=100
+        ),
+    )
+
+
+@named
+def toy() -> ScoreConfig:
+    """A cloud of points in the plane (8gaussians, moons, spirals, ...), two minutes on one processor core."""
+    return ScoreConfig(
+        DataConfig("8gaussians"),
+        ModelConfig(MLPConfig(width=128, depth=3)),
+        denoiser=PlayerConfig(lr=2e-3, decay=2000),
+        fit=FitConfig(batch=1024, minutes=2.0, sample_minutes=1.0),
+    )
+
+
+@named
+def table() -> ScoreConfig:
+    """Rows of numbers from .csv, .npy or .npz, three minutes on one processor core.
+
+    Trained for likelihood, with sines for narrow columns and, since rows are few, weight decay and a tenth kept aside
+    that decides which average becomes the model. The path ends at a noise of .05 of a standard deviation: finer than
+    that, few rows teach a net nothing but themselves."""
+    low, high = 0.05, 20.0
+    return ScoreConfig(
+        model=ModelConfig(MLPConfig(width=128, depth=3, octaves=(0, 1, 2, 3))),
+        loss=LikelihoodWeighting(low, high),
+        denoiser=PlayerConfig(lr=2e-3, weight_decay=0.3, decay=2000),
+        fit=FitConfig(batch=256, minutes=3.0, holdout=0.1),
+        sampling=SamplingConfig(sigma_min=low, sigma_max=high),
+    )

@@ -1,0 +1,122 @@
+"""Scales."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ..diffusion import ScoreConfig
+from ..settings.common import FitConfig
+from ..settings.networks import ConvDiscriminatorConfig, ConvGeneratorConfig, MLPDiscriminatorConfig, MLPGeneratorConfig
+from .base import Preset
+from .by_data import cifar10, demo, mnist, table, toy
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What fits a kind of data: the diffusion recipe whose denoiser and budget are taken over, and the networks of the
+    other players. Mirror images are shown only where somebody asks for them: a scale knows the size of pictures, not
+    what is on them.
+
+    lr, decay   of the players of a game, and the step from which their rate falls
+    penalty     of |grad d|^2 between real and generated samples. Slopes fall as 1/distance, so the weight grows with
+                the square of it; too small a one, and generators miss modes and discriminators win
+    eta         speed of a Discriminator Flow
+    steps, slowing   of its path, two evaluations a step
+    temperatures   of drifting, in the units of a distance between samples
+    """
+
+    diffusion: Callable[[], Preset]
+    discriminator: MLPDiscriminatorConfig | ConvDiscriminatorConfig
+    generator: MLPGeneratorConfig | ConvGeneratorConfig
+    batch: int
+    lr: float
+    decay: int
+    penalty: float
+    eta: float
+    steps: int
+    slowing: float
+    temperatures: tuple[float, ...]
+
+    @property
+    def vectors(self) -> bool:
+        return isinstance(self.discriminator, MLPDiscriminatorConfig)
+
+    @property
+    def base(self) -> ScoreConfig:
+        config = self.diffusion().config
+        assert isinstance(config, ScoreConfig)
+        return replace(config, data=replace(config.data, flip=False))
+
+    @property
+    def fit(self) -> FitConfig:
+        return replace(self.base.fit, batch=self.batch, holdout=0.0)  # the loss of a game does not choose
+
+
+SCALES = {
+    "toy": Scale(
+        toy,
+        MLPDiscriminatorConfig(64, 3, waves=32),
+        MLPGeneratorConfig(2, 96, 3, waves=16),
+        batch=128,
+        lr=1e-3,
+        decay=500,
+        penalty=0.03,
+        eta=0.5,
+        steps=25,
+        slowing=1.0,
+        temperatures=(0.03, 0.3),
+    ),
+    "table": Scale(
+        table,
+        MLPDiscriminatorConfig(256, 3),
+        MLPGeneratorConfig(32, 256, 3),
+        batch=128,
+        lr=5e-4,
+        decay=1000,
+        penalty=0.1,
+        eta=0.5,
+        steps=25,
+        slowing=1.0,
+        temperatures=(0.2, 0.6),
+    ),
+    "digits": Scale(
+        demo,
+        ConvDiscriminatorConfig((24, 48)),
+        ConvGeneratorConfig(32, (64, 32)),
+        batch=64,
+        lr=1e-3,
+        decay=1000,
+        penalty=0.3,
+        eta=2.0,
+        steps=12,
+        slowing=2.0,
+        temperatures=(1.0, 3.0),
+    ),
+    "mnist": Scale(
+        mnist,
+        ConvDiscriminatorConfig((16, 32, 64)),
+        ConvGeneratorConfig(64, (64, 32, 16)),
+        batch=64,
+        lr=1e-3,
+        decay=1000,
+        penalty=1.5,
+        eta=1.0,
+        steps=12,
+        slowing=2.0,
+        temperatures=(2.0, 6.0),
+    ),
+    "cifar10": Scale(
+        cifar10,
+        ConvDiscriminatorConfig((128, 256, 512)),
+        ConvGeneratorConfig(128, (512, 256, 128)),
+        batch=256,
+        lr=2e-4,
+        decay=20_000,
+        penalty=4.0,
+        eta=1.0,
+        steps=12,
+        slowing=2.0,
+        temperatures=(4.0, 12.0),
+    ),
+}

@@ -1,0 +1,89 @@
+"""Old names: what was called otherwise before 0.1.0, and what it is called now.
+
+Every alias of the library lives in this table, for one release. Files of saved runs are read through it without a word;
+settings, flags and names of `df` that people write are understood with a warning that names the new one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+# Dataclasses that the `type` of a config.yaml names
+TYPES = {
+    "MLPCriticConfig": "MLPDiscriminatorConfig",
+    "ConvCriticConfig": "ConvDiscriminatorConfig",
+    "UNetCriticConfig": "UNetDiscriminatorConfig",
+}
+
+# Settings, by the dataclass that holds them
+SETTINGS = {
+    "DiffusionGANConfig": {"critic": "discriminator_net"},
+    "LikelihoodConfig": {"critic": "discriminator_net"},
+    "DistillConfig": {
+        "critic": "discriminator_net",
+        "penalised": "penalty_share",
+        "instance": "instance_noise",
+        "lead": "teacher_first_steps",
+        "fine": "teacher_steps",
+    },
+    "PathConfig": {"spread": "start_width"},
+}
+
+# Keys of what run.json says of the data, and the last parts of keys in metrics.jsonl
+META = {"spread": "principal_std"}
+LOGS = {"spread": "std_ratio"}
+
+# Names of `df`: what they are called now, or where they are
+PUBLIC = {
+    "jump": "diffflow.snr_grid",
+    "CriticRatio": "diffflow.DiscriminatorRatio",
+    "recipes": "diffflow.models.presets",
+    "diagnostics": "diffflow.sampling.convergence",
+    "bounds": "diffflow.likelihood.elbo",
+    "kernels": "diffflow.equation.kernels",
+    "laws": "diffflow.equation.laws",
+    "solvers": "diffflow.sampling.solvers",
+    "flows": "diffflow.models.flows",
+}
+
+
+class OldName(FutureWarning):
+    """A name that is understood for one release more."""
+
+
+def setting(owner: type, key: str) -> str:
+    """The present name of a setting of a dataclass; warns of an old one."""
+    for kind in owner.__mro__:
+        if key in SETTINGS.get(kind.__name__, ()):
+            new = SETTINGS[kind.__name__][key]
+            warnings.warn(
+                f"the setting {key!r} is called {new!r} now; the old name goes with the next release", OldName
+            )
+            return new
+    return key
+
+
+def flags(args: Sequence[str]) -> list[str]:
+    """The words of a command line with the present names of settings, such as --critic.width; warns of old ones."""
+    old = {key: new for table in SETTINGS.values() for key, new in table.items()}
+    out = []
+    for word in args:
+        name, equals, value = word.partition("=")
+        parts = name.removeprefix("--").replace("-", "_").split(".")
+        top = parts[:2] if parts[0] == "path" else parts[:1]  # where the renamed settings are
+        if name.startswith("--") and top[-1] in old and (top[0] == "path") == (old[top[-1]] == "start_width"):
+            parts[len(top) - 1] = old[top[-1]]
+            new = "--" + ".".join(parts).replace("_", "-")
+            warnings.warn(f"the flag {name} is called {new} now; the old name goes with the next release", OldName)
+            word = new + equals + value
+        out.append(word)
+    return out
+
+
+def type_name(name: str) -> str:
+    """The present name of a dataclass that a `type` names; warns of an old one."""
+    if name not in TYPES:
+        return name
+    warnings.warn(f"the type {name} is called {TYPES[name]} now; the old name goes with the next release", OldName)
+    return TYPES[name]

@@ -1,0 +1,142 @@
+"""Settings of every family."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ... import data as datasets
+from ...data import Columns, Data, Transform
+from .serialise import require
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to learn from."""
+
+    source: str = ""
+    """A toy's name, "digits", or a path: idx folder, image folder or zip, .npy/.npz, .csv."""
+    split: str = "train"
+    """Which part of it: train, test or all."""
+    flip: bool = False
+    """Also show mirror images: right for natural images, wrong for letters and digits."""
+    size: int | None = None
+    """Image files only: side of a resize and centre crop."""
+    dequantise: bool = False
+    """Spread the bytes of images over the cells that they stand for: what a density wants (bits per dimension)."""
+    text: str = "refuse"
+    """Tables: columns of words are refused, dropped (drop), or modelled word by word (levels)."""
+    constant: str = "refuse"
+    """Tables: columns that never change are refused, or dropped (drop)."""
+    discrete: str = "refuse"
+    """Tables: columns of few values are refused, dropped (drop), spread over cells and read back from them (levels), or
+    taken as if continuous (keep)."""
+
+    def load(self, split: str | None = None, like: Transform | None = None) -> Data:
+        """The data, or another split of them; `like`: in the columns and units of other data. Raises DataError."""
+        columns = Columns(self.text, self.constant, self.discrete)
+        return datasets.load(self.source, split or self.split, self.flip, self.size, columns, like)
+
+
+@dataclass(frozen=True)
+class PlayerConfig:
+    """How one player moves (Adam)."""
+
+    lr: float = 1e-3
+    """Learning rate after the warm-up."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Adam's memories of the gradient and of its square."""
+    weight_decay: float = 0.0
+    """AdamW's weight decay."""
+    clip: float | None = 1.0
+    """Largest gradient norm; none: no clipping."""
+    warmup: int = 100
+    """Steps of linear increase of the learning rate."""
+    decay: int | None = None
+    """Step from which the rate falls as 1/sqrt(step); none: constant. It knows no end, so runs can be extended."""
+    ema: tuple[float, ...] = (0.05, 0.10)
+    """Widths of the power-function averages kept; the first is what sampling uses by default."""
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0 and math.isfinite(self.lr), f"lr = {self.lr} must be positive")
+        require(
+            len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas),
+            f"betas = {self.betas} must be two numbers in [0, 1)",
+        )
+        require(self.weight_decay >= 0, f"weight_decay = {self.weight_decay} must not be negative")
+        require(self.clip is None or self.clip > 0, f"clip = {self.clip} must be positive, or none")
+        require(
+            self.warmup >= 0 and (self.decay is None or self.decay > 0),
+            f"warmup = {self.warmup}, decay = {self.decay} must be counts of steps",
+        )
+        require(
+            len(self.ema) > 0 and all(0 < s < 0.28 for s in self.ema), f"ema = {self.ema} must be widths in (0, 0.28)"
+        )
+
+    def rate(self, update: int) -> float:
+        """Learning rate of update number `update` (1-based)."""
+        rate = self.lr * min(1.0, update / self.warmup if self.warmup else 1.0)
+        return rate / math.sqrt(max(1.0, update / self.decay)) if self.decay else rate
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """The training loop."""
+
+    batch: int = 128
+    """Samples per step, over all processes and micro-batches together."""
+    accumulate: int = 1
+    """Micro-batches per step: more of them, less memory."""
+    steps: int | None = None
+    """Stop at this step, counted over the whole training, resumed parts included."""
+    minutes: float | None = None
+    """Stop after this long, counted likewise; whichever comes first."""
+    holdout: float = 0.0
+    """Share of the training rows kept aside. At the end, the average along the training (its time and width) with the
+    least loss on them becomes the model: early stopping after the fact. For few rows; models of one player only."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """fp32, or bf16 autocast."""
+    compile: bool = False
+    """torch.compile the networks."""
+    seed: int = 0
+    """Seed of weights, data order and noise."""
+    log_every: int = 50
+    """Steps between lines of metrics.jsonl."""
+    checkpoint_minutes: float = 2.0
+    """Time between checkpoints."""
+    sample_minutes: float = 3.0
+    """Time between sample grids."""
+    keep: int = 2
+    """How many checkpoints stay."""
+    tensorboard: bool = True
+    """Write TensorBoard scalars where it is installed."""
+
+    def __post_init__(self) -> None:
+        require(self.batch >= 1, f"fit.batch = {self.batch} must be at least 1")
+        require(
+            self.accumulate >= 1 and self.batch % self.accumulate == 0,
+            f"fit.accumulate = {self.accumulate} must divide fit.batch = {self.batch}",
+        )
+        require(self.steps is None or self.steps >= 1, f"fit.steps = {self.steps} must be at least 1")
+        require(self.minutes is None or self.minutes > 0, f"fit.minutes = {self.minutes} must be positive")
+        require(
+            self.log_every >= 1 and self.keep >= 1,
+            f"fit.log_every = {self.log_every} and fit.keep = {self.keep} must be at least 1",
+        )
+        require(0 <= self.holdout <= 0.5, f"fit.holdout = {self.holdout} must be a share between 0 and 0.5")
+        require(
+            min(self.checkpoint_minutes, self.sample_minutes) > 0,
+            f"checkpoint_minutes = {self.checkpoint_minutes}, sample_minutes = {self.sample_minutes} must be positive",
+        )
+
+
+@dataclass(frozen=True)
+class Dials:
+    """How a model is to be sampled: steps of the solver, the weight `gan` of the log-ratio, the stochasticity `churn`,
+    classifier-free `guidance`."""
+
+    steps: int = 20
+    gan: float = 0.0
+    churn: float = 0.0
+    guidance: float = 1.0

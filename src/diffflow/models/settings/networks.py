@@ -1,0 +1,173 @@
+"""Settings of networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from ...networks.backbones.discriminator import ConvDiscriminator, MLPDiscriminator
+from ...networks.backbones.generator import ConvGenerator, MLPGenerator
+from .serialise import require
+
+
+@dataclass(frozen=True)
+class MLPDiscriminatorConfig:
+    """The discriminator for vectors (networks/backbones/discriminator.py)."""
+
+    width: int = 128
+    """Units of a layer."""
+    depth: int = 3
+    """Residual blocks."""
+    waves: int = 0
+    """Fourier features of x, for data with features much narrower than their spread."""
+    fastest: float = 24.0
+    """Their largest frequency, in radians per unit of x (toys and tables: about the standard deviation)."""
+    spectral: bool = False
+    """Spectral normalisation of every weight matrix."""
+
+    def build(self, shape: tuple[int, ...], classes: int, timed: bool, dials: int = 0) -> nn.Module:
+        require(
+            len(shape) == 1,
+            f"MLPDiscriminatorConfig is for vectors, and the data has shape {shape}: use a "
+            "ConvDiscriminatorConfig (its `type` in a "
+            "--config file, or another --preset)",
+        )
+        return MLPDiscriminator(
+            shape[0],
+            classes,
+            self.width,
+            self.depth,
+            timed=timed,
+            dials=dials,
+            spectral=self.spectral,
+            waves=self.waves,
+            fastest=self.fastest,
+        )
+
+
+@dataclass(frozen=True)
+class ConvDiscriminatorConfig:
+    """The discriminator for images (networks/backbones/discriminator.py)."""
+
+    widths: tuple[int, ...] = (32, 64)
+    """Channels of the blocks, each of which halves the image."""
+    spectral: bool = False
+    """Spectral normalisation of every weight matrix."""
+
+    def build(self, shape: tuple[int, ...], classes: int, timed: bool, dials: int = 0) -> nn.Module:
+        require(
+            len(shape) == 3,
+            f"ConvDiscriminatorConfig is for images, and the data has shape {shape}: use an "
+            "MLPDiscriminatorConfig (its `type` in a "
+            "--config file, or another --preset)",
+        )
+        image = (shape[0], shape[1], shape[2])
+        return ConvDiscriminator(image, classes, self.widths, timed=timed, dials=dials, spectral=self.spectral)
+
+
+DiscriminatorNet = MLPDiscriminatorConfig | ConvDiscriminatorConfig
+
+
+@dataclass(frozen=True)
+class MLPGeneratorConfig:
+    """The generator of vectors (nets/generator.py)."""
+
+    latent: int = 16
+    """Numbers of the latent z."""
+    width: int = 128
+    """Units of a layer."""
+    depth: int = 3
+    """Residual blocks."""
+    waves: int = 0
+    """Fourier features of z."""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        require(
+            len(shape) == 1,
+            f"MLPGeneratorConfig is for vectors, and the data has shape {shape}: use a ConvGeneratorConfig (its `type` "
+            "in a --config file, or another --preset)",
+        )
+        return MLPGenerator(self.latent, shape[0], classes, self.width, self.depth, self.waves)
+
+
+@dataclass(frozen=True)
+class ConvGeneratorConfig:
+    """The generator of images (nets/generator.py)."""
+
+    latent: int = 64
+    """Numbers of the latent z."""
+    widths: tuple[int, ...] = (64, 32)
+    """Channels of the blocks, each of which doubles the image."""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        require(
+            len(shape) == 3,
+            f"ConvGeneratorConfig is for images, and the data has shape {shape}: use an MLPGeneratorConfig (its `type` "
+            "in a --config file, or another --preset)",
+        )
+        return ConvGenerator(self.latent, (shape[0], shape[1], shape[2]), classes, self.widths)
+
+
+GeneratorNet = MLPGeneratorConfig | ConvGeneratorConfig
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """The net for vectors (nets/mlp.py)."""
+
+    width: int = 256
+    """Units of a layer."""
+    depth: int = 4
+    """Residual blocks."""
+    embed: int = 64
+    """Fourier features of the noise level."""
+    octaves: tuple[int, ...] = ()
+    """Sines of 2^k pi x beside the vector x, for these k: for columns of few values, e.g. 0 1 2 3."""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        from ...networks.backbones.mlp import MLP
+
+        require(
+            len(shape) == 1,
+            f"MLPConfig is for vectors, and the data has shape {shape}: use a UNetConfig (model.net.type in a --config "
+            "file, or another --preset)",
+        )
+        return MLP(shape[0], classes, self.width, self.depth, self.embed, self.octaves)
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The net for images (nets/unet.py)."""
+
+    widths: tuple[int, ...] = (32, 64, 64)
+    """Channels at each resolution; each level halves the image."""
+    layers: int = 1
+    """Residual blocks at each resolution."""
+    attention: bool = True
+    """Self-attention at the lowest resolution."""
+    head: int = 32
+    """Channels of an attention head."""
+    groups: int = 8
+    """Groups of the group normalisation."""
+    octaves: tuple[int, ...] = ()
+    """Sines of 2^k pi x beside the image x, for these k: what a density of bytes wants, e.g. 5 6 7."""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        from ...networks.backbones.unet import UNet
+
+        require(
+            len(shape) == 3,
+            f"UNetConfig is for images, and the data has shape {shape}: use an MLPConfig (model.net.type in a --config "
+            "file, or another --preset)",
+        )
+        return UNet(
+            (shape[0], shape[1], shape[2]),
+            classes,
+            self.widths,
+            self.layers,
+            self.attention,
+            self.head,
+            self.groups,
+            self.octaves,
+        )

@@ -1,0 +1,201 @@
+"""A UNet for images: diffusers' `UNet2DModel` behind a thin adapter, so that every tool of the field reads the weights.
+
+The adapter does three things and adds no parameter of its own:
+  time    `UNet2DModel` embeds time t as [cos(w t), sin(w t)], w_i = 10000^(-i/(half - freq_shift)): made for t in
+          0..1000 and nearly blind to 0.25 ln sigma in [-1.6, 1.1]. A freq_shift beyond `half` turns the exponent's
+          sign: w runs from 1 up to about 64, which resolves it, and the net remains a plain `UNet2DModel` that takes
+          0.25 ln sigma itself (what diffusers' EDM samplers pass).
+  size    with L resolution levels an image must be divisible by 2^(L-1); other sizes are padded by reflection,
+          and by repeating the border where there is too little to reflect.
+  class   one extra row of the class table means "no class" (cond None or -1), for label dropout and guidance.
+
+`UNetDiscriminator` is the half of it that goes down, with a logit at the end: begun as a denoiser, it knows from the
+start what such pictures are made of (Yin et al. 2024b), but of their classes little, which a denoiser is told.
+
+For a density it can also be shown sin and cos of 2^k pi x: a convolution is smooth, and a likelihood is decided at
+noise as small as a grey level, where the cell of a byte has edges (Kingma et al. 2021, "Variational diffusion models").
+
+Shapes: x (n, c, h, w), time (n,), cond (n,) int64 or None -> (n, c, h, w), of the discriminator (n,).
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..discriminator import DiscriminatorOutput
+from .discriminator import SILU, Head, TwinClassifiers, scaled
+from .mlp import rows, sines
+
+
+def unet2d() -> type[nn.Module]:
+    """diffusers' UNet2DModel, imported when first needed. Nothing here needs torchvision, but diffusers imports it
+    when it is installed: one built for another torch (any package may bring it) would stop us, so it is hidden from
+    diffusers when it does not load.
+    """
+    from diffusers.utils import import_utils
+
+    if import_utils.is_torchvision_available():
+        try:
+            importlib.import_module("torchvision")
+        except (ImportError, OSError, RuntimeError):
+            import_utils._torchvision_available = False
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    return UNet2DModel
+
+
+class UNet(nn.Module):
+    """UNet over images of `shape` (c, h, w); `classes` > 0 makes it class-conditional.
+
+    widths     channels per resolution level, each a multiple of `groups`; each level halves the image
+    layers     residual blocks per level
+    attention  self-attention at the lowest level (and in the middle block)
+    head       channels per attention head
+    octaves    k of the sines of 2^k pi x that are shown beside x
+
+    Raises ValueError for widths that do not fit, or images of another shape.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        classes: int = 0,
+        widths: tuple[int, ...] = (32, 64, 64),
+        layers: int = 1,
+        attention: bool = True,
+        head: int = 32,
+        groups: int = 8,
+        octaves: tuple[int, ...] = (),
+    ):
+        super().__init__()
+        if not widths or any(w < groups or w % groups or w % 2 for w in widths):
+            raise ValueError(f"widths = {tuple(widths)} must be even multiples of groups = {groups}")
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"shape = {tuple(shape)} must be (channels, height, width)")
+        if attention and widths[-1] % head:
+            raise ValueError(f"the last width, {widths[-1]}, must be a multiple of head = {head}")
+        self.shape, self.classes, self.octaves = tuple(shape), classes, tuple(octaves)
+        self.multiple = 2 ** (len(widths) - 1)
+        last = len(widths) - 1
+        self.unet: Any = unet2d()(
+            sample_size=(shape[1], shape[2]) if shape[1] != shape[2] else shape[1],
+            in_channels=shape[0] * (1 + 2 * len(octaves)),
+            out_channels=shape[0],
+            freq_shift=frequency_shift(widths[0]),
+            down_block_types=tuple(
+                "AttnDownBlock2D" if attention and i == last else "DownBlock2D" for i in range(last + 1)
+            ),
+            up_block_types=tuple("AttnUpBlock2D" if attention and i == 0 else "UpBlock2D" for i in range(last + 1)),
+            block_out_channels=tuple(widths),
+            layers_per_block=layers,
+            attention_head_dim=head,
+            norm_num_groups=groups,
+            norm_eps=1e-5,
+            dropout=0.0,
+            add_attention=attention,
+            num_class_embeds=classes + 1 if classes else None,
+        )
+        nn.init.zeros_(self.unet.conv_out.weight)  # starts at D = c_skip y, the best guess that ignores the picture
+        nn.init.zeros_(self.unet.conv_out.bias)
+
+    def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None) -> Tensor:
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"x has shape {tuple(x.shape)}, this net takes (n, {', '.join(map(str, self.shape))})")
+        height, width = x.shape[2:]
+        labels = rows(cond, len(x), self.classes, x.device) if self.classes else None
+        out = self.unet(sines(padded(x, self.multiple), self.octaves), time, class_labels=labels).sample
+        return out[..., :height, :width]
+
+
+class UNetDiscriminator(nn.Module):
+    """The way down of a `UNet` without octaves, and one logit from where it ends: a net of `Discriminator`. With
+    classes an `DiscriminatorOutput`: the way down is told "no class", and twin classifiers look for it there
+    (`TwinClassifiers`).
+    The UNet is taken apart for it. Raises ValueError for one with octaves, or images of another shape."""
+
+    timed, dials = True, 0
+
+    def __init__(self, whole: UNet):
+        super().__init__()
+        if whole.octaves:
+            raise ValueError(f"octaves = {whole.octaves}: a discriminator sees x alone, so give it a UNet without")
+        self.shape, self.classes, self.multiple = whole.shape, whole.classes, whole.multiple
+        self.unet = whole.unet
+        width, groups = self.unet.config.block_out_channels[-1], self.unet.config.norm_num_groups
+        self.unet.up_blocks, self.unet.conv_norm_out, self.unet.conv_out = nn.ModuleList(), None, None
+        plain_attention(self.unet)
+        left = math.prod(-(-side // self.multiple) for side in self.shape[1:])
+        self.norm = nn.GroupNorm(groups, width)
+        self.dense = scaled(nn.Linear(width * left, 2 * width), SILU)
+        self.head = Head(2 * width, self.classes)
+        self.twins = TwinClassifiers(2 * width, self.classes) if self.classes else None
+
+    def forward(
+        self, x: Tensor, time: Tensor, cond: Tensor | None = None, dials: Tensor | None = None
+    ) -> Tensor | DiscriminatorOutput:
+        if tuple(x.shape[1:]) != self.shape:
+            takes = ", ".join(map(str, self.shape))
+            raise ValueError(f"x has shape {tuple(x.shape)}, this discriminator takes (n, {takes})")
+        net = self.unet
+        e = net.time_embedding(net.time_proj(time).to(x.dtype))
+        if self.classes:
+            e = e + net.class_embedding(rows(None, len(x), self.classes, x.device)).to(x.dtype)
+        h = net.conv_in(padded(x, self.multiple))
+        for block in net.down_blocks:
+            h, _ = block(hidden_states=h, temb=e)
+        h = self.norm(net.mid_block(h, e))
+        phi = F.silu(self.dense(F.silu(h).flatten(1)))
+        logit = self.head(phi, cond)
+        if self.twins is None:
+            return logit
+        real, made = self.twins(phi)
+        of = rows(cond, len(x), self.classes, x.device)[:, None]
+        known = F.pad(real - made, (0, 1))  # nothing about "no class"
+        return DiscriminatorOutput(logit + known.gather(1, of).squeeze(1), real, made)
+
+    def begin(self, weights: Mapping[str, Tensor], classless: bool = True) -> None:
+        """Take what there is of the weights of a `UNet` of the same settings; of its first filters those of x itself.
+        classless: whether it learned "no class" (label dropout), which the discriminator is told; else the mean class
+        stands for it. Raises KeyError or RuntimeError for weights of another network."""
+        mine = self.unet.state_dict()
+        found = {k: weights[f"unet.{k}"] for k in mine}
+        found["conv_in.weight"] = found["conv_in.weight"][:, : self.shape[0]]  # without the sines of x
+        if self.classes and not classless:
+            table = found["class_embedding.weight"]
+            found["class_embedding.weight"] = torch.cat([table[:-1], table[:-1].mean(0, keepdim=True)])
+        self.unet.load_state_dict(found)
+
+
+def padded(x: Tensor, multiple: int) -> Tensor:
+    """x grown at its right and lower edges to multiples of `multiple`."""
+    height, width = x.shape[2:]
+    down, right = -height % multiple, -width % multiple
+    if not (down or right):
+        return x
+    return F.pad(x, (0, right, 0, down), mode="reflect" if down < height and right < width else "replicate")
+
+
+def plain_attention(net: nn.Module) -> None:
+    """Attention by matrix products: a penalty on slopes is differentiated twice, which fused kernels cannot be."""
+    from diffusers.models.attention_processor import Attention, AttnProcessor
+
+    for module in net.modules():
+        if isinstance(module, Attention):
+            module.set_processor(AttnProcessor())
+
+
+def frequency_shift(width: int, fastest: float = 64.0) -> int:
+    """The `freq_shift` for which the time frequencies of a `width`-channel embedding run from 1 to about `fastest`.
+
+    w_i = 10000^(-i/(half - shift)) with half = width/2; w_(half-1) = fastest gives shift = half + (half-1) ln 10000 /
+    ln fastest.
+    """
+    half = width // 2
+    return round(half + (half - 1) * math.log(10000) / math.log(fastest)) if half > 1 else 0

@@ -1,0 +1,226 @@
+"""Games."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..equation.noise import Noise
+from ..equation.sde import Speed
+
+STEEP = 10.0  # where an exponential turns into its tangent
+
+
+# -- the games --------------------------------------------------------------------------------------------------------
+def _exp(u: Tensor) -> Tensor:
+    """e^u, and its tangent beyond u = STEEP."""
+    return u.clamp(max=STEEP).exp() * (1 + (u - STEEP).clamp(min=0))
+
+
+@dataclass(frozen=True)
+class Game:
+    """One row of the table of adversarial games. All maps act on tensors of logits, entry by entry.
+
+    discriminator  (d on real (n,), d on generated (n,)) -> loss (n,) that the discriminator descends
+    generator  d -> l(d), the loss that the generator descends
+    beta       d -> -l'(d), the speed of the same motion as a flow of particles
+    optimum    log q/p -> the d that minimises the discriminator's loss; None where no single function of q/p does
+    flow       the functional of p whose Wasserstein-2 gradient flow the particles follow at that optimum
+    row        the name of a generator that plays it in the catalogue (models.MODELS)
+    paired     whether `generator` and `beta` are read at d(x) - d(y), y the real partner of x
+    """
+
+    name: str
+    discriminator: Callable[[Tensor, Tensor], Tensor]
+    generator: Callable[[Tensor], Tensor]
+    beta: Callable[[Tensor], Tensor]
+    optimum: Callable[[Tensor], Tensor] | None
+    flow: str
+    row: str = "gan"
+    paired: bool = False
+
+    @property
+    def log_ratio(self) -> bool:
+        """True where the optimal logit is log q/p itself, so that it can be read as odds."""
+        return self.optimum is _same
+
+    @property
+    def additive(self) -> bool:
+        """True where the optimal logit is log q/p up to a constant, so that its gradient can be added to a score."""
+        u = torch.tensor([-2.0, 0.0, 3.0])
+        return self.optimum is not None and torch.equal(self.optimum(u), u + self.optimum(u)[1])
+
+    @property
+    def balanced(self) -> bool:
+        """True where the optimal logit changes sign where q = p, so that its sign says on which side a sample is."""
+        return self.optimum is not None and float(self.optimum(torch.zeros(()))) == 0
+
+    @property
+    def speed(self) -> Speed:
+        """beta as a coefficient of the equation."""
+        return Speed(self.beta)
+
+
+def _logistic(real: Tensor, fake: Tensor) -> Tensor:
+    return F.softplus(-real) + F.softplus(fake)
+
+
+def _same(d: Tensor) -> Tensor:
+    return d
+
+
+_GAMES = [
+    Game("vanilla", _logistic, lambda d: F.softplus(-d), lambda d: (-d).sigmoid(), _same, "2 KL((p+q)/2 | q)"),
+    Game("saturating", _logistic, lambda d: -F.softplus(d), torch.sigmoid, _same, "2 JS(p, q)", "gan-saturating"),
+    Game("kl", _logistic, torch.neg, torch.ones_like, _same, "KL(p | q)"),
+    Game("chi2", _logistic, lambda d: _exp(-d), lambda d: (-d).clamp(max=STEEP).exp(), _same, "1/2 chi2(p | q)"),
+    Game(
+        "hinge",
+        lambda r, f: F.relu(1 - r) + F.relu(1 + f),
+        torch.neg,
+        torch.ones_like,
+        torch.sign,
+        "2 TV(p, q)",
+        "hinge",
+    ),
+    Game(
+        "lsgan",
+        lambda r, f: 0.5 * (r - 1).square() + 0.5 * (f + 1).square(),
+        lambda d: 0.5 * (d - 1).square(),
+        lambda d: 1 - d,
+        lambda logratio: (0.5 * logratio).tanh(),
+        "int q f(p/q), f'(w) = 2 w^2/(1+w)^2",
+        "lsgan",
+    ),
+    Game(
+        "ipm",
+        lambda r, f: f - r,
+        torch.neg,
+        torch.ones_like,
+        None,
+        "sup of E_q d - E_p d over the discriminators",
+        "ipm",
+    ),
+    Game(
+        "fgan-kl", lambda r, f: f + _exp(-1 - r), torch.neg, torch.ones_like, lambda lr: lr - 1, "KL(p | q)", "fgan-kl"
+    ),
+    Game(
+        "fgan-pearson",
+        lambda r, f: f + 0.25 * r.square() - r,
+        torch.neg,
+        torch.ones_like,
+        lambda logratio: -2 * torch.expm1(-logratio),
+        "chi2(p | q)",
+        "fgan-pearson",
+    ),
+    Game(
+        "relativistic",
+        lambda r, f: F.softplus(f - r),
+        lambda d: F.softplus(-d),
+        lambda d: (-d).sigmoid(),
+        None,
+        "the pairwise logistic loss, d known up to a constant",
+        "relativistic",
+        paired=True,
+    ),
+]
+GAMES: dict[str, Game] = {game.name: game for game in _GAMES}
+
+
+# -- what keeps a discriminator tame ----------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Penalty:
+    """weight (|grad d| - centre)^2 at real points, at generated ones, and between the two.
+
+    Penalty(real=w) is R1 and Penalty(fake=w) R2 (Mescheder et al. 2018, with w = gamma/2); Penalty(between=10,
+    centre=1) that of WGAN-GP (Gulrajani et al. 2017). |.| is the Euclidean norm over the whole particle.
+    """
+
+    real: float = 0.0
+    fake: float = 0.0
+    between: float = 0.0
+    centre: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("real", "fake", "between", "centre"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"Penalty({name}={getattr(self, name)}) must be finite and >= 0")
+
+    def __call__(self, logit: Callable[[Tensor, Tensor], Tensor], real: Tensor, fake: Tensor, noise: Noise) -> Tensor:
+        """The penalty per sample (n,), differentiable in the parameters of `logit`. real, fake (n, *shape).
+
+        logit: (points (n, *shape), whether each is nearer to the real end (n,) bool) -> (n,). Row i of all three kinds
+        of points belongs to sample i; where real and fake have classes of their own, a point has that of its nearer
+        end. Squared gradients are sums of many small terms: they are taken in full precision, under autocast too.
+        """
+        with torch.autocast(real.device.type, enabled=False):
+            return self._sum(logit, real, fake, noise)
+
+    def _sum(self, logit: Callable[[Tensor, Tensor], Tensor], real: Tensor, fake: Tensor, noise: Noise) -> Tensor:
+        at_real = torch.ones(len(real), dtype=torch.bool, device=real.device)
+        total = torch.zeros(len(real), dtype=real.dtype, device=real.device)
+        if self.real:
+            total = total + self.real * self._at(logit, real, at_real)
+        if self.fake:
+            total = total + self.fake * self._at(logit, fake, ~at_real)
+        if self.between:
+            u = noise.uniform(len(real), (1,) * (real.dim() - 1), dtype=real.dtype, device=real.device)
+            total = total + self.between * self._at(logit, torch.lerp(fake, real, u), u.flatten() > 0.5)
+        return total
+
+    def _at(self, logit: Callable[[Tensor, Tensor], Tensor], x: Tensor, nearer_real: Tensor) -> Tensor:
+        x = x.detach().requires_grad_(True)
+        (grad,) = torch.autograd.grad(logit(x, nearer_real).sum(), x, create_graph=True)
+        # vector_norm's own derivative at zero is zero, where the square root of a sum would give nan
+        return (torch.linalg.vector_norm(grad.flatten(1), dim=1) - self.centre).square()
+
+
+@torch.no_grad()
+def signals(game: Game, d_real: Tensor, d_fake: Tensor) -> dict[str, Tensor]:
+    """What the log of a discriminator's turn carries, each 0-d.
+
+    accuracy     share of samples on the right side of d = 0; 1/2 when the laws cannot be told apart. For games whose
+                 optimal d changes sign where q = p (`Game.balanced`)
+    calibration  E |share real - mean sigmoid(d)| over ten bins of sigmoid(d): 0 when d is an honest log-ratio (from a
+                 batch of n + n, an honest one reads up to about 0.9/sqrt(n)). For games whose optimum is log q/p
+    logit_real, logit_fake    the mean logits
+    """
+    found: dict[str, Tensor] = {}
+    if game.balanced:
+        found["accuracy"] = 0.5 * ((d_real > 0).float().mean() + (d_fake < 0).float().mean())
+    if game.log_ratio:
+        found["calibration"] = reliability(d_real, d_fake).gap
+    return found | {"logit_real": d_real.float().mean(), "logit_fake": d_fake.float().mean()}
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Bins of the predicted probability of being real: mean prediction, share that is real, how many samples (k,)."""
+
+    predicted: Tensor
+    real: Tensor
+    count: Tensor
+
+    @property
+    def gap(self) -> Tensor:
+        """The expected calibration error, 0-d: the mean |share - prediction|, weighed by the samples."""
+        return ((self.predicted - self.real).abs() * self.count).sum() / self.count.sum()
+
+
+def reliability(d_real: Tensor, d_fake: Tensor, bins: int = 10) -> Reliability:
+    """Odds against facts: among samples to which a discriminator gives odds e^d : 1, the share of real ones must be
+    sigmoid(d). From logits on as many real samples (n,) as generated ones (n,).
+
+    Raises ValueError where their numbers differ: the odds of a balanced game would be off by their ratio."""
+    if len(d_real) != len(d_fake):
+        raise ValueError(f"{len(d_real)} real and {len(d_fake)} generated samples: give as many of each")
+    p = torch.cat([d_real, d_fake]).float().sigmoid()
+    real = torch.cat([torch.ones_like(d_real), torch.zeros_like(d_fake)]).float()
+    k = (bins * p).long().clamp(0, bins - 1)
+    count, predicted, share = (torch.zeros(bins, device=p.device).index_add_(0, k, v) for v in (p * 0 + 1, p, real))
+    some = count.clamp_min(1)
+    return Reliability(predicted / some, share / some, count)

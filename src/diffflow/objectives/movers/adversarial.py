@@ -1,0 +1,136 @@
+"""Adversarial mover."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...equation.noise import Noise
+from ...networks.denoiser import per_particle
+from ...networks.discriminator import Discriminator, DiscriminatorRatio
+from ...networks.games import Game, Penalty, signals
+from ..base import Batch, Stateless, Turn
+from .base import Draw, at_least_one
+
+UNPENALISED = Penalty()
+
+
+# -- a discriminator --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class DiscriminatorMover(Stateless):
+    """v = beta(d) grad d of a discriminator, player "discriminator", that plays `game` under `penalty`.
+
+    updates   turns of the discriminator in each step, each against freshly generated samples
+    sigma     noise on the real samples, so that the target is the data blurred by it (Algorithm 1's sigma_0)
+    penalty_share   share of the samples at which the penalty is taken, at 1/share of its weight: the same in
+                    expectation, and cheaper, as second derivatives are what a turn costs
+    instance_noise  fresh noise on whatever the discriminator sees, real and generated alike (Sonderby et al. 2017): it
+                    compares the two laws blurred by as much, and leaves details finer than that alone
+    data_range      coordinates are shown between -data_range and data_range, before that noise: where samples are cut
+                    off when they are saved, nothing beyond is judged, and no velocity points further out
+    """
+
+    discriminator: Discriminator
+    game: Game
+    penalty: Penalty = UNPENALISED
+    updates: int = 1
+    sigma: float = 0.0
+    penalty_share: float = 1.0
+    instance_noise: float = 0.0
+    data_range: float = math.inf
+
+    def __post_init__(self) -> None:
+        at_least_one("updates", self.updates)
+        if not 0 < self.penalty_share <= 1:
+            raise ValueError(
+                f"penalty_share = {self.penalty_share}: the penalty is taken at a share of the samples in (0, 1]"
+            )
+        if self.penalty_share < 1 and self.penalty.between:
+            raise ValueError(
+                f"penalty_share = {self.penalty_share} goes with penalties at real and generated points, not "
+                "between them"
+            )
+        if not 0 <= self.sigma < math.inf:
+            raise ValueError(f"sigma = {self.sigma}: noise on the real samples is finite and >= 0")
+        if not 0 <= self.instance_noise < math.inf:
+            raise ValueError(
+                f"instance_noise = {self.instance_noise}: noise on what the discriminator sees is finite and >= 0"
+            )
+        if not self.data_range > 0:
+            raise ValueError(
+                f"data_range = {self.data_range}: coordinates are shown between -data_range and data_range, a "
+                "positive number"
+            )
+        if self.discriminator.dials:
+            raise ValueError("a generator has no dials, but this discriminator takes some: build its net with dials=0")
+
+    @property
+    def players(self) -> Mapping[str, nn.Module]:
+        return {"discriminator": self.discriminator}
+
+    @property
+    def classes(self) -> int:
+        return self.discriminator.classes
+
+    def learn(self, batch: Batch, fake: Draw, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
+        for k in range(self.updates):
+            own = noise.fork("update", k)
+            real = self._seen(self._real(batch, own), own.fork("seen", "real"))
+            made = self._seen(fake(own.fork("fake")), own.fork("seen", "fake"))
+            a, b = (self.discriminator.output(x, 0.0, cond) for x in (real, made))
+            loss = self.game.discriminator(a.logit, b.logit) + self._penalised(real, made, cond, own)
+            if cond is not None and a.real is not None and b.made is not None:  # twin classifiers, each of its own law
+                loss = loss + F.nll_loss(a.real, cond, reduction="none") + F.nll_loss(b.made, cond, reduction="none")
+            yield Turn("discriminator", loss, signals(self.game, a.logit, b.logit))
+
+    def _penalised(self, real: Tensor, made: Tensor, cond: Tensor | None, noise: Noise) -> Tensor:
+        """The penalty per sample (n,); zero at those that are left out."""
+        some = noise.fork("share").uniform(len(real), device=real.device) < self.penalty_share
+        total = torch.zeros(len(real), dtype=real.dtype, device=real.device)
+        if not some.any():
+            return total
+        at = some.nonzero().flatten()
+        classes = None if cond is None else cond[at]  # sample i is of one class, real and generated
+
+        def logit(x: Tensor, nearer_real: Tensor) -> Tensor:
+            return self.discriminator(x, 0.0, classes)
+
+        return total.index_copy(
+            0, at, self.penalty(logit, real[at], made[at], noise.fork("between")) / self.penalty_share
+        )
+
+    def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise, z: Tensor | None = None) -> Tensor:
+        seen = self._seen(x.detach(), noise.fork("seen", "fake"))
+        logit, grad = DiscriminatorRatio(self.discriminator, cond=cond).value_and_grad(seen, 0.0)
+        if self.game.paired:
+            with torch.no_grad():
+                real = self._seen(self._real(batch, noise), noise.fork("seen", "real"))
+                logit = logit - self.discriminator(real, 0.0, cond)
+        return inside(per_particle(self.game.beta(logit), x) * grad, x, self.data_range)
+
+    def _real(self, batch: Batch, noise: Noise) -> Tensor:
+        """The real samples that the game is played with, (n, *shape)."""
+        return _noised(batch.x, self.sigma, noise.fork("real"))
+
+    def _seen(self, x: Tensor, noise: Noise) -> Tensor:
+        """What the discriminator is shown of x (n, *shape)."""
+        return _noised(
+            x if self.data_range == math.inf else x.clamp(-self.data_range, self.data_range), self.instance_noise, noise
+        )
+
+
+def inside(v: Tensor, x: Tensor, data_range: float) -> Tensor:
+    """v (n, *shape) without what moves a coordinate of x beyond `clip` further out."""
+    return v if data_range == math.inf else v.masked_fill(v * (x - x.clamp(-data_range, data_range)) > 0, 0.0)
+
+
+def _noised(x: Tensor, sigma: float, noise: Noise) -> Tensor:
+    """x + sigma xi, (n, *shape)."""
+    if not sigma:
+        return x
+    return x + sigma * noise.normal(len(x), tuple(x.shape[1:]), dtype=x.dtype, device=x.device)

@@ -1,0 +1,158 @@
+r"""`sample`: the only loop that moves particles.
+
+    x_0 ~ start;    for k = 0, 1, ...:   x_{k+1} = solver.step(x_k, t_k -> t_{k+1}, dw_k)
+
+The default solver on a schedule is the exponential multistep and its grid ends on the clean data (sigma = 0) after
+exactly `steps` evaluations; elsewhere it is Euler, on the equation's own times or equal steps to the
+horizon. Shapes: x (n, *shape).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from ..equation.fields import Cond, ScoreField
+from ..equation.noise import Increments, Noise
+from ..equation.schedule import Schedule
+from ..equation.sde import DiffFlow, Tally
+from .exponential import Exponential
+from .grids import snr_grid
+from .plan import Plan
+from .solvers import Euler, Solver, ends_at_sigma_zero
+
+Grid = Sequence[float] | Tensor | Callable[[Schedule, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What a solve leaves behind."""
+
+    last: Tensor  # (n, *shape) the particles at the end
+    nfe: int  # network evaluations per particle
+    times: Tensor  # (steps + 1,) the grid, float64
+    kept: list[tuple[float, Tensor]]  # (t, x) of the states asked for with `keep`
+
+
+@dataclass(frozen=True)
+class Step:
+    """What `on_step` is told after each step."""
+
+    index: int  # 1 ... total
+    total: int
+    t: float
+    x: Tensor
+
+
+def default_solver(sde: DiffFlow) -> Solver:
+    """The solver when none is given."""
+    return Exponential() if sde.on_schedule else Euler()
+
+
+def default_grid(sde: DiffFlow, steps: int) -> Tensor:
+    """The times a solve of `steps` steps visits when none are given: (steps + 1,), or the equation's own."""
+    if sde.grid is not None:
+        return torch.as_tensor(sde.grid(steps) if callable(sde.grid) else sde.grid, dtype=torch.float64)
+    if sde.schedule is not None and sde.on_schedule:
+        principal_std = sde.score.principal_std if isinstance(sde.score, ScoreField) else None
+        return snr_grid(sde.schedule, steps, 1.0 if principal_std is None else principal_std)
+    return torch.linspace(0, sde.horizon, steps + 1, dtype=torch.float64)
+
+
+def _times(sde: DiffFlow, steps: int, grid: Grid | None) -> Tensor:
+    if int(steps) != steps or steps < 1:
+        raise ValueError(f"steps={steps}: a solve takes a whole number of steps, at least 1")
+    if grid is None:
+        times = default_grid(sde, int(steps))
+    elif callable(grid):
+        if sde.schedule is None:
+            raise ValueError("a grid rule needs an equation on a schedule; give the times themselves")
+        times = grid(sde.schedule, int(steps))
+    else:
+        times = torch.as_tensor(grid, dtype=torch.float64)
+    if times.ndim != 1 or len(times) < 2 or not bool((times.diff() > 0).all()):
+        raise ValueError(f"a grid is a rising row of at least two times, got {times.tolist()}")
+    last = max(sde.horizon, sde.schedule.clean_time) if sde.schedule is not None else sde.horizon
+    if times[0] < 0 or times[-1] > last * (1 + 1e-12):
+        raise ValueError(
+            f"the grid runs from {times[0].item():.6g} to {times[-1].item():.6g}, "
+            f"outside [0, {last:.6g}] where this equation lives"
+        )
+    return times
+
+
+def sample(
+    sde: DiffFlow,
+    x0: Tensor | int,
+    steps: int = 20,
+    *,
+    solver: Solver | None = None,
+    grid: Grid | None = None,
+    plan: Plan | None = None,
+    noise: Increments = Noise(0),
+    cond: Cond = None,
+    keep: int | None = None,
+    on_step: Callable[[Step], None] | None = None,
+) -> Trajectory:
+    """Move particles from t = 0 to the end of the grid.
+
+    Args:
+        sde: the equation.
+        x0: particles (n, *shape) at the grid's first time, or how many to draw from sde.start.
+        steps: number of steps; on a schedule with the default solver also the number of evaluations. Ignored where
+            `grid`, or the equation, gives the times themselves.
+        solver: default Exponential(4) on a schedule (weak order 2 with noise), else Euler.
+        grid: times, or a rule such as `karras`; a last time of schedule.clean denoises to sigma = 0, a last time of
+            horizon stops at sigma_min.
+        plan: solver and grid in one, from `df.calibrate`; instead of steps, solver and grid.
+        noise: streams, one per particle; or a BrownianPath.
+        cond: condition for the fields, e.g. labels (n,).
+        keep: keep every k-th state (and the first and last).
+        on_step: called after each step.
+
+    Raises:
+        ValueError: steps below 1, a grid that does not rise, a plan made for another equation, no start for a number
+            of particles, a step too large for a stiff target.
+    """
+    if plan is not None:
+        if solver is not None or grid is not None:
+            raise ValueError("a plan is a solver and its grid: give the plan alone")
+        solver, grid, steps = plan, plan.grid, plan.steps
+    times = _times(sde, steps, grid)
+    if isinstance(x0, int):
+        if sde.start is None:
+            raise ValueError(
+                f"x0={x0} asks for particles from sde.start, which is not set: "
+                "pass particles, or start=schedule.prior(shape, ...)"
+            )
+        if x0 < 1:
+            raise ValueError(f"x0={x0}: how many particles? at least 1")
+        if not isinstance(noise, Noise):
+            raise ValueError("particles are drawn from streams: pass x0 as a tensor when noise is a path")
+        x = sde.start.sample(x0, noise.fork("start"))
+    else:
+        x = x0
+    if keep is not None and keep < 1:
+        raise ValueError(f"keep={keep}: keep every k-th state, k >= 1")
+    tally = Tally()
+    sde = replace(sde if cond is None else sde.given(cond), tally=tally)
+    method = default_solver(sde) if solver is None else solver
+    clock = times.tolist()
+    kept = [(clock[0], x)] if keep else []
+    state = method.init(sde, x, clock[0])
+    total = len(clock) - 1
+    noisy = cache(lambda t: bool(sde.noise(t).item()))  # the end of a step is where the next one begins
+    for k, (t0, t1) in enumerate(itertools.pairwise(clock)):
+        quiet = ends_at_sigma_zero(sde, t1) or not any(noisy(t) for t in (t0, 0.5 * (t0 + t1), t1))
+        dw = None if quiet else noise.increment(k, t0, t1, x)
+        x, state = method.step(sde, x, t0, t1, dw, state)
+        if keep and ((k + 1) % keep == 0 or k + 1 == total):
+            kept.append((t1, x))
+        if on_step is not None:
+            on_step(Step(k + 1, total, t1, x))
+    return Trajectory(x, tally.nfe, times, kept)

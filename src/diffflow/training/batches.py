@@ -1,0 +1,41 @@
+"""Which example comes next? The k-th of the whole training is a function of (seed, k), so nothing of a loader needs
+saving, and W processes see what one process would see."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ..data import Data
+from ..equation.noise import Noise
+from ..objectives.base import Batch
+
+
+class Batches:
+    """Sample k of the whole training, as a function of (seed, k): every pass over the data is a fresh permutation."""
+
+    def __init__(self, data: Data, seed: int, device: torch.device, dequantise: bool = False):
+        self.data, self.noise, self.device = data, Noise(seed).fork("data"), device
+        self.dequantise = dequantise or bool(data.transform.levels)
+        self.order = lru_cache(maxsize=2)(self._order)
+
+    def _order(self, epoch: int) -> Tensor:
+        return self.noise.fork("order", epoch).uniform(len(self.data), dtype=torch.float64).argsort(stable=True)
+
+    def rows(self, first: int, n: int) -> Tensor:
+        """Rows of the data that samples first ... first+n-1 show, int64 (n,)."""
+        size, rows = len(self.data), []
+        while n:
+            epoch, at = divmod(first, size)
+            rows.append(self.order(epoch)[at : at + n])
+            first, n = first + len(rows[-1]), n - len(rows[-1])
+        return torch.cat(rows)
+
+    def __call__(self, first: int, n: int) -> Batch:
+        rows = self.rows(first, n)
+        flips = self.noise.shift(first).fork("flip").uniform(n) < 0.5 if self.data.flip else None
+        cells = self.noise.shift(first).fork("cells").uniform(n, self.data.shape) if self.dequantise else None
+        x, y = self.data.batch(rows, flips, cells)
+        return Batch(x.to(self.device), None if y is None else y.to(self.device), rows)

@@ -1,0 +1,115 @@
+"""When should training have stopped? Asked afterwards, of rows that were kept aside.
+
+A model of few rows learns them by heart if it trains for long. The averages that a run keeps at geometric times
+(ema.py) are models of every length of training, at steps of 2^(1/4): the one with the least loss on rows kept aside
+(`fit.holdout`) is early stopping after the fact, of time and width at once, and no budget is too long. Every candidate
+sees the same rows with the same noise, so that differences of losses are much surer than the losses.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from .. import files
+from ..data import Data
+from ..data.prepare import holdout
+from ..equation.noise import Noise
+from ..models.settings.common import FitConfig
+from ..models.settings.serialise import ConfigError
+from . import checkpoint
+from .batches import Batches
+from .checkpoint import Tensors
+from .ema import put
+from .previews import evaluating
+from .run_folder import Folder
+from .state import TrainingState
+
+SAMPLES = 4096  # draws of noise that a candidate is judged by, at least one of each row
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The average of `step` with relative width `ema`, its loss on the rows aside, and that of the last average. `of`
+    is the step at which the choice was made: a run that went on has to choose again."""
+
+    step: int
+    ema: float
+    loss: float
+    last: float
+    of: int
+
+
+def holdout_split(data: Data, share: float) -> tuple[Data, Data | None]:
+    """What is learned from, and what is kept aside: a fixed random share of each class."""
+    if not share:
+        return data, None
+    y, count = None if data.y is None else data.y.numpy(), max(2, round(share * len(data)))
+    if len(data) - count < 10:
+        raise ConfigError(
+            f"fit.holdout = {share} keeps {count} of {len(data)} rows aside, and the rest are too few to learn from: "
+            "give more data, or leave it at 0"
+        )
+    mask = torch.from_numpy(holdout(len(data), y, count))
+
+    def rows(which: torch.Tensor) -> Data:
+        return replace(data, x=data.x[which], y=None if data.y is None else data.y[which])
+
+    return rows(~mask), rows(mask)
+
+
+@torch.no_grad()
+def losses(training: TrainingState, candidates: list[Tensors], feed: Batches, config: FitConfig) -> np.ndarray:
+    """The mean loss (candidates,) of the one player of `training`, whose weights are left as they were."""
+    (player,) = training.players.values()
+    own = {k: p.detach().clone() for k, p in player.module.named_parameters()}
+    count = max(SAMPLES, len(feed.data))
+    noise, found = Noise(config.seed).fork("aside"), []
+    try:
+        with evaluating([player.module]):
+            for weights in candidates:
+                put(player.module, {k: v.to(own[k]) for k, v in weights.items()})
+                total = 0.0
+                for first in range(0, count, 256):
+                    n = min(256, count - first)
+                    (turn,) = training.objective.turns(feed(first, n), noise.shift(first))
+                    total += turn.loss.double().sum().item()
+                found.append(total / count)
+    finally:
+        put(player.module, own)
+    return np.asarray(found)
+
+
+def choose(training: TrainingState, folder: Folder, feed: Batches, config: FitConfig) -> Choice:
+    """Judge every average that there is, and write the best to the run directory."""
+    ((name, player),) = training.players.items()
+    stored = [(int(group[f"{name}/clock"]), group) for group in folder.snapshots(training.step - 1)]
+    places: list[tuple[int, float]] = []
+    candidates: list[Tensors] = []
+    for step, group in [*stored, (player.updates, training.averages())]:
+        for width in player.config.ema:
+            places.append((step, width))
+            prefix = f"{name}/{width}/"
+            candidates.append({k.removeprefix(prefix): v for k, v in group.items() if k.startswith(prefix)})
+    found = losses(training, candidates, feed, config)
+    best = int(found.argmin())
+    last = float(found[len(places) - len(player.config.ema)])
+    choice = Choice(*places[best], float(found[best]), last, training.step)
+    content = {f"{name}/{k}": v.contiguous() for k, v in candidates[best].items()}
+    files.write(folder.path / "chosen.safetensors", checkpoint.to_bytes(content))
+    files.write_json(folder.path / "chosen.json", asdict(choice))
+    return choice
+
+
+def chosen(folder: Folder, step: int) -> tuple[Choice, Tensors] | None:
+    """The choice made at `step`, the end of the training so far, and its weights "player/name"; None if none was."""
+    try:
+        choice = Choice(**json.loads((folder.path / "chosen.json").read_bytes()))
+        weights = safetensors.torch.load((folder.path / "chosen.safetensors").read_bytes())
+    except (OSError, ValueError, TypeError):
+        return None
+    return (choice, weights) if choice.of == step else None

@@ -1,0 +1,66 @@
+"""What do the players draw now? Samples for the grid, always from the same noise, and what can be counted in them.
+
+Drawing must leave no trace in what is being trained: the weights after a run do not depend on how often it was looked
+at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Data
+from ..equation.laws import GaussianMixture
+from ..equation.noise import Noise
+from ..metrics.modes import modes
+from ..models.base import TrainConfig
+from .state import TrainingState
+
+
+def painter(training: TrainingState, config: TrainConfig, data: Data, device: torch.device) -> Callable[[], Tensor]:
+    """A function that draws the samples of the grid, always from the same noise: 4 per class for the first ten
+    classes, decoded. Drawing leaves no trace in the players: a layer that follows what passes through it while training
+    (the power iteration of spectral normalisation) stands still.
+    """
+    classes = min(len(data.classes or ()), 10)
+    n = 512 if data.kind == "vector" else 40
+    cond = torch.arange(n, device=device) % classes if classes else None
+    noise, meta = Noise(0).fork("grid"), data.meta()
+    modules = {name: player.module for name, player in training.players.items()}
+
+    @torch.no_grad()
+    def draw() -> Tensor:
+        with evaluating(modules.values()):
+            return data.decode(config.draw(modules, meta, n, config.dials, cond, noise).last.cpu())
+
+    return draw
+
+
+@contextmanager
+def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """These modules in evaluation mode, and every part of them back in its own mode afterwards."""
+    modes = {part: part.training for module in modules for part in module.modules()}
+    for part in modes:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def counter(data: Data) -> Callable[[Tensor], dict[str, float]] | None:
+    """For a toy of well separated modes: the share of them that samples reach, and the share of samples that lie in
+    one."""
+    law = data.law
+    if not isinstance(law, GaussianMixture) or len(law.means) > 64:  # finer mixtures draw curves
+        return None
+
+    def count(x: Tensor) -> dict[str, float]:
+        reached, within = modes(x, law)
+        return {"modes": reached.value / len(law.means), "within": within.value}
+
+    return count
