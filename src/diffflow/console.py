@@ -7,6 +7,7 @@ standard error.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -24,7 +25,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-__all__ = ["Console", "bars", "progress", "say", "table", "to_stderr", "to_stdout", "waiting"]
+__all__ = ["Console", "bars", "plus_minus", "progress", "say", "table", "to_stderr", "to_stdout", "waiting"]
 
 
 def to_stdout(width: int | None = None) -> Console:
@@ -45,6 +46,16 @@ def say(out: Console, text: str) -> None:
 def table(*heads: str, title: str | None = None) -> Table:
     """An empty table with these column heads, without lines."""
     return Table(*heads, title=title, box=None, header_style="bold", padding=(0, 2, 0, 0))
+
+
+def plus_minus(value: float | None, stderr: float | None = None) -> str:
+    """A number to the precision that its standard error deserves, 0.9423 ± 0.0021; four digits without one."""
+    if value is None:
+        return ""
+    if not stderr or not math.isfinite(stderr):
+        return f"{value:.4g}"
+    digits = max(0, 1 - math.floor(math.log10(stderr)))
+    return f"{value:.{digits}f} ± {stderr:.{digits}f}"
 
 
 @contextmanager

@@ -28,9 +28,9 @@ from diffflow.models.presets.by_model import distilled
 from diffflow.models.score_gan import ScoreGANConfig
 from diffflow.models.settings.networks import ConvGeneratorConfig, MLPGeneratorConfig
 from diffflow.models.settings.serialise import (
-    FAMILIES,
     ConfigError,
     changed,
+    families,
     from_dict,
     from_yaml,
     replace,
@@ -188,7 +188,7 @@ def test_the_steps_of_a_slowing_path_shrink_evenly_and_sum_to_one(noise):
 
 def test_families_differ_in_what_they_are_and_in_what_they_hold():
     configs = {name: sized(name, "moons") for name in KINDS}
-    assert {type(c).__name__ for c in configs.values()} == FAMILIES.keys() - {"ScoreConfig", "LikelihoodConfig"}
+    assert {type(c).__name__ for c in configs.values()} == families().keys() - {"ScoreConfig", "LikelihoodConfig"}
     for a in KINDS:
         for b in KINDS:
             assert (changed(configs[a], configs[b]) == []) == (a == b)
@@ -272,14 +272,14 @@ def test_a_diffusion_gan_is_the_equation_of_its_settings():
     meta = META | {"shape": [2]}
     sde = config.path(config.build(meta), meta).sde(Linear(), torch.tensor([16.0, 0.8, 0.5], dtype=torch.float64))
     for sigma in (0.05, 0.5, 7.0):
-        t = config.sampling.schedule.time(sigma)
-        G2 = config.sampling.schedule.lam2(t)
+        t = config.sampling.path.time(sigma)
+        G2 = config.sampling.path.lam2(t)
         torch.testing.assert_close(sde.g2(t), 1.5 * G2)
         torch.testing.assert_close(sde.beta(t), 0.75 * G2 + 0.5 * 0.8 * G2 / (1 + (sigma / 0.5) ** 2))
     starts_as(sde, 0.25, math.hypot(0.5, config.sampling.sigma_max))
     # the logit that the network gives is as large as two laws may differ at a noise level: std / sqrt(sigma^2 + std^2)
     discriminator = config.build(meta)["discriminator"]
-    t = config.sampling.schedule.time(torch.tensor([0.05, 0.5, 7.0], dtype=torch.float64))
+    t = config.sampling.path.time(torch.tensor([0.05, 0.5, 7.0], dtype=torch.float64))
     expected = torch.tensor([0.5 / math.hypot(s, 0.5) for s in (0.05, 0.5, 7.0)], dtype=torch.float64)
     torch.testing.assert_close(discriminator.amplitude(t), expected)
     torch.testing.assert_close(discriminator.precondition(t), expected / 0.5)

@@ -15,8 +15,7 @@ from typing import Annotated, Any
 import tyro
 
 from diffflow.cli import UsageError, parse
-from diffflow.console import table, to_stdout
-from diffflow.runs import report
+from diffflow.console import plus_minus, table, to_stdout
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Compare:
     """Run directories that were evaluated, or evaluation files."""
 
     def main(self) -> int:
-        from diffflow.metrics.protocol import differences
+        from diffflow.metrics.evaluate import differences
 
         if len(set(self.evaluations)) < 2:
             raise UsageError("give at least two evaluations to compare.")
@@ -51,10 +50,12 @@ class Compare:
         for m in (every[name] for name in order):
             row = [next((x for x in e["metrics"] if x["name"] == m["name"]), None) for e in found.values()]
             marks = best(row)
-            cells = ("-" if x is None else report.plus_minus(x["value"], x["stderr"]) for x in row)
+            cells = ("-" if x is None else plus_minus(x["value"], x["stderr"]) for x in row)
             marked = (f"{cell} *" if mark else cell for cell, mark in zip(cells, marks, strict=True))
-            shown.add_row(m["name"], *marked, report.plus_minus(m["floor"]), m["better"])
+            shown.add_row(m["name"], *marked, plus_minus(m["floor"]), m["better"])
         to_stdout().print(shown)
+        for name, m in ((name, m) for name, e in found.items() for m in e["metrics"] if m.get("note")):
+            print(f"note: {short(name)}: {m['name']}: {m['note']}")
         return 0
 
 

@@ -22,7 +22,6 @@ from diffflow.cli import parse
 from diffflow.cli.sample import Sample
 from diffflow.cli.shared import check, check_n, draw, labels_of, show
 from diffflow.console import Console, say, to_stderr, waiting
-from diffflow.runs import report
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +54,7 @@ class Demo:
     def main(self) -> int:
         from diffflow.models.presets import preset
         from diffflow.models.settings.serialise import replace as settings
+        from diffflow.runs import report
         from diffflow.training.train import train
 
         ask = Sample(self.out, self.n, steps=self.steps, batch=500)

@@ -23,7 +23,6 @@ from diffflow.cli import UsageError, parse
 from diffflow.cli.shared import with_seed
 from diffflow.console import say, to_stderr
 from diffflow.models.settings import aliases
-from diffflow.runs import report
 
 if TYPE_CHECKING:
     from diffflow.models.distill import DistillConfig
@@ -75,6 +74,7 @@ class Distill:
 
     def main(self) -> int:
         from diffflow.models.settings.serialise import to_yaml
+        from diffflow.runs import report
         from diffflow.training.distributed import find_process
         from diffflow.training.train import train
 

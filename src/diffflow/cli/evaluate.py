@@ -20,7 +20,6 @@ from diffflow.cli import parse
 from diffflow.cli.sample import Sample
 from diffflow.cli.shared import SolverName, check, check_n, draw, show, splits
 from diffflow.console import say, to_stderr, waiting
-from diffflow.runs import report
 
 if TYPE_CHECKING:
     from diffflow.data import Data
@@ -71,6 +70,7 @@ class Evaluate:
         import torch
 
         from diffflow.metrics.classifier import unit
+        from diffflow.runs import report
 
         how = {"steps": self.steps, "churn": self.churn, "gan": self.gan, "guidance": self.guidance}
         ask = Sample(self.run, self.n, solver=self.solver, seed=self.seed, batch=self.batch, **how)

@@ -20,8 +20,7 @@ import diffflow as df
 from diffflow import figures, files
 from diffflow.cli import UsageError, parse
 from diffflow.cli.shared import check_n, splits
-from diffflow.console import Console, progress, say, table, to_stderr, to_stdout, waiting
-from diffflow.runs import report
+from diffflow.console import Console, plus_minus, progress, say, table, to_stderr, to_stdout, waiting
 
 if TYPE_CHECKING:
     from diffflow.data import Data
@@ -74,6 +73,7 @@ class Frontier:
         import torch
 
         from diffflow.metrics.base import pick
+        from diffflow.runs import report
         from diffflow.runs.frontier import plot_frontier, presets, sweep
         from diffflow.training.run_folder import Folder
 
@@ -207,7 +207,7 @@ def show(points: Sequence[Point], chosen: dict[str, Point], name: str, floor: fl
     rows = table("evaluations", name, "seconds per 1000", "setting", "", title=f"the front{real}")
     for p in front(points):
         names = " ".join(k for k, q in chosen.items() if q == p)
-        rows.add_row(str(p.evaluations), report.plus_minus(p.distance, p.stderr), f"{p.seconds:.3g}", str(p), names)
+        rows.add_row(str(p.evaluations), plus_minus(p.distance, p.stderr), f"{p.seconds:.3g}", str(p), names)
     to_stdout().print(rows)
     for budget in (1, 2, 4, 8, 16, 32, 64):
         found = within(points, budget)

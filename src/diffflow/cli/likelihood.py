@@ -24,8 +24,7 @@ import diffflow as df
 from diffflow import figures, files
 from diffflow.cli import UsageError, parse
 from diffflow.cli.shared import HELD_OUT
-from diffflow.console import Console, progress, say, table, to_stderr, to_stdout
-from diffflow.runs.report import plus_minus
+from diffflow.console import Console, plus_minus, progress, say, table, to_stderr, to_stdout
 
 if TYPE_CHECKING:
     from torch import Tensor

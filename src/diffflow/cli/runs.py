@@ -18,8 +18,7 @@ import tyro
 import yaml
 
 from diffflow.cli import UsageError, parse
-from diffflow.console import table, to_stdout
-from diffflow.runs.report import plus_minus
+from diffflow.console import plus_minus, table, to_stdout
 from diffflow.training import lock
 
 WIDTH = 100  # columns of the table where no terminal has fewer

@@ -20,8 +20,7 @@ import numpy as np
 import diffflow as df
 from diffflow import figures, files
 from diffflow.cli import UsageError
-from diffflow.console import Console, progress, table, to_stdout
-from diffflow.runs.report import plus_minus
+from diffflow.console import Console, plus_minus, progress, table, to_stdout
 
 if TYPE_CHECKING:
     from diffflow.cli.sample import Sample
@@ -199,6 +198,9 @@ def show(metrics: Sequence[dict[str, Any]]) -> None:
         value = plus_minus(m["value"], m["stderr"])
         rows.add_row(m["name"], value, plus_minus(m["floor"]), m["better"], str(m["n"]))
     to_stdout().print(rows)
+    for m in metrics:
+        if m.get("note"):
+            print(f"note: {m['name']}: {m['note']}")
 
 
 def as_png(x: np.ndarray, labels: Labels, classes: Classes, columns: Columns) -> bytes:

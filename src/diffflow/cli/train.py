@@ -28,7 +28,7 @@ from diffflow.models.base import TrainConfig
 from diffflow.models.presets import BY_DATA, BY_MODEL, fitting, preset
 from diffflow.models.score_gan import ScoreGANConfig
 from diffflow.models.settings import aliases
-from diffflow.models.settings.serialise import FAMILIES, load_yaml, replace, to_yaml
+from diffflow.models.settings.serialise import Choice, families, load_yaml, replace, to_yaml
 from diffflow.runs import report
 from diffflow.training.batches import Batches
 from diffflow.training.distributed import Process, find_device, find_process
@@ -168,8 +168,10 @@ def values(command: type, path: str = "") -> dict[str, int | None]:
     found: dict[str, int | None] = {}
     for name, kind in get_type_hints(command).items():
         options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-        if kind is TrainConfig:  # any family: their flags of one name take as many words
-            options = tuple(FAMILIES.values())
+        if kind is TrainConfig:
+            families()
+        for part in [o for o in options if isinstance(o, type) and Choice in o.__bases__]:
+            options = (*options, *part.kinds.values())  # of any kind: their flags of one name take as many words
         for option in options:
             if dataclasses.is_dataclass(option) and isinstance(option, type):
                 found |= values(option, "" if kind is TrainConfig else f"{path}{name}.")

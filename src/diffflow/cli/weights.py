@@ -34,7 +34,7 @@ class Weights:
     """With fetch: another place of the same file (its sha256 decides)."""
 
     def main(self) -> int:
-        from diffflow.metrics.weights import KNOWN, WeightsError, fetch, home, known, verify
+        from diffflow.metrics.pretrained import KNOWN, WeightsError, fetch, home, known, verify
 
         if self.what == "fetch" and not self.names:
             raise UsageError(f"say which weights to fetch: {', '.join(KNOWN)}.")

@@ -1,5 +1,5 @@
 r"""Exact likelihood: the density of the particles by the change of variables along their own velocity (derivations.md
-13).
+eq. 13).
 
     dX/dt = v(X, t),      log p_T(x) = log p_0(X_0) - int_0^T div v(X_t, t) dt,      X_T = x
 
@@ -98,7 +98,7 @@ def log_prob(
 
     Raises:
         ValueError: no start law, no velocity (no ratio where one is needed), or a field made of the cloud (its
-        particles depend on each other).
+            particles depend on each other).
     """
     if sde.start is None:
         raise ValueError(

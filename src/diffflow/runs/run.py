@@ -32,6 +32,7 @@ from ..models.base import TrainConfig, device_of, fill
 from ..models.joint_likelihood import LikelihoodConfig
 from ..models.settings.common import Dials
 from ..networks.denoiser import Denoiser
+from ..registry import import_plugin
 from ..sampling.calibrate import Teacher, calibrate, default_starts, teach
 from ..sampling.plan import Plan
 from ..sampling.sample import Grid, Step, Trajectory, sample
@@ -325,10 +326,10 @@ class Run:
         table), in nats (n,), on the CPU: log-probability of discrete coordinates, log-density of the others in data
         units.
 
-        Each row is spread over its cells and noised by sigma_min once (derivations.md 5.1 and 5.3): on average over `noise`
-        the values are no more than the truth. They belong to the ODE model (`log_prob`, with `steps`), or, where churn
-        is given, to the reverse SDE with it (`elbo`, from `times` noise levels). The divergence is exact for 16
-        dimensions at most, and from so many random probes a row for more.
+        Each row is spread over its cells and noised by sigma_min once (derivations.md 5.1 and 5.3): on average over
+        `noise` the values are no more than the truth. They belong to the ODE model (`log_prob`, with `steps`), or,
+        where churn is given, to the reverse SDE with it (`elbo`, from `times` noise levels). The divergence is exact
+        for 16 dimensions at most, and from so many random probes a row for more.
 
         dequantiser  where in its cell a value is put (`self.dequantiser()`); None: uniformly
 
@@ -395,26 +396,35 @@ class Run:
 
 
 def load(
-    path: str | Path, *, raw: bool = False, sigma_rel: float | None = None, device: str | torch.device | None = None
+    path: str | Path,
+    *,
+    raw: bool = False,
+    sigma_rel: float | None = None,
+    device: str | torch.device | None = None,
+    modules: Sequence[str | Path] = (),
 ) -> Run:
     """Open a run directory at its newest whole checkpoint, or at the average that rows kept aside chose (fit.holdout).
 
     raw        the raw weights instead of averaged ones
     sigma_rel  relative width of the weight average (default: the run's own); any in (0, 0.28), rebuilt from snapshots
                where it was not tracked
-    device     default: the best there is (training/place.py)
+    device     default: the best there is (training/distributed.py)
+    modules    files or modules that define what is not ours in the run (my_models.py): a run never imports anything
+               by itself
 
     Raises RunError, ConfigError (a device that is not there, too) or CheckpointError with what is wrong.
     """
     if raw and sigma_rel is not None:
         raise ValueError(f"raw weights are not averaged: give raw or sigma_rel = {sigma_rel}, not both")
+    for name in modules:
+        import_plugin(name)
     folder, place = Folder(Path(path)), find_device(device)
     about, (found, step) = folder.about(), load_averaged(folder, raw, sigma_rel)
     config = folder.config()
-    modules = config.build(about["data"])
-    for name, module in modules.items():
+    players = config.build(about["data"])
+    for name, module in players.items():
         fill(module, found.get(name, {}), f"{name} in {folder.path}")
         module.to(place).eval().requires_grad_(False)
     versions = {k: v for k, v in about.items() if k not in ("data", "finished")}
     average = "raw" if raw else "its own" if sigma_rel is None else f"sigma_rel {sigma_rel:g}"
-    return Run(folder.path, config, about["data"], modules, step, versions, average)
+    return Run(folder.path, config, about["data"], players, step, versions, average)

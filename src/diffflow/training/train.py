@@ -12,7 +12,7 @@ from .. import files
 from ..console import Console, say, to_stderr
 from ..data import Data
 from ..models.base import TrainConfig
-from ..models.settings.serialise import ConfigError, changed
+from ..models.settings.serialise import ConfigError, changed, check_round_trip
 from . import checkpoint
 from .batches import Batches
 from .distributed import Process, find_process
@@ -68,6 +68,7 @@ def _train(
     """`train`, in a directory that this process alone writes once it has taken the lock."""
     if config.fit.steps is None and config.fit.minutes is None:
         raise ConfigError("when to stop? give --steps or --minutes (fit.steps or fit.minutes)")
+    check_round_trip(config)
     if config.fit.holdout and not config.selects:
         raise ConfigError(
             f"fit.holdout = {config.fit.holdout}: the loss of this model, a game of several players or of changing "

@@ -14,7 +14,8 @@ from ... import data as datasets
 from ...data.readers.cifar import is_sheets
 from ...data.readers.idx import is_idx
 from ...equation.toys import TOYS
-from ..settings.serialise import ConfigError, suggest
+from ...registry import missing
+from ..settings.serialise import ConfigError
 from ..settings.serialise import replace as settings
 from . import by_data, by_model  # noqa: F401  they enter their rows
 from .base import BY_DATA, BY_MODEL, Preset
@@ -30,7 +31,7 @@ def preset(name: str, source: str | None = None) -> Preset:
     if name in BY_DATA:
         return BY_DATA[name]()
     if name not in BY_MODEL:
-        raise ConfigError(f"unknown preset {name!r}{suggest(name, [*BY_DATA, *BY_MODEL])}")
+        raise ConfigError(f"unknown preset {name!r}{missing(name, [*BY_DATA, *BY_MODEL])}")
     scale = "toy" if source is None else fitting(source)
     made = BY_MODEL[name](scale)
     return made if source is None else replace(made, config=settings(made.config, {"data.source": source}))

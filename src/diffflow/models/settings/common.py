@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ... import data as datasets
 from ...data import Columns, Data, Transform
-from .serialise import require
+from ...equation.schedule import SCHEDULES, Schedule
+from .serialise import ConfigError, require
 
 
 @dataclass(frozen=True)
@@ -140,3 +141,12 @@ class Dials:
     gan: float = 0.0
     churn: float = 0.0
     guidance: float = 1.0
+
+
+def make_schedule(name: str, sigma_min: float, sigma_max: float) -> Schedule:
+    """The noise schedule of that name between two noise levels. Raises ConfigError for levels out of its reach."""
+    make: Any = SCHEDULES[name]
+    try:
+        return make(sigma_min=sigma_min, sigma_max=sigma_max)
+    except ValueError as e:
+        raise ConfigError(f"sampling.schedule = {name!r}: {e}") from e
