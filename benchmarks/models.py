@@ -230,7 +230,7 @@ def picture(cell: Cell, drawn: Drawn) -> bytes | None:
     if cell.dataset == "digits":
         return figures.png(figures.grid(drawn.x[:100], columns=10))
     if (cell.dataset, cell.seed) == ("25gaussians", 0):
-        return figures.png(figures.scatter(drawn.x, truth=df.TOYS[cell.dataset]().sample(len(drawn.x))))
+        return figures.png(figures.scatter(drawn.x, truth=df.TOYS[cell.dataset]().sample(len(drawn.x), noise=0)))
     return None
 
 

@@ -304,7 +304,7 @@ def test_a_run_trains_is_loaded_and_sampled(made, name, source):
     assert list((path / "samples").glob("*.png"))
     assert (run.step, run.shape, run.config) == (4, shape, tiny(name, source))
     labels = None if run.classes is None else torch.arange(6) % 10
-    x = run.sample(6, labels)
+    x = run.sample(6, labels, noise=0)
     assert x.last.shape == (6, *shape)
     assert torch.isfinite(x.last).all()
     if source == "digits":
@@ -424,7 +424,7 @@ def test_images_distilled_by_the_log_ratio_remember_their_moments(tmp_path, monk
     assert kept["1/real/counts"].sum() == 8 * 16
     assert kept["1/made/counts"].sum().item() == pytest.approx(sum(16 * 0.75**k for k in range(8)))
     run = df.load(whole, device="cpu")
-    assert run.sample(3, [0, 1, 2]).last.isfinite().all()
+    assert run.sample(3, [0, 1, 2], noise=0).last.isfinite().all()
     table = run.players["discriminator"].net.unet.class_embedding.weight
     assert torch.allclose(table[-1], table[:-1].mean(0), atol=0.1) == (not dropout)
     without = train(replace(config, {"moments": 0.0}), tmp_path / "without", init_from=start, console=quiet())
@@ -487,7 +487,7 @@ def test_drawing_grids_leaves_the_players_alone(tmp_path, name):
 def test_likelihood_where_there_is_a_velocity(made):
     for name in ("discriminator-flow", "diffusion-gan"):
         run = df.load(made(name, "moons"), device="cpu")
-        value = run.log_prob(df.TOYS["moons"]().sample(4)).value
+        value = run.log_prob(df.TOYS["moons"]().sample(4, noise=0)).value
         assert torch.isfinite(value).all()
     with pytest.raises(ValueError, match="a generator has no equation"):
         df.load(made("gan", "moons")).log_prob(torch.zeros(2, 2))
@@ -502,7 +502,7 @@ def test_dials_outside_their_training_warn_and_the_equation_is_the_sampler(made)
         run.sample(3, steps=9)
     assert run.sample(3, gan=0.0).nfe == 4  # the score alone, of which any number of steps is known
     assert run.sample(3, gan=0.0, steps=9).nfe == 9
-    moved = [run.sample(3, gan=g, churn=z).last for g, z in ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))]
+    moved = [run.sample(3, gan=g, churn=z, noise=0).last for g, z in ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))]
     assert not torch.equal(moved[0], moved[1])
     assert not torch.equal(moved[1], moved[2])
     assert run.sde().needs(0.3).ratio
@@ -528,9 +528,9 @@ def test_the_equation_is_told_the_steps_to_come(made):
     run = df.load(made("diffusion-gan", "moons"), device="cpu")
     start = run.config.sampling.start(run.data, run.device).sample(5, df.Noise(0))
     for steps in (2, 3):
-        drawn = run.sample(5, steps=steps, gan=1.0, churn=0.0)
+        drawn = run.sample(5, steps=steps, gan=1.0, churn=0.0, noise=0)
         sde = run.sde(steps=steps)
-        x = df.sample(sde, 5, steps=steps, solver=run.config.solver(run.dials)).last
+        x = df.sample(sde, 5, steps=steps, solver=run.config.solver(run.dials), noise=0).last
         torch.testing.assert_close(run.decode(x), drawn.last)
     here = torch.tensor(0.9, dtype=torch.float64)
     assert not torch.equal(run.sde(steps=2).ratio(start, here), run.sde(steps=3).ratio(start, here))

@@ -20,7 +20,6 @@ import tyro
 
 import diffflow as df
 from diffflow.cli import UsageError, parse
-from diffflow.cli.shared import with_seed
 from diffflow.console import say, to_stderr
 from diffflow.models.settings import aliases
 
@@ -75,6 +74,7 @@ class Distill:
     def main(self) -> int:
         from diffflow.models.settings.serialise import to_yaml
         from diffflow.runs import report
+        from diffflow.runs.train import with_seed
         from diffflow.training.distributed import find_process
         from diffflow.training.train import train
 
@@ -130,6 +130,8 @@ class Distill:
         if left := [f"{name} = {value:g}" for name, value, plain in dials if value != plain]:
             print(f"note: the denoiser alone is distilled, without this run's {', '.join(left)}", file=sys.stderr)
         source, steps = self.data or run.config.data.source, self.steps or 1
+        if not source:
+            raise UsageError(f"{run.path} was trained on data from Python: say where they are with --data SOURCE.")
         scale = SCALES[fitting(source)]
         by = self.by or ("both" if scale.vectors else "ratio")
         plan = run.plan(Dials(steps, gan=0.0, churn=0.0, guidance=1.0))

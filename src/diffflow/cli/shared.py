@@ -180,11 +180,6 @@ def splits(run: df.Run, source: str | None) -> tuple[Data, Data | None]:
     return train, ask.load(HELD_OUT[split]) if split in HELD_OUT else None
 
 
-def with_seed(name: str, seed: int) -> str:
-    """The default name of a run directory, which tells seeds apart: digits, digits-seed1, digits-seed2, ..."""
-    return name if seed == 0 else f"{name}-seed{seed}"
-
-
 def check_n(n: int) -> None:
     """Refuse before any work what the metrics would refuse at its end."""
     if n < LEAST:

@@ -377,6 +377,6 @@ class Levels(Schedule):
         raise ValueError("a staircase of levels has no inverse: many times share one sigma")
 
 
-SCHEDULES: Registry[type[Schedule]] = Registry(
+SCHEDULES: Registry[Callable[..., Schedule]] = Registry(
     "noise schedule", {"edm": EDM, "ve": VE, "vp": VP, "subvp": SubVP, "cosine": Cosine, "flow": RectifiedFlow}
 )  # by the name that settings use; all take sigma_min and sigma_max

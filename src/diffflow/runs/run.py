@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Transform
-from ..equation.noise import Noise
+from ..equation.noise import Noise, as_noise
 from ..equation.sde import DiffFlow
 from ..likelihood.dequantiser import Dequantiser, fit
 from ..likelihood.elbo import Stratified, blended, elbo
@@ -169,7 +169,7 @@ class Run:
         churn: float | None = None,
         gan: float | None = None,
         guidance: float | None = None,
-        noise: Noise = Noise(0),
+        noise: Noise | int | None = None,
         solver: Solver | None = None,
         grid: Grid | None = None,
         batch: int = 256,
@@ -181,6 +181,7 @@ class Run:
         units), on the CPU.
 
         cond   None (no class), one class index for all, or n of them
+        noise  streams, one per sample; an integer seed; None: a fresh seed from torch's generator
         batch  how many move together: memory, not the outcome
         steps, churn, gan, guidance default to the run's own `dials`; the rest is as in `df.sample`. Where a plan was
         calibrated for them, it is the solver and the grid, unless one of those is given, or plans is False.
@@ -195,6 +196,7 @@ class Run:
         self._learned(labels, dials.guidance)
         if plans and solver is None and grid is None and (plan := self.plan(dials)) is not None:
             solver, grid = plan, plan.grid
+        noise = as_noise(noise)
         parts: list[Trajectory] = []
         for first in range(0, n, batch):
             size, here = min(batch, n - first), noise.shift(first)
@@ -235,13 +237,13 @@ class Run:
             raise ValueError(f"{self.path} is a generator: it draws in one way, no quality to choose")
         raise ValueError(f"{self.path} has no presets for these weights: run `diffflow frontier {self.path}`")
 
-    def teach(self, dials: Dials | None = None, n: int | None = None, noise: Noise = Noise(1)) -> Teacher:
+    def teach(self, dials: Dials | None = None, n: int | None = None, noise: Noise | int = Noise(1)) -> Teacher:
         """Fine solutions to calibrate plans with, of all classes in turn; one serves any number of steps. See
         `calibrate.teach`."""
         sde = self._calibrated(dials or self.dials)
         start = sde.start
         assert start is not None
-        x = start.sample(min(default_starts(start.shape), STARTS) if n is None else n, noise.fork("start"))
+        x = start.sample(min(default_starts(start.shape), STARTS) if n is None else n, as_noise(noise).fork("start"))
         return teach(sde, x, cond=self._turn(len(x)))
 
     def calibrate(
@@ -249,7 +251,7 @@ class Run:
         dials: Dials | None = None,
         teacher: Teacher | None = None,
         fresh: Teacher | None = None,
-        noise: Noise = Noise(1),
+        noise: Noise | int = Noise(1),
         rounds: int = 40,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Plan:
@@ -260,7 +262,7 @@ class Run:
 
         Raises ValueError where there is no equation on a noise schedule, or a discriminator that knows the particles
         of its own steps only."""
-        dials, home = dials or self.dials, Folder(self.path)
+        dials, home, noise = dials or self.dials, Folder(self.path), as_noise(noise)
         sde = self._calibrated(dials)
         home.plans(self.weights)  # what is damaged should be known before the work
         known = teacher or self.teach(dials, noise=noise)
@@ -278,7 +280,7 @@ class Run:
         sde, n = self._calibrated(dials), teacher.y.shape[1]
         assert sde.schedule is not None
         x = teacher.y[0] * sde.schedule.scale(0.0).item()
-        x = sample(sde, x, dials.steps, plan=plan, cond=self._turn(n)).last
+        x = sample(sde, x, dials.steps, plan=plan, noise=Noise(0), cond=self._turn(n)).last
         return (x - teacher.at(0.0)).flatten(1).square().mean(1).sqrt().median().item()
 
     def _calibrated(self, dials: Dials) -> DiffFlow:
@@ -314,7 +316,7 @@ class Run:
         x: Tensor,
         cond: Labels = None,
         *,
-        noise: Noise = Noise(0),
+        noise: Noise | int = Noise(0),
         probes: int = 1,
         steps: int | None = None,
         churn: float | None = None,
@@ -339,7 +341,7 @@ class Run:
             raise ValueError(f"x has shape {tuple(x.shape)}: give (n, {', '.join(map(str, self.shape))}), as loaded")
         labels = None if cond is None else self._labels(cond, len(x)).expand(len(x))
         self._learned(labels, 1.0)
-        sde = self.sde(churn=0.0 if churn is None else churn)
+        sde, noise = self.sde(churn=0.0 if churn is None else churn), as_noise(noise)
         parts: list[LogProb] = []
         for first in range(0, len(x), batch):
             rows, own = x[first : first + batch].cpu(), noise.shift(first)
@@ -364,7 +366,7 @@ class Run:
         self,
         x: Tensor,
         steps: int = 500,
-        noise: Noise = Noise(0),
+        noise: Noise | int = Noise(0),
         churn: float | None = None,
         on_step: Callable[[int, float], None] | None = None,
     ) -> Dequantiser:

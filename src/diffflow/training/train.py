@@ -101,6 +101,11 @@ def _train(
         )
     saved = chosen(folder, resume, console)
     if data is None:
+        if not config.data.source and going_on:
+            raise ConfigError(
+                f"{folder.path} was trained on data from Python: go on there, df.train(data, {str(folder.path)!r}, "
+                "resume=True), or say where the same data are (diffflow train SOURCE --resume auto --out RUN)"
+            )
         if not config.data.source:
             raise ConfigError("data.source is empty: name a toy, 'digits', or a path to the data (--data.source)")
         data = config.data.load()

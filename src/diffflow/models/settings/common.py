@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from ... import data as datasets
-from ...data import Columns, Data, Transform
+from ...data import Columns, Data, DataError, Transform
 from ...equation.schedule import SCHEDULES, Schedule
 from .serialise import ConfigError, require
 
@@ -35,7 +35,13 @@ class DataConfig:
     taken as if continuous (keep)."""
 
     def load(self, split: str | None = None, like: Transform | None = None) -> Data:
-        """The data, or another split of them; `like`: in the columns and units of other data. Raises DataError."""
+        """The data, or another split of them; `like`: in the columns and units of other data. Raises DataError, where
+        no source is said too (a run trained on a `Data` from Python)."""
+        if not self.source:
+            raise DataError(
+                "the settings name no source of the data: such a run was trained on data from Python. Say where they "
+                "are (--data SOURCE), or use them in Python"
+            )
         columns = Columns(self.text, self.constant, self.discrete)
         return datasets.load(self.source, split or self.split, self.flip, self.size, columns, like)
 
@@ -145,7 +151,7 @@ class Dials:
 
 def make_schedule(name: str, sigma_min: float, sigma_max: float) -> Schedule:
     """The noise schedule of that name between two noise levels. Raises ConfigError for levels out of its reach."""
-    make: Any = SCHEDULES[name]
+    make = SCHEDULES[name]
     try:
         return make(sigma_min=sigma_min, sigma_max=sigma_max)
     except ValueError as e:

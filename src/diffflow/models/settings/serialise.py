@@ -7,11 +7,12 @@ subclass) is the `type` at the top.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib
 import pkgutil
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -118,8 +119,13 @@ def _read(base: Any, values: Any, path: str) -> Any:
     for key, value in values.items():
         here = f"{path}.{key}" if path else str(key)
         key = key if key in names else aliases.setting(type(base), str(key))
-        require(key in names, f"unknown setting {here!r}{suggest(str(key), names)}")
+        require(key in names, f"unknown setting {here!r}{_nearest(str(key), names, base, path)}")
         kinds = _classes(hints[key])
+        if dataclasses.is_dataclass(value):  # built already
+            known = ", ".join(kinds) or getattr(hints[key], "__name__", str(hints[key]))
+            require(isinstance(value, tuple(kinds.values())), f"{here} = {value!r} must be of type {known}")
+            new[key] = value
+            continue
         if not kinds:
             new[key] = _scalar(hints[key], value, here)
             continue
@@ -138,6 +144,20 @@ def _read(base: Any, values: Any, path: str) -> Any:
         raise ConfigError(f"{path}: {e}") from e
 
 
+def _nearest(key: str, names: list[str], base: Any, path: str) -> str:
+    """As `suggest`; but where a setting further down has exactly this name, that one is meant."""
+    deeper = [below for below in _below(base, f"{path}." if path else "") if below.endswith(f".{key}")]
+    return f"; did you mean {deeper[0]!r}?" if deeper else suggest(key, names)
+
+
+def _below(config: Any, path: str) -> Iterator[str]:
+    """Dotted names of all settings in a dataclass."""
+    for entry in dataclasses.fields(config):
+        yield path + entry.name
+        if dataclasses.is_dataclass(inner := getattr(config, entry.name)):
+            yield from _below(inner, f"{path}{entry.name}.")
+
+
 def from_dict(values: Mapping[str, Any], base: Any = None) -> Any:
     """`base` (None: a denoiser's settings) with nested plain values put in; `type` names the family. Raises ConfigError
     for an unknown key, a wrong type or an impossible value."""
@@ -151,14 +171,28 @@ def from_dict(values: Mapping[str, Any], base: Any = None) -> Any:
 
 
 def replace(config: Any, settings: Mapping[str, Any]) -> Any:
-    """`config` with dotted keys set: replace(config, {"fit.steps": 100, "denoiser.lr": 3e-4})."""
+    """Settings with some of them changed.
+
+    Args:
+        config: settings, a dataclass; it stays as it is.
+        settings: new values by dotted name, {"fit.steps": 100, "denoiser.lr": 3e-4}: plain ones, or whole parts
+            {"model.net": MLPConfig(width=64)}.
+
+    Raises:
+        ConfigError: an unknown name (the nearest is suggested), a wrong type, an impossible value, one thing set twice.
+        TypeError: a config that holds no settings.
+    """
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise TypeError(f"config = {config!r} holds no settings: give a dataclass such as df.ScoreConfig()")
     nested: dict[str, Any] = {}
     for dotted, value in settings.items():
         *parents, leaf = dotted.split(".")
         inner = nested
         for name in parents:
             inner = inner.setdefault(name, {})
-        inner[leaf] = value
+            require(isinstance(inner, dict), f"{dotted} and {name}, of which it is a part, are both set: set one")
+        require(leaf not in inner, f"{dotted} and a part of it are both set: set one")
+        inner[leaf] = copy.deepcopy(value) if isinstance(value, Mapping) else value
     return from_dict(nested, config)
 
 
@@ -199,6 +233,7 @@ def load_yaml(path: str | Path, base: Any = None) -> Any:
 
 
 FREE = (
+    "data.source",  # where the same data are now: their fingerprint is compared
     "fit.steps",
     "fit.minutes",
     "fit.log_every",
