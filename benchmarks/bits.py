@@ -34,7 +34,7 @@ from rich.table import Table
 from torch import Tensor
 
 import diffflow as df
-from diffflow import figures
+from diffflow import figures, files
 from diffflow.cli.likelihood import auc
 from diffflow.data import Data
 from diffflow.metrics.base import pick
@@ -126,7 +126,7 @@ def foreign(run: df.Run, other: str, n: int, steps: int, out: Path) -> dict[str,
     fig.axes[0].legend(frameon=False, fontsize=8)
     record["black"] = {k: (x == 0).double().mean().item() for k, x in sets.items()}
     record["correlation"] = {k: torch.corrcoef(torch.stack([model[k], png[k]]))[0, 1].item() for k in sets}
-    figures.save(out.with_suffix(".png"), figures.png(fig))
+    files.write(out.with_suffix(".png"), figures.png(fig))
     return record
 
 
@@ -151,7 +151,7 @@ def main() -> None:
         record |= foreign(df.load(args.foreign), args.other, args.n, args.steps, out)
     else:
         record |= likelihoods(args.runs, args.n, args.steps, args.fit)
-    figures.save(out, json.dumps(record, indent=1).encode())
+    files.write_json(out, record)
     if args.foreign:
         print(json.dumps(record, indent=1))
         return

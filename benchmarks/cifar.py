@@ -13,7 +13,6 @@ writes x.json, x-frontier.png and x-samples.png; the run itself goes to --work.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -26,7 +25,7 @@ from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 import diffflow as df
-from diffflow import figures
+from diffflow import figures, files
 from diffflow.metrics import embedding, extractor, frechet
 from diffflow.metrics.base import pick
 from diffflow.models.base import TrainConfig
@@ -121,14 +120,14 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
         "points": [p.to_dict() for p in points],
     }
     where = Path(o.out)
-    figures.save(where.with_suffix(".json"), json.dumps(record, indent=1).encode())
+    files.write_json(where.with_suffix(".json"), record)
     name = f"Frechet distance@{o.n} ({record['features']})"
-    figures.save(where.with_name(f"{where.name}-frontier.png"), figures.png(plot_frontier(points, name, floor)))
+    files.write(where.with_name(f"{where.name}-frontier.png"), figures.png(plot_frontier(points, name, floor)))
     best = min(points, key=lambda p: p.distance).dials
     some = torch.arange(100) % len(run.classes) if run.classes else None
     with swift(run):
         x = run.sample(100, some, steps=best.steps, churn=best.churn, noise=0).last
-    figures.save(where.with_name(f"{where.name}-samples.png"), figures.png(figures.grid(x.numpy(), columns=10)))
+    files.write(where.with_name(f"{where.name}-samples.png"), figures.png(figures.grid(x.numpy(), columns=10)))
     rate, speed = record["images_per_second"], record["tflops"]
     Console().print(
         f"{run.step} updates, {rate:,.0f} images/s, {speed:.3g} TFLOP/s; best {min(p.distance for p in points):.3f}"

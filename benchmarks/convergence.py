@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import diffflow as df
-from diffflow import figures
+from diffflow import figures, files
 from diffflow.figures import COLOURS, SOFT
 from diffflow.sampling.convergence import Line, grid_decay, log_sobolev, tempered
 
@@ -55,7 +55,7 @@ def dissipation(out: Path) -> dict[str, float]:
     left.set(title="KL(p|r), nats", xlabel="t", yscale="log")
     right.set(title="−dKL/dt (broad) and κ I (thin)", xlabel="t", yscale="log")
     left.legend(frameon=False, fontsize=8)
-    figures.save(out / "dissipation.png", figures.png(fig))
+    files.write(out / "dissipation.png", figures.png(fig))
     return {"slope_error": worst}
 
 
@@ -87,7 +87,7 @@ def rates(out: Path) -> dict[str, float]:
         ax.set(title=name, xlabel="t", yscale="log", ylim=(1e-3, 3))
         ax.legend(frameon=False, fontsize=8)
         found[name] = (decay.kl / decay.bound).max().item()
-    figures.save(out / "rates.png", figures.png(fig))
+    files.write(out / "rates.png", figures.png(fig))
     return found
 
 
@@ -101,7 +101,7 @@ def theorem1(out: Path) -> dict[str, float]:
     right.plot(decay.times, decay.tv, color=COLOURS[0])
     right.set(title="total variation falls to 0", xlabel="t", yscale="log")
     left.legend(frameon=False, fontsize=8)
-    figures.save(out / "theorem1.png", figures.png(fig))
+    files.write(out / "theorem1.png", figures.png(fig))
     return {
         "share": (total[-1] / decay.kl[0]).item(),
         "tv": decay.tv[-1].item(),
@@ -129,7 +129,7 @@ def lag(out: Path) -> dict[float, float]:
     left.set(title="KL(p|r) while the noise falls", xlabel="t", yscale="log")
     right.set(title="where it ends (dashed: target)", xlabel="x", xlim=(-3, 3))
     right.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=8)
-    figures.save(out / "lag.png", figures.png(fig))
+    files.write(out / "lag.png", figures.png(fig))
     return found
 
 
@@ -146,7 +146,7 @@ def continuation(out: Path) -> dict[float, float]:
         ax.plot(LINE.x, power, color=colour, linewidth=1.2, label=f"λ² = {lam2:g}: q^{1 / (1 - lam2 / 2):.2g}")
     ax.set(title="stationary laws (thin: q to a power)", xlabel="x", xlim=(-4, 4))
     ax.legend(frameon=False, fontsize=8)
-    figures.save(out / "continuation.png", figures.png(fig))
+    files.write(out / "continuation.png", figures.png(fig))
     return found
 
 

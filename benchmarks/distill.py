@@ -52,7 +52,7 @@ from rich.console import Console
 from rich.table import Table
 
 import diffflow as df
-from diffflow import figures
+from diffflow import figures, files
 from diffflow.metrics import embedding, extractor, frechet
 from diffflow.metrics.neighbours import nearest, prdc
 from diffflow.models.base import TrainConfig
@@ -368,7 +368,7 @@ def main() -> None:
             "summary": lines,
             "cells": rows,
         } | protocol
-        figures.save(where, json.dumps(record, indent=1).encode())
+        files.write_json(where, record)
         return lines
 
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -392,7 +392,7 @@ def main() -> None:
         if p["seconds"]
     ]
     name = f"Frechet distance@{options.n} ({options.features.partition('=')[0]})"
-    figures.save(where.with_suffix(".png"), figures.png(plot_frontier(points, name, floor)))
+    files.write(where.with_suffix(".png"), figures.png(plot_frontier(points, name, floor)))
     show(lines, floor)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import functools
 import http.server
-import json
 import os
 import platform
 import shutil
@@ -24,7 +23,7 @@ from playwright.sync_api import sync_playwright
 from rich.console import Console
 from rich.table import Table
 
-from diffflow import figures
+from diffflow import files
 from diffflow.explorer.server import STATIC
 
 SETTINGS = {
@@ -93,7 +92,7 @@ def main() -> None:
         "window": [1440, 900],
         "rows": rows,
     }
-    figures.save(Path(options.out), json.dumps(record, indent=1).encode())
+    files.write_json(Path(options.out), record)
     Console().print(table)
 
 

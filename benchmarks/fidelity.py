@@ -13,7 +13,6 @@ It wants an environment of its own, since torch-fidelity brings torchvision:
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import platform
 import sys
@@ -26,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from diffflow import figures
+from diffflow import files
 from diffflow.metrics import frechet, kid
 from diffflow.metrics.base import matched
 from diffflow.metrics.neighbours import prdc
@@ -104,7 +103,7 @@ def main() -> None:
         "n": o.n,
         "rows": rows,
     }
-    figures.save(Path(o.out), json.dumps(record, indent=1).encode())
+    files.write_json(Path(o.out), record)
     Console().print(table)
 
 

@@ -21,7 +21,6 @@ writes x.json and x.png.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
 import sys
@@ -37,7 +36,7 @@ from rich.table import Table
 from torch import Tensor
 
 import diffflow as df
-from diffflow import figures
+from diffflow import figures, files
 from diffflow.metrics import embedding, extractor, frechet
 from diffflow.models.presets import SCALES, fitting
 from diffflow.models.settings.games import along
@@ -180,7 +179,7 @@ def main() -> None:
         "rows": rows,
     }
     where = Path(o.out).with_suffix(".json")
-    figures.save(where, json.dumps(record, indent=1).encode())
+    files.write_json(where, record)
     fig = figures.figure(5.0, 3.4)
     ax = fig.subplots()
     for seed in o.seeds:
@@ -194,7 +193,7 @@ def main() -> None:
     ax.grid(alpha=0.2)
     ax.legend(fontsize=8)
     fig.tight_layout()
-    figures.save(where.with_suffix(".png"), figures.png(fig))
+    files.write(where.with_suffix(".png"), figures.png(fig))
     table = Table("kappa", "steps", "Frechet", "less than unguided", "s per 1000", box=None)
     for line in lines:
         error = "" if line["stderr"] is None else f" ± {line['stderr']:.3f}"

@@ -26,7 +26,7 @@ from rich.table import Table
 from torch import Tensor
 
 import diffflow as df
-from diffflow import figures, metrics
+from diffflow import figures, files, metrics
 from diffflow.models.settings.serialise import to_dict
 
 
@@ -105,7 +105,7 @@ def main() -> None:
         if record["runs"].get(path.name, {}).get("asked") == asked(run, args.n, args.seed) and not args.again:
             continue
         entry, x = measure(run, judge, real, held, args.n, args.seed)
-        figures.save(args.out / f"{path.name}.png", figures.png(figures.grid(x[:100] / 255.0, columns=10)))
+        files.write(args.out / f"{path.name}.png", figures.png(figures.grid(x[:100] / 255.0, columns=10)))
         record["runs"][path.name] = entry
         record |= {
             "command": portable(["python", *sys.argv]),
@@ -114,7 +114,7 @@ def main() -> None:
             "torch": torch.__version__,
         }
         record |= {"machine": platform.platform(), "reference": {"name": real.name, "sha256": real.fingerprint}}
-        figures.save(file, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+        files.write(file, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
     show(record)
 
 

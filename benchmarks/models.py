@@ -42,7 +42,7 @@ from rich.console import Console
 from torch import Tensor
 
 import diffflow as df
-from diffflow import figures, metrics
+from diffflow import figures, files, metrics
 from diffflow.models import flows
 from diffflow.models.base import TrainConfig
 from diffflow.models.catalogue import MODELS
@@ -289,8 +289,8 @@ def work(cell: Cell, budget: Budget, runs: Path, out: Path) -> str | None:
     except Exception:
         return traceback.format_exc()
     if image is not None:
-        figures.save(out / f"{cell.name}.png", image)
-    figures.save(out / f"{cell.name}.json", text.encode())  # last: it marks the cell as finished
+        files.write(out / f"{cell.name}.png", image)
+    files.write(out / f"{cell.name}.json", text.encode())  # last: it marks the cell as finished
     return None
 
 

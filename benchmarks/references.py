@@ -10,7 +10,6 @@ theorem), with the schedule's, and blended. By quadrature: no chance.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 from importlib.metadata import version
@@ -19,7 +18,7 @@ from pathlib import Path
 import torch
 
 import diffflow as df
-from diffflow import figures
+from diffflow import figures, files
 from diffflow.likelihood.elbo import Quadrature, blended, elbo
 
 LAW = df.GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.5]], dtype=torch.float64), 0.3, [0.4, 0.6])
@@ -49,14 +48,14 @@ def main() -> None:
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(color="#e4e7ec", linewidth=0.6)
     ax.legend(frameon=False, title="reference")
-    figures.save(args.picture, figures.png(fig))
+    files.write(args.picture, figures.png(fig))
     record = {
         "command": " ".join(["python", "benchmarks/references.py", *sys.argv[1:]]),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in ("diffflow", "torch")},
         "churn": CHURNS,
         "gap_nats": gaps,
     }
-    figures.save(args.out, json.dumps(record, indent=1).encode())
+    files.write_json(args.out, record)
 
 
 if __name__ == "__main__":

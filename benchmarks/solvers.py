@@ -48,7 +48,7 @@ from rich.table import Table
 from torch import Tensor
 
 import diffflow as df
-from diffflow import figures
+from diffflow import files
 from diffflow.sampling.calibrate import Teacher, default_starts, teach
 from diffflow.sampling.solvers import Solver
 
@@ -424,7 +424,7 @@ def save(out: Path, rows: list[Row], compared: int, args: argparse.Namespace) ->
         "compared": compared,
         "rows": kept(rows),
     }
-    figures.save(out, json.dumps(head, indent=1).encode())
+    files.write_json(out, head)
 
 
 if __name__ == "__main__":

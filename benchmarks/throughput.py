@@ -14,7 +14,6 @@ to be fast and wrong).
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
 import sys
@@ -30,7 +29,7 @@ from rich.table import Table
 from torch import Tensor
 
 import diffflow as df
-from diffflow import figures
+from diffflow import files
 
 PLAIN = "float32"
 
@@ -95,7 +94,7 @@ def main() -> None:
         "batch": o.batch,
         "rows": rows,
     }
-    figures.save(Path(o.out), json.dumps(record, indent=1).encode())
+    files.write_json(Path(o.out), record)
     Console().print(table)
 
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import multiprocessing
 import os
 import platform
@@ -40,7 +39,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from diffflow import figures
+from diffflow import files
 from diffflow.models.diffusion import ModelConfig, ScoreConfig
 from diffflow.models.settings.common import DataConfig, FitConfig
 from diffflow.models.settings.networks import UNetConfig
@@ -206,7 +205,7 @@ def main() -> None:
         "environment": {k: v for k, v in os.environ.items() if k.startswith(("OMP_", "MALLOC_", "GLIBC_"))},
         "rows": rows,
     }
-    figures.save(Path(o.out), json.dumps(record, indent=1).encode())
+    files.write_json(Path(o.out), record)
     Console().print(table)
 
 

@@ -234,18 +234,6 @@ def test_a_crash_at_any_write_leaves_a_usable_folder(tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".*"))  # what the dead left is gone, whatever step they were at
 
 
-def test_single_files_are_replaced_whole(tmp_path, monkeypatch):
-    path = tmp_path / "run.json"
-    checkpoint.replace_file(path, b"old")
-    monkeypatch.setattr(
-        os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device"))
-    )
-    with pytest.raises(CheckpointError, match="full"):
-        checkpoint.replace_file(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_nothing_in_a_checkpoint_is_code(tmp_path):
     path = store(tmp_path, 1)
     assert {p.suffix for p in path.iterdir()} == {".safetensors", ".json"}

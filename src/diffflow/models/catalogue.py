@@ -381,6 +381,26 @@ _MODELS = (
 )
 MODELS: Registry[Model] = Registry("model", {model.name: model for model in _MODELS})
 
+# What the flows without training do, one line each, by the names of `flows.FLOWS`, which makes them
+FLOWS: dict[str, str] = {
+    "svgd": "Stein variational gradient descent (needs a score)",
+    "mmd": "descent of the energy distance (MMD, kernel -|x - y|)",
+    "ksd": "descent of the kernel Stein discrepancy (needs a score)",
+    "sliced-wasserstein": "descent of the sliced Wasserstein distance",
+    "score-difference": "difference of the two scores by kernels, at falling noise",
+    "drifting": "mean shift to the data minus mean shift to the others",
+    "kl": "Wasserstein flow of KL(p | q)",
+    "reverse-kl": "Wasserstein flow of KL(q | p)",
+    "chi2": "Wasserstein flow of chi2(p | q)",
+    "reverse-chi2": "Wasserstein flow of chi2(q | p)",
+    "js": "Wasserstein flow of 2 JS(p, q), the saturating GAN",
+    "mid": "Wasserstein flow of 2 KL((p + q)/2 | q), the non-saturating GAN",
+    "hellinger": "Wasserstein flow of the squared Hellinger distance",
+    "langevin": "Langevin dynamics at one noise level (needs a score)",
+    "ncsn": "annealed Langevin dynamics (needs a score)",
+    "continuation": "annealed Langevin dynamics with lam2 = -1: more noise, a flattened law (needs a score)",
+}
+
 # Places on the explorer's map between the models
 BETWEEN = (
     Landmark("discriminator_guidance", "Guided ODE", ON_SCHEDULE | {"gan": 1, "churn": 0}, (-9, 4, "end")),
