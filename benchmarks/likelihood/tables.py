@@ -49,6 +49,7 @@ from torch import Tensor
 
 import diffflow as df
 from diffflow.data.prepare import holdout
+from diffflow.models.presets import preset
 from diffflow.models.settings.serialise import replace
 from diffflow.training.early_stopping import holdout_split
 from diffflow.training.train import train as fit
@@ -138,7 +139,7 @@ def diffusion(home: Path, train: Tensor, aside: Tensor, seconds: float) -> tuple
     assert torch.equal(kept.x, aside)
     for decay in decays:
         config = replace(
-            df.presets.preset("table").config,
+            preset("table").config,
             {
                 "data.source": str(home / "rows.csv"),
                 "denoiser.weight_decay": decay,

@@ -50,6 +50,7 @@ from torch import Tensor
 import diffflow as df
 from diffflow import figures
 from diffflow.sampling.calibrate import Teacher, default_starts, teach
+from diffflow.sampling.solvers import Solver
 
 F64 = torch.float64
 OURS = ("calibrated", "default")
@@ -182,7 +183,7 @@ class Counted:
 
 
 # -- ours --------------------------------------------------------------------------------------------------------------
-def solve(solver: df.solvers.Solver | None, grid, denoise: peers.Denoise, y: Tensor, n: int) -> Tensor:
+def solve(solver: Solver | None, grid, denoise: peers.Denoise, y: Tensor, n: int) -> Tensor:
     steps = (n + 1) // 2 if isinstance(solver, df.Heun) else n  # the last of Heun's steps costs one evaluation
     return df.sample(flow(denoise), y, steps=steps, solver=solver, grid=grid).last
 
