@@ -1,6 +1,6 @@
 # make demo   install, train on handwritten digits, sample along the dial, write runs/demo/report.html (minutes, no GPU)
 # make test   install the development tools and run every test
-# make lint   style, types, and which way imports run
+# make lint   style, types, which way imports run, and the documentation: every link, formula and reference page
 # make docs   build the documentation into site/
 # make clean  remove the environment and caches (never runs/)
 #
@@ -9,6 +9,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PAGES := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test lint docs clean
@@ -45,13 +46,14 @@ $(VENV)/.browser: $(VENV)/.installed-dev
 test: $(VENV)/.installed-dev $(VENV)/.browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
-lint: $(VENV)/.installed-dev
+lint: $(VENV)/.installed-dev $(VENV)/.installed-docs
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+	$(PAGES)
 
 docs: $(VENV)/.installed-docs
-	$(BIN)/python -m mkdocs build --strict
+	$(PAGES)
 
 clean:
 	rm -rf $(VENV) site .pytest_cache .ruff_cache .hypothesis

@@ -166,7 +166,7 @@ def diffusion(home: Path, train: Tensor, aside: Tensor, seconds: float) -> tuple
 def compared(run: df.Run, train: Tensor, test: Tensor) -> dict[str, Any]:
     """Samples beside real rows."""
     real, other = train[: len(train) // 2], train[len(train) // 2 :]
-    x = run.sample(min(2000, len(real))).last
+    x = run.sample(min(2000, len(real)), noise=0).last
     found = (df.metrics.c2st(x, real, other), df.metrics.marginal_w2(x, real, other))
     return {m.name: m.to_dict() for m in (*found, *df.metrics.nearest(x, train, test))}
 

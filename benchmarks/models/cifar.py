@@ -127,7 +127,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     best = min(points, key=lambda p: p.distance).dials
     some = torch.arange(100) % len(run.classes) if run.classes else None
     with swift(run):
-        x = run.sample(100, some, steps=best.steps, churn=best.churn).last
+        x = run.sample(100, some, steps=best.steps, churn=best.churn, noise=0).last
     figures.save(where.with_name(f"{where.name}-samples.png"), figures.png(figures.grid(x.numpy(), columns=10)))
     rate, speed = record["images_per_second"], record["tflops"]
     Console().print(

@@ -1,4 +1,4 @@
-"""Writer of docs/models.md from the JSON files of models.py: one row a model, a dash where a cell is missing.
+"""Writer of docs/guides/models.md from the JSON files of models.py: one row a model, a dash where a cell is missing.
 
 Values are means over seeds; in brackets the floor, what fresh real points score at the same number.
 """
@@ -50,13 +50,14 @@ REASONS: dict[str, str] = {
     "the same field find the modes, a continuous map of a batch of 256 does not.",
 }
 
-HEAD = """# The models, measured
+HEAD = r"""# The models, measured
 
 Every model is a setting of one equation,
 
-```
-dX = [ f + (β − g²/2) ∇log(r/p) + (g²/2) ∇log r ] dt + √(g² − λ²) dW
-```
+$$
+dX = \Big[\, f + \big(\beta - \tfrac{g^2}{2}\big)\,\nabla\log\frac{r}{p} + \tfrac{g^2}{2}\,\nabla\log r \,\Big]\,dt
++ \sqrt{g^2 - \lambda^2}\;dW
+$$
 
 and `diffflow models` lists them; `diffflow models NAME` adds the commands and the papers of one. This page is written
 by
@@ -210,7 +211,7 @@ def reasons() -> list[str]:
 
 
 def link(m: Model) -> str:
-    return f"[{m.title}]({m.page})"
+    return f"[{m.title}](../{m.page})"
 
 
 def code(text: str) -> str:

@@ -1,10 +1,10 @@
-"""Every model of `diffflow.models.catalogue` measured on two toys and on digits: the table of docs/models.md.
+"""Every model of `diffflow.models.catalogue` measured on two toys and on digits: the table of docs/guides/models.md.
 
 A cell is (model, dataset, seed): train within a stated budget, or move particles, then sample and measure. Its outcome
 is one JSON file under --out (with a picture beside it: of digits, and of 25 Gaussians at seed 0), so the script can be
 stopped at any time. Finished cells are skipped as long as the settings that are stored with them are those of now;
 unfinished runs go on from their checkpoint. Models that need a data score share one denoiser per dataset and seed,
-trained once, under --runs. `--table` only writes docs/models.md from the JSON files; a cell that is missing is shown as
+trained once, under --runs. `--table` only writes docs/guides/models.md from the JSON files; a missing cell is shown as
 missing.
 
     python benchmarks/models/models.py --workers 2
@@ -230,7 +230,7 @@ def picture(cell: Cell, drawn: Drawn) -> bytes | None:
     if cell.dataset == "digits":
         return figures.png(figures.grid(drawn.x[:100], columns=10))
     if (cell.dataset, cell.seed) == ("25gaussians", 0):
-        return figures.png(figures.scatter(drawn.x, truth=df.TOYS[cell.dataset]().sample(len(drawn.x))))
+        return figures.png(figures.scatter(drawn.x, truth=df.TOYS[cell.dataset]().sample(len(drawn.x), noise=0)))
     return None
 
 
@@ -333,7 +333,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/models"), help="folder of the JSON files")
     parser.add_argument("--runs", type=Path, default=Path("runs/models"), help="folder of the trained runs")
-    parser.add_argument("--page", type=Path, default=Path("docs/models.md"))
+    parser.add_argument("--page", type=Path, default=Path("docs/guides/models.md"))
     parser.add_argument("--only", nargs="*", choices=MODELS, default=list(MODELS), metavar="MODEL")
     parser.add_argument("--dataset", nargs="*", choices=DATASETS, default=list(DATASETS))
     parser.add_argument("--minutes", type=float, help=f"of training, instead of {MINUTES}")

@@ -45,7 +45,7 @@ class Clocked:
 
 def points(n: int) -> tuple[df.DiffFlow, Tensor]:
     s, law = df.EDM(), df.TOYS["8gaussians"]()
-    return df.reverse_sde(s, s.score(law)), law.noised(1.0, s.sigma(0.0).item()).sample(n)
+    return df.reverse_sde(s, s.score(law)), law.noised(1.0, s.sigma(0.0).item()).sample(n, noise=0)
 
 
 def images(n: int) -> tuple[df.DiffFlow, Tensor]:

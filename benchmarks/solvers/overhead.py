@@ -85,9 +85,9 @@ def runs(sde: Callable[[float], df.DiffFlow], x: Tensor, steps: int) -> dict[str
     rows = [(*row[:-1], 1 - r - sum(row[:-1])) for row, r in zip(rows, ratios, strict=True)]
     plan = df.Plan(tuple(levels), tuple(rows))
     return {
-        "flow": lambda: df.sample(sde(0.0), x, steps=steps),
+        "flow": lambda: df.sample(sde(0.0), x, steps=steps, noise=0),
         "reverse SDE": lambda: df.sample(sde(1.0), x, steps=steps, noise=df.Noise(1)),
-        "plan": lambda: df.sample(sde(0.0), x, plan=plan),
+        "plan": lambda: df.sample(sde(0.0), x, plan=plan, noise=0),
     }
 
 

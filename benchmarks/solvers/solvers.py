@@ -185,7 +185,7 @@ class Counted:
 # -- ours --------------------------------------------------------------------------------------------------------------
 def solve(solver: Solver | None, grid, denoise: peers.Denoise, y: Tensor, n: int) -> Tensor:
     steps = (n + 1) // 2 if isinstance(solver, df.Heun) else n  # the last of Heun's steps costs one evaluation
-    return df.sample(flow(denoise), y, steps=steps, solver=solver, grid=grid).last
+    return df.sample(flow(denoise), y, steps=steps, solver=solver, grid=grid, noise=0).last
 
 
 DEFAULT = peers.Peer("diffflow", "default", "default", partial(solve, None, None))
@@ -201,7 +201,7 @@ def calibrated(target: Target, teacher: Teacher, n: int) -> peers.Peer:
     plan = df.calibrate(flow(Counted(target)), n, teacher=teacher)
 
     def run(denoise: peers.Denoise, y: Tensor, n: int) -> Tensor:
-        return df.sample(flow(denoise), y, plan=plan).last
+        return df.sample(flow(denoise), y, plan=plan, noise=0).last
 
     return peers.Peer("diffflow", "calibrated", str(plan.about["grid"]), run)
 

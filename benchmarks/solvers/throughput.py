@@ -58,7 +58,7 @@ def draw(run: df.Run, o: argparse.Namespace, half: bool) -> tuple[Tensor, float]
         torch.cuda.synchronize()
     begun = time.perf_counter()
     with torch.autocast(o.device.split(":")[0], torch.bfloat16, enabled=half):
-        x = run.sample(o.batch, labels, steps=o.steps, batch=o.batch).last
+        x = run.sample(o.batch, labels, steps=o.steps, batch=o.batch, noise=0).last
     return x, time.perf_counter() - begun
 
 

@@ -150,7 +150,7 @@ def continuation(out: Path) -> dict[float, float]:
     return found
 
 
-PAGE = """# Convergence, watched
+PAGE = r"""# Convergence, watched
 
 How fast does the law of the particles reach its target? The DiffFlow paper has two theorems. Here both sides of
 each statement are computed on exact laws and drawn; `python benchmarks/theory/convergence.py` makes this page, in
@@ -158,44 +158,46 @@ about a minute.
 
 ## What is lost, and how fast
 
-For a fixed target and λ² = 0, or on a schedule with its own f and λ² (equation 5, Lemma 1),
+For a fixed target and $\lambda^2 = 0$, or on a schedule with its own $f$ and $\lambda^2$
+([equation 5](derivations.md#eq-5), Lemma 1),
 
-```
-d/dt KL(p|r) = −κ I(p|r),        κ = β − λ²/2,        I(p|r) = E_p ‖∇log(p/r)‖²
-```
+$$
+\frac{{d}}{{dt}}\,\mathrm{{KL}}(p\|r) = -\kappa\,I(p\|r), \qquad \kappa = \beta - \tfrac{{\lambda^2}}{{2}}, \qquad
+I(p\|r) = E_p\left\|\nabla\log\frac pr\right\|^2
+$$
 
-whatever the stochasticity g². The GAN, Langevin dynamics and everything between lose the same divergence at the
-same rate. Three speeds β on the way to two modes; the slope of KL, by differences, agrees with κ I to
+whatever the stochasticity $g^2$. The GAN, Langevin dynamics and everything between lose the same divergence at the
+same rate. Three speeds $\beta$ on the way to two modes; the slope of KL, by differences, agrees with $\kappa\,I$ to
 {slope_error:.1e} of its largest value:
 
 ![dissipation](../assets/convergence/dissipation.png)
 
 ## Theorem 2: exponential, where the target lets it
 
-```
-KL(p_t|r_t) ≤ KL(p_0|r_0) exp(−2 ∫ ρ κ dt)
-```
+$$
+\mathrm{{KL}}(p_t\|r_t) \le \mathrm{{KL}}(p_0\|r_0)\,\exp\Big(-2\int_0^t \rho\,\kappa\,d\tau\Big)
+$$
 
-with ρ the log-Sobolev constant of the target. For a shifted Gaussian it is an equality. A target in a ball of
-radius R noised by σ > R has ρ ≥ (σ² − R²)/σ⁴; for σ < R a constant exists and falls like exp(−4R²/σ²): true, and of
-no use. That is the case for annealing: begin where σ is large.
+with $\rho$ the log-Sobolev constant of the target. For a shifted Gaussian it is an equality. A target in a ball of
+radius $R$ noised by $\sigma > R$ has $\rho \ge (\sigma^2 - R^2)/\sigma^4$; for $\sigma < R$ a constant exists and
+falls like $\exp(-4R^2/\sigma^2)$: true, and of no use. That is the case for annealing: begin where $\sigma$ is large.
 
 ![rates](../assets/convergence/rates.png)
 
 ## Theorem 1: without any constant
 
-The Fisher divergence is integrable, ∫ I dt ≤ KL₀/β (here {share:.1%} of it at the end), so it comes arbitrarily
-near 0; and since total variation never rises (equation 3 is linear and keeps the target), the whole family
-converges: it is {tv:.1e} at the end.
+The Fisher divergence is integrable, $\int I\,dt \le \mathrm{{KL}}_0/\beta$ (here {share:.1%} of it at the end), so it
+comes arbitrarily near 0; and since total variation never rises ([equation 3](derivations.md#eq-3) is linear and keeps
+the target), the whole family converges: it is {tv:.1e} at the end.
 
 ![theorem 1](../assets/convergence/theorem1.png)
 
-## Annealing without the consistent λ²
+## Annealing without the schedule's own entropy
 
-The improved GAN lets the target's noise fall while its particles follow with λ² = 0. They lag: the faster (β), the
-less. With the schedule's own λ² there is none, up to the grid's error.
+The improved GAN lets the target's noise fall while its particles follow with $\lambda^2 = 0$. They lag: the faster
+($\beta$), the less. With the schedule's own $\lambda^2$ there is none, up to the grid's error.
 
-| | β = 3 | β = 10 | β = 30 | λ² of the schedule |
+| | $\beta = 3$ | $\beta = 10$ | $\beta = 30$ | $\lambda^2$ of the schedule |
 |---|---|---|---|---|
 | KL at the end, nats | {lag3:.1e} | {lag10:.1e} | {lag30:.1e} | {lag0:.1e} |
 
@@ -203,8 +205,8 @@ less. With the schedule's own λ² there is none, up to the grid's error.
 
 ## The analytic continuation is another target
 
-With constant β and λ², the particles come to rest on `q^(β/(β − λ²/2))`: flatter than q for λ² < 0, sharper for λ²
-> 0.
+With constant $\beta$ and $\lambda^2$, the particles come to rest on $q^{{\beta/(\beta - \lambda^2/2)}}$: flatter than
+$q$ for $\lambda^2 < 0$, sharper for $\lambda^2 > 0$.
 
 ![continuation](../assets/convergence/continuation.png)
 
@@ -224,8 +226,8 @@ print(decay.kl[-1], decay.bound[-1], decay.dissipated[-1])
 `gaussian_decay` does the same for Gaussians in any dimension, `particle_decay` estimates it from a cloud, and
 `diffflow diagnose RUN` asks a trained model how far its fields are from what they should be.
 
-Source: Zhang et al., 2023 (arXiv 2307.02159), Theorems 1 and 2, Lemmas 1 and 2, with the repairs of the derivation
-that this library follows; Bakry & Émery, 1985; Chen, Chewi & Niles-Weed, 2021 (arXiv 2102.11476).
+Source: Zhang et al., 2023 (arXiv 2307.02159), Theorems 1 and 2, Lemmas 1 and 2, with the repairs of
+[the derivations](derivations.md); Bakry & Émery, 1985; Chen, Chewi & Niles-Weed, 2021 (arXiv 2102.11476).
 """
 
 

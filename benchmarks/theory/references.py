@@ -4,7 +4,7 @@ For the exact score of a mixture in the plane and every churn, the gap between l
 data, for three references that noise the data (diffflow.likelihood.elbo): with the model's own noise (the paper's, by
 Girsanov's theorem), with the schedule's, and blended. By quadrature: no chance.
 
-    python benchmarks/theory/references.py    (a minute; also draws the figure of docs/likelihood.md)
+    python benchmarks/theory/references.py    (a minute; also draws the figure of docs/guides/likelihood.md)
 """
 
 from __future__ import annotations

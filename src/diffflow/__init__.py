@@ -4,190 +4,92 @@ r"""diffflow: GANs, Langevin dynamics, score-based diffusion and everything betw
 
     import diffflow as df
 
-The equation's own rooms load at once (they cost little more than torch itself); likelihoods, networks, data, metrics
-and runs load when first used.
+Every name is imported when it is first used, so that `import diffflow` costs nothing. `__init__.pyi` tells editors and
+type checkers the same names; `python tests/stub.py` writes it from the table below.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-from .equation.fields import Field, LawRatio, LawScore, Piecewise, Ratio, ScoreField, guide
-from .equation.kernels import (
-    KSD,
-    MMD,
-    SVGD,
-    Drifting,
-    EnergyKernel,
-    GaussianKernel,
-    KernelRatio,
-    KernelScore,
-    LaplaceKernel,
-    SlicedWasserstein,
-)
-from .equation.laws import Empirical, Gaussian, GaussianMixture, Law
-from .equation.noise import BrownianPath, Noise
-from .equation.schedule import EDM, VE, VP, Cosine, Levels, RectifiedFlow, Schedule, SubVP
-from .equation.sde import DiffFlow, Speed
-from .equation.spectrum import (
-    annealed_langevin,
-    at,
-    continued,
-    diffusion_gan,
-    discriminator_flow,
-    edm_churn,
-    gan_flow,
-    improved_gan,
-    langevin,
-    probability_flow,
-    reverse_sde,
-    slcd,
-    static,
-)
-from .equation.toys import TOYS
-from .sampling.calibrate import calibrate
-from .sampling.exponential import Exponential, NoiseRaising
-from .sampling.grids import karras, log_uniform, snr_grid
-from .sampling.plan import Plan
-from .sampling.sample import Trajectory, sample
-from .sampling.solvers import Euler, Heun
-
-if TYPE_CHECKING:
-    from . import data, metrics
-    from .equation import kernels, laws
-    from .likelihood import elbo as bounds
-    from .likelihood.elbo import Quadrature, Stratified, elbo
-    from .likelihood.ode import Exact, Hutchinson, bits_per_dim, log_prob
-    from .models import catalogue as models
-    from .models import flows
-    from .models import presets as recipes
-    from .networks.denoiser import Denoiser
-    from .networks.discriminator import Discriminator, DiscriminatorRatio
-    from .networks.games import GAMES, Game, Penalty
-    from .networks.generator import FewSteps, Generator
-    from .runs.run import Run, load
-    from .sampling import convergence as diagnostics
-    from .sampling import solvers
+from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "EDM",
-    "GAMES",
-    "KSD",
-    "MMD",
-    "SVGD",
-    "TOYS",
-    "VE",
-    "VP",
-    "BrownianPath",
-    "Cosine",
-    "Denoiser",
-    "DiffFlow",
-    "Discriminator",
-    "DiscriminatorRatio",
-    "Drifting",
-    "Empirical",
-    "EnergyKernel",
-    "Euler",
-    "Exact",
-    "Exponential",
-    "FewSteps",
-    "Field",
-    "Game",
-    "Gaussian",
-    "GaussianKernel",
-    "GaussianMixture",
-    "Generator",
-    "Heun",
-    "Hutchinson",
-    "KernelRatio",
-    "KernelScore",
-    "LaplaceKernel",
-    "Law",
-    "LawRatio",
-    "LawScore",
-    "Levels",
-    "Noise",
-    "NoiseRaising",
-    "Penalty",
-    "Piecewise",
-    "Plan",
-    "Quadrature",
-    "Ratio",
-    "RectifiedFlow",
-    "Run",
-    "Schedule",
-    "ScoreField",
+# The public names: modules, and what is in them, by module.
+_MODULES = {"data": "data", "metrics": "metrics", "models": "models", "presets": "models.presets"}
+_NAMES = {
+    "data": "Data",
+    "equation.fields": "Field LawRatio LawScore Piecewise Ratio ScoreField guide",
+    "equation.kernels": "KSD MMD SVGD Drifting EnergyKernel GaussianKernel KernelRatio KernelScore LaplaceKernel "
     "SlicedWasserstein",
-    "Speed",
-    "Stratified",
-    "SubVP",
-    "Trajectory",
-    "annealed_langevin",
-    "at",
-    "bits_per_dim",
-    "bounds",
-    "calibrate",
-    "continued",
-    "data",
-    "diagnostics",
-    "diffusion_gan",
-    "discriminator_flow",
-    "edm_churn",
-    "elbo",
-    "flows",
-    "gan_flow",
-    "guide",
-    "improved_gan",
-    "karras",
-    "kernels",
-    "langevin",
-    "laws",
-    "load",
-    "log_prob",
-    "log_uniform",
-    "metrics",
-    "models",
-    "probability_flow",
-    "recipes",
-    "reverse_sde",
-    "sample",
-    "slcd",
-    "snr_grid",
-    "solvers",
-    "static",
-]  # fmt: skip
-
-_LATER = {
-    "Denoiser": "networks.denoiser",
-    **dict.fromkeys(("Exact", "Hutchinson", "bits_per_dim", "log_prob"), "likelihood.ode"),
-    **dict.fromkeys(("Quadrature", "Stratified", "elbo"), "likelihood.elbo"),
-    "Run": "runs.run",
-    "load": "runs.run",
-    **dict.fromkeys(("GAMES", "Game", "Penalty"), "networks.games"),
-    **dict.fromkeys(("DiscriminatorRatio", "Discriminator"), "networks.discriminator"),
-    **dict.fromkeys(("FewSteps", "Generator"), "networks.generator"),
+    "equation.laws": "Empirical Gaussian GaussianMixture Law",
+    "equation.noise": "BrownianPath Noise",
+    "equation.schedule": "EDM SCHEDULES VE VP Cosine Levels RectifiedFlow Schedule SubVP",
+    "equation.sde": "DiffFlow Speed",
+    "equation.spectrum": "annealed_langevin at continued diffusion_gan discriminator_flow edm_churn gan_flow "
+    "improved_gan langevin probability_flow reverse_sde slcd static",
+    "equation.toys": "TOYS",
+    "likelihood.elbo": "Quadrature Stratified elbo",
+    "likelihood.ode": "Exact Hutchinson bits_per_dim log_prob",
+    "metrics.table": "METRICS MetricRow",
+    "models.base": "GeneratorConfig GeneratorSampling MoveConfig TrainConfig Words",
+    "models.diffusion": "ModelConfig SamplingConfig ScoreConfig",
+    "models.diffusion_gan": "DiffusionGANConfig DiffusionGANSampling RangesConfig",
+    "models.discriminator_flow": "DiscriminatorFlowConfig FlowSampling PathConfig TimedDiscriminatorConfig",
+    "models.distill": "DistillConfig PlanConfig UNetDiscriminatorConfig",
+    "models.field_generator": "DriftingConfig FieldConfig FieldMoverConfig MMDConfig SlicedWassersteinConfig",
+    "models.gan": "GANConfig GANNets",
+    "models.joint_likelihood": "JointSampling LikelihoodConfig",
+    "models.score_gan": "ScoreGANConfig",
+    "models.settings.common": "DataConfig Dials FitConfig PlayerConfig",
+    "models.settings.games": "GameConfig",
+    "models.presets.by_model": "for_model",
+    "models.settings.networks": "ConvDiscriminatorConfig ConvGeneratorConfig DiscriminatorNet GeneratorNet MLPConfig "
+    "MLPDiscriminatorConfig MLPGeneratorConfig NetConfig UNetConfig",
+    "models.settings.serialise": "replace",
+    "networks.backbones.discriminator": "ConvDiscriminator MLPDiscriminator",
+    "networks.backbones.generator": "ConvGenerator MLPGenerator",
+    "networks.backbones.mlp": "MLP",
+    "networks.backbones.unet": "UNet UNetDiscriminator",
+    "networks.denoiser": "FORMS Denoiser",
+    "networks.discriminator": "Discriminator DiscriminatorRatio",
+    "networks.games": "GAMES Game Penalty",
+    "networks.generator": "FewSteps Generator",
+    "objectives.base": "Batch InTurn Objective Turn",
+    "objectives.discriminator_path": "ParticlePath PathDiscriminator SchedulePath",
+    "objectives.follow_velocity": "FollowVelocity",
+    "objectives.likelihood_bound": "JointBound",
+    "objectives.movers.adversarial": "DiscriminatorMover",
+    "objectives.movers.base": "Mover TeacherFirst WeightedSum",
+    "objectives.movers.cloud": "CloudMover",
+    "objectives.movers.endpoints": "EndpointDistillation",
+    "objectives.movers.moments": "Moments",
+    "objectives.movers.score_difference": "DMD KarrasLevels LogUniformLevels ScoreDifference ScoreGAN SiD",
+    "objectives.score_matching": "EDMWeighting EpsWeighting FlowWeighting LikelihoodWeighting ScoreMatching VWeighting",
+    "runs.run": "Run load",
+    "runs.train": "train",
+    "sampling.calibrate": "calibrate",
+    "sampling.exponential": "Exponential NoiseRaising",
+    "sampling.grids": "karras log_uniform snr_grid",
+    "sampling.plan": "Plan",
+    "sampling.sample": "Trajectory sample",
+    "sampling.solvers": "Euler Heun",
 }
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()} | _MODULES
 
-_MOVED: dict[str, str] = {
-    "laws": "equation.laws",
-    "kernels": "equation.kernels",
-    "diagnostics": "sampling.convergence",
-    "solvers": "sampling.solvers",
-    "bounds": "likelihood.elbo",
-    "flows": "models.flows",
-    "recipes": "models.presets",
-}  # public modules by the name that `df` has for them
+__all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
-    if name in __all__:
-        return importlib.import_module(f".{_MOVED.get(name, name)}", __name__)
-    raise AttributeError(f"module 'diffflow' has no attribute {name!r}")
+    if name in _MODULE_OF:
+        module = importlib.import_module(f".{_MODULE_OF[name]}", __name__)
+        globals()[name] = value = module if name in _MODULES else getattr(module, name)
+        return value
+    if name.startswith("__"):  # asked for by Python itself, never misspelt
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .models.settings.aliases import public
+
+    return public(name, __all__)
 
 
 def __dir__() -> list[str]:

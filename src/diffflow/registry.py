@@ -1,41 +1,90 @@
-"""Tables by name: rows that load when they are first used, and what was meant by a misspelt one."""
+"""Tables by name: the rows of the library and those of plug-ins, and what was meant by a misspelt name.
+
+A row of our own has a plain name ("edm", "ScoreConfig"); one from outside the package is called MODULE:NAME, and so a
+saved run says where it comes from. Reading a name never imports anything: a module enters its rows when the user
+imports it (`diffflow --import my_models.py`, `df.load(path, modules=["my_models.py"])`, an import of their own) or has
+installed it with an entry point of the group "diffflow.plugins".
+"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
+import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import Generic, TypeVar
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Generic, TypeVar
 
 Row = TypeVar("Row")
+PLUGINS = "diffflow.plugins"  # the group of entry points whose modules are plug-ins
+
+
+class PluginError(ImportError):
+    """A plug-in that cannot be imported; the message says which and why."""
 
 
 class Registry(MutableMapping[str, Row], Generic[Row]):
-    """A table of named rows. A row of our own is an attribute of that name in a module, imported at first use; others
-    are entered like entries of a dictionary."""
+    """A table of named rows of one kind, which plug-ins may add to.
 
-    def __init__(self, modules: Mapping[str, str]) -> None:
-        self._modules, self._rows = dict(modules), dict[str, Row]()
+    Args:
+        kind: what a row is, for messages, such as "noise schedule".
+        rows: the library's own rows.
+
+    Raises:
+        ValueError: a new row whose name does not say its module (MODULE:NAME), or is taken.
+    """
+
+    def __init__(self, kind: str, rows: Mapping[str, Row] | None = None) -> None:
+        self.kind, self._rows = kind, dict(rows or {})
 
     def __getitem__(self, name: str) -> Row:
-        if name not in self._rows:
-            self._rows[name] = getattr(importlib.import_module(self._modules[name]), name)
         return self._rows[name]
 
     def __setitem__(self, name: str, row: Row) -> None:
+        if ":" not in name:
+            raise ValueError(
+                f"a {self.kind} from outside the package is called MODULE:NAME, so that saved runs say where it comes "
+                f"from: use a name such as 'my_models:{name}'"
+            )
         self._rows[name] = row
 
     def __delitem__(self, name: str) -> None:
+        if ":" not in name:
+            raise ValueError(f"{name!r} is the library's own {self.kind}: only rows from outside can be taken out")
         del self._rows[name]
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._modules or name in self._rows
-
     def __iter__(self) -> Iterator[str]:
-        return iter(self._modules | dict.fromkeys(self._rows, ""))
+        return iter(self._rows)
 
     def __len__(self) -> int:
-        return len(self._modules | dict.fromkeys(self._rows, ""))
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        return f"<table of {len(self)} rows, each a {self.kind}: {', '.join(self)}>"
+
+    def own(self, name: str, row: Row) -> None:
+        """Enter a row of the library itself."""
+        self._rows[name] = row
+
+    def unknown(self, name: object) -> str:
+        """What is wrong with a name that is not in the table, and what to do."""
+        return f"{name!r} is no {self.kind}{missing(str(name), self)}"
+
+
+def missing(name: str, known: Iterable[str]) -> str:
+    """The remedy for a name that no table has: what it may have meant, or the module that would have to be imported."""
+    module, colon, _ = name.partition(":")
+    if colon:
+        return (
+            f": it is defined outside diffflow, in the module {module!r}, and settings never import anything. Import "
+            f"it yourself if you trust it: diffflow --import {module}.py COMMAND ... (in Python: import {module}, or "
+            f'df.load(path, modules=["{module}.py"]))'
+        )
+    return suggest(name, known)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -43,3 +92,66 @@ def suggest(name: str, known: Iterable[str]) -> str:
     names = list(known)
     close = difflib.get_close_matches(name, names, 1)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(names))}"
+
+
+def name_of(row: Any, name: str | None = None) -> str:
+    """The name of a class or function in its table: plain for our own, MODULE:NAME for others. A script that runs as
+    the main program is called by its file, as it is when it is imported.
+
+    Args:
+        row: the class or function.
+        name: what to call it in its module; default its own name.
+    """
+    module: str = row.__module__
+    name = str(name or row.__qualname__)
+    if module.partition(".")[0] == "diffflow":
+        return name
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    return f"{Path(main).stem if module == '__main__' and main else module}:{name}"
+
+
+def import_plugin(name: str | Path) -> ModuleType:
+    """Import a plug-in: a file (my_models.py) or a module (my_models).
+
+    Raises:
+        PluginError: it is not there, or its own code fails.
+    """
+    path = Path(name)
+    try:
+        if path.suffix == ".py":
+            known = sys.modules.get(path.stem)
+            if known is not None and Path(getattr(known, "__file__", None) or "").resolve() == path.resolve():
+                return known
+            if known is not None:
+                raise PluginError(f"{name}: a module called {path.stem!r} is loaded already; rename the file")
+            spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
+            if spec is None or spec.loader is None or not path.is_file():
+                raise PluginError(f"{name}: there is no such file")
+            module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+            try:
+                spec.loader.exec_module(module)
+            except BaseException:
+                del sys.modules[path.stem]
+                raise
+            return module
+        if str(Path.cwd()) not in sys.path:
+            sys.path.append(str(Path.cwd()))  # a module beside the user, which an installed command does not see
+        return importlib.import_module(str(name))
+    except PluginError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def load_installed() -> None:
+    """Import the installed plug-ins (entry points of the group "diffflow.plugins"), each once; one that fails is named
+    in a warning and left out."""
+    for point in entry_points(group=PLUGINS):
+        if point.value.partition(":")[0] in sys.modules:
+            continue
+        try:
+            point.load()
+        except Exception as error:
+            warnings.warn(
+                f"the plug-in {point.name!r} ({point.value}) failed and is left out: {type(error).__name__}: {error}"
+            )

@@ -14,11 +14,12 @@ from diffflow.cli.compare import best
 
 
 @pytest.fixture
-def evaluated(runs: Path, here: Path) -> Path:
+def evaluated(runs: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     """Two evaluations of one run taken alike, and one of fewer samples."""
     shutil.copytree(runs / "digits", here / "digits")
     for name, how in {"a": "-n 60 --steps 3", "b": "-n 60 --steps 2", "c": "-n 40 --steps 3"}.items():
         assert main(f"evaluate digits {how}".split()) == 0
+        assert "note: frechet: " in capsys.readouterr().out
         shutil.copy(here / "digits" / "evaluation.json", here / f"{name}.json")
     return here
 
@@ -29,6 +30,7 @@ def test_alike_evaluations_are_ranked(evaluated: Path, capsys: pytest.CaptureFix
     assert "number of samples" in capsys.readouterr().err
     assert main("compare a.json b.json".split()) == 0
     shown = capsys.readouterr().out
+    assert "note: a.json: frechet: 60 points are fewer than" in shown
     names = {m["name"] for m in json.loads((evaluated / "a.json").read_text())["metrics"]}
     assert {"frechet", "kid", "recall"} <= names
     assert all(name in shown for name in names)

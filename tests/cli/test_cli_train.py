@@ -16,7 +16,8 @@ from PIL import Image
 
 import diffflow as df
 from diffflow.cli import main
-from diffflow.cli.train import bare_word, default_name
+from diffflow.cli.train import bare_word
+from diffflow.runs.train import default_folder
 
 
 def test_a_run_directory_has_everything(runs: Path) -> None:
@@ -91,7 +92,7 @@ def test_runs_are_called_after_source_and_model(here: Path) -> None:
         ("mnist", "path/to/mnist", "mnist"),
         ("demo", "digits", "demo"),
     ):
-        assert default_name(preset, source) == name
+        assert default_folder(source, preset) == Path("runs") / name
 
 
 def test_minutes_replace_a_preset_s_steps(capsys: pytest.CaptureFixture[str]) -> None:

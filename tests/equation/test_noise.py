@@ -1,7 +1,10 @@
 """One stream per particle: the same bits in any batch, shard and order; and the right law."""
 
+import ast
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +12,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import diffflow as df
+from diffflow.equation.kernels import Injected
+from diffflow.likelihood.elbo import importance
+from diffflow.likelihood.ode import decoded
+from diffflow.models.flows import build
+from diffflow.sampling.convergence import particle_decay
 
 
 @given(
@@ -93,3 +101,92 @@ def test_uniform_is_open_and_uniform():
 def test_negative_first_is_refused():
     with pytest.raises(ValueError, match="first=-1"):
         df.Noise(0, first=-1)
+
+
+# -- what `noise=` may be ---------------------------------------------------------------------------------------------
+Q, S = df.TOYS["8gaussians"](), df.EDM(0.5, 4.0)
+SDE = df.at(S, S.score(Q), churn=0.5, start=Q.noised(1.0, S.sigma(0.0).item()))
+X = Q.sample(8, noise=3)
+ASKED = {  # everything that takes noise= at the equation's level
+    "law": lambda noise: Q.sample(9, noise=noise),
+    "sample": lambda noise: df.sample(SDE, 9, 4, noise=noise).last,
+    "calibrate": lambda noise: torch.tensor(df.calibrate(SDE, 2, noise=noise, starts=8, rounds=1).about["error"]),
+    "hutchinson": lambda noise: df.log_prob(SDE, X, trace=df.Hutchinson(2, noise), steps=3).value,
+    "stratified": lambda noise: df.elbo(SDE, X, rule=df.Stratified(4, noise)).value,
+    "importance": lambda noise: importance(SDE, X, draws=2, steps=3, noise=noise).weights,
+    "decoded": lambda noise: decoded(SDE, X, noise)[0],
+    "path": lambda noise: df.BrownianPath(noise, 1.0)(0.3, X),
+    "flow": lambda noise: build("svgd", Q, particles=9, noise=noise).x0,
+    "directions": lambda noise: df.SlicedWasserstein(X, 4, noise=noise).axes(X, 0.0),
+    "moved directions": lambda noise: df.SlicedWasserstein(X, 4).on(X, noise).axes(X, 0.0),
+    "injected": lambda noise: Injected(df.LawScore(Q), 0.1, noise)(X, 0.0),
+    "decay": lambda noise: particle_decay(SDE, 20, 4, noise=noise, keep=1).kl,
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_an_integer_is_the_noise_of_that_seed(name):
+    ask = ASKED[name]
+    of_seven = ask(df.Noise(7))
+    assert torch.equal(ask(7), of_seven)
+    assert torch.equal(ask(np.int64(7)), of_seven)
+    assert not torch.equal(ask(8), of_seven)
+
+
+@pytest.mark.parametrize("wrong", [True, 1.0, "7", torch.Generator()])
+def test_what_is_no_noise_is_refused(wrong):
+    for name in ("law", "sample", "hutchinson", "stratified", "calibrate"):
+        with pytest.raises(TypeError, match=r"is no noise: give a df\.Noise, an integer seed, or None"):
+            ASKED[name](wrong)
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda: Q.sample(9), lambda: df.sample(SDE, 9, 4).last, lambda: df.sample(SDE, X, 4).last]
+)
+def test_without_noise_samples_are_fresh_and_follow_manual_seed(ask):
+    torch.manual_seed(5)
+    first, second = ask(), ask()
+    assert not torch.equal(first, second)
+    torch.manual_seed(5)
+    again = ask()
+    with torch.inference_mode():
+        assert torch.equal(ask(), second)
+    assert torch.equal(again, first)
+
+
+def test_a_fresh_seed_comes_from_the_cpu_generator_on_any_default_device():
+    torch.manual_seed(5)
+    on_cpu, after = Q.sample(9), torch.get_rng_state()
+    torch.manual_seed(5)
+    with torch.device("meta"):  # like an accelerator, it has no numbers of the CPU's
+        assert torch.equal(Q.sample(9), on_cpu)
+    assert torch.equal(torch.get_rng_state(), after)
+
+
+def test_what_is_measured_keeps_its_seed_and_leaves_the_generator_alone():
+    asks = (
+        lambda: df.log_prob(SDE, X, trace=df.Hutchinson(2), steps=3).value,
+        lambda: df.elbo(SDE, X, rule=df.Stratified(4)).value,
+        lambda: torch.tensor(df.calibrate(SDE, 2, starts=8, rounds=1).levels),
+        lambda: df.metrics.sliced_w2(X, X + 1, X).value,
+        lambda: df.sample(SDE, 9, 4, noise=0).last,
+    )
+    for ask in asks:
+        before = torch.get_rng_state()
+        first = torch.as_tensor(ask())
+        assert torch.equal(torch.get_rng_state(), before)
+        torch.manual_seed(5)
+        assert torch.equal(torch.as_tensor(ask()), first)
+
+
+def test_the_library_itself_never_draws_a_fresh_seed():
+    """Trainings, previews, the command line and the explorer are repeatable: every call of sample names its noise."""
+    silent = []
+    for file in Path(df.__file__).parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(file.read_text())):
+            if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] == "sample":
+                of_a_law = isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) != "df"
+                named = any(keyword.arg in ("noise", None) for keyword in call.keywords)
+                if not (named or (of_a_law and len(call.args) > 1)):
+                    silent.append(f"{file.name}:{call.lineno}")
+    assert silent == []

@@ -13,24 +13,16 @@ from diffflow.equation.schedule import REMEMBERED
 
 F64 = torch.float64
 sigmas = st.tuples(st.floats(1e-3, 0.05), st.floats(5.0, 300.0))
-MAKERS = {
-    "EDM": lambda lo, hi: df.EDM(lo, hi),
-    "VE": lambda lo, hi: df.VE(lo, hi),
-    "VP": lambda lo, hi: df.VP(sigma_min=lo, sigma_max=hi),
-    "SubVP": lambda lo, hi: df.SubVP(sigma_min=lo, sigma_max=hi),
-    "Cosine": lambda lo, hi: df.Cosine(lo, hi),
-    "RectifiedFlow": lambda lo, hi: df.RectifiedFlow(lo, hi),
-}
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", df.SCHEDULES)
 @given(ends=sigmas, u=st.floats(0.01, 0.99))
 @settings(max_examples=30, deadline=None)
 def test_consistency(name, ends, u):
     """rate and lam2 are the derivatives derivations.md eq. (4) says, sigma falls, time inverts sigma, the ends are the
     arguments."""
     lo, hi = ends
-    s = MAKERS[name](lo, hi)
+    s = df.SCHEDULES[name](sigma_min=lo, sigma_max=hi)
     assert s.sigma(0.0).item() == pytest.approx(hi, rel=1e-9)
     assert s.sigma(s.horizon).item() == pytest.approx(lo, rel=1e-9)
     assert s.sigma(s.clean_time).item() == 0
@@ -71,9 +63,9 @@ def test_textbook_identities(u):
     assert df.EDM().lam2(u * 79).item() == pytest.approx(2 * (80 - u * 79), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", df.SCHEDULES)
 def test_one_time_or_one_per_particle(name):
-    s = MAKERS[name](0.002, 80.0)
+    s = df.SCHEDULES[name](sigma_min=0.002, sigma_max=80.0)
     t = torch.linspace(0.1, 0.9, 5, dtype=F64) * s.horizon
     for f in (s.sigma, s.scale, s.rate, s.lam2, s.logsnr):
         many = f(t)
@@ -87,11 +79,11 @@ def test_one_time_or_one_per_particle(name):
     n=st.integers(1, 300),
     ends=sigmas,
     rule=st.sampled_from([df.karras, df.log_uniform, df.snr_grid]),
-    name=st.sampled_from(list(MAKERS)),
+    name=st.sampled_from(list(df.SCHEDULES)),
 )
 @settings(max_examples=60, deadline=None)
 def test_grids_fall_from_sigma_max_to_zero(n, ends, rule, name):
-    s = MAKERS[name](*ends)
+    s = df.SCHEDULES[name](sigma_min=ends[0], sigma_max=ends[1])
     t = rule(s, n)
     assert len(t) == n + 1
     assert t.dtype == F64

@@ -10,10 +10,9 @@ import pytest
 import torch
 
 import diffflow as df
-from diffflow.metrics import copies, evaluate, extractor, kid, weights
-from diffflow.metrics.protocol import differences
-from diffflow.metrics.resnet import ResNet20, load_resnet20
-from diffflow.metrics.weights import KNOWN, WeightsError, fetch, verify
+from diffflow.metrics import copies, evaluate, extractor, kid, pretrained
+from diffflow.metrics.evaluate import differences
+from diffflow.metrics.pretrained import KNOWN, ResNet20, WeightsError, fetch, load_resnet20, verify
 
 
 def test_kid_is_the_distance_of_the_first_three_moments() -> None:
@@ -71,8 +70,8 @@ def test_resnet_has_64_features_and_loads_strictly(tmp_path: Path) -> None:
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file as if it were the published LeNet, somewhere on this machine, and an empty folder of weights."""
     torch.save(df.metrics.LeNet5().state_dict(), tmp_path / "source.pth")
-    known = weights.Weights(
-        "lenet", "lenet.pth", (tmp_path / "source.pth").as_uri(), weights.digest(tmp_path / "source.pth"), "", ""
+    known = pretrained.Weights(
+        "lenet", "lenet.pth", (tmp_path / "source.pth").as_uri(), pretrained.digest(tmp_path / "source.pth"), "", ""
     )
     monkeypatch.setitem(KNOWN, "lenet", known)
     monkeypatch.setenv("DIFFFLOW_WEIGHTS", str(tmp_path / "home"))

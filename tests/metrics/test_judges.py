@@ -151,7 +151,7 @@ def test_evaluate_counts_the_modes_of_a_toy():
 
 def test_evaluate_refuses_what_makes_no_sense(digits):
     train, test = digits
-    with pytest.raises(ValueError, match=r"\(1, 9, 8\), the reference \(1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"samples \(1, 9, 8\), real points \(1, 8, 8\)"):
         evaluate(torch.rand(50, 1, 9, 8), train)
     with pytest.raises(ValueError, match=r"live in \[0, 1\].*decode them first"):
         evaluate(torch.randn(50, 1, 8, 8), train)

@@ -119,6 +119,33 @@ def test_prdc_of_equal_laws():
         assert abs(m.value - m.floor) < 4 * math.sqrt(2) * m.stderr
 
 
+def weyl(n: int, d: int, first: int) -> torch.Tensor:
+    """frac(i^2 sqrt(p)) for i = first, first + 1, ... and the first d primes p: the same numbers on every machine."""
+    primes = [p for p in range(2, 400) if all(p % q for q in range(2, p))][:d]
+    i = torch.arange(first, first + n, dtype=torch.float64)[:, None]
+    return (i**2 * torch.tensor(primes, dtype=torch.float64).sqrt()) % 1
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "k", "scale", "shift", "published"),
+    [
+        (100, 2, 5, 1.0, 0.0, (0.99, 0.98, 0.938, 0.97)),
+        (100, 2, 5, 0.7, 0.4, (0.95, 0.44, 0.822, 0.43)),
+        (80, 20, 3, 0.8, 0.1, (1.0, 0.425, 2.95, 1.0)),
+        (60, 64, 5, 0.9, 0.0, (1.0, 0.6, 2.47, 1.0)),
+        (90, 3, 1, 1.2, 0.0, (42 / 90, 68 / 90, 59 / 90, 39 / 90)),
+    ],
+)
+def test_prdc_is_that_of_the_published_package(n, d, k, scale, shift, published):
+    # pip install prdc==0.2; prdc.compute_prdc(weyl(n, d, 1).numpy(), x.numpy(), k), in float64. Where a sample lies
+    # exactly on a ball it takes < and the paper of precision and recall <=, as here; no point of these sets does.
+    x = scale * weyl(n, d, 1000) + shift
+    found = [m.value for m in prdc(x, weyl(n, d, 1), k=k)]
+    assert found == pytest.approx(published, rel=1e-6)
+    # and so it is for bare tensors in float32, the features of a net
+    assert [m.value for m in prdc(x.float(), weyl(n, d, 1).float(), k=k)] == pytest.approx(published, rel=1e-6)
+
+
 def test_prdc_tells_collapse_from_strangeness():
     y = normal(500, 2, 10)
     collapsed = {m.name: m.value for m in prdc(normal(500, 2, 11, 0.05), y)}

@@ -28,9 +28,9 @@ from diffflow.models.presets.by_model import distilled
 from diffflow.models.score_gan import ScoreGANConfig
 from diffflow.models.settings.networks import ConvGeneratorConfig, MLPGeneratorConfig
 from diffflow.models.settings.serialise import (
-    FAMILIES,
     ConfigError,
     changed,
+    families,
     from_dict,
     from_yaml,
     replace,
@@ -188,7 +188,7 @@ def test_the_steps_of_a_slowing_path_shrink_evenly_and_sum_to_one(noise):
 
 def test_families_differ_in_what_they_are_and_in_what_they_hold():
     configs = {name: sized(name, "moons") for name in KINDS}
-    assert {type(c).__name__ for c in configs.values()} == FAMILIES.keys() - {"ScoreConfig", "LikelihoodConfig"}
+    assert {type(c).__name__ for c in configs.values()} == families().keys() - {"ScoreConfig", "LikelihoodConfig"}
     for a in KINDS:
         for b in KINDS:
             assert (changed(configs[a], configs[b]) == []) == (a == b)
@@ -272,14 +272,14 @@ def test_a_diffusion_gan_is_the_equation_of_its_settings():
     meta = META | {"shape": [2]}
     sde = config.path(config.build(meta), meta).sde(Linear(), torch.tensor([16.0, 0.8, 0.5], dtype=torch.float64))
     for sigma in (0.05, 0.5, 7.0):
-        t = config.sampling.schedule.time(sigma)
-        G2 = config.sampling.schedule.lam2(t)
+        t = config.sampling.path.time(sigma)
+        G2 = config.sampling.path.lam2(t)
         torch.testing.assert_close(sde.g2(t), 1.5 * G2)
         torch.testing.assert_close(sde.beta(t), 0.75 * G2 + 0.5 * 0.8 * G2 / (1 + (sigma / 0.5) ** 2))
     starts_as(sde, 0.25, math.hypot(0.5, config.sampling.sigma_max))
     # the logit that the network gives is as large as two laws may differ at a noise level: std / sqrt(sigma^2 + std^2)
     discriminator = config.build(meta)["discriminator"]
-    t = config.sampling.schedule.time(torch.tensor([0.05, 0.5, 7.0], dtype=torch.float64))
+    t = config.sampling.path.time(torch.tensor([0.05, 0.5, 7.0], dtype=torch.float64))
     expected = torch.tensor([0.5 / math.hypot(s, 0.5) for s in (0.05, 0.5, 7.0)], dtype=torch.float64)
     torch.testing.assert_close(discriminator.amplitude(t), expected)
     torch.testing.assert_close(discriminator.precondition(t), expected / 0.5)
@@ -304,7 +304,7 @@ def test_a_run_trains_is_loaded_and_sampled(made, name, source):
     assert list((path / "samples").glob("*.png"))
     assert (run.step, run.shape, run.config) == (4, shape, tiny(name, source))
     labels = None if run.classes is None else torch.arange(6) % 10
-    x = run.sample(6, labels)
+    x = run.sample(6, labels, noise=0)
     assert x.last.shape == (6, *shape)
     assert torch.isfinite(x.last).all()
     if source == "digits":
@@ -424,7 +424,7 @@ def test_images_distilled_by_the_log_ratio_remember_their_moments(tmp_path, monk
     assert kept["1/real/counts"].sum() == 8 * 16
     assert kept["1/made/counts"].sum().item() == pytest.approx(sum(16 * 0.75**k for k in range(8)))
     run = df.load(whole, device="cpu")
-    assert run.sample(3, [0, 1, 2]).last.isfinite().all()
+    assert run.sample(3, [0, 1, 2], noise=0).last.isfinite().all()
     table = run.players["discriminator"].net.unet.class_embedding.weight
     assert torch.allclose(table[-1], table[:-1].mean(0), atol=0.1) == (not dropout)
     without = train(replace(config, {"moments": 0.0}), tmp_path / "without", init_from=start, console=quiet())
@@ -487,7 +487,7 @@ def test_drawing_grids_leaves_the_players_alone(tmp_path, name):
 def test_likelihood_where_there_is_a_velocity(made):
     for name in ("discriminator-flow", "diffusion-gan"):
         run = df.load(made(name, "moons"), device="cpu")
-        value = run.log_prob(df.TOYS["moons"]().sample(4)).value
+        value = run.log_prob(df.TOYS["moons"]().sample(4, noise=0)).value
         assert torch.isfinite(value).all()
     with pytest.raises(ValueError, match="a generator has no equation"):
         df.load(made("gan", "moons")).log_prob(torch.zeros(2, 2))
@@ -502,7 +502,7 @@ def test_dials_outside_their_training_warn_and_the_equation_is_the_sampler(made)
         run.sample(3, steps=9)
     assert run.sample(3, gan=0.0).nfe == 4  # the score alone, of which any number of steps is known
     assert run.sample(3, gan=0.0, steps=9).nfe == 9
-    moved = [run.sample(3, gan=g, churn=z).last for g, z in ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))]
+    moved = [run.sample(3, gan=g, churn=z, noise=0).last for g, z in ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))]
     assert not torch.equal(moved[0], moved[1])
     assert not torch.equal(moved[1], moved[2])
     assert run.sde().needs(0.3).ratio
@@ -528,9 +528,9 @@ def test_the_equation_is_told_the_steps_to_come(made):
     run = df.load(made("diffusion-gan", "moons"), device="cpu")
     start = run.config.sampling.start(run.data, run.device).sample(5, df.Noise(0))
     for steps in (2, 3):
-        drawn = run.sample(5, steps=steps, gan=1.0, churn=0.0)
+        drawn = run.sample(5, steps=steps, gan=1.0, churn=0.0, noise=0)
         sde = run.sde(steps=steps)
-        x = df.sample(sde, 5, steps=steps, solver=run.config.solver(run.dials)).last
+        x = df.sample(sde, 5, steps=steps, solver=run.config.solver(run.dials), noise=0).last
         torch.testing.assert_close(run.decode(x), drawn.last)
     here = torch.tensor(0.9, dtype=torch.float64)
     assert not torch.equal(run.sde(steps=2).ratio(start, here), run.sde(steps=3).ratio(start, here))

@@ -1,13 +1,14 @@
 """Score and discriminator trained on one likelihood bound, through the package's own loop, on every schedule."""
 
 import io
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
 from rich.console import Console
 
 import diffflow as df
-from diffflow.models.joint_likelihood import LikelihoodConfig
+from diffflow.models.joint_likelihood import JointSampling, LikelihoodConfig
 from diffflow.models.settings.serialise import ConfigError, changed, from_yaml, replace, to_yaml
 from diffflow.training.run_folder import Folder
 from diffflow.training.train import train
@@ -34,7 +35,14 @@ def quiet() -> Console:
     return Console(file=io.StringIO(), width=200)
 
 
-@pytest.mark.parametrize("schedule", ["edm", "ve", "vp", "subvp", "cosine", "flow"])
+def test_every_schedule_of_the_table_is_a_setting():
+    assert get_args(get_type_hints(JointSampling)["schedule"]) == tuple(df.SCHEDULES)
+    for name, kind in df.SCHEDULES.items():
+        path = JointSampling(schedule=name, sigma_min=0.01, sigma_max=30.0).path
+        assert path == kind(sigma_min=0.01, sigma_max=30.0)
+
+
+@pytest.mark.parametrize("schedule", df.SCHEDULES)
 def test_the_bound_rises_on_every_schedule(tmp_path, schedule):
     """By nats, on points that were not trained on, and never above the true density's mean."""
     x, found = df.data.load("8gaussians", "test").x[:500], []

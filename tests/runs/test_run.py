@@ -51,33 +51,63 @@ def points(tmp_path_factory):
 
 def test_samples_are_images_and_the_same_in_any_batch(run):
     labels = torch.arange(16) % 10
-    tr = run.sample(16, labels, steps=5, keep=2)
+    tr = run.sample(16, labels, steps=5, keep=2, noise=0)
     assert tr.last.shape == (16, 1, 8, 8)
     assert tr.nfe == 5
     assert 0 <= tr.last.min() < tr.last.max() <= 1
     assert [x.shape for _, x in tr.kept] == [tr.last.shape] * len(tr.kept)
     assert torch.equal(tr.kept[-1][1], tr.last)
     for churn in (0.0, 1.0):
-        whole = run.sample(16, labels, steps=5, churn=churn).last
+        whole = run.sample(16, labels, steps=5, churn=churn, noise=0).last
         for batch in (1, 7):
             torch.testing.assert_close(
-                run.sample(16, labels, steps=5, churn=churn, batch=batch).last, whole, rtol=0, atol=1e-5
+                run.sample(16, labels, steps=5, churn=churn, batch=batch, noise=0).last, whole, rtol=0, atol=1e-5
             )
         part = run.sample(5, labels[8:13], steps=5, churn=churn, noise=df.Noise(0, first=8)).last
         torch.testing.assert_close(part, whole[8:13], rtol=0, atol=1e-5)
 
 
+def test_without_noise_samples_are_fresh_and_follow_manual_seed(run):
+    torch.manual_seed(5)
+    first, second = (run.sample(3, 1, steps=2).last for _ in range(2))
+    assert not torch.equal(first, second)
+    torch.manual_seed(5)
+    assert torch.equal(run.sample(3, 1, steps=2, batch=3).last, first)
+    torch.manual_seed(5)
+    torch.testing.assert_close(run.sample(3, 1, steps=2, batch=2).last, first, rtol=0, atol=1e-5)  # one seed a call
+    assert torch.equal(run.sample(3, 1, steps=2, noise=7).last, run.sample(3, 1, steps=2, noise=df.Noise(7)).last)
+    with pytest.raises(TypeError, match=r"noise='7' is no noise"):
+        run.sample(3, 1, noise="7")
+
+
+def test_likelihood_and_calibration_keep_their_seed(points):
+    x = points.sample(8, noise=0)
+    dials = dataclasses.replace(points.dials, steps=2)
+    asks = (
+        lambda noise: points.log_likelihood(x.last, **noise).value,
+        lambda noise: points.log_likelihood(x.last, churn=1.0, times=4, **noise).value,
+        lambda noise: points.teach(dials, n=8, **noise).y,
+    )
+    for ask in asks:
+        before = torch.get_rng_state()
+        assert torch.equal(ask({}), ask({}))
+        assert torch.equal(torch.get_rng_state(), before)
+        assert torch.equal(ask({"noise": 5}), ask({"noise": df.Noise(5)}))
+        assert not torch.equal(ask({"noise": 5}), ask({}))
+
+
 def test_classes_can_be_said_in_any_usual_way(run):
-    three = run.sample(4, 3, steps=3).last
+    three = run.sample(4, 3, steps=3, noise=0).last
     for cond in ([3, 3, 3, 3], torch.full((4,), 3), torch.tensor(3)):
-        torch.testing.assert_close(run.sample(4, cond, steps=3).last, three, rtol=0, atol=1e-6)
-    assert not torch.allclose(run.sample(4, 4, steps=3).last, three)
-    torch.testing.assert_close(run.sample(4, steps=3).last, run.sample(4, -1, steps=3).last, rtol=0, atol=1e-6)
+        torch.testing.assert_close(run.sample(4, cond, steps=3, noise=0).last, three, rtol=0, atol=1e-6)
+    assert not torch.allclose(run.sample(4, 4, steps=3, noise=0).last, three)
+    none, minus = (run.sample(4, cond, steps=3, noise=0).last for cond in (None, -1))
+    torch.testing.assert_close(none, minus, rtol=0, atol=1e-6)
     assert run.classes == [str(k) for k in range(10)]
 
 
 def test_guidance_costs_two_and_steers(run):
-    plain, guided = run.sample(4, 3, steps=3), run.sample(4, 3, steps=3, guidance=3.0)
+    plain, guided = run.sample(4, 3, steps=3, noise=0), run.sample(4, 3, steps=3, guidance=3.0, noise=0)
     assert (plain.nfe, guided.nfe) == (3, 6)
     assert not torch.allclose(plain.last, guided.last)
 
@@ -96,7 +126,7 @@ def test_the_equation_in_model_units_is_what_sample_solves(run):
 
 
 def test_vectors_come_back_in_their_own_units(points):
-    x = points.sample(1000).last
+    x = points.sample(1000, noise=0).last
     assert x.shape == (1000, 2)
     # after so short a training the law is rough, but its units are not: within a third of a standard deviation and a
     # factor 1.5
@@ -106,7 +136,7 @@ def test_vectors_come_back_in_their_own_units(points):
 
 
 def test_likelihood_is_of_the_data_in_model_units(points):
-    x = points.sample(64).last
+    x = points.sample(64, noise=0).last
     value = points.log_prob(x).value
     gauss = -0.5 * points.encode(x).square().sum(1) - torch.log(torch.tensor(2 * torch.pi))
     assert (value - gauss).mean().abs() < 0.5  # standardised data of independent normal columns

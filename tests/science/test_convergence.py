@@ -153,7 +153,7 @@ def test_log_sobolev_constants_scale_and_add_as_they_should():
 @given(st.floats(0.2, 2.0), st.floats(0.05, 0.6), st.floats(-5, 5))
 def test_lemma_2_encloses_the_noised_density(sigma, epsilon, at):
     data = torch.tensor([[-1.5], [-0.2], [0.4], [2.0]], dtype=F64)
-    law = df.laws.Empirical(data).noised(1.0, sigma)
+    law = df.Empirical(data).noised(1.0, sigma)
     sizes = data.abs().flatten().sort().values
     radius = sizes[math.ceil((1 - epsilon) * 4) - 1].item()  # holds at least 1 - epsilon of the four points
     low, high = lemma2(torch.tensor([[at]], dtype=F64), sigma, radius, epsilon)

@@ -14,7 +14,7 @@ from diffflow.training.train import train
 
 
 def line(**log):
-    return {"log": {k.replace("_", "/"): v for k, v in log.items()}, "grad": {}}
+    return {"log": {k.replace("_", "/", 1): v for k, v in log.items()}, "grad": {}}
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import tyro
 
 from diffflow import __version__
+from diffflow.registry import import_plugin, load_installed
 
 COMMANDS = {
     "train": "train a model on your data",
@@ -42,6 +43,8 @@ COMMANDS = {
     "cite": "BibTeX for the equation, or for what a run uses",
     "demo": "digits in minutes: train, sample along the dial, write a report",
 }
+
+NO_PLUGINS = ("explore", "runs", "cite", "weights")  # they look at files, and import nothing that is not named
 
 HELP = """\
 diffflow: GANs, Langevin dynamics and diffusion models as settings of one equation
@@ -70,6 +73,7 @@ diffflow: GANs, Langevin dynamics and diffusion models as settings of one equati
     diffflow explore                                        particles and runs, in the browser
     diffflow train table.csv --data.discrete levels         a density model of a table, samples back as CSV
     diffflow models                                         every model as a setting of the equation
+    diffflow --import my_models.py train ...                with models, networks, losses of your own
 
   from Python
     import diffflow as df
@@ -114,7 +118,23 @@ def say(message: Warning | str, category: type[Warning], filename: str, lineno: 
     print(text, end="", file=sys.stderr)
 
 
+def imports(args: list[str]) -> tuple[list[str], list[str]]:
+    """The plug-ins named by --import FILE, wherever they stand, and the words that are left."""
+    names, rest = [], []
+    words = iter(args)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag != "--import":
+            rest.append(word)
+        elif name := value if equals else next(words, ""):
+            names.append(name)
+        else:
+            raise UsageError("--import wants a file or a module: diffflow --import my_models.py COMMAND ...")
+    return names, rest
+
+
 def dispatch(args: list[str]) -> int:
+    plugins, args = imports(args)
     if not args or args[0] in ("-h", "--help", "help"):
         print(HELP.format(commands="\n".join(f"    {name:<10}{what}" for name, what in COMMANDS.items())))
         return 0 if args else 2
@@ -128,6 +148,10 @@ def dispatch(args: list[str]) -> int:
             + (f" Did you mean {near[0]!r}?" if near else "")
             + f" Commands: {', '.join(COMMANDS)}."
         )
+    if args[0] not in NO_PLUGINS:
+        load_installed()
+    for name in plugins:
+        import_plugin(name)
     return importlib.import_module(f"diffflow.cli.{args[0]}").main(args[1:])
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from diffflow.cli import UsageError, parse
-from diffflow.metrics.protocol import differences
+from diffflow.metrics.evaluate import differences
 from diffflow.runs import report
 
 
@@ -55,6 +55,8 @@ class Compare:
             shown = (f"{cell} *" if mark else cell for cell, mark in zip(cells, marks, strict=True))
             table.add_row(m["name"], *shown, report.plus_minus(m["floor"]), m["better"])
         Console().print(table)
+        for name, m in ((name, m) for name, e in found.items() for m in e["metrics"] if m.get("note")):
+            print(f"note: {short(name)}: {m['name']}: {m['note']}")
         return 0
 
 

@@ -127,6 +127,8 @@ class Distill:
         if left := [f"{name} = {value:g}" for name, value, plain in dials if value != plain]:
             print(f"note: the denoiser alone is distilled, without this run's {', '.join(left)}", file=sys.stderr)
         source, steps = self.data or run.config.data.source, self.steps or 1
+        if not source:
+            raise UsageError(f"{run.path} was trained on data from Python: say where they are with --data SOURCE.")
         scale = SCALES[fitting(source)]
         by = self.by or ("both" if scale.vectors else "ratio")
         plan = run.plan(Dials(steps, gan=0.0, churn=0.0, guidance=1.0))

@@ -153,6 +153,9 @@ def show(metrics: Sequence[dict[str, Any]]) -> None:
         value = report.plus_minus(m["value"], m["stderr"])
         table.add_row(m["name"], value, report.plus_minus(m["floor"]), m["better"], str(m["n"]))
     Console().print(table)
+    for m in metrics:
+        if m.get("note"):
+            print(f"note: {m['name']}: {m['note']}")
 
 
 def main(args: Sequence[str]) -> int:

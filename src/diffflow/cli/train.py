@@ -26,8 +26,9 @@ from diffflow.models.base import TrainConfig
 from diffflow.models.presets import BY_DATA, BY_MODEL, fitting, preset
 from diffflow.models.score_gan import ScoreGANConfig
 from diffflow.models.settings import aliases
-from diffflow.models.settings.serialise import FAMILIES, load_yaml, replace, to_yaml
+from diffflow.models.settings.serialise import Choice, families, load_yaml, replace, to_yaml
 from diffflow.runs import report
+from diffflow.runs.train import budget, default_folder
 from diffflow.training.batches import Batches
 from diffflow.training.distributed import Process, find_device, find_process
 from diffflow.training.loop import fit
@@ -92,28 +93,23 @@ class Train:
         short: dict[str, Any] = {
             "data.source": self.source,
             "data.flip": self.flip or None,
-            "fit.minutes": self.minutes,
-            "fit.steps": self.steps,
             "fit.seed": self.seed,
             "fit.precision": self.precision,
             "fit.compile": self.compile or None,
         }
         given = {key: value for key, value in short.items() if value is not None}
-        if len(budget := given.keys() & {"fit.minutes", "fit.steps"}) == 1:
-            # "for 10 minutes" means 10 minutes, whatever number of steps the preset has in mind
-            given |= {"fit.steps": None} if "fit.minutes" in budget else {"fit.minutes": None}
-        return replace(self.settings, given)
+        return replace(self.settings, given | budget(self.minutes, self.steps))
 
     def main(self, preset: str) -> int:
         config = self.resolved()
         if self.print_config:
             print(to_yaml(config), end="")
             return 0
-        if not config.data.source:
+        if not config.data.source and self.resume is None:
             raise UsageError("say what to learn: diffflow train SOURCE (a toy's name, `digits`, or a path).")
         if self.dry_run:
             return dry_run(config, self.device)
-        out = Path(self.out or Path("runs") / default_name(preset, config.data.source))
+        out = Path(self.out or default_folder(config.data.source, preset))
         console = Console(stderr=True)
         run_dir = train(config, out, resume=self.resume, init_from=self.init_from, device=self.device, console=console)
         if find_process(self.device).rank > 0:
@@ -167,8 +163,10 @@ def values(command: type, path: str = "") -> dict[str, int | None]:
     found: dict[str, int | None] = {}
     for name, kind in get_type_hints(command).items():
         options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-        if kind is TrainConfig:  # any family: their flags of one name take as many words
-            options = tuple(FAMILIES.values())
+        if kind is TrainConfig:
+            families()
+        for part in [o for o in options if isinstance(o, type) and Choice in o.__bases__]:
+            options = (*options, *part.kinds.values())  # of any kind: their flags of one name take as many words
         for option in options:
             if dataclasses.is_dataclass(option) and isinstance(option, type):
                 found |= values(option, "" if kind is TrainConfig else f"{path}{name}.")
@@ -200,14 +198,6 @@ def starting_point(known: argparse.Namespace, source: str | None, helping: bool)
     if known.init_from is not None and isinstance(base, ScoreGANConfig):
         base = base.after(Folder(Path(known.init_from)).config())
     return name, base if known.config is None else load_yaml(known.config, base=base)
-
-
-def default_name(preset: str, source: str) -> str:
-    """A run is called after its source, and after its model where the preset names one; the demo after itself."""
-    name = Path(source).resolve().name.split(".")[0]
-    if preset == "demo" or not name:
-        return preset
-    return f"{name}-{preset}" if preset in BY_MODEL else name
 
 
 def dry_run(config: TrainConfig, device: str | None) -> int:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from diffflow.cli import UsageError, parse
 from diffflow.cli.sample import progress
-from diffflow.metrics.weights import KNOWN, WeightsError, fetch, home, known, verify
+from diffflow.metrics.pretrained import KNOWN, WeightsError, fetch, home, known, verify
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .noise import Noise
+from .noise import Noise, as_noise
 from .times import Time
 
 
@@ -162,8 +162,10 @@ class GaussianMixture:
         v = self.floor + (self.extra.min(dim=1).values if full else 0.0)
         return v.min().sqrt().item()
 
-    def sample(self, n: int, noise: Noise = Noise(0)) -> Tensor:
-        """(n, *shape) independent draws; draw i uses stream i of `noise` alone."""
+    def sample(self, n: int, noise: Noise | int | None = None) -> Tensor:
+        """(n, *shape) independent draws; draw i uses stream i of `noise` alone. None: a fresh seed from torch's
+        generator."""
+        noise = as_noise(noise)
         kind = {"dtype": self.means.dtype, "device": self.means.device}
         u = noise.fork("component").uniform(n, **kind)
         k = torch.searchsorted(self.weights.cumsum(0), u).clamp_max(len(self.means) - 1)

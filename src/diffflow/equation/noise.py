@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import operator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -95,6 +96,7 @@ def _box_muller(w: Tensor) -> tuple[Tensor, Tensor]:
     return _poly(a2, _COS).mul_(radius), _poly(a2, _SIN).mul_(angle).mul_(radius)
 
 
+@runtime_checkable
 class Increments(Protocol):
     """What `sample` asks of its noise: the Brownian increment W(t1) - W(t0) ~ N(0, (t1 - t0) I) of step k, shaped
     like x."""
@@ -184,6 +186,27 @@ class Noise:
         )
 
 
+def as_noise(noise: Noise | int | None) -> Noise:
+    """The streams that an argument `noise=` stands for.
+
+    Args:
+        noise: a Noise, which is returned; an integer seed; or None for a fresh seed, drawn from torch's CPU generator,
+            so that `torch.manual_seed` governs it and two calls differ.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if isinstance(noise, Noise):
+        return noise
+    if noise is None:
+        return Noise(int(torch.randint(1 << 62, (), device="cpu")))
+    if isinstance(noise, bool) or not hasattr(noise, "__index__"):
+        raise TypeError(
+            f"noise={noise!r} is no noise: give a df.Noise, an integer seed, or None for a fresh seed of torch's"
+        )
+    return Noise(operator.index(noise))
+
+
 @dataclass(frozen=True)
 class BrownianPath:
     """One Brownian path per particle on [0, horizon], the same however it is cut: W(t2) - W(t0) = (W(t1) - W(t0)) +
@@ -194,7 +217,7 @@ class BrownianPath:
     share a path.
     """
 
-    noise: Noise
+    noise: Noise | int
     horizon: float
     depth: int = 24
 
@@ -204,8 +227,10 @@ class BrownianPath:
             raise ValueError(f"t={t} is outside [0, {self.horizon}], where this path lives")
 
         def draw(node: int) -> Tensor:
-            return self.noise.fork("bridge", node).normal(
-                x.shape[0], tuple(x.shape[1:]), dtype=x.dtype, device=x.device
+            return (
+                as_noise(self.noise)
+                .fork("bridge", node)
+                .normal(x.shape[0], tuple(x.shape[1:]), dtype=x.dtype, device=x.device)
             )
 
         left, right, lo, hi, node = torch.zeros_like(x), draw(0) * math.sqrt(self.horizon), 0.0, self.horizon, 1

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..registry import Registry
 from .fields import ScoreField
 from .laws import Gaussian, Law
 from .times import Time, clock, per_particle
@@ -374,3 +375,8 @@ class Levels(Schedule):
     @remembered
     def time(self, sigma: Time) -> Tensor:
         raise ValueError("a staircase of levels has no inverse: many times share one sigma")
+
+
+SCHEDULES: Registry[Callable[..., Schedule]] = Registry(
+    "noise schedule", {"edm": EDM, "ve": VE, "vp": VP, "subvp": SubVP, "cosine": Cosine, "flow": RectifiedFlow}
+)  # by the name that settings use; all take sigma_min and sigma_max

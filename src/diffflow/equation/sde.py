@@ -79,7 +79,8 @@ class DiffFlow:
         ratio: grad log r_t/p_t, a Field; a `Ratio` if beta is a Speed.
         f: drift that does not depend on the laws, a callable (x, t) -> (n, *shape).
         beta: speed of the contraction toward r_t: a float, a function of t, or a Speed (a function of the logit).
-        g2, lam2: floats or functions of t, with g2 >= lam2; lam2 is a signed real.
+        g2: stochasticity of the paths, a float or a function of t, at least lam2.
+        lam2: entropy that noising took away, a signed float or a function of t.
         schedule: the noise schedule that r_t follows, if it does.
         start: the law of the particles at t = 0.
         horizon: the time at which the particles are samples.

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..equation.noise import Noise
+from ..equation.noise import Noise, as_noise
 
 
 class Dequantiser(nn.Module):
@@ -68,7 +68,7 @@ def fit(
     steps: int = 500,
     batch: int = 64,
     lr: float = 2e-3,
-    noise: Noise = Noise(0),
+    noise: Noise | int = Noise(0),
     on_step: Callable[[int, float], None] | None = None,
 ) -> Dequantiser:
     """Train q for discrete data x (n, *shape), as loaded, under a model with this score (of model units, at its
@@ -78,7 +78,7 @@ def fit(
     """
     if tuple(x.shape[1:]) != dequantiser.shape or steps < 1:
         raise ValueError(f"x has events of shape {tuple(x.shape[1:])}, q of {dequantiser.shape}; steps = {steps}")
-    device = next(dequantiser.parameters()).device
+    device, noise = next(dequantiser.parameters()).device, as_noise(noise)
     optimizer = torch.optim.Adam(dequantiser.parameters(), lr, betas=(0.9, 0.99))
     for k in range(steps):
         own = noise.fork("fit", k)

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from ..equation.fields import Cond
 from ..equation.laws import GaussianMixture, Law
-from ..equation.noise import Noise
+from ..equation.noise import Noise, as_noise
 from ..equation.schedule import Schedule
 from ..equation.sde import DiffFlow, Tally
 from ..equation.spectrum import Dial
@@ -72,7 +72,7 @@ class Stratified:
     of the pole of a single eps near the data. The error is taken from neighbouring strata, hence a little too large."""
 
     times: int = 32
-    noise: Noise = Noise(0)
+    noise: Noise | int = Noise(0)
     random = True
 
     def __post_init__(self) -> None:
@@ -85,12 +85,12 @@ class Stratified:
 
     def nodes(self, x: Tensor) -> Iterator[Node]:
         for j in range(self.times):
-            own = self.noise.fork("time", j)
+            own = as_noise(self.noise).fork("time", j)
             u = own.uniform(len(x), dtype=torch.float64, device=x.device)
             yield Node((j + u) / self.times, 1 / self.times, *self._pairs(x, own.fork("eps")))
 
     def prior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self._pairs(x, self.noise.fork("prior"), 8)
+        return self._pairs(x, as_noise(self.noise).fork("prior"), 8)
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,13 @@ class Paths:
 
 
 def importance(
-    sde: DiffFlow, x: Tensor, *, draws: int = 16, steps: int = 50, noise: Noise = Noise(0), cond: Cond = None
+    sde: DiffFlow,
+    x: Tensor,
+    *,
+    draws: int = 16,
+    steps: int = 50,
+    noise: Noise | int = Noise(0),
+    cond: Cond = None,
 ) -> Paths:
     """Weighted paths of the sampler of `steps` first-order steps, for data x (n, *shape): their log-mean-exp bounds the
     log-density of x under that sampler with a Gaussian decoder of width sigma_min, in the units of `elbo`, which it
@@ -294,6 +300,7 @@ def importance(
     s, start = _on_schedule(sde)
     tally = Tally()
     sde = replace(sde if cond is None else sde.given(cond), tally=tally)
+    noise = as_noise(noise)
     if draws < 1 or steps < 1:
         raise ValueError(f"draws={draws} and steps={steps} must be at least 1")
     d, (high, low) = math.prod(x.shape[1:]), (math.log(s.sigma(t).item()) for t in (0.0, sde.horizon))

@@ -1,5 +1,5 @@
 r"""Exact likelihood: the density of the particles by the change of variables along their own velocity (derivations.md
-13).
+eq. 13).
 
     dX/dt = v(X, t),      log p_T(x) = log p_0(X_0) - int_0^T div v(X_t, t) dt,      X_T = x
 
@@ -28,7 +28,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from ..equation.fields import Cond
-from ..equation.noise import Noise
+from ..equation.noise import Noise, as_noise
 from ..equation.sde import DiffFlow, Tally
 
 
@@ -57,7 +57,7 @@ class Hutchinson:
     Gaussian. `count` probes give a value and its standard error (Hutchinson 1989; Grathwohl et al. 2019)."""
 
     count: int = 4
-    noise: Noise = Noise(0)
+    noise: Noise | int = Noise(0)
     gaussian: bool = False
     averages: bool = True
 
@@ -66,7 +66,7 @@ class Hutchinson:
             raise ValueError(f"count={self.count}: at least one probe")
 
     def probes(self, x: Tensor) -> Tensor:
-        d, own = (self.count, *x.shape[1:]), self.noise.fork("probes")
+        d, own = (self.count, *x.shape[1:]), as_noise(self.noise).fork("probes")
         if self.gaussian:
             return own.normal(len(x), d, dtype=x.dtype, device=x.device).transpose(0, 1)
         return (own.uniform(len(x), d, dtype=x.dtype, device=x.device) - 0.5).sign().transpose(0, 1)
@@ -98,7 +98,7 @@ def log_prob(
 
     Raises:
         ValueError: no start law, no velocity (no ratio where one is needed), or a field made of the cloud (its
-        particles depend on each other).
+            particles depend on each other).
     """
     if sde.start is None:
         raise ValueError(
@@ -166,14 +166,14 @@ def log_prob(
     return LogProb(prior + each.sum(0), torch.zeros_like(prior), tally.nfe)
 
 
-def decoded(sde: DiffFlow, x: Tensor, noise: Noise = Noise(0)) -> tuple[Tensor, float]:
+def decoded(sde: DiffFlow, x: Tensor, noise: Noise | int = Noise(0)) -> tuple[Tensor, float]:
     """Where to ask for `log_prob` so that it bounds the log-density of data x (n, *shape) themselves: x noised by
     sigma_min, times scale, and the nats d log scale to add. On average over the noise, log p(x) is no less."""
     s = sde.schedule
     if s is None:
         raise ValueError("only a noise schedule says at which noise the density of the data is known")
     sigma, scale = s.sigma(sde.horizon).item(), s.scale(sde.horizon).item()
-    eps = noise.fork("decoded").normal(len(x), tuple(x.shape[1:]), dtype=x.dtype, device=x.device)
+    eps = as_noise(noise).fork("decoded").normal(len(x), tuple(x.shape[1:]), dtype=x.dtype, device=x.device)
     return scale * (x + sigma * eps), math.prod(x.shape[1:]) * math.log(scale)
 
 

@@ -1,21 +1,25 @@
-"""Two-sample metrics, each with its standard error and the floor beside it; most need no weights."""
+"""Metrics of samples, each with its standard error and the floor beside it; most need no weights."""
 
-from .base import Metric
+from .base import Metric, two_sample
 from .classifier import Classifier, accuracy, c2st, fit_classifier
+from .evaluate import Evaluation, evaluate
 from .extractors import extractor
 from .frechet import confidence, embedding, frechet, gaussian_frechet
-from .kernel import energy_distance, kid, mmd
-from .lenet import LeNet5, load_lenet
+from .mmd import energy_distance, kid, mmd
 from .modes import modes
 from .neighbours import copies, nearest, prdc
-from .protocol import Evaluation, evaluate
-from .transport import exact_w2, marginal_w2, sliced_w2
+from .pretrained import LeNet5, load_lenet
+from .table import METRICS, Comparison, MetricRow, register
+from .wasserstein import exact_w2, marginal_w2, sliced_w2
 
 __all__ = [
+    "METRICS",
     "Classifier",
+    "Comparison",
     "Evaluation",
     "LeNet5",
     "Metric",
+    "MetricRow",
     "accuracy",
     "c2st",
     "confidence",
@@ -35,5 +39,7 @@ __all__ = [
     "modes",
     "nearest",
     "prdc",
+    "register",
     "sliced_w2",
+    "two_sample",
 ]

@@ -1,4 +1,4 @@
-"""Named eyes: `extractor("lenet")` is a judge whose features the Frechet distance, KID, precision and recall see.
+"""Feature extractors by name: the judges whose features the Frechet distance, KID, precision and recall see.
 
     own         a small classifier trained here on the reference (classes needed); comparable on the same data only
     lenet       LeNet-5 on MNIST                     resnet20    ResNet-20 on CIFAR-10
@@ -18,30 +18,43 @@ from torch import Tensor, nn
 
 from ..data.dataset import Data
 from .classifier import Classifier, fit_classifier
-from .lenet import load_lenet
-from .resnet import load_resnet20
-from .weights import KNOWN, WeightsError, verify
+from .pretrained import KNOWN, WeightsError, load_lenet, load_resnet20, verify
 
 
 class Inception(nn.Module):
-    """Inception-v3 as torch-fidelity has it: images of any size in [0, 1], grey or colour, to 2048 features."""
+    """Inception-v3 as torch-fidelity has it: images of any size in [0, 1], grey or colour, to 2048 features.
+
+    Args:
+        net: torch-fidelity's extractor, bytes (n, 3, h, w) -> a tuple of features.
+
+    References:
+        Szegedy et al. 2016, "Rethinking the Inception architecture for computer vision"; Heusel et al. 2017 for FID.
+    """
 
     def __init__(self, net: Any):
         super().__init__()
         self.net = net
 
     def features(self, x: Tensor) -> Tensor:
-        """(n, 1 or 3, h, w) in [0, 1] -> (n, 2048). Rounded to 8 bits, as saved images are."""
+        """Features (n, 2048) of images (n, 1 or 3, h, w) in [0, 1], rounded to 8 bits as saved images are."""
         if x.ndim != 4 or x.shape[1] not in (1, 3):
             raise ValueError(f"Inception judges images (n, 1 or 3, h, w), not {tuple(x.shape)}")
         return self.net((x * 255).round().to(torch.uint8).expand(-1, 3, -1, -1))[0]
 
     def forward(self, x: Tensor) -> Tensor:
+        """Refused: it gives features only."""
         raise NotImplementedError("Inception is asked for features here, not for classes")
 
 
 def load_inception(path: Any) -> Classifier:
-    """torch-fidelity's Inception with the weights in a file. Raises WeightsError without the package."""
+    """Load Inception with the weights in a file, as torch-fidelity publishes them.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        WeightsError: without the package torch-fidelity, and for a file that holds more than plain tensors.
+    """
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import (  # pyright: ignore[reportMissingImports]
             FeatureExtractorInceptionV3,
@@ -61,9 +74,18 @@ assert LOADERS.keys() == KNOWN.keys()
 
 
 def extractor(spec: str, data: Data | None = None, seed: int = 0) -> Classifier:
-    """The judge called `NAME` or `NAME=PATH`; `data`, with classes, is what `own` is trained on.
+    """Feature extractor by its name.
 
-    Raises WeightsError for an unknown name, and where weights or classes are missing.
+    Args:
+        spec: own, lenet, resnet20 or inception; NAME=PATH takes the weights from a file.
+        data: what `own` is trained on, with classes; None for the others.
+        seed: of the training of `own`.
+
+    Returns:
+        The classifier whose features are seen (`embedding`).
+
+    Raises:
+        WeightsError: for an unknown name, and where weights or classes are missing.
     """
     name, _, path = spec.partition("=")
     if name == "own":

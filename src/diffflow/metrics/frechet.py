@@ -1,4 +1,4 @@
-r"""How far are samples from data as a classifier sees them, and how sure is it of what it sees?
+r"""Frechet distance between the features of samples and of data, and how sure a classifier is of what it sees.
 
     FD = |m1 - m2|^2 + tr C1 + tr C2 - 2 tr (C1 C2)^(1/2)              squared W2 distance of N(m1, C1) and N(m2, C2)
 
@@ -24,14 +24,27 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .base import Metric, pick, points
+from .base import Metric, admitted, finite, pick, points
 from .classifier import Classifier, unit
 
 Features = Callable[[Tensor], Tensor]
 
 
 def gaussian_frechet(m1: Tensor, c1: Tensor, m2: Tensor, c2: Tensor) -> float:
-    """FD of N(m1, c1) and N(m2, c2): means (d,), covariances (d, d). Computed in float64; rounding may leave -1e-15."""
+    """Frechet distance of two Gaussians, the square of their Wasserstein-2 distance.
+
+    Args:
+        m1: mean of the first (d,).
+        c1: covariance of the first (d, d), positive semi-definite; may be singular.
+        m2: mean of the second (d,).
+        c2: covariance of the second (d, d).
+
+    Returns:
+        |m1 - m2|^2 + tr c1 + tr c2 - 2 tr (c1 c2)^(1/2), computed in float64; rounding may leave -1e-15.
+
+    References:
+        Dowson and Landau 1982, "The Frechet distance between multivariate normal distributions".
+    """
     a1, a2 = _root(c1.double()), _root(c2.double())
     overlap = torch.linalg.svdvals(a1.mT @ a2).sum()
     return float((m1 - m2).double().square().sum() + c1.double().trace() + c2.double().trace() - 2.0 * overlap)
@@ -46,12 +59,31 @@ def frechet(
     limit: int = 10_000,
     seed: int = 0,
 ) -> Metric:
-    """Frechet distance of samples x to real y, (n, *shape), in the feature space of a classifier.
+    """Frechet distance of samples to real data in the feature space of a classifier: FID where it is Inception's.
 
-    features: a Classifier (what its last layer reads), or a callable (n, *shape) -> (n, k); None compares the points
-    themselves. At most `limit` samples are used and as many of `other`, the held-out points of the floor; y is used
-    whole. Raises ValueError with fewer than two points in a set.
+    Args:
+        x: samples (n, *shape).
+        y: real points (m, *shape), in the same units; used whole.
+        other: held-out real points for the floor, as many of them used as samples, or None.
+        features: a Classifier (what its last layer reads), or a callable (n, *shape) -> (n, k); None compares the
+            points themselves.
+        limit: most samples used.
+        seed: of which are used.
+
+    Returns:
+        `frechet`, in squared units of the features. With fewer points than features the covariances are singular and
+        the distance is far too large; the metric's `note` says so.
+
+    Raises:
+        ValueError: for fewer than two points in a set, features that are not finite, and sets that cannot be compared
+            (`base.admitted`).
+
+    References:
+        Heusel et al. 2017, "GANs trained by a two time-scale update rule converge to a local Nash equilibrium"; Chong
+        and Forsyth 2020, "Effectively unbiased FID and Inception score".
     """
+    x, y, *more = admitted(x, y, other)
+    other = more[0] if more else None
     n = min(limit, len(x), *(() if other is None else (len(other),)))
     if n < 2 or len(y) < 2:
         raise ValueError(f"a covariance needs at least two points in each set, got {n} and {len(y)}")
@@ -59,13 +91,25 @@ def frechet(
     a, b = _seen(pick(x, n, seed), see), _seen(y, see)
     value, variance = _frechet(a, b)
     floor = None if other is None else _frechet(_seen(pick(other, n, seed, 2), see), b)[0]
-    return Metric("frechet", value, variance**0.5, floor, "lower", n)
+    least, k = min(n, len(y)), a.shape[1]
+    note = f"{least} points are fewer than {k} features, so the distance is far too large: take more" * (least < k)
+    return Metric("frechet", value, variance**0.5, floor, "lower", n, note)
 
 
 def embedding(judge: Classifier, batch: int = 512) -> Features:
-    """What the last layer of the classifier reads: images uint8 or in [0, 1], or vectors, to (n, k), on the CPU.
+    """Features of a classifier: what its last layer reads.
 
-    A net's own `features`, where it has them (LeNet-5: 84 of them); else every layer of a Sequential but the last.
+    Args:
+        judge: the classifier. A net's own method `features` is used where it has one (LeNet-5: 84 of them), else every
+            layer of a Sequential but the last.
+        batch: events seen at a time.
+
+    Returns:
+        A function of events (n, *shape), images uint8 or floats in [0, 1], or vectors, to features (n, k) on the CPU.
+        It raises ValueError for other images.
+
+    Raises:
+        ValueError: for a classifier that shows no features.
     """
     net: Features | None = getattr(judge.net, "features", None)
     if net is None and isinstance(judge.net, nn.Sequential):
@@ -77,6 +121,7 @@ def embedding(judge: Classifier, batch: int = 512) -> Features:
 
     @torch.no_grad()
     def see(x: Tensor) -> Tensor:
+        (x,) = admitted(x, unit=True)
         device = next(judge.net.parameters()).device
         return torch.cat([net(unit(part).to(device)).flatten(1).cpu() for part in x.split(batch)])
 
@@ -84,17 +129,30 @@ def embedding(judge: Classifier, batch: int = 512) -> Features:
 
 
 def confidence(x: Tensor, classifier: Classifier, real: Tensor | None = None) -> Metric:
-    """Mean of the largest class probability over samples x (n, *shape); real: held-out data, for the floor.
+    """Confidence of a classifier in samples: the mean of its largest class probability.
 
     Not an accuracy: a sample that shows another class than it was asked for can be quite clear.
+
+    Args:
+        x: samples (n, *shape), images uint8 or floats in [0, 1].
+        classifier: the judge.
+        real: held-out data (m, *shape), for the floor, or None.
+
+    Returns:
+        `confidence`, between 1 / classes and 1.
+
+    Raises:
+        ValueError: for sets that cannot be judged (`base.admitted`).
     """
+    x, *more = admitted(x, real, unit=True)
+    real = more[0] if more else None
     sure = classifier.logits(x).double().softmax(1).amax(1)
     floor = None if real is None else float(classifier.logits(real).double().softmax(1).amax(1).mean())
     return Metric("confidence", float(sure.mean()), float(sure.std()) / len(x) ** 0.5, floor, "higher", len(x))
 
 
 def _seen(x: Tensor, see: Features | None) -> Tensor:
-    return points(x if see is None else see(x.detach().cpu()))
+    return points(x if see is None else finite(see(x), "features"))
 
 
 def _root(c: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-r"""Does every mode of a mixture get its share of the samples, and do the samples lie in a mode?
+r"""Mode coverage: whether every mode of a known mixture gets its share of the samples, and how many samples lie in one.
 
 For a mixture sum_k w_k N(mu_k, C_k) and the distance r_k(x)^2 = (x - mu_k)^T C_k^-1 (x - mu_k), a sample belongs to the
 component with the smallest r, and lies within it if r <= 3:
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ..equation.laws import GaussianMixture
-from .base import Metric, binomial_stderr, points
+from .base import Metric, admitted, binomial_stderr, points
 
 STDS = 3.0
 FAIR = 0.2  # of a mode's fair share
@@ -31,12 +31,24 @@ FAIR = 0.2  # of a mode's fair share
 def modes(
     x: Tensor, law: GaussianMixture, other: Tensor | None = None, *, groups: Tensor | None = None
 ) -> list[Metric]:
-    """`modes` and `within` of samples x (n, *shape) of a mixture of k components; other: exact samples, for the floor.
+    """Modes covered by samples of a known mixture, and the share of samples within 3 standard deviations of one.
 
-    groups: int64 (k,), the mode that each component belongs to; None: each is its own. Equal sizes of x and other are
-    up to the caller: both measures are shares, free of n but for noise. Raises ValueError for a component without
-    width, and for so few samples that a fifth of some mode's fair share is less than one.
+    Args:
+        x: samples (n, *shape).
+        law: the mixture of k components that they should have.
+        other: exact samples (m, *shape), for the floor, or None. Equal sizes are up to the caller: a share is free of
+            n but for noise.
+        groups: the mode that each component belongs to, int64 (k,); None: each is its own.
+
+    Returns:
+        `modes`, a count, and `within`, a share.
+
+    Raises:
+        ValueError: for a component without width, for so few samples that a fifth of some mode's fair share is less
+            than one, and for sets that cannot be compared (`base.admitted`).
     """
+    x, *more = admitted(x, other, names=("samples", "exact samples"))
+    other = more[0] if more else None
     kinds = torch.arange(len(law.means)) if groups is None else groups.cpu()
     if kinds.shape != (len(law.means),):
         raise ValueError(f"groups must name a mode for each of the {len(law.means)} components, got {len(kinds)}")
@@ -51,7 +63,7 @@ def modes(
 
 
 def countable(law: GaussianMixture, n: int) -> bool:
-    """Whether n samples are enough to look for every component of the law: a fifth of its fair share is one or more."""
+    """Tell whether n samples are enough to look for every component: a fifth of its fair share is one or more."""
     return FAIR * float(law.weights.min()) * n >= 1.0
 
 

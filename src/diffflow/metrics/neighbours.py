@@ -1,4 +1,4 @@
-"""Are the samples real, do they cover the data, and are they copies? Three questions to nearest neighbours.
+"""Nearest-neighbour metrics: whether samples look real, whether they cover the data, and whether they are copies.
 
 With B_k(y) the ball round y that reaches its k-th nearest neighbour within its own set, k = 5:
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .base import Metric, binomial_stderr, matched, pick, points
+from .base import Metric, admitted, binomial_stderr, matched, pick, points
 
 HALVES = 20
 RESAMPLES = 200
@@ -31,7 +31,26 @@ BLOCK = 20_000_000  # numbers of the training set taken at a time
 def prdc(
     x: Tensor, y: Tensor, other: Tensor | None = None, *, k: int = 5, limit: int = 2000, seed: int = 0
 ) -> list[Metric]:
-    """Precision, recall, density, coverage of samples x against real y, (n, *shape), at most `limit` of each."""
+    """Precision, recall, density and coverage of samples, by balls that reach to the k-th nearest neighbour.
+
+    Args:
+        x: samples (n, *shape).
+        y: real points (m, *shape), in the same units.
+        other: more real points, for the floor, or None.
+        k: which neighbour a ball reaches to.
+        limit: most points taken of each.
+        seed: of which points are taken, and of the halves that the errors come from.
+
+    Returns:
+        `precision`, `recall`, `density` and `coverage`: shares, but for the density, which is 1 for equal laws.
+
+    Raises:
+        ValueError: for fewer than 2 (k + 1) points in a set, and for sets that cannot be compared (`base.admitted`).
+
+    References:
+        Kynkaanniemi et al. 2019, "Improved precision and recall metric for assessing generative models"; Naeem et al.
+        2020, "Reliable fidelity and diversity metrics for generative models", whose package `prdc` gives the same.
+    """
     sets = matched(x, y, other, limit, seed, least=2 * (k + 1))
     values, errors = _prdc(sets[0], sets[1], k, seed)
     floors = _scores(*_distances(sets[2], sets[1]), k).tolist() if len(sets) == 3 else [None] * 4
@@ -70,16 +89,28 @@ def _scores(xx: Tensor, yy: Tensor, xy: Tensor, k: int) -> Tensor:
 
 
 def nearest(x: Tensor, train: Tensor, other: Tensor | None = None, *, limit: int = 1000, seed: int = 0) -> list[Metric]:
-    """Median distance of samples x to the whole training set, and its ratio to that of held-out points.
+    """Median distance of samples to their nearest training point, and its ratio to that of held-out points.
 
-    All (n, *shape); Euclidean, in the units of `points`. Without `other`, the held-out points, the floor is the
-    distance of training points to their nearest fellows. Standard errors: bootstrap of the medians, 200 resamples.
-    Where the floor is 0 (data full of duplicates) there is no ratio.
+    Standard errors: bootstrap of the medians, 200 resamples.
+
+    Args:
+        x: samples (n, *shape).
+        train: the whole training set (m, *shape), in the same units.
+        other: held-out points for the floor; None: training points, each compared with its nearest fellow.
+        limit: most samples, and most points of the floor, that are used.
+        seed: of which are used, and of the bootstrap.
+
+    Returns:
+        `nearest`, in the units of the points (images: of pixels in [0, 1]), and `nearest_ratio`, near 1 for fresh draws
+        and 0 for copies. Where the floor is 0 (data full of duplicates) there is no ratio.
+
+    Raises:
+        ValueError: for fewer than two training points, and for sets that cannot be compared (`base.admitted`).
     """
-    if x.shape[1:] != train.shape[1:] or len(train) < 2:
-        raise ValueError(
-            f"samples {tuple(x.shape)} need at least two training points of their shape, got {tuple(train.shape)}"
-        )
+    x, train, *more = admitted(x, train, other, names=("samples", "training points", "held-out points"))
+    other = more[0] if more else None
+    if len(train) < 2:
+        raise ValueError(f"samples need at least two training points to be compared with, got {len(train)}")
     ours = _to_nearest(points(pick(x, limit, seed)), train)
     real, skip = (train, 1) if other is None else (other, 0)
     theirs = _to_nearest(points(pick(real, limit, seed, 1)), train, skip)
@@ -93,8 +124,20 @@ def nearest(x: Tensor, train: Tensor, other: Tensor | None = None, *, limit: int
 
 
 def copies(x: Tensor, train: Tensor, count: int = 10) -> tuple[Tensor, Tensor]:
-    """The samples that lie closest to a training point, and which one: indices into x and into train, (count,) each,
-    closest first. Looking at the pairs tells a copy from an accident."""
+    """Find the samples that lie closest to a training point. Looking at the pairs tells a copy from an accident.
+
+    Args:
+        x: samples (n, *shape).
+        train: the training set (m, *shape), in the same units.
+        count: how many to find.
+
+    Returns:
+        Indices into x and into train, int64 (count,) each, closest first.
+
+    Raises:
+        ValueError: for sets that cannot be compared (`base.admitted`).
+    """
+    x, train = admitted(x, train, names=("samples", "training points"))
     base, best, which = points(x), torch.full((len(x),), float("inf"), dtype=torch.float64), torch.zeros(len(x)).long()
     first = 0
     for block in train.split(max(1, BLOCK // base.shape[1])):

@@ -17,15 +17,40 @@ from ..objectives.base import Objective
 from ..sampling.sample import Grid, Step, Trajectory, sample
 from ..sampling.solvers import Solver
 from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig
-from .settings.serialise import FAMILIES, require
+from .settings.serialise import Choice, require
+
+RATIO = "∇log(<i>r</i>/<i>p</i>)"  # as a report writes it
+STILL = ("<i>f</i>, <i>g</i>²", "0: no drift of its own, no score")
+SDE = "\nsde = run.sde({})   # the equation, with what was trained in it"
 
 
-class TrainConfig:
+@dataclass(frozen=True)
+class Words:
+    """What a report says of a family of models.
+
+    Args:
+        players: the networks, as in "A denoiser".
+        drawing: how new examples come about, a sentence.
+        flags: the dials of `diffflow sample`.
+        keywords: the same of `Run.sample`.
+        equation: a line of Python about `Run.sde`.
+    """
+
+    players: str = "A model"
+    drawing: str = "New examples are drawn by `diffflow sample`."
+    flags: str = ""
+    keywords: str = ""
+    equation: str = ""
+
+
+class TrainConfig(Choice):
     """A whole run of one family of models. Subclasses are frozen dataclasses of plain values, which build what they
     describe: networks, the objective that trains them, the equation that samples them.
 
     `meta` describes the data (Data.meta()): shape, classes, mean, std, spread in model units.
     """
+
+    called: ClassVar[str] = "family of models"
 
     data: DataConfig
     fit: FitConfig
@@ -33,13 +58,10 @@ class TrainConfig:
     needs_start: ClassVar[str] = ""  # what must be trained before, where it must: a new run then needs --init-from
     whole_batch: ClassVar[str] = ""  # why a batch may not be cut into micro-batches or processes, where it may not
 
+    words: ClassVar[Words] = Words()  # what a report says of it
     composite: ClassVar[bool] = False  # whether its denoiser means nothing without its discriminator
     selects: ClassVar[bool] = False  # whether its loss tells which average is best, so that fit.holdout makes sense
     fixed: ClassVar[tuple[str, ...]] = ()  # settings of `sampling` that the training depends on
-
-    def __init_subclass__(cls, family: bool = True) -> None:
-        if family:
-            FAMILIES[cls.__name__] = cls
 
     def players(self) -> dict[str, PlayerConfig]:
         """How each player moves."""
@@ -85,6 +107,10 @@ class TrainConfig:
     def dials(self) -> Dials:
         """How samples are drawn when nobody says otherwise."""
         raise NotImplementedError(f"{type(self).__name__} must define dials")
+
+    def equation_rows(self) -> list[tuple[str, str]]:
+        """This setting of the equation for a report: symbols and what they are here, as HTML."""
+        return []
 
     def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> DiffFlow:
         """The equation that samples obey, in model units, with its start, on the players' device. Raises ValueError for
@@ -143,14 +169,64 @@ class GeneratorSampling:
     """Width of the weight average to use; none: the player's first."""
 
 
-class GeneratorConfig(TrainConfig, family=False):
+@dataclass(frozen=True)
+class MoveConfig:
+    """How a generator follows the field that moves its samples."""
+
+    eta: float = 1.0
+    """How far samples are moved, in units of the velocity. With one regression step it scales the gradient only."""
+    steps: int = 1
+    """Regression steps toward each target; 1 is exactly the classical step."""
+    updates: int = 1
+    """Turns of the field's own network (discriminator, second denoiser) per step."""
+    reuse: bool = False
+    """Let these turns learn from the very samples that are about to move, instead of drawing fresh ones for each."""
+
+    def __post_init__(self) -> None:
+        require(self.eta > 0, f"move.eta = {self.eta} must be positive")
+        require(
+            min(self.steps, self.updates) >= 1,
+            f"move.steps = {self.steps} and move.updates = {self.updates} must be at least 1",
+        )
+
+
+ONE_EVALUATION = (
+    "New examples are drawn in one evaluation: the generator has learned where the particles of the equation below go."
+)
+
+
+class GeneratorConfig(TrainConfig, kind=False):
     """What families with a generator share: a sample costs a fixed number of evaluations, mostly one, and there is no
     equation to solve."""
+
+    move: MoveConfig
 
     @property
     def evaluations(self) -> int:
         """Of networks, for a sample."""
         return 1
+
+    words: ClassVar[Words] = Words("A generator", ONE_EVALUATION)
+
+    def moved_rows(self) -> list[tuple[str, str]]:
+        """The rows of the equation that say what moves the generator's samples, as HTML."""
+        return []
+
+    def equation_rows(self) -> list[tuple[str, str]]:
+        steps = self.move.steps
+        follow = f"the generator follows by {steps} regression step{'s' if steps > 1 else ''} for each move"
+        return [
+            ("<i>r</i>", self.target),
+            *self.moved_rows(),
+            STILL,
+            ("<i>λ</i>²", "0: no noise"),
+            ("generator", follow),
+        ]
+
+    @property
+    def target(self) -> str:
+        """What samples are moved toward, as HTML."""
+        return "the data itself"
 
     @property
     def dials(self) -> Dials:
@@ -190,27 +266,6 @@ class GeneratorConfig(TrainConfig, family=False):
         if on_step is not None:
             on_step(Step(1, 1, 1.0, x))
         return Trajectory(x, self.evaluations, torch.tensor([0.0, 1.0], dtype=torch.float64), [])
-
-
-@dataclass(frozen=True)
-class MoveConfig:
-    """How a generator follows the field that moves its samples."""
-
-    eta: float = 1.0
-    """How far samples are moved, in units of the velocity. With one regression step it scales the gradient only."""
-    steps: int = 1
-    """Regression steps toward each target; 1 is exactly the classical step."""
-    updates: int = 1
-    """Turns of the field's own network (discriminator, second denoiser) per step."""
-    reuse: bool = False
-    """Let these turns learn from the very samples that are about to move, instead of drawing fresh ones for each."""
-
-    def __post_init__(self) -> None:
-        require(self.eta > 0, f"move.eta = {self.eta} must be positive")
-        require(
-            min(self.steps, self.updates) >= 1,
-            f"move.steps = {self.steps} and move.updates = {self.updates} must be at least 1",
-        )
 
 
 def as_generator(module: nn.Module) -> Generator:

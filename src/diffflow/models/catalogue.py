@@ -3,7 +3,7 @@ r"""The catalogue: which models are settings of the equation, what does each nee
     dX = [ f + (beta - g2/2) grad log(r/p) + (g2/2) grad log r ] dt + sqrt(g2 - lam2) dW
 
 One row a model: its coefficients, what stands in for the two fields, what drawing a sample costs, the papers and the
-commands. `diffflow models` prints it, `benchmarks/models/models.py` measures it, docs/models.md shows both.
+commands. `diffflow models` prints it, `benchmarks/models/models.py` measures it, docs/guides/models.md shows both.
 
 Notation of the settings: s scale and σ noise of the schedule, G² = -2 s² σ σ' (the squared diffusion of the noising
 process), d the discriminator's logit log(r/p), l the generator's loss, x the particle. Evaluations count networks: a

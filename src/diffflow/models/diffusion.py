@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 
 from ..equation.fields import ScoreField, guide
 from ..equation.laws import Law
-from ..equation.schedule import EDM
+from ..equation.schedule import SCHEDULES, Schedule
 from ..equation.sde import DiffFlow
 from ..equation.spectrum import at
 from ..networks.denoiser import FORMS, Denoiser
@@ -24,9 +25,9 @@ from ..objectives.score_matching import (
     ScoreMatching,
     VWeighting,
 )
-from .base import TrainConfig, device_of
-from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig
-from .settings.networks import MLPConfig, UNetConfig
+from .base import RATIO, SDE, TrainConfig, Words, device_of
+from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig, make_schedule
+from .settings.networks import NetConfig, UNetConfig
 from .settings.serialise import require, suggest
 
 Weighting = EDMWeighting | EpsWeighting | VWeighting | FlowWeighting | LikelihoodWeighting
@@ -36,7 +37,7 @@ Weighting = EDMWeighting | EpsWeighting | VWeighting | FlowWeighting | Likelihoo
 class ModelConfig:
     """The denoiser."""
 
-    net: UNetConfig | MLPConfig = UNetConfig()
+    net: NetConfig = UNetConfig()
     """The network."""
     form: str = "edm"
     """What the network predicts, a row of denoiser.FORMS: edm, eps, v, x0, flow, score."""
@@ -55,7 +56,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How samples are drawn when nobody says otherwise, on the EDM schedule from sigma_max to sigma_min."""
+    """How samples are drawn when nobody says otherwise, on a noise schedule from sigma_max to sigma_min."""
 
     steps: int = 20
     """Steps of the solver."""
@@ -67,10 +68,14 @@ class SamplingConfig:
     """Lowest noise level."""
     sigma_max: float = 80.0
     """Highest noise level."""
+    schedule: str = "edm"
+    """Noise schedule, the clock and the scale of the path: edm, ve, vp, subvp, cosine, flow. A denoiser knows none, so
+    that one training serves them all."""
     ema: float | None = None
     """Width of the weight average to use; none: the player's first."""
 
     def __post_init__(self) -> None:
+        require(self.schedule in SCHEDULES, f"sampling.schedule = {SCHEDULES.unknown(self.schedule)}")
         require(self.steps >= 1, f"steps = {self.steps} must be at least 1")
         require(self.churn >= 0, f"churn = {self.churn} must not be negative: 0 is the deterministic flow")
         require(math.isfinite(self.guidance), f"guidance = {self.guidance} must be a finite number: 1 is none")
@@ -80,17 +85,41 @@ class SamplingConfig:
         )
 
     @property
-    def schedule(self) -> EDM:
-        return EDM(self.sigma_min, self.sigma_max)
+    def path(self) -> Schedule:
+        """The noise schedule of these settings."""
+        return make_schedule(self.schedule, self.sigma_min, self.sigma_max)
+
+    def equation_rows(self) -> list[tuple[str, str]]:
+        """The schedule's rows of the equation, as HTML."""
+        edm = self.schedule == "edm"
+        y = "<i>x</i>" if edm else "<i>x</i>/<i>s</i>"
+        clock = (
+            "linear in time (the EDM schedule); <i>f</i> = 0" if edm else f"on the schedule “{escape(self.schedule)}”"
+        )
+        growth = "2<i>σ</i>|d<i>σ</i>/d<i>t</i>|" if edm else "2<i>s</i>²<i>σ</i>|d<i>σ</i>/d<i>t</i>|"
+        below = "<i>σ</i>²" if edm else "(<i>sσ</i>²)"
+        return [
+            (
+                "<i>r</i>",
+                f"the data, noised{'' if edm else ' and scaled by <i>s</i>'}; ∇log <i>r</i> = (<i>D</i> − {y})/{below} "
+                "with the trained denoiser <i>D</i>",
+            ),
+            ("<i>σ</i>", f"from {self.sigma_max:g} down to {self.sigma_min:g}, {clock}"),
+            ("<i>λ</i>²", f"<i>G</i>² = {growth}: the entropy that noising the data took away"),
+            (
+                "<i>g</i>²",
+                f"(1 + churn) <i>G</i>²: the dial. 0 is the probability flow, 1 the reverse SDE; here {self.churn:g}",
+            ),
+        ]
 
     def start(self, meta: Mapping[str, Any], device: torch.device) -> Law:
         """The Gaussian that samples start from."""
-        return self.schedule.prior(tuple(meta["shape"]), meta["mean"], meta["std"]).to(device)
+        return self.path.prior(tuple(meta["shape"]), meta["mean"], meta["std"]).to(device)
 
 
 @dataclass(frozen=True)
 class ScoreConfig(TrainConfig):
-    """A denoiser, trained by denoising score matching and sampled on the EDM schedule."""
+    """A denoiser, trained by denoising score matching and sampled on any noise schedule."""
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -100,6 +129,19 @@ class ScoreConfig(TrainConfig):
     sampling: SamplingConfig = SamplingConfig()
 
     selects: ClassVar[bool] = True
+
+    words: ClassVar[Words] = Words(
+        "A denoiser",
+        "New examples are drawn by moving noise along the equation below; one dial sets how much of the path is "
+        "random.",
+        " --steps 20 --churn 0",
+        ", steps=20, churn=0.5",
+        SDE.format("churn=1.0"),
+    )
+
+    def equation_rows(self) -> list[tuple[str, str]]:
+        weight = f"<i>g</i>²/2, so that {RATIO} has no weight and no discriminator is needed"
+        return [*self.sampling.equation_rows(), ("<i>β</i>", weight)]
 
     @property
     def classless(self) -> bool:
@@ -121,8 +163,8 @@ class ScoreConfig(TrainConfig):
     def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> DiffFlow:
         if dials.gan != 0:
             raise ValueError(f"gan = {dials.gan} weighs the log-ratio, and this run has no discriminator: use gan=0")
-        score = guided(self.sampling.schedule, modules["denoiser"], dials.guidance)
-        return at(self.sampling.schedule, score, churn=dials.churn, start=self.sampling.start(meta, device_of(modules)))
+        score = guided(self.sampling.path, modules["denoiser"], dials.guidance)
+        return at(self.sampling.path, score, churn=dials.churn, start=self.sampling.start(meta, device_of(modules)))
 
 
 def as_denoiser(module: nn.Module) -> Denoiser:
@@ -130,7 +172,7 @@ def as_denoiser(module: nn.Module) -> Denoiser:
     return module
 
 
-def guided(schedule: EDM, module: nn.Module, guidance: float) -> ScoreField:
+def guided(schedule: Schedule, module: nn.Module, guidance: float) -> ScoreField:
     """The score of a denoiser with classifier-free guidance. Raises ValueError where there are no classes to steer
     by."""
     denoiser = as_denoiser(module)

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, ClassVar
 
 from torch import nn
@@ -17,7 +18,7 @@ from ..objectives.discriminator_path import PathDiscriminator, SchedulePath
 from ..objectives.score_matching import EDMWeighting, ScoreMatching
 from ..sampling.sample import Grid
 from ..sampling.solvers import Solver
-from .base import TrainConfig, device_of
+from .base import RATIO, SDE, TrainConfig, Words, device_of
 from .diffusion import ModelConfig, SamplingConfig, Weighting, as_denoiser, guided
 from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig
 from .settings.games import GameConfig, along, as_discriminator, class_count, log_ratio_game
@@ -72,7 +73,11 @@ class DiffusionGANConfig(TrainConfig):
     fit: FitConfig = FitConfig()
     sampling: DiffusionGANSampling = DiffusionGANSampling()
 
-    fixed: ClassVar[tuple[str, ...]] = ("sampling.sigma_min", "sampling.sigma_max")  # the path's own noise levels
+    fixed: ClassVar[tuple[str, ...]] = (
+        "sampling.schedule",
+        "sampling.sigma_min",
+        "sampling.sigma_max",
+    )  # the path's own noise levels
 
     def __post_init__(self) -> None:
         log_ratio_game(self.game, "a score beside it")
@@ -86,6 +91,31 @@ class DiffusionGANConfig(TrainConfig):
                 f"widen ranges.{name}, or sample within",
             )
 
+    words: ClassVar[Words] = Words(
+        "A denoiser and a discriminator",
+        "New examples are drawn by moving noise along the equation below; dials set how much of the path is random, "
+        "and how much the discriminator corrects it.",
+        " --steps 20 --gan 1 --churn 0",
+        ", steps=20, gan=1.0, churn=0.5",
+        SDE.format("gan=1.0, churn=1.0"),
+    )
+
+    def equation_rows(self) -> list[tuple[str, str]]:
+        ranges, steps = self.ranges, "–".join(map(str, self.ranges.steps))
+        return [
+            *self.sampling.equation_rows(),
+            (
+                "<i>β</i>",
+                f"<i>g</i>²/2 + gan <i>G</i>²/2 / (1 + <i>σ</i>²/std²), the weight of the discriminator's {RATIO}: it "
+                "fades where the noise is wider than the data, of standard deviation std; here gan = "
+                f"{self.sampling.gan:g}",
+            ),
+            (
+                "trained for",
+                f"gan up to {ranges.gan:g}, churn up to {ranges.churn:g}, {steps} steps; game {escape(self.game.loss)}",
+            ),
+        ]
+
     @property
     def row(self) -> str:
         return "diffusion-gan"
@@ -98,12 +128,12 @@ class DiffusionGANConfig(TrainConfig):
         return {"denoiser": self.denoiser, "discriminator": self.discriminator}
 
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
-        schedule, std = self.sampling.schedule, float(meta["std"])
+        schedule, std = self.sampling.path, float(meta["std"])
         net = self.discriminator_net.build(tuple(meta["shape"]), class_count(meta), timed=True, dials=3)
         return {"denoiser": self.model.build(meta), "discriminator": along(net, schedule, std)}
 
     def path(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], guidance: float = 1.0) -> SchedulePath:
-        schedule, ranges = self.sampling.schedule, self.ranges
+        schedule, ranges = self.sampling.path, self.ranges
         source = guided(schedule, modules["denoiser"], guidance).source
         start = self.sampling.start(meta, device_of(modules))
         std = float(meta["std"])
@@ -126,8 +156,8 @@ class DiffusionGANConfig(TrainConfig):
     def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> DiffFlow:
         path = self.path(modules, meta, dials.guidance)
         if dials.gan == 0:
-            score = guided(self.sampling.schedule, modules["denoiser"], dials.guidance)
-            return at(self.sampling.schedule, score, churn=dials.churn, start=path.start)
+            score = guided(self.sampling.path, modules["denoiser"], dials.guidance)
+            return at(self.sampling.path, score, churn=dials.churn, start=path.start)
         if dials.guidance != 1.0:
             foreign(f"guidance = {dials.guidance:g}")
         return path.sampler(as_discriminator(modules["discriminator"]), dials.steps, dials.gan, dials.churn)[0]

@@ -6,7 +6,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from html import escape
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from ..equation.spectrum import continued, discriminator_flow, improved_gan
 from ..networks.backbones.discriminator import Stages
 from ..networks.discriminator import Discriminator
 from ..objectives.discriminator_path import ParticlePath, PathDiscriminator
-from .base import TrainConfig, device_of
+from .base import RATIO, SDE, STILL, TrainConfig, Words, device_of
 from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig
 from .settings.games import GameConfig, as_discriminator, class_count, log_ratio_game
 from .settings.networks import DiscriminatorNet, MLPDiscriminatorConfig
@@ -136,6 +137,35 @@ class DiscriminatorFlowConfig(TrainConfig):
         )
         if self.path.noise:
             log_ratio_game(self.game, "path.noise")
+
+    words: ClassVar[Words] = Words(
+        "A discriminator",
+        "New examples are particles that start as noise and climb what the discriminator tells them at each time: the "
+        "equation below without score, without noise and without a generator.",
+        equation=SDE.format("gan=1.0"),
+    )
+
+    def equation_rows(self) -> list[tuple[str, str]]:
+        path, stages = self.path, self.model.stages
+        noised = f"noised less and less, from {path.noise:g} to {path.noise_end:g} of its standard deviation"
+        size = f"{path.eta:g} × entries of a sample × the data’s variance"
+        speed = size if path.noise else f"−<i>η</i> <i>l</i>′(<i>d</i>), <i>η</i> = {size}"
+        still = "0: no noise"
+        if path.entropy:
+            still = f"−{path.entropy:g} × the data’s variance: noise that flattens the law"
+        shrinking = " that shrink toward the data" if path.slowing > 1 else ""
+        which = "one discriminator" if stages is None else f"{stages} independent discriminators, one per interval,"
+        return [
+            ("<i>r</i>", f"the data, {noised}" if path.noise else "the data itself, at all times"),
+            (
+                RATIO,
+                f"the gradient of {which} <i>d</i>(<i>x</i>, <i>t</i>), trained along the particles’ own path; "
+                f"game {escape(self.game.loss)}",
+            ),
+            ("<i>β</i>", f"{speed}, in {path.steps} steps{shrinking}"),
+            STILL,
+            ("<i>λ</i>²", still),
+        ]
 
     @property
     def row(self) -> str:

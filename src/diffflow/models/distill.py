@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from html import escape
 from typing import Any, ClassVar
 
 import torch
@@ -27,9 +28,9 @@ from ..objectives.movers.moments import Moments
 from ..objectives.movers.score_difference import ScoreDifference
 from ..sampling.grids import snr_grid
 from ..sampling.plan import Plan
-from .base import TrainConfig, as_generator, device_of, fill
+from .base import RATIO, TrainConfig, Words, as_generator, device_of, fill
 from .diffusion import ModelConfig, as_denoiser
-from .score_gan import ScoreGANConfig
+from .score_gan import DIFFERENCE, ScoreGANConfig
 from .settings.common import PlayerConfig
 from .settings.games import GameConfig, as_discriminator, class_count
 from .settings.networks import DiscriminatorNet, MLPDiscriminatorConfig, UNetConfig
@@ -193,6 +194,30 @@ class DistillConfig(ScoreGANConfig):
             f"guidance = {self.guidance} is of the score difference: the fine solutions of the first phase have none "
             "(teacher_first_steps = 0)",
         )
+
+    words: ClassVar[Words] = Words(
+        "The sampler of a few steps, as a generator",
+        "New examples are drawn by a fixed number of steps, whose weights have learned where the particles of the "
+        "equation below go.",
+    )
+
+    @property
+    def target(self) -> str:
+        return "the data, noised by <i>σ</i> for the scores" if self.score else "the data itself"
+
+    def moved_rows(self) -> list[tuple[str, str]]:
+        symbol = "velocity" if self.teacher_first_steps is None else f"<i>β</i> {RATIO}"
+        return [(symbol, escape(self.moved_by()))]
+
+    def moved_by(self) -> str:
+        """What moves the samples, in words."""
+        discriminator = f"the gradient of a discriminator of samples and data; game {self.game.loss}"
+        parts = [f"{w:g} × {what}" for w, what in ((self.score, DIFFERENCE), (self.ratio, discriminator)) if w]
+        ends = f"to the ends of fine solutions ({self.teacher_steps} evaluations) from the same noise"
+        if not parts:
+            return ends
+        first = f"; in the first {self.teacher_first_steps} steps {ends}" if self.teacher_first_steps else ""
+        return " + ".join(parts) + first
 
     @property
     def row(self) -> str | None:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, ClassVar
 
 import torch
@@ -22,15 +23,30 @@ from ..equation.kernels import (
 from ..networks.generator import Generator
 from ..objectives.follow_velocity import FollowVelocity
 from ..objectives.movers.cloud import CloudMover
-from .base import GeneratorConfig, GeneratorSampling, MoveConfig, as_generator, device_of
+from .base import RATIO, GeneratorConfig, GeneratorSampling, MoveConfig, as_generator, device_of
 from .settings.common import DataConfig, FitConfig, PlayerConfig
 from .settings.games import class_count
 from .settings.networks import GeneratorNet, MLPGeneratorConfig
-from .settings.serialise import require
+from .settings.serialise import Choice, require
+
+
+class FieldMoverConfig(Choice):
+    """Settings of a field of samples and data that moves a generator: subclasses are dataclasses with `build`."""
+
+    called = "field that moves a generator"
+    row: ClassVar[str]  # of the catalogue
+
+    def build(self, data: Tensor) -> CloudField:
+        """The field.
+
+        Args:
+            data: points (m, *shape) of the target; each batch takes their place.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define build")
 
 
 @dataclass(frozen=True)
-class DriftingConfig:
+class DriftingConfig(FieldMoverConfig):
     """Toward the data's kernel-weighted mean, away from the samples' own (kernels.Drifting)."""
 
     temperatures: tuple[float, ...] = (0.1, 0.4)
@@ -54,7 +70,7 @@ class DriftingConfig:
 
 
 @dataclass(frozen=True)
-class MMDConfig:
+class MMDConfig(FieldMoverConfig):
     """Descent of the maximum mean discrepancy (kernels.MMD)."""
 
     bandwidth: float | None = None
@@ -67,7 +83,7 @@ class MMDConfig:
 
 
 @dataclass(frozen=True)
-class SlicedWassersteinConfig:
+class SlicedWassersteinConfig(FieldMoverConfig):
     """Descent of the sliced Wasserstein distance (kernels.SlicedWasserstein)."""
 
     directions: int = 64
@@ -85,7 +101,7 @@ class FieldConfig(GeneratorConfig):
 
     data: DataConfig = DataConfig()
     model: GeneratorNet = field(default_factory=MLPGeneratorConfig)
-    mover: DriftingConfig | MMDConfig | SlicedWassersteinConfig = field(default_factory=DriftingConfig)
+    mover: FieldMoverConfig = field(default_factory=DriftingConfig)
     move: MoveConfig = MoveConfig()
     generator: PlayerConfig = PlayerConfig()
     fit: FitConfig = FitConfig()
@@ -98,6 +114,10 @@ class FieldConfig(GeneratorConfig):
         )
 
     whole_batch: ClassVar[str] = "a field is made of the whole batch, and the cloud of a field lives in one process"
+
+    def moved_rows(self) -> list[tuple[str, str]]:
+        kind = escape(type(self.mover).__name__.removesuffix("Config"))
+        return [(f"<i>β</i> {RATIO}", f"a field of samples and data alone: {kind}")]
 
     @property
     def row(self) -> str:

@@ -31,7 +31,7 @@ from ..equation.fields import Field
 from ..equation.kernels import KSD, MMD, SVGD, Drifting, GaussianKernel, KernelRatio, LaplaceKernel, SlicedWasserstein
 from ..equation.kernels.kernel import squares
 from ..equation.laws import Law
-from ..equation.noise import Noise
+from ..equation.noise import Noise, as_noise
 from ..equation.schedule import Schedule
 from ..equation.sde import Coefficient, DiffFlow, Speed
 from ..equation.spectrum import continued, gan_flow, static
@@ -290,7 +290,7 @@ def build(
     score: Any = None,
     particles: int = 1000,
     steps: int | None = None,
-    noise: Noise = Noise(0),
+    noise: Noise | int = Noise(0),
 ) -> Ready:
     """The flow `name` toward `data`, its particles at the start, and the number of its steps.
 
@@ -301,7 +301,7 @@ def build(
     """
     if name not in FLOWS:
         raise ValueError(f"no flow called {name!r}; there are {', '.join(FLOWS)}")
-    flow, steps = FLOWS[name], FLOWS[name].steps if steps is None else steps
+    flow, steps, noise = FLOWS[name], FLOWS[name].steps if steps is None else steps, as_noise(noise)
     if particles < 2 or steps < 1:
         raise ValueError(f"particles={particles}, steps={steps}: a flow takes at least two particles and one step")
     source = getattr(score, "source", score)

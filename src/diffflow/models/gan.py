@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from html import escape
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -13,7 +14,7 @@ from ..networks.discriminator import Discriminator
 from ..networks.generator import Generator
 from ..objectives.follow_velocity import FollowVelocity
 from ..objectives.movers.adversarial import DiscriminatorMover
-from .base import GeneratorConfig, GeneratorSampling, MoveConfig, as_generator
+from .base import ONE_EVALUATION, RATIO, GeneratorConfig, GeneratorSampling, MoveConfig, Words, as_generator
 from .settings.common import DataConfig, FitConfig, PlayerConfig
 from .settings.games import GameConfig, as_discriminator, class_count
 from .settings.networks import DiscriminatorNet, GeneratorNet, MLPDiscriminatorConfig, MLPGeneratorConfig
@@ -41,6 +42,14 @@ class GANConfig(GeneratorConfig):
     discriminator: PlayerConfig = PlayerConfig()
     fit: FitConfig = FitConfig()
     sampling: GeneratorSampling = GeneratorSampling()
+
+    words: ClassVar[Words] = Words("A generator and a discriminator", ONE_EVALUATION)
+
+    def moved_rows(self) -> list[tuple[str, str]]:
+        return [
+            (RATIO, f"the gradient of the discriminator <i>d</i>(<i>x</i>); game {escape(self.game.loss)}"),
+            ("<i>β</i>", "−<i>l</i>′(<i>d</i>), the slope of the generator’s loss"),
+        ]
 
     @property
     def row(self) -> str:

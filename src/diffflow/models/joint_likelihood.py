@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from html import escape
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from ..equation.laws import Law
-from ..equation.schedule import EDM, VE, VP, Cosine, RectifiedFlow, Schedule, SubVP
+from ..equation.schedule import SCHEDULES, Schedule
 from ..equation.sde import DiffFlow
 from ..equation.spectrum import at
 from ..objectives.likelihood_bound import JointBound
 from ..objectives.score_matching import LikelihoodWeighting
-from .base import TrainConfig, device_of
+from .base import TrainConfig, Words, device_of
 from .diffusion import ModelConfig, as_denoiser
-from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig
+from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig, make_schedule
 from .settings.games import along, as_discriminator, class_count
 from .settings.networks import DiscriminatorNet, MLPDiscriminatorConfig
 from .settings.serialise import require
@@ -27,8 +28,8 @@ from .settings.serialise import require
 class JointSampling:
     """The equation that is trained, and how samples are drawn when nobody says otherwise."""
 
-    schedule: Literal["edm", "ve", "vp", "subvp", "cosine", "flow"] = "edm"
-    """Noise schedule of the path: its clock and its scale."""
+    schedule: str = "edm"
+    """Noise schedule of the path, its clock and its scale: edm, ve, vp, subvp, cosine, flow."""
     sigma_min: float = 0.002
     """Lowest noise level."""
     sigma_max: float = 80.0
@@ -43,6 +44,7 @@ class JointSampling:
     """Width of the weight average to use; none: the player's first."""
 
     def __post_init__(self) -> None:
+        require(self.schedule in SCHEDULES, f"sampling.schedule = {SCHEDULES.unknown(self.schedule)}")
         require(self.steps >= 1, f"sampling.steps = {self.steps} must be at least 1")
         require(
             min(self.gan, self.churn) > 0,
@@ -56,15 +58,8 @@ class JointSampling:
 
     @property
     def path(self) -> Schedule:
-        low, high = self.sigma_min, self.sigma_max
-        return {
-            "edm": lambda: EDM(low, high),
-            "ve": lambda: VE(low, high),
-            "vp": lambda: VP(sigma_min=low, sigma_max=high),
-            "subvp": lambda: SubVP(sigma_min=low, sigma_max=high),
-            "cosine": lambda: Cosine(low, high),
-            "flow": lambda: RectifiedFlow(low, high),
-        }[self.schedule]()
+        """The noise schedule of these settings."""
+        return make_schedule(self.schedule, self.sigma_min, self.sigma_max)
 
     def start(self, meta: Mapping[str, Any], device: torch.device) -> Law:
         return self.path.prior(tuple(meta["shape"]), meta["mean"], meta["std"]).to(device)
@@ -89,6 +84,26 @@ class LikelihoodConfig(TrainConfig):
     fixed: ClassVar[tuple[str, ...]] = tuple(
         f"sampling.{name}" for name in ("schedule", "sigma_min", "sigma_max", "gan", "churn")
     )
+
+    words: ClassVar[Words] = Words(
+        "A denoiser and a discriminator, one composite",
+        "New examples are drawn by moving noise along the equation below; both were trained on one likelihood bound.",
+        " --steps 20",
+        ", steps=20",
+    )
+
+    def equation_rows(self) -> list[tuple[str, str]]:
+        s = self.sampling
+        return [
+            (
+                "<i>r</i>",
+                "the data, noised and scaled by <i>s</i>; ∇log <i>r</i> = (<i>D</i>(<i>x</i>/<i>s</i>) − "
+                "<i>x</i>/<i>s</i>)/(<i>sσ</i>²) with the denoiser <i>D</i>",
+            ),
+            ("<i>σ</i>", f"from {s.sigma_max:g} down to {s.sigma_min:g} on the schedule “{escape(s.schedule)}”"),
+            ("<i>g</i>², <i>λ</i>²", f"(1 + churn) <i>G</i>² and the schedule's own <i>G</i>²; churn = {s.churn:g}"),
+            ("<i>β</i>", f"<i>g</i>²/2 + gan <i>G</i>²/2, the weight of ∇<i>d</i>; gan = {s.gan:g}"),
+        ]
 
     @property
     def classless(self) -> bool:

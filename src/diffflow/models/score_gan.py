@@ -14,11 +14,24 @@ from ..objectives.base import Objective
 from ..objectives.follow_velocity import FollowVelocity
 from ..objectives.movers.score_difference import DMD, KarrasLevels, LogUniformLevels, ScoreDifference, ScoreGAN, SiD
 from ..sampling.plan import Plan
-from .base import GeneratorConfig, GeneratorSampling, MoveConfig, TrainConfig, as_generator, device_of, fill
+from .base import (
+    ONE_EVALUATION,
+    RATIO,
+    GeneratorConfig,
+    GeneratorSampling,
+    MoveConfig,
+    TrainConfig,
+    Words,
+    as_generator,
+    device_of,
+    fill,
+)
 from .diffusion import ModelConfig, as_denoiser
 from .settings.common import DataConfig, FitConfig, PlayerConfig
 from .settings.games import class_count
 from .settings.serialise import require
+
+DIFFERENCE = "the difference of two denoisers at random noise levels: the data’s, and that of the samples"
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,15 @@ class ScoreGANConfig(GeneratorConfig):
             "(model.label_dropout = 0): leave it at 1, or train the denoiser with label dropout",
         )
         return replace(self, data=run.data, model=model)
+
+    words: ClassVar[Words] = Words("A generator and the denoiser of its own samples", ONE_EVALUATION)
+
+    @property
+    def target(self) -> str:
+        return "the data noised by <i>σ</i>, drawn at random"
+
+    def moved_rows(self) -> list[tuple[str, str]]:
+        return [(RATIO, DIFFERENCE)]
 
     @property
     def row(self) -> str:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ..equation.noise import Noise
 from ..equation.sde import Speed
+from ..registry import Registry
 
 STEEP = 10.0  # where an exponential turns into its tangent
 
@@ -31,6 +32,7 @@ class Game:
     optimum    log q/p -> the d that minimises the discriminator's loss; None where no single function of q/p does
     flow       the functional of p whose Wasserstein-2 gradient flow the particles follow at that optimum
     row        the name of a generator that plays it in the catalogue (models.MODELS)
+    preset, about   the name of the preset that plays it, and what it says of itself; empty: none
     paired     whether `generator` and `beta` are read at d(x) - d(y), y the real partner of x
     """
 
@@ -41,6 +43,8 @@ class Game:
     optimum: Callable[[Tensor], Tensor] | None
     flow: str
     row: str = "gan"
+    preset: str = ""
+    about: str = ""
     paired: bool = False
 
     @property
@@ -74,9 +78,37 @@ def _same(d: Tensor) -> Tensor:
 
 
 _GAMES = [
-    Game("vanilla", _logistic, lambda d: F.softplus(-d), lambda d: (-d).sigmoid(), _same, "2 KL((p+q)/2 | q)"),
-    Game("saturating", _logistic, lambda d: -F.softplus(d), torch.sigmoid, _same, "2 JS(p, q)", "gan-saturating"),
-    Game("kl", _logistic, torch.neg, torch.ones_like, _same, "KL(p | q)"),
+    Game(
+        "vanilla",
+        _logistic,
+        lambda d: F.softplus(-d),
+        lambda d: (-d).sigmoid(),
+        _same,
+        "2 KL((p+q)/2 | q)",
+        preset="gan",
+        about="A generator and a discriminator, non-saturating loss.",
+    ),
+    Game(
+        "saturating",
+        _logistic,
+        lambda d: -F.softplus(d),
+        torch.sigmoid,
+        _same,
+        "2 JS(p, q)",
+        "gan-saturating",
+        preset="gan-saturating",
+        about="The GAN of the first paper's minimax game: slow where the discriminator is sure.",
+    ),
+    Game(
+        "kl",
+        _logistic,
+        torch.neg,
+        torch.ones_like,
+        _same,
+        "KL(p | q)",
+        preset="gan-kl",
+        about="A GAN whose samples descend KL(p|q): the log-ratio's gradient at unit speed.",
+    ),
     Game("chi2", _logistic, lambda d: _exp(-d), lambda d: (-d).clamp(max=STEEP).exp(), _same, "1/2 chi2(p | q)"),
     Game(
         "hinge",
@@ -86,6 +118,8 @@ _GAMES = [
         torch.sign,
         "2 TV(p, q)",
         "hinge",
+        preset="hinge",
+        about="A GAN with the hinge loss.",
     ),
     Game(
         "lsgan",
@@ -95,6 +129,8 @@ _GAMES = [
         lambda logratio: (0.5 * logratio).tanh(),
         "int q f(p/q), f'(w) = 2 w^2/(1+w)^2",
         "lsgan",
+        preset="lsgan",
+        about="A GAN with least-squares losses.",
     ),
     Game(
         "ipm",
@@ -104,9 +140,19 @@ _GAMES = [
         None,
         "sup of E_q d - E_p d over the discriminators",
         "ipm",
+        preset="ipm",
+        about="A GAN whose discriminator is a witness of bounded slope (WGAN-GP).",
     ),
     Game(
-        "fgan-kl", lambda r, f: f + _exp(-1 - r), torch.neg, torch.ones_like, lambda lr: lr - 1, "KL(p | q)", "fgan-kl"
+        "fgan-kl",
+        lambda r, f: f + _exp(-1 - r),
+        torch.neg,
+        torch.ones_like,
+        lambda lr: lr - 1,
+        "KL(p | q)",
+        "fgan-kl",
+        preset="fgan-kl",
+        about="An f-GAN for KL(p|q).",
     ),
     Game(
         "fgan-pearson",
@@ -116,6 +162,8 @@ _GAMES = [
         lambda logratio: -2 * torch.expm1(-logratio),
         "chi2(p | q)",
         "fgan-pearson",
+        preset="fgan-pearson",
+        about="An f-GAN for Pearson's chi-squared divergence.",
     ),
     Game(
         "relativistic",
@@ -125,10 +173,12 @@ _GAMES = [
         None,
         "the pairwise logistic loss, d known up to a constant",
         "relativistic",
+        preset="relativistic",
+        about="A GAN whose samples are judged against real partners (R3GAN).",
         paired=True,
     ),
 ]
-GAMES: dict[str, Game] = {game.name: game for game in _GAMES}
+GAMES: Registry[Game] = Registry("game", {game.name: game for game in _GAMES})
 
 
 # -- what keeps a discriminator tame ----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..equation.noise import Noise
+from ..equation.noise import Noise, as_noise
 from ..sampling.plan import Plan, combine
 from .denoiser import Denoiser
 from .discriminator import at_least_two, labels
@@ -56,7 +56,7 @@ class Generator(nn.Module):
         return x.to(z.dtype)
 
     def draw(
-        self, n: int, noise: Noise, cond: Tensor | int | None = None, device: torch.device | str | None = None
+        self, n: int, noise: Noise | int, cond: Tensor | int | None = None, device: torch.device | str | None = None
     ) -> Tensor:
         """n samples (n, *shape), sample i from stream i of `noise`. cond: a class for all or for each,
         None where there are none. `device` defaults to the network's."""
@@ -64,7 +64,7 @@ class Generator(nn.Module):
         device = weight.device if device is None else device
         if cond is not None:
             cond = labels(cond, self.classes, least=0).to(device).expand(n)
-        return self(noise.normal(n, self.latent_shape, dtype=weight.dtype, device=device), cond)
+        return self(as_noise(noise).normal(n, self.latent_shape, dtype=weight.dtype, device=device), cond)
 
 
 class FewSteps(nn.Module):

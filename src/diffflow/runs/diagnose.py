@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ..equation.fields import Ratio
-from ..equation.noise import Noise
+from ..equation.noise import Noise, as_noise
 from ..equation.times import per_particle
 from ..networks.discriminator import Discriminator
 from ..networks.generator import Generator
@@ -45,7 +45,7 @@ def denoising_errors(
     x: Tensor,
     levels: Tensor,
     cond: Tensor | None = None,
-    noise: Noise = Noise(0),
+    noise: Noise | int = Noise(0),
     covariance_of: Tensor | None = None,
     batch: int = 256,
 ) -> Errors:
@@ -55,7 +55,7 @@ def denoising_errors(
     centred = reference - reference.mean(0)
     small = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
     v = (torch.linalg.eigvalsh(small) / len(centred)).clamp_min(0).cpu()  # the others are zero
-    d, means, errs = x[0].numel(), [], []
+    d, means, errs, noise = x[0].numel(), [], [], as_noise(noise)
     for k, sigma in enumerate(levels.tolist()):
         rows = []
         for first in range(0, len(x), batch):
@@ -75,7 +75,7 @@ def denoising_errors(
 
 @torch.no_grad()
 def logits_along(
-    run: Run, x: Tensor, cond: Tensor | None = None, noise: Noise = Noise(0), times: int = 4
+    run: Run, x: Tensor, cond: Tensor | None = None, noise: Noise | int = Noise(0), times: int = 4
 ) -> Iterator[tuple[float | None, Tensor, Tensor]]:
     """Logits of a run's discriminator where it was trained: (t, on real samples (n,), on generated ones (n,)) at some
     times of the particles' path, from data x (n, *shape) in model units; t None where there is no path (a GAN).
@@ -84,7 +84,7 @@ def logits_along(
     """
     discriminator = run.players["discriminator"]
     assert isinstance(discriminator, Discriminator)
-    dials, n = run.dials, len(x)
+    dials, n, noise = run.dials, len(x), as_noise(noise)
     if isinstance(generator := run.players.get("generator"), Generator):
         fake = generator.draw(n, noise.fork("start"), cond)
         classes = cond if discriminator.classes else None

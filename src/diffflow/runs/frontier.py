@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..equation.noise import Noise
 from .. import figures
+from ..equation.noise import Noise, as_noise
 from ..metrics import Metric
 from ..models.settings.common import Dials
 from .run import Run
@@ -63,7 +63,7 @@ def sweep(
     n: int,
     *,
     labels: Tensor | None = None,
-    noise: Noise = Noise(0),
+    noise: Noise | int = Noise(0),
     batch: int = 256,
     name: str = "",
     on_step: Callable[[int, int], None] | None = None,
@@ -75,7 +75,7 @@ def sweep(
     (batches done, of how many).
     Raises ValueError where a plan is asked for that has not been calibrated.
     """
-    settings = list(settings)
+    settings, noise = list(settings), as_noise(noise)
     total, done = len(settings) * -(-n // batch), 0
     points = []
     for dials, planned in settings:

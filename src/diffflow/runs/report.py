@@ -16,29 +16,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-import yaml
-
 from .. import figures
-from ..models import describe
+from ..metrics import METRICS
+from ..models.base import TrainConfig, Words
+from ..models.settings.serialise import ConfigError
 from ..training.run_folder import Folder
-
-MEANING = {
-    "w2": "exact Wasserstein-2 distance to the data",
-    "sliced_w2": "the same along random directions",
-    "marginal_w2": "the same column by column, in standard deviations of the column",
-    "mmd2": "maximum mean discrepancy, squared; unbiased, so it can be negative",
-    "energy": "energy distance; unbiased, so it can be negative",
-    "precision": "share of samples among the real points",
-    "recall": "share of real points among the samples",
-    "density": "how crowded the real neighbourhoods of the samples are; 1 is the data's own",
-    "coverage": "share of real neighbourhoods that hold a sample",
-    "c2st": "a classifier's success in telling samples from data; 0.5 is a perfect model",
-    "nearest": "median distance to the nearest training example",
-    "nearest_ratio": "the same over that of held-out data; far below 1 means copies",
-    "modes": "modes of the toy that hold at least a fifth of their fair share of the samples",
-    "within": "share of samples within 3 standard deviations of a mode",
-    "accuracy": "share that a classifier trained on real data sees as the class asked for",
-}
 
 SIGNALS = {
     "accuracy": "share of real and generated samples that the discriminator tells apart, 0.5 when they look alike",
@@ -93,10 +75,9 @@ def write(run_dir: str | Path) -> Path:
     config = (home / "config.yaml").read_text()
     evaluation = json.loads((home / "evaluation.json").read_text()) if (home / "evaluation.json").exists() else {}
     log = Folder(home).lines()
-    settings = yaml.safe_load(config) or {}
-    family = settings.get("type", "ScoreConfig")
+    settings = settings_of(home)
     sections = [
-        _head(home, about, log, evaluation, family),
+        _head(home, about, log, evaluation, settings.words),
         _setting(settings),
         _dial(home),
         _samples(home),
@@ -104,7 +85,7 @@ def write(run_dir: str | Path) -> Path:
         _frontier(home),
         _training(log),
         _data(about.get("data", {})),
-        _use(home, about, log, family),
+        _use(home, about, log, settings.words),
         _fine_print(about, config, evaluation),
     ]
     page = [
@@ -147,23 +128,31 @@ def _pre(text: str) -> str:
     return f"<pre>{escape(text)}</pre>"
 
 
-def _head(home: Path, about: Mapping, log: Sequence[Mapping], evaluation: Mapping, family: str) -> str:
+def _head(home: Path, about: Mapping, log: Sequence[Mapping], evaluation: Mapping, words: Words) -> str:
     data, last = about.get("data", {}), log[-1] if log else {}
     kind = "images" if data.get("kind") == "image" else "vectors"
     what = f"{data.get('count', 0):,} {kind} of shape {'×'.join(map(str, data.get('shape', ())))}"
     classes = f" in {len(data['classes'])} classes" if data.get("classes") else ""
     size = sum(about.get("parameters", {}).values())
-    minutes, (players, how) = last.get("seconds", 0.0) / 60, describe.FAMILIES[family]
+    minutes = last.get("seconds", 0.0) / 60
     summary = f"<p><b>{escape(evaluation['summary'])}</b></p>" if evaluation.get("summary") else ""
     return (
-        f"<h1>{escape(home.name)}</h1>\n<p>{players} with {size:,} parameters, trained on {what}{classes} from "
+        f"<h1>{escape(home.name)}</h1>\n<p>{words.players} with {size:,} parameters, trained on {what}{classes} from "
         f"<b>{escape(str(data.get('name', '?')))}</b>: {last.get('step', 0):,} steps, {last.get('images', 0):,} "
-        f"examples seen, {minutes:.1f} minutes. {how}</p>\n{summary}"
+        f"examples seen, {minutes:.1f} minutes. {words.drawing}</p>\n{summary}"
     )
 
 
-def _setting(config: Mapping) -> str:
-    rows = describe.rows(config)
+def settings_of(home: Path) -> TrainConfig:
+    """The run's settings; those of a family that is not imported say nothing of themselves."""
+    try:
+        return Folder(home).config()
+    except ConfigError:
+        return TrainConfig()
+
+
+def _setting(settings: TrainConfig) -> str:
+    rows = settings.equation_rows()
     return f'<h2>The equation and this run\'s setting</h2>\n<div class="equation">{EQUATION}</div>\n{_table(rows)}'
 
 
@@ -201,6 +190,10 @@ def _samples(home: Path) -> str:
     return "<h2>Samples</h2>\n" + "\n".join(parts) if parts else ""
 
 
+def _meaning(name: str) -> str:
+    return METRICS[name].meaning if name in METRICS else ""
+
+
 def _measured(evaluation: Mapping) -> str:
     if not evaluation.get("metrics"):
         return ""
@@ -209,7 +202,7 @@ def _measured(evaluation: Mapping) -> str:
             escape(m["name"]),
             plus_minus(m["value"], m.get("stderr")),
             plus_minus(m.get("floor")),
-            escape(m.get("remark") or MEANING.get(m["name"], "")),
+            escape("; ".join(filter(None, (m.get("remark") or _meaning(m["name"]), m.get("note"))))),
         )
         for m in evaluation["metrics"]
     ]
@@ -290,14 +283,14 @@ def _data(data: Mapping) -> str:
     return "<h2>Data</h2>\n" + _table(rows)
 
 
-def _use(home: Path, about: Mapping, log: Sequence[Mapping], family: str) -> str:
+def _use(home: Path, about: Mapping, log: Sequence[Mapping], words: Words) -> str:
     data, where = about.get("data", {}), shlex.quote(home.as_posix())
     image = data.get("kind") == "image"
     longer = max(2, math.ceil(2 * (log[-1].get("seconds", 0.0) if log else 0.0) / 60))
     label = f" --class {shlex.quote(data['classes'][-1])}" if data.get("classes") else ""
     units = "(n, c, h, w) in [0, 1]" if image else "(n, d), original units"
     small, large = ("samples.png", "samples.zip") if image else ("samples.csv", "samples.npz")
-    flags, keywords, sde = describe.dials(family)
+    flags, keywords, sde = words.flags, words.keywords, words.equation
     shell = f"""\
 # sample: a few to look at, many to use
 diffflow sample {where} -n 100{flags}{label} --out {small}

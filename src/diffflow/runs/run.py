@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Transform
-from ..equation.noise import Noise
+from ..equation.noise import Noise, as_noise
 from ..equation.sde import DiffFlow
 from ..likelihood.dequantiser import Dequantiser, fit
 from ..likelihood.elbo import Stratified, blended, elbo
@@ -32,6 +32,7 @@ from ..models.base import TrainConfig, device_of, fill
 from ..models.joint_likelihood import LikelihoodConfig
 from ..models.settings.common import Dials
 from ..networks.denoiser import Denoiser
+from ..registry import import_plugin
 from ..sampling.calibrate import Teacher, calibrate, default_starts, teach
 from ..sampling.plan import Plan
 from ..sampling.sample import Grid, Step, Trajectory, sample
@@ -168,7 +169,7 @@ class Run:
         churn: float | None = None,
         gan: float | None = None,
         guidance: float | None = None,
-        noise: Noise = Noise(0),
+        noise: Noise | int | None = None,
         solver: Solver | None = None,
         grid: Grid | None = None,
         batch: int = 256,
@@ -180,6 +181,7 @@ class Run:
         units), on the CPU.
 
         cond   None (no class), one class index for all, or n of them
+        noise  streams, one per sample; an integer seed; None: a fresh seed from torch's generator
         batch  how many move together: memory, not the outcome
         steps, churn, gan, guidance default to the run's own `dials`; the rest is as in `df.sample`. Where a plan was
         calibrated for them, it is the solver and the grid, unless one of those is given, or plans is False.
@@ -194,6 +196,7 @@ class Run:
         self._learned(labels, dials.guidance)
         if plans and solver is None and grid is None and (plan := self.plan(dials)) is not None:
             solver, grid = plan, plan.grid
+        noise = as_noise(noise)
         parts: list[Trajectory] = []
         for first in range(0, n, batch):
             size, here = min(batch, n - first), noise.shift(first)
@@ -234,13 +237,13 @@ class Run:
             raise ValueError(f"{self.path} is a generator: it draws in one way, no quality to choose")
         raise ValueError(f"{self.path} has no presets for these weights: run `diffflow frontier {self.path}`")
 
-    def teach(self, dials: Dials | None = None, n: int | None = None, noise: Noise = Noise(1)) -> Teacher:
+    def teach(self, dials: Dials | None = None, n: int | None = None, noise: Noise | int = Noise(1)) -> Teacher:
         """Fine solutions to calibrate plans with, of all classes in turn; one serves any number of steps. See
         `calibrate.teach`."""
         sde = self._calibrated(dials or self.dials)
         start = sde.start
         assert start is not None
-        x = start.sample(min(default_starts(start.shape), STARTS) if n is None else n, noise.fork("start"))
+        x = start.sample(min(default_starts(start.shape), STARTS) if n is None else n, as_noise(noise).fork("start"))
         return teach(sde, x, cond=self._turn(len(x)))
 
     def calibrate(
@@ -248,7 +251,7 @@ class Run:
         dials: Dials | None = None,
         teacher: Teacher | None = None,
         fresh: Teacher | None = None,
-        noise: Noise = Noise(1),
+        noise: Noise | int = Noise(1),
         rounds: int = 40,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Plan:
@@ -259,7 +262,7 @@ class Run:
 
         Raises ValueError where there is no equation on a noise schedule, or a discriminator that knows the particles
         of its own steps only."""
-        dials, home = dials or self.dials, Folder(self.path)
+        dials, home, noise = dials or self.dials, Folder(self.path), as_noise(noise)
         sde = self._calibrated(dials)
         home.plans(self.weights)  # what is damaged should be known before the work
         known = teacher or self.teach(dials, noise=noise)
@@ -277,7 +280,7 @@ class Run:
         sde, n = self._calibrated(dials), teacher.y.shape[1]
         assert sde.schedule is not None
         x = teacher.y[0] * sde.schedule.scale(0.0).item()
-        x = sample(sde, x, dials.steps, plan=plan, cond=self._turn(n)).last
+        x = sample(sde, x, dials.steps, plan=plan, noise=Noise(0), cond=self._turn(n)).last
         return (x - teacher.at(0.0)).flatten(1).square().mean(1).sqrt().median().item()
 
     def _calibrated(self, dials: Dials) -> DiffFlow:
@@ -313,7 +316,7 @@ class Run:
         x: Tensor,
         cond: Labels = None,
         *,
-        noise: Noise = Noise(0),
+        noise: Noise | int = Noise(0),
         probes: int = 1,
         steps: int | None = None,
         churn: float | None = None,
@@ -325,10 +328,10 @@ class Run:
         table), in nats (n,), on the CPU: log-probability of discrete coordinates, log-density of the others in data
         units.
 
-        Each row is spread over its cells and noised by sigma_min once (derivations.md 5.1 and 5.3): on average over `noise`
-        the values are no more than the truth. They belong to the ODE model (`log_prob`, with `steps`), or, where churn
-        is given, to the reverse SDE with it (`elbo`, from `times` noise levels). The divergence is exact for 16
-        dimensions at most, and from so many random probes a row for more.
+        Each row is spread over its cells and noised by sigma_min once (derivations.md 5.1 and 5.3): on average over
+        `noise` the values are no more than the truth. They belong to the ODE model (`log_prob`, with `steps`), or,
+        where churn is given, to the reverse SDE with it (`elbo`, from `times` noise levels). The divergence is exact
+        for 16 dimensions at most, and from so many random probes a row for more.
 
         dequantiser  where in its cell a value is put (`self.dequantiser()`); None: uniformly
 
@@ -338,7 +341,7 @@ class Run:
             raise ValueError(f"x has shape {tuple(x.shape)}: give (n, {', '.join(map(str, self.shape))}), as loaded")
         labels = None if cond is None else self._labels(cond, len(x)).expand(len(x))
         self._learned(labels, 1.0)
-        sde = self.sde(churn=0.0 if churn is None else churn)
+        sde, noise = self.sde(churn=0.0 if churn is None else churn), as_noise(noise)
         parts: list[LogProb] = []
         for first in range(0, len(x), batch):
             rows, own = x[first : first + batch].cpu(), noise.shift(first)
@@ -363,7 +366,7 @@ class Run:
         self,
         x: Tensor,
         steps: int = 500,
-        noise: Noise = Noise(0),
+        noise: Noise | int = Noise(0),
         churn: float | None = None,
         on_step: Callable[[int, float], None] | None = None,
     ) -> Dequantiser:
@@ -395,26 +398,35 @@ class Run:
 
 
 def load(
-    path: str | Path, *, raw: bool = False, sigma_rel: float | None = None, device: str | torch.device | None = None
+    path: str | Path,
+    *,
+    raw: bool = False,
+    sigma_rel: float | None = None,
+    device: str | torch.device | None = None,
+    modules: Sequence[str | Path] = (),
 ) -> Run:
     """Open a run directory at its newest whole checkpoint, or at the average that rows kept aside chose (fit.holdout).
 
     raw        the raw weights instead of averaged ones
     sigma_rel  relative width of the weight average (default: the run's own); any in (0, 0.28), rebuilt from snapshots
                where it was not tracked
-    device     default: the best there is (training/place.py)
+    device     default: the best there is (training/distributed.py)
+    modules    files or modules that define what is not ours in the run (my_models.py): a run never imports anything
+               by itself
 
     Raises RunError, ConfigError (a device that is not there, too) or CheckpointError with what is wrong.
     """
     if raw and sigma_rel is not None:
         raise ValueError(f"raw weights are not averaged: give raw or sigma_rel = {sigma_rel}, not both")
+    for name in modules:
+        import_plugin(name)
     folder, place = Folder(Path(path)), find_device(device)
     about, (found, step) = folder.about(), load_averaged(folder, raw, sigma_rel)
     config = folder.config()
-    modules = config.build(about["data"])
-    for name, module in modules.items():
+    players = config.build(about["data"])
+    for name, module in players.items():
         fill(module, found.get(name, {}), f"{name} in {folder.path}")
         module.to(place).eval().requires_grad_(False)
     versions = {k: v for k, v in about.items() if k not in ("data", "finished")}
     average = "raw" if raw else "its own" if sigma_rel is None else f"sigma_rel {sigma_rel:g}"
-    return Run(folder.path, config, about["data"], modules, step, versions, average)
+    return Run(folder.path, config, about["data"], players, step, versions, average)

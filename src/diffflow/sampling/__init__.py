@@ -1,0 +1,1 @@
+"""The only sampling loop, the solvers, their grids and calibrated plans, and convergence measured along a solve."""

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from ..equation.fields import Cond, ScoreField
-from ..equation.noise import Noise
+from ..equation.noise import Noise, as_noise
 from ..equation.schedule import Schedule
 from ..equation.sde import DiffFlow, Speed, value_of
 from ..equation.times import Time
@@ -133,9 +133,8 @@ class _Model:
         levels = np.geomspace(high, end, 2 + math.ceil(0.5 * FINE * math.log(high / end)))
         levels[0], levels[-1] = high, end
         grid = s.time(torch.as_tensor([*(levels if high > end else levels[:1]), *([] if low else [0.0])]))
-        solved = sample(
-            self.quiet, y * s.scale(grid[0].item()).item(), grid=grid, solver=Exponential(4, selfstart=True)
-        )
+        start, method = y * s.scale(grid[0].item()).item(), Exponential(4, selfstart=True)
+        solved = sample(self.quiet, start, grid=grid, solver=method, noise=Noise(0))
         return solved.last / s.scale(grid[-1].item()).item()
 
     def raised(self, levels: Levels, floor: float) -> list[float]:
@@ -163,12 +162,14 @@ def default_starts(shape: Sequence[int]) -> int:
 
 
 @torch.no_grad()
-def teach(sde: DiffFlow, starts: int | Tensor | None = None, noise: Noise = Noise(1), cond: Cond = None) -> Teacher:
+def teach(
+    sde: DiffFlow, starts: int | Tensor | None = None, noise: Noise | int = Noise(1), cond: Cond = None
+) -> Teacher:
     """Solve `starts` with fine steps; particles x at t = 0 (n, *shape), or how many to draw from sde.start.
 
     None: `default_starts`. Raises ValueError for equations that are not on a noise schedule, and without a start.
     """
-    m = _model(sde, cond)
+    m, noise = _model(sde, cond), as_noise(noise)
     if not isinstance(starts, Tensor):
         if sde.start is None:
             raise ValueError("calibration draws starts from sde.start, which is not set: pass the starts themselves")
@@ -193,7 +194,7 @@ def calibrate(
     sde: DiffFlow,
     steps: int = 8,
     *,
-    noise: Noise = Noise(1),
+    noise: Noise | int = Noise(1),
     starts: int | Tensor | None = None,
     cond: Cond = None,
     teacher: Teacher | None = None,
@@ -205,7 +206,7 @@ def calibrate(
     Args:
         sde: an equation on a noise schedule.
         steps: evaluations of the plan.
-        noise: streams for the starts and, with churn, for the raised noise.
+        noise: streams for the starts and, with churn, for the raised noise; or an integer seed.
         starts: particles at t = 0 (n, *shape), or how many to draw from sde.start; None: see `teach`.
         cond: condition for the fields, one per start.
         teacher: fine solutions of the same equation from `teach`, to use again; instead of `starts`.
@@ -217,7 +218,7 @@ def calibrate(
     """
     if int(steps) != steps or steps < 1:
         raise ValueError(f"steps={steps}: a plan takes a whole number of steps, at least 1")
-    m, known = _model(sde, cond), teacher or teach(sde, starts, noise, cond)
+    m, known, noise = _model(sde, cond), teacher or teach(sde, starts, noise, cond), as_noise(noise)
     if not (known.y[-1].isfinite().all() and known.at(0.0).isfinite().all()):
         raise ValueError("the fine solutions are not finite: look at the denoiser, and at the starts")
     high, low = m.schedule.sigma(0.0).item(), m.schedule.sigma_min

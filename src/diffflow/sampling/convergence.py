@@ -31,7 +31,7 @@ from torch import Tensor
 from ..equation.fields import LawRatio, LawScore, ScoreField
 from ..equation.kernels import KernelRatio
 from ..equation.laws import Gaussian, GaussianMixture, Law
-from ..equation.noise import Noise
+from ..equation.noise import Noise, as_noise
 from ..equation.sde import DiffFlow, Speed
 from ..equation.times import Time
 from .sample import sample
@@ -285,7 +285,7 @@ def particle_decay(
     particles: int = 2000,
     steps: int = 100,
     bandwidth: float = 0.1,
-    noise: Noise = Noise(0),
+    noise: Noise | int = Noise(0),
     keep: int = 5,
 ) -> Decay:
     """The decay estimated along one simulation: KL and I of target and particles, both blurred by `bandwidth` (so that
@@ -293,7 +293,7 @@ def particle_decay(
     KL of 0 is of order 1/(particles h^d)."""
     if isinstance(sde.beta, Speed):
         raise ValueError("kappa of a beta that depends on the logit is no single number: use grid_decay")
-    r = target(sde)
+    r, noise = target(sde), as_noise(noise)
     path = sample(sde, particles, steps, noise=noise, keep=keep)
     kept = (
         [(0.0, sde.start.sample(particles, noise.fork("start")))]

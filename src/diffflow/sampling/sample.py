@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..equation.fields import Cond, ScoreField
-from ..equation.noise import Increments, Noise
+from ..equation.noise import Increments, Noise, as_noise
 from ..equation.schedule import Schedule
 from ..equation.sde import DiffFlow, Tally
 from .exponential import Exponential
@@ -94,7 +94,7 @@ def sample(
     solver: Solver | None = None,
     grid: Grid | None = None,
     plan: Plan | None = None,
-    noise: Increments = Noise(0),
+    noise: Increments | int | None = None,
     cond: Cond = None,
     keep: int | None = None,
     on_step: Callable[[Step], None] | None = None,
@@ -110,7 +110,7 @@ def sample(
         grid: times, or a rule such as `karras`; a last time of schedule.clean denoises to sigma = 0, a last time of
             horizon stops at sigma_min.
         plan: solver and grid in one, from `df.calibrate`; instead of steps, solver and grid.
-        noise: streams, one per particle; or a BrownianPath.
+        noise: streams, one per particle; an integer seed; or a BrownianPath. None: a fresh seed from torch's generator.
         cond: condition for the fields, e.g. labels (n,).
         keep: keep every k-th state (and the first and last).
         on_step: called after each step.
@@ -118,12 +118,14 @@ def sample(
     Raises:
         ValueError: steps below 1, a grid that does not rise, a plan made for another equation, no start for a number
             of particles, a step too large for a stiff target.
+        TypeError: noise that is none.
     """
     if plan is not None:
         if solver is not None or grid is not None:
             raise ValueError("a plan is a solver and its grid: give the plan alone")
         solver, grid, steps = plan, plan.grid, plan.steps
     times = _times(sde, steps, grid)
+    noise = noise if isinstance(noise, Increments) else as_noise(noise)
     if isinstance(x0, int):
         if sde.start is None:
             raise ValueError(

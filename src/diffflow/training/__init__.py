@@ -1,3 +1,1 @@
-"""Training: one loop for every objective (fit.py), averages (ema.py), checkpoints (checkpoint.py), typed settings
-(config.py).
-"""
+"""The one training loop for every objective, with averages, checkpoints, resuming and several processes."""

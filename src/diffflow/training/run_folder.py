@@ -159,8 +159,8 @@ class Folder:
 
 def _present(line: dict[str, Any]) -> dict[str, Any]:
     """A line of metrics.jsonl with the present names of what it logs."""
-    log = line.get("log", {})
-    if any(key.rpartition("/")[2] in aliases.LOGS for key in log):
+    log = line.get("log") if isinstance(line, dict) else None
+    if isinstance(log, dict) and any(key.rpartition("/")[2] in aliases.LOGS for key in log):
         split = ((*key.rpartition("/"), value) for key, value in log.items())
         line["log"] = {f"{player}{slash}{aliases.LOGS.get(key, key)}": value for player, slash, key, value in split}
     return line

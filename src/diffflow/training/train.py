@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ..data import Data
 from ..models.base import TrainConfig
-from ..models.settings.serialise import ConfigError, changed
+from ..models.settings.serialise import ConfigError, changed, check_round_trip
 from . import checkpoint
 from .batches import Batches
 from .distributed import Process, find_process
@@ -54,6 +54,7 @@ def train(
     folder, console = Folder(Path(run_dir)), console or Console(stderr=True)
     if config.fit.steps is None and config.fit.minutes is None:
         raise ConfigError("when to stop? give --steps or --minutes (fit.steps or fit.minutes)")
+    check_round_trip(config)
     if config.fit.holdout and not config.selects:
         raise ConfigError(
             f"fit.holdout = {config.fit.holdout}: the loss of this model, a game of several players or of changing "
@@ -86,6 +87,11 @@ def train(
         )
     saved = chosen(folder, resume, console)
     if data is None:
+        if not config.data.source and going_on:
+            raise ConfigError(
+                f"{folder.path} was trained on data from Python: go on there, df.train(data, {str(folder.path)!r}, "
+                "resume=True), or say where the same data are (diffflow train SOURCE --resume auto --out RUN)"
+            )
         if not config.data.source:
             raise ConfigError("data.source is empty: name a toy, 'digits', or a path to the data (--data.source)")
         data = config.data.load()

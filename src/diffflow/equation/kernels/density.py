@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..fields import Cond, Field, Ratio
 from ..laws import Empirical, Law
-from ..noise import Noise
+from ..noise import Noise, as_noise
 from ..times import Time, clock
 from .kernel import GaussianKernel, mean_shift
 
@@ -44,10 +44,10 @@ class CloudField(Field):
     def observe(self, x: Tensor, t: Time) -> Self:
         return self._with(particles=x)
 
-    def on(self, data: Tensor, noise: Noise | None = None) -> Self:
+    def on(self, data: Tensor, noise: Noise | int | None = None) -> Self:
         """The same field toward other target points, (m, *shape); `noise` seeds what is random in it. Fields whose
         target is a score, and fields without a target, keep it."""
-        return self if noise is None else self._with(noise=noise)
+        return self if noise is None else self._with(noise=as_noise(noise))
 
     def _with(self, **changes: Any) -> Self:
         other = copy.copy(self)
@@ -109,7 +109,7 @@ class KernelRatio(_Density, Ratio):
         target = Empirical(target) if isinstance(target, Tensor) else target
         self.target: Callable[[Time], Law] = (lambda t: target) if hasattr(target, "noised") else target
 
-    def on(self, data: Tensor, noise: Noise | None = None) -> Self:
+    def on(self, data: Tensor, noise: Noise | int | None = None) -> Self:
         target = Empirical(data)
         return super().on(data, noise)._with(target=lambda t: target)
 
@@ -141,7 +141,7 @@ class FieldSum(CloudField):
     def observe(self, x: Tensor, t: Time) -> FieldSum:
         return FieldSum([field.observe(x, t) for field in self.fields])
 
-    def on(self, data: Tensor, noise: Noise | None = None) -> FieldSum:
+    def on(self, data: Tensor, noise: Noise | int | None = None) -> FieldSum:
         return FieldSum([field.on(data, noise) for field in self.fields])
 
 
@@ -154,14 +154,14 @@ class Injected(Field):
     leave_one_out.
     """
 
-    def __init__(self, field: Field, level: float | Callable[[Time], float], noise: Noise = Noise(0)) -> None:
+    def __init__(self, field: Field, level: float | Callable[[Time], float], noise: Noise | int = Noise(0)) -> None:
         parts = field.fields if isinstance(field, FieldSum) else [field]
         if any(getattr(part, "leave_one_out", False) for part in parts):
             raise ValueError(
                 "injected noise takes particles from their places, and every one of them would flee from its own: "
                 "build the field with leave_one_out=False"
             )
-        self.field, self.level, self.noise = field, level, noise
+        self.field, self.level, self.noise = field, level, as_noise(noise)
         self.cost, self.cloud = field.cost, field.cloud
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
@@ -175,7 +175,7 @@ class Injected(Field):
     def observe(self, x: Tensor, t: Time) -> Injected:
         return Injected(self.field.observe(x, t), self.level, self.noise)
 
-    def on(self, data: Tensor, noise: Noise | None = None) -> Injected:
+    def on(self, data: Tensor, noise: Noise | int | None = None) -> Injected:
         """As `CloudField.on`."""
         field = self.field.on(data, noise) if isinstance(self.field, CloudField) else self.field
         return Injected(field, self.level, self.noise if noise is None else noise)

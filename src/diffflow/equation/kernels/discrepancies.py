@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..fields import Cond, Field
-from ..noise import Noise
+from ..noise import Noise, as_noise
 from ..times import Time
 from .density import CloudField, moment
 from .kernel import (
@@ -35,8 +35,8 @@ class OnPoints(CloudField):
     def __init__(self, data: Tensor) -> None:
         self.data = self._points(data)
 
-    def on(self, data: Tensor, noise: Noise | None = None) -> Self:
-        return self._with(data=self._points(data), noise=self.noise if noise is None else noise)
+    def on(self, data: Tensor, noise: Noise | int | None = None) -> Self:
+        return self._with(data=self._points(data), noise=self.noise if noise is None else as_noise(noise))
 
     def _points(self, data: Tensor) -> Tensor:
         if not isinstance(data, Tensor) or data.ndim < 2 or not len(data):
@@ -165,11 +165,11 @@ class SlicedWasserstein(OnPoints):
     of the points' quantiles over the particle's share of mass. Away from the cloud T is interpolated.
     """
 
-    def __init__(self, data: Tensor, directions: int = 64, noise: Noise = Noise(0)) -> None:
+    def __init__(self, data: Tensor, directions: int = 64, noise: Noise | int = Noise(0)) -> None:
         super().__init__(data)
         if directions < 1:
             raise ValueError(f"directions={directions}: at least one")
-        self.directions, self.noise = directions, noise
+        self.directions, self.noise = directions, as_noise(noise)
 
     def axes(self, x: Tensor, t: Time) -> Tensor:
         """The directions at t, (d, directions), unit columns."""

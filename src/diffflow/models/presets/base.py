@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ...registry import Registry
 from ..base import TrainConfig
 
 
@@ -17,5 +18,5 @@ class Preset:
     config: TrainConfig
 
 
-BY_DATA: dict[str, Callable[[], Preset]] = {}  # by data
-BY_MODEL: dict[str, Callable[[str], Preset]] = {}  # by model, for the scale of that name
+BY_DATA: Registry[Callable[[], Preset]] = Registry("preset")  # by data
+BY_MODEL: Registry[Callable[[str], Preset]] = Registry("preset")  # by model, for the scale of that name

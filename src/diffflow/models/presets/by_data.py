@@ -5,24 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...objectives.score_matching import EDMWeighting, LikelihoodWeighting
+from ...registry import name_of
+from ..base import TrainConfig
 from ..diffusion import ModelConfig, SamplingConfig, ScoreConfig
 from ..settings.common import DataConfig, FitConfig, PlayerConfig
 from ..settings.networks import MLPConfig, UNetConfig
 from .base import BY_DATA, Preset
 
 
-def named(make: Callable[[], ScoreConfig]) -> Callable[[], Preset]:
+def for_data(make: Callable[[], TrainConfig]) -> Callable[[], Preset]:
     """Enter settings into BY_DATA under their function's name, with the first line of its docstring."""
 
+    name = name_of(make)
+
     def build() -> Preset:
-        return Preset(make.__name__, build.__doc__ or "", make())
+        return Preset(name, build.__doc__ or "", make())
 
     build.__name__, build.__doc__ = make.__name__, (make.__doc__ or "").split("\n")[0]
-    BY_DATA[make.__name__] = build
+    BY_DATA.own(name, build)
     return build
 
 
-@named
+@for_data
 def demo() -> ScoreConfig:
     """Scikit-learn's 8x8 digits by class, three minutes on two processor cores."""
     return ScoreConfig(
@@ -33,7 +37,7 @@ def demo() -> ScoreConfig:
     )
 
 
-@named
+@for_data
 def digits() -> ScoreConfig:
     """Scikit-learn's 8x8 digits by class, ten minutes on two processor cores."""
     return ScoreConfig(
@@ -57,19 +61,19 @@ def grey() -> ScoreConfig:
     )
 
 
-@named
+@for_data
 def mnist() -> ScoreConfig:
     """MNIST and other small grey images, by class, thirty minutes on two processor cores."""
     return grey()
 
 
-@named
+@for_data
 def fashion() -> ScoreConfig:
     """Fashion-MNIST by class, thirty minutes on two processor cores."""
     return grey()
 
 
-@named
+@for_data
 def cifar10() -> ScoreConfig:
     """CIFAR-10 and other small colour images, a day on one GPU."""
     return ScoreConfig(
@@ -82,7 +86,7 @@ def cifar10() -> ScoreConfig:
     )
 
 
-@named
+@for_data
 def toy() -> ScoreConfig:
     """A cloud of points in the plane (8gaussians, moons, spirals, ...), two minutes on one processor core."""
     return ScoreConfig(
@@ -93,7 +97,7 @@ def toy() -> ScoreConfig:
     )
 
 
-@named
+@for_data
 def table() -> ScoreConfig:
     """Rows of numbers from .csv, .npy or .npz, three minutes on one processor core.
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from ...networks.games import Penalty
+from ...networks.games import GAMES, Penalty
 from ...objectives.movers.score_difference import DMD, LogUniformLevels, ScoreGAN
+from ...registry import name_of
 from ...sampling.plan import Plan
 from ..base import MoveConfig, TrainConfig
 from ..diffusion_gan import DiffusionGANConfig, DiffusionGANSampling, RangesConfig
@@ -25,9 +26,9 @@ from .scales import SCALES, Scale
 Make = TypeVar("Make", bound=Callable[[Scale], TrainConfig])
 
 
-def model(make: Make) -> Make:
+def for_model(make: Make) -> Make:
     """Enter a model's settings into BY_MODEL under its function's name, with the first line of its docstring."""
-    enter(make.__name__.replace("_", "-"), (make.__doc__ or "").split("\n")[0], make)
+    enter(name_of(make, make.__name__.replace("_", "-")), (make.__doc__ or "").split("\n")[0], make)
     return make
 
 
@@ -36,7 +37,7 @@ def enter(name: str, about: str, make: Callable[[Scale], TrainConfig]) -> None:
         return Preset(name, about, make(SCALES[scale]))
 
     build.__doc__ = about
-    BY_MODEL[name] = build
+    BY_MODEL.own(name, build)
 
 
 def adversary(scale: Scale) -> PlayerConfig:
@@ -64,25 +65,12 @@ def played(loss: str) -> Callable[[Scale], GANConfig]:
     return make
 
 
-for name, loss, about in (
-    ("gan", "vanilla", "A generator and a discriminator, non-saturating loss."),
-    (
-        "gan-saturating",
-        "saturating",
-        "The GAN of the first paper's minimax game: slow where the discriminator is sure.",
-    ),
-    ("gan-kl", "kl", "A GAN whose samples descend KL(p|q): the log-ratio's gradient at unit speed."),
-    ("lsgan", "lsgan", "A GAN with least-squares losses."),
-    ("hinge", "hinge", "A GAN with the hinge loss."),
-    ("ipm", "ipm", "A GAN whose discriminator is a witness of bounded slope (WGAN-GP)."),
-    ("relativistic", "relativistic", "A GAN whose samples are judged against real partners (R3GAN)."),
-    ("fgan-kl", "fgan-kl", "An f-GAN for KL(p|q)."),
-    ("fgan-pearson", "fgan-pearson", "An f-GAN for Pearson's chi-squared divergence."),
-):
-    enter(name, about, played(loss))
+for game in GAMES.values():
+    if game.preset:
+        enter(game.preset, game.about, played(game.name))
 
 
-@model
+@for_model
 def discriminator_flow(scale: Scale) -> DiscriminatorFlowConfig:
     """Particles moved by one discriminator along their own path; no generator, no score."""
     # in the plane a particle that overshoots narrow modes is lost: d is flat where particles are. On pictures such a d
@@ -98,21 +86,21 @@ def discriminator_flow(scale: Scale) -> DiscriminatorFlowConfig:
     )
 
 
-@model
+@for_model
 def improved_gan(scale: Scale) -> DiscriminatorFlowConfig:
     """One shared discriminator, told the time; the data's noise falls along the path, and particles follow."""
     base = discriminator_flow(scale)
     return replace(base, game=replace(base.game, loss="kl"), path=PathConfig(steps=25, eta=scale.eta, noise=0.5))
 
 
-@model
+@for_model
 def improved_gan_independent(scale: Scale) -> DiscriminatorFlowConfig:
     """The same with an independent discriminator per step."""
     base = improved_gan(scale)
     return replace(base, model=replace(base.model, stages=10), path=replace(base.path, steps=10))
 
 
-@model
+@for_model
 def diffusion_gan(scale: Scale) -> DiffusionGANConfig:
     """Score and discriminator together, with the dials gan, churn and steps free at sampling."""
     base, weight = scale.base, 0.003 if scale.vectors else 0.01
@@ -130,7 +118,7 @@ def diffusion_gan(scale: Scale) -> DiffusionGANConfig:
     )
 
 
-@model
+@for_model
 def score_gan(scale: Scale) -> ScoreGANConfig:
     """A generator moved by two scores, the data's (--init-from RUN) and its own samples'; one evaluation a sample."""
     base = scale.base
@@ -151,19 +139,19 @@ def moved(scale: Scale, mover: DriftingConfig | MMDConfig | SlicedWassersteinCon
     return FieldConfig(scale.base.data, scale.generator, mover, MoveConfig(), player, replace(scale.fit, batch=256))
 
 
-@model
+@for_model
 def drifting(scale: Scale) -> FieldConfig:
     """A generator whose samples drift to the data's kernel mean, and from each other."""
     return moved(scale, DriftingConfig(scale.temperatures, others=not scale.vectors))
 
 
-@model
+@for_model
 def mmd_generator(scale: Scale) -> FieldConfig:
     """A generator that descends the maximum mean discrepancy."""
     return moved(scale, MMDConfig())
 
 
-@model
+@for_model
 def sw_generator(scale: Scale) -> FieldConfig:
     """A generator that descends the sliced Wasserstein distance."""
     return moved(scale, SlicedWassersteinConfig())

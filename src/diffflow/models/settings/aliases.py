@@ -6,8 +6,12 @@ settings, flags and names of `df` that people write are understood with a warnin
 
 from __future__ import annotations
 
+import pkgutil
 import warnings
 from collections.abc import Sequence
+from typing import Any
+
+from ...registry import suggest
 
 # Dataclasses that the `type` of a config.yaml names
 TYPES = {
@@ -37,6 +41,13 @@ LOGS = {"spread": "std_ratio"}
 # Names of `df`: what they are called now, or where they are
 PUBLIC = {
     "jump": "diffflow.snr_grid",
+    "fields": "diffflow.equation.fields",
+    "noise": "diffflow.equation.noise",
+    "plan": "diffflow.sampling.plan",
+    "references": "diffflow.equation.papers",
+    "schedule": "diffflow.equation.schedule",
+    "sde": "diffflow.equation.sde",
+    "spectrum": "diffflow.equation.spectrum",
     "CriticRatio": "diffflow.DiscriminatorRatio",
     "recipes": "diffflow.models.presets",
     "diagnostics": "diffflow.sampling.convergence",
@@ -50,6 +61,25 @@ PUBLIC = {
 
 class OldName(FutureWarning):
     """A name that is understood for one release more."""
+
+
+def public(name: str, known: Sequence[str]) -> Any:
+    """What an old name of `df` stands for now, with a warning.
+
+    Args:
+        name: an attribute of `diffflow` that is none of its names.
+        known: the names that there are.
+
+    Raises:
+        AttributeError: neither an old name nor a present one; the message has the nearest of these.
+    """
+    if name not in PUBLIC:
+        same = next((other for other in known if other.lower() == name.lower()), None)
+        hint = f"; did you mean {same!r}?" if same else suggest(name, known).partition("; known are")[0]
+        raise AttributeError(f"module 'diffflow' has no attribute {name!r}{hint}")
+    new = PUBLIC[name]
+    warnings.warn(f"diffflow.{name} is {new} now; the old name goes with the next release", OldName, stacklevel=3)
+    return pkgutil.resolve_name(new)
 
 
 def setting(owner: type, key: str) -> str:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ... import data as datasets
-from ...data import Columns, Data, Transform
-from .serialise import require
+from ...data import Columns, Data, DataError, Transform
+from ...equation.schedule import SCHEDULES, Schedule
+from .serialise import ConfigError, require
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,13 @@ class DataConfig:
     taken as if continuous (keep)."""
 
     def load(self, split: str | None = None, like: Transform | None = None) -> Data:
-        """The data, or another split of them; `like`: in the columns and units of other data. Raises DataError."""
+        """The data, or another split of them; `like`: in the columns and units of other data. Raises DataError, where
+        no source is said too (a run trained on a `Data` from Python)."""
+        if not self.source:
+            raise DataError(
+                "the settings name no source of the data: such a run was trained on data from Python. Say where they "
+                "are (--data SOURCE), or use them in Python"
+            )
         columns = Columns(self.text, self.constant, self.discrete)
         return datasets.load(self.source, split or self.split, self.flip, self.size, columns, like)
 
@@ -140,3 +147,12 @@ class Dials:
     gan: float = 0.0
     churn: float = 0.0
     guidance: float = 1.0
+
+
+def make_schedule(name: str, sigma_min: float, sigma_max: float) -> Schedule:
+    """The noise schedule of that name between two noise levels. Raises ConfigError for levels out of its reach."""
+    make = SCHEDULES[name]
+    try:
+        return make(sigma_min=sigma_min, sigma_max=sigma_max)
+    except ValueError as e:
+        raise ConfigError(f"sampling.schedule = {name!r}: {e}") from e

@@ -11,7 +11,7 @@ from torch import nn
 from ...equation.schedule import Schedule
 from ...networks.discriminator import Discriminator
 from ...networks.games import GAMES, Game, Penalty
-from .serialise import require, suggest
+from .serialise import require
 
 
 def class_count(meta: Mapping[str, Any]) -> int:
@@ -36,7 +36,7 @@ class GameConfig:
     """weight (|grad d| - centre)^2 at real, fake and in-between points."""
 
     def __post_init__(self) -> None:
-        require(self.loss in GAMES, f"game.loss = {self.loss!r} is unknown{suggest(self.loss, list(GAMES))}")
+        require(self.loss in GAMES, f"game.loss = {GAMES.unknown(self.loss)}")
 
     @property
     def game(self) -> Game:

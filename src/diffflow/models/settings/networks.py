@@ -8,11 +8,76 @@ from torch import nn
 
 from ...networks.backbones.discriminator import ConvDiscriminator, MLPDiscriminator
 from ...networks.backbones.generator import ConvGenerator, MLPGenerator
-from .serialise import require
+from .serialise import Choice, require
+
+
+class NetConfig(Choice):
+    """Settings of a denoiser's network: subclasses are frozen dataclasses with a `build`."""
+
+    called = "network of a denoiser"
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The network for samples of this shape.
+
+        Args:
+            shape: of one sample, such as (3, 32, 32) or (2,).
+            classes: how many classes it is told, 0 for none.
+
+        Returns:
+            A module (x (n, *shape), time (n,), cond int64 (n,) or None) -> (n, *shape); -1 in cond is no class.
+
+        Raises:
+            ConfigError: a shape that this network is not made for.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define build")
+
+
+class DiscriminatorNet(Choice):
+    """Settings of a discriminator's network: subclasses are frozen dataclasses with a `build`."""
+
+    called = "network of a discriminator"
+
+    def build(self, shape: tuple[int, ...], classes: int, timed: bool, dials: int = 0) -> nn.Module:
+        """The network for samples of this shape.
+
+        Args:
+            shape: of one sample.
+            classes: how many classes it is told, 0 for none.
+            timed: whether it is told the time.
+            dials: how many numbers it is told about the process that particles follow.
+
+        Returns:
+            A module as `networks.discriminator.Discriminator` takes it: logits (n,).
+
+        Raises:
+            ConfigError: a shape that this network is not made for.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define build")
+
+
+class GeneratorNet(Choice):
+    """Settings of a generator's network: subclasses are frozen dataclasses with a `build`."""
+
+    called = "network of a generator"
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The network for samples of this shape.
+
+        Args:
+            shape: of one sample.
+            classes: how many classes it is told, 0 for none.
+
+        Returns:
+            A module (z (n, latent), cond int64 (n,) or None) -> (n, *shape) that knows its `latent_shape`.
+
+        Raises:
+            ConfigError: a shape that this network is not made for.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define build")
 
 
 @dataclass(frozen=True)
-class MLPDiscriminatorConfig:
+class MLPDiscriminatorConfig(DiscriminatorNet):
     """The discriminator for vectors (networks/backbones/discriminator.py)."""
 
     width: int = 128
@@ -47,7 +112,7 @@ class MLPDiscriminatorConfig:
 
 
 @dataclass(frozen=True)
-class ConvDiscriminatorConfig:
+class ConvDiscriminatorConfig(DiscriminatorNet):
     """The discriminator for images (networks/backbones/discriminator.py)."""
 
     widths: tuple[int, ...] = (32, 64)
@@ -66,11 +131,8 @@ class ConvDiscriminatorConfig:
         return ConvDiscriminator(image, classes, self.widths, timed=timed, dials=dials, spectral=self.spectral)
 
 
-DiscriminatorNet = MLPDiscriminatorConfig | ConvDiscriminatorConfig
-
-
 @dataclass(frozen=True)
-class MLPGeneratorConfig:
+class MLPGeneratorConfig(GeneratorNet):
     """The generator of vectors (nets/generator.py)."""
 
     latent: int = 16
@@ -92,7 +154,7 @@ class MLPGeneratorConfig:
 
 
 @dataclass(frozen=True)
-class ConvGeneratorConfig:
+class ConvGeneratorConfig(GeneratorNet):
     """The generator of images (nets/generator.py)."""
 
     latent: int = 64
@@ -109,11 +171,8 @@ class ConvGeneratorConfig:
         return ConvGenerator(self.latent, (shape[0], shape[1], shape[2]), classes, self.widths)
 
 
-GeneratorNet = MLPGeneratorConfig | ConvGeneratorConfig
-
-
 @dataclass(frozen=True)
-class MLPConfig:
+class MLPConfig(NetConfig):
     """The net for vectors (nets/mlp.py)."""
 
     width: int = 256
@@ -137,7 +196,7 @@ class MLPConfig:
 
 
 @dataclass(frozen=True)
-class UNetConfig:
+class UNetConfig(NetConfig):
     """The net for images (nets/unet.py)."""
 
     widths: tuple[int, ...] = (32, 64, 64)

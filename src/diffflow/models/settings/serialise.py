@@ -7,15 +7,18 @@ subclass) is the `type` at the top.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import importlib
+import pkgutil
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from ...registry import Registry, suggest
+from ...registry import Registry, missing, name_of, suggest
 from . import aliases
 
 
@@ -29,30 +32,44 @@ def require(ok: bool, what: str) -> None:
         raise ConfigError(what)
 
 
-def _classes(kind: Any) -> list[type]:
-    """The dataclasses that a field's type admits."""
-    options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-    return [k for k in options if dataclasses.is_dataclass(k) and isinstance(k, type)]
-
-
-FAMILIES: Registry[type] = Registry(
-    {
-        "ScoreConfig": "diffflow.models.diffusion",
-        "DiscriminatorFlowConfig": "diffflow.models.discriminator_flow",
-        "DiffusionGANConfig": "diffflow.models.diffusion_gan",
-        "LikelihoodConfig": "diffflow.models.joint_likelihood",
-        "GANConfig": "diffflow.models.gan",
-        "ScoreGANConfig": "diffflow.models.score_gan",
-        "FieldConfig": "diffflow.models.field_generator",
-        "DistillConfig": "diffflow.models.distill",
-    }
-)  # families of models by name; `TrainConfig` enters its subclasses
 DEFAULT = "ScoreConfig"  # the family of settings that name none
+
+
+def families() -> Registry[Any]:
+    """The families of models by name: each file of models/ is one, and plug-ins bring others."""
+    package = importlib.import_module("diffflow.models")
+    for module in pkgutil.iter_modules(package.__path__, "diffflow.models."):
+        importlib.import_module(module.name)
+    return importlib.import_module("diffflow.models.base").TrainConfig.kinds
+
+
+class Choice:
+    """A part of the settings that comes in several kinds. A direct subclass is the part (`NetConfig`), and its
+    subclasses, frozen dataclasses, are the kinds; a kind from outside the package is as good as ours."""
+
+    kinds: ClassVar[Registry[Any]]
+
+    def __init_subclass__(cls, kind: bool = True) -> None:
+        if Choice in cls.__bases__:
+            cls.kinds = Registry(getattr(cls, "called", cls.__name__))
+        elif kind:
+            cls.kinds.own(name_of(cls), cls)
+
+
+def _classes(kind: Any) -> dict[str, type]:
+    """The dataclasses that a field's type admits, by name."""
+    found: dict[str, type] = {}
+    for option in get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,):
+        if isinstance(option, type) and Choice in option.__bases__:
+            found |= option.kinds
+        elif dataclasses.is_dataclass(option) and isinstance(option, type):
+            found[option.__name__] = option
+    return found
 
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A run's config as nested plain values; its first key, `type`, is the family."""
-    return {"type": type(config).__name__} | _values(config)
+    return {"type": name_of(type(config))} | _values(config)
 
 
 def _values(config: Any) -> dict[str, Any]:
@@ -62,7 +79,7 @@ def _values(config: Any) -> dict[str, Any]:
     for entry in dataclasses.fields(config):
         value = getattr(config, entry.name)
         if dataclasses.is_dataclass(value):
-            tag = {"type": type(value).__name__} if len(_classes(hints[entry.name])) > 1 else {}
+            tag = {"type": name_of(type(value))} if len(_classes(hints[entry.name])) > 1 else {}
             out[entry.name] = tag | _values(value)
         else:
             out[entry.name] = list(value) if isinstance(value, tuple) else value
@@ -102,17 +119,21 @@ def _read(base: Any, values: Any, path: str) -> Any:
     for key, value in values.items():
         here = f"{path}.{key}" if path else str(key)
         key = key if key in names else aliases.setting(type(base), str(key))
-        require(key in names, f"unknown setting {here!r}{suggest(str(key), names)}")
+        require(key in names, f"unknown setting {here!r}{_nearest(str(key), names, base, path)}")
         kinds = _classes(hints[key])
+        if dataclasses.is_dataclass(value):  # built already
+            known = ", ".join(kinds) or getattr(hints[key], "__name__", str(hints[key]))
+            require(isinstance(value, tuple(kinds.values())), f"{here} = {value!r} must be of type {known}")
+            new[key] = value
+            continue
         if not kinds:
             new[key] = _scalar(hints[key], value, here)
             continue
         inner = getattr(base, key)
         if isinstance(value, Mapping) and len(kinds) > 1 and "type" in value:
-            table = {k.__name__: k for k in kinds}
             tag = aliases.type_name(str(value["type"]))
-            require(tag in table, f"{here}.type = {tag!r} is unknown{suggest(str(tag), list(table))}")
-            inner = inner if type(inner) is table[tag] else table[tag]()
+            require(tag in kinds, f"{here}.type = {tag!r} is unknown{missing(tag, kinds)}")
+            inner = inner if type(inner) is kinds[tag] else kinds[tag]()
             value = {k: v for k, v in value.items() if k != "type"}
         new[key] = _read(inner, value, here)
     try:
@@ -123,31 +144,75 @@ def _read(base: Any, values: Any, path: str) -> Any:
         raise ConfigError(f"{path}: {e}") from e
 
 
+def _nearest(key: str, names: list[str], base: Any, path: str) -> str:
+    """As `suggest`; but where a setting further down has exactly this name, that one is meant."""
+    deeper = [below for below in _below(base, f"{path}." if path else "") if below.endswith(f".{key}")]
+    return f"; did you mean {deeper[0]!r}?" if deeper else suggest(key, names)
+
+
+def _below(config: Any, path: str) -> Iterator[str]:
+    """Dotted names of all settings in a dataclass."""
+    for entry in dataclasses.fields(config):
+        yield path + entry.name
+        if dataclasses.is_dataclass(inner := getattr(config, entry.name)):
+            yield from _below(inner, f"{path}{entry.name}.")
+
+
 def from_dict(values: Mapping[str, Any], base: Any = None) -> Any:
     """`base` (None: a denoiser's settings) with nested plain values put in; `type` names the family. Raises ConfigError
     for an unknown key, a wrong type or an impossible value."""
     if isinstance(values, Mapping) and "type" in values:
         family = values["type"]
-        require(family in FAMILIES, f"type = {family!r} is no family of models{suggest(str(family), list(FAMILIES))}")
-        base = base if type(base) is FAMILIES[family] else FAMILIES[family]()
+        known = families()
+        require(family in known, f"type = {known.unknown(family)}")
+        base = base if type(base) is known[family] else known[family]()
         values = {k: v for k, v in values.items() if k != "type"}
-    return _read(FAMILIES[DEFAULT]() if base is None else base, values, "")
+    return _read(families()[DEFAULT]() if base is None else base, values, "")
 
 
 def replace(config: Any, settings: Mapping[str, Any]) -> Any:
-    """`config` with dotted keys set: replace(config, {"fit.steps": 100, "denoiser.lr": 3e-4})."""
+    """Settings with some of them changed.
+
+    Args:
+        config: settings, a dataclass; it stays as it is.
+        settings: new values by dotted name, {"fit.steps": 100, "denoiser.lr": 3e-4}: plain ones, or whole parts
+            {"model.net": MLPConfig(width=64)}.
+
+    Raises:
+        ConfigError: an unknown name (the nearest is suggested), a wrong type, an impossible value, one thing set twice.
+        TypeError: a config that holds no settings.
+    """
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise TypeError(f"config = {config!r} holds no settings: give a dataclass such as df.ScoreConfig()")
     nested: dict[str, Any] = {}
     for dotted, value in settings.items():
         *parents, leaf = dotted.split(".")
         inner = nested
         for name in parents:
             inner = inner.setdefault(name, {})
-        inner[leaf] = value
+            require(isinstance(inner, dict), f"{dotted} and {name}, of which it is a part, are both set: set one")
+        require(leaf not in inner, f"{dotted} and a part of it are both set: set one")
+        inner[leaf] = copy.deepcopy(value) if isinstance(value, Mapping) else value
     return from_dict(nested, config)
 
 
 def to_yaml(config: Any) -> str:
     return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def check_round_trip(config: Any) -> None:
+    """Refuse settings that a file could not give back, before anything is trained with them. Raises ConfigError."""
+    try:
+        again = from_yaml(to_yaml(config))
+    except (ConfigError, yaml.YAMLError) as e:
+        raise ConfigError(f"these settings cannot be saved and read again: {e}") from e
+    if again != config:
+        a, b = to_dict(config), to_dict(again)
+        differing = [k for k in a if a.get(k) != b.get(k)] or list(a)
+        raise ConfigError(
+            f"these settings would come back otherwise from the run's config.yaml ({', '.join(differing)}): give every "
+            "field plain values (numbers, text, lists, dataclasses of them)"
+        )
 
 
 def from_yaml(text: str, base: Any = None) -> Any:
@@ -168,6 +233,7 @@ def load_yaml(path: str | Path, base: Any = None) -> Any:
 
 
 FREE = (
+    "data.source",  # where the same data are now: their fingerprint is compared
     "fit.steps",
     "fit.minutes",
     "fit.log_every",

@@ -1,5 +1,5 @@
-"""Do two clouds have the same law? Kernel distances, unbiased: zero in expectation for
-equal laws at any n, and for the first two only then.
+"""Kernel distances between samples and data, unbiased: zero in expectation for equal laws at any n, and for the first
+two only then.
 
     MMD^2  k(x, y) = exp(-|x - y|^2 / (2 h^2)), h the median distance within the reference (Gretton et al. 2012, eq. 4)
     energy k(x, y) = -|x - y|:  2 E|X - Y| - E|X - X'| - E|Y - Y'|                    (Szekely and Rizzo 2013)
@@ -24,7 +24,26 @@ from .base import Metric, two_sample
 
 
 def mmd(x: Tensor, y: Tensor, other: Tensor | None = None, *, limit: int = 2000, seed: int = 0) -> Metric:
-    """Unbiased MMD^2, Gaussian kernel, bandwidth the median distance within y; x, y (n, *shape)."""
+    """Maximum mean discrepancy, squared and unbiased, with a Gaussian kernel.
+
+    The bandwidth is the median distance within the real points.
+
+    Args:
+        x: samples (n, *shape).
+        y: real points (m, *shape), in the same units.
+        other: more real points, for the floor, or None.
+        limit: most points taken of each.
+        seed: of which points are taken.
+
+    Returns:
+        `mmd2`, without units, at most 2; unbiased, so it can be negative.
+
+    Raises:
+        ValueError: for fewer than two points in a set, and for sets that cannot be compared (`base.admitted`).
+
+    References:
+        Gretton et al. 2012, "A kernel two-sample test", eq. 4.
+    """
 
     def statistic(a: Tensor, b: Tensor) -> tuple[float, float]:
         within = _distances(b, b)
@@ -36,7 +55,24 @@ def mmd(x: Tensor, y: Tensor, other: Tensor | None = None, *, limit: int = 2000,
 
 
 def energy_distance(x: Tensor, y: Tensor, other: Tensor | None = None, *, limit: int = 2000, seed: int = 0) -> Metric:
-    """Unbiased energy distance (the squared one, in units of distance); x, y (n, *shape)."""
+    """Energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'|, unbiased.
+
+    Args:
+        x: samples (n, *shape).
+        y: real points (m, *shape), in the same units.
+        other: more real points, for the floor, or None.
+        limit: most points taken of each.
+        seed: of which points are taken.
+
+    Returns:
+        `energy`, in the units of the points; unbiased, so it can be negative.
+
+    Raises:
+        ValueError: for fewer than two points in a set, and for sets that cannot be compared (`base.admitted`).
+
+    References:
+        Szekely and Rizzo 2013, "Energy statistics: a class of statistics based on distances".
+    """
 
     def statistic(a: Tensor, b: Tensor) -> tuple[float, float]:
         return _u_statistic(-_distances(a, a), -_distances(b, b), -_distances(a, b))
@@ -45,7 +81,24 @@ def energy_distance(x: Tensor, y: Tensor, other: Tensor | None = None, *, limit:
 
 
 def kid(x: Tensor, y: Tensor, other: Tensor | None = None, *, limit: int = 2000, seed: int = 0) -> Metric:
-    """Kernel (Inception, when they are its) distance of features x (n, d) of samples to features y of real data."""
+    """Kernel distance of features, KID where they are Inception's: the MMD^2 of the kernel (x.y/d + 1)^3, unbiased.
+
+    Args:
+        x: features of samples (n, d).
+        y: features of real data (m, d).
+        other: features of more real data, for the floor, or None.
+        limit: most rows taken of each.
+        seed: of which rows are taken.
+
+    Returns:
+        `kid`, without units; zero for equal first three moments, unbiased, so it can be negative.
+
+    Raises:
+        ValueError: for fewer than two rows in a set, and for sets that cannot be compared (`base.admitted`).
+
+    References:
+        Binkowski et al. 2018, "Demystifying MMD GANs".
+    """
 
     def statistic(a: Tensor, b: Tensor) -> tuple[float, float]:
         return _u_statistic(*((u @ v.T / u.shape[1] + 1) ** 3 for u, v in ((a, a), (b, b), (a, b))))
@@ -60,6 +113,7 @@ def _distances(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _u_statistic(xx: Tensor, yy: Tensor, xy: Tensor) -> tuple[float, float]:
+    """U and its standard error from the kernels (n, n) within x, within y, and between them."""
     n = len(xx)
     h = xx + yy - xy - xy.T
     h.fill_diagonal_(0.0)

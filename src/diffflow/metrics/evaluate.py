@@ -1,0 +1,237 @@
+"""Evaluation: every metric of the table on one set of samples, and the card that says how they were taken.
+
+Two scores are comparable only when they were taken the same way, so the result carries a protocol card: what was
+compared (fingerprints), how many, which judge, which seed, which versions. Nothing here needs a download.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.dataset import Data
+from ..equation.laws import GaussianMixture
+from .base import Metric, admitted, pick
+from .classifier import Classifier, class_labels, fit_classifier, unit
+from .frechet import embedding
+from .modes import countable
+from .table import METRICS, Comparison
+
+LEAST = 12  # points in each set; precision and recall by 5 neighbours are not defined below
+MODES = 64  # components of a mixture up to which each is a mode; curves and squares are made of more
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A list of metrics, also found by name (`e["w2"]`), and the protocol card they belong to.
+
+    Args:
+        metrics: in the order of the table METRICS.
+        card: how they were taken: fingerprints of what was compared, how many, whose features, seed, versions.
+    """
+
+    metrics: tuple[Metric, ...]
+    card: dict[str, Any]
+
+    def __iter__(self) -> Iterator[Metric]:
+        return iter(self.metrics)
+
+    def __len__(self) -> int:
+        return len(self.metrics)
+
+    def __getitem__(self, key: int | str) -> Metric:
+        if isinstance(key, int):
+            return self.metrics[key]
+        found = {m.name: m for m in self.metrics}
+        if key not in found:
+            raise KeyError(f"no metric {key!r}; there are {', '.join(found)}")
+        return found[key]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.metrics))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Metrics and card as evaluation.json has them."""
+        return {"metrics": [m.to_dict() for m in self.metrics], "card": self.card}
+
+
+def evaluate(
+    samples: Tensor,
+    reference: Data | Tensor,
+    heldout: Data | Tensor | None = None,
+    labels: Tensor | None = None,
+    classifier: Classifier | None = None,
+    *,
+    features: Classifier | None = None,
+    limit: int = 2000,
+    many: int = 10_000,
+    seed: int = 0,
+    card: dict[str, Any] | None = None,
+) -> Evaluation:
+    """Measure samples by every metric of the table METRICS that has what it needs.
+
+    Float images are rounded to 8 bits first when the reference has 8, as saving them would. Vectors are compared in
+    standardised units when the reference is a Data.
+
+    Args:
+        samples: (n, *shape), in decoded units: images in [0, 1] or uint8.
+        reference: the training data. Where it was drawn from a mixture of up to 64 components (a toy), the modes
+            covered are counted, if there are samples enough to look for all.
+        heldout: real data not trained on, the floor of every metric; without it half of the reference plays that part
+            (so copies can then only be judged against the distances within the training set).
+        labels: the classes asked for, int64 (n,); they are judged by `classifier`, or by a small one trained on the
+            reference.
+        classifier: the judge of labels.
+        features: a judge (`extractor`) whose features the Frechet distance and KID see, and precision, recall, density
+            and coverage, which are taken of the points themselves where there is none.
+        limit: most points in any two-sample metric (exact W2: at most 1000).
+        many: most points in the Frechet distance.
+        seed: of every draw.
+        card: further entries for the protocol card.
+
+    Returns:
+        The metrics and their protocol card.
+
+    Raises:
+        ValueError: for fewer than 12 points in a set, labels that no judge knows, and sets that cannot be compared:
+            of different shapes or units, or with values that are not finite.
+    """
+    data = reference if isinstance(reference, Data) else None
+    truth = heldout.y if isinstance(heldout, Data) else None
+    x, y, *more = admitted(samples, _tensor(reference), None if heldout is None else _tensor(heldout))
+    held = more[0] if more else None
+    sizes = [len(x), len(y) // 2] if held is None else [len(x), len(y), len(held)]
+    if min(sizes) < LEAST:
+        raise ValueError(f"an evaluation needs at least {LEAST} points in each set, got {sizes}: give more")
+    if y.dtype == torch.uint8 and x.dtype != torch.uint8:
+        x = (x * 255.0).round().to(torch.uint8)
+    elif x.dtype == torch.uint8 and y.dtype != torch.uint8:
+        x = unit(x)
+    own = features if features is not None and features.name == "own" else None
+    judge = None if labels is None else classifier or own or _own_judge(data, seed)
+    if labels is not None and judge is not None:
+        labels = class_labels(labels, len(x), judge.classes)
+    decoded = (x, held, truth)
+    columns = data is not None and data.kind == "vector"
+    if data is not None and columns:
+        x, y, held = data.encode(x), data.encode(y), None if held is None else data.encode(held)
+    if held is None:
+        shuffled = pick(y, len(y), seed)
+        real, other = shuffled[: len(y) // 2], shuffled[len(y) // 2 :]
+    else:
+        real, other = y, held
+    see = None if features is None else embedding(features)
+    given = Comparison(
+        sets=(x, real, other),
+        train=y,
+        heldout=held,
+        features=None if see is None else (see(x), see(real), see(other)),
+        columns=columns,
+        density=_countable(data, len(x)),
+        labels=labels,
+        judge=judge,
+        decoded=decoded,
+        limit=limit,
+        many=many,
+        seed=seed,
+    )
+    metrics = measure(given)
+    return Evaluation(
+        metrics,
+        {
+            "samples": {"n": len(samples), "sha256": _digest(samples)},
+            "reference": _describe(reference),
+            "heldout": "half of the reference" if heldout is None else _describe(heldout),
+            "classifier": None if judge is None else judge.card(),
+            "features": None if features is None else features.card(),
+            "limit": limit,
+            "many": many,
+            "seed": seed,
+            "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "pot": version("POT")},
+            **(card or {}),
+        },
+    )
+
+
+def measure(given: Comparison) -> tuple[Metric, ...]:
+    """Measure what there is to compare by every row of METRICS that has what it needs, in their order.
+
+    Raises:
+        ValueError: for a function whose metrics are not those of its row.
+    """
+    calls: dict[Any, dict[str, Metric]] = {}  # a function with the same arguments is called once for all its rows
+    metrics = []
+    for row in METRICS.values():
+        if not all(given.has(need) for need in row.needs):
+            continue
+        call = (row.function, row.arguments)
+        if call not in calls:
+            found = row.function(**row.arguments(given))
+            calls[call] = {m.name: m for m in ([found] if isinstance(found, Metric) else found)}
+            rows = {r.name: r.better for r in METRICS.values() if (r.function, r.arguments) == call}
+            for m in calls[call].values():
+                if rows.get(m.name) != m.better:
+                    raise ValueError(
+                        f"the function of {row.name!r} gave {m.name!r}, where {m.better} is better, and METRICS has no "
+                        "such row of this function: make the two agree"
+                    )
+        if row.name in calls[call]:  # a ratio to nothing has no value
+            metrics.append(calls[call][row.name])
+    return tuple(metrics)
+
+
+COMPARED = ("reference", "heldout", "features", "classifier", "limit", "many", "seed")  # and the number of samples
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """List in what two protocol cards disagree so that their numbers must not be ranked; empty when they may be.
+
+    Args:
+        a: the `card` of an Evaluation.
+        b: another.
+    """
+
+    def content(card: dict[str, Any], key: str) -> Any:
+        """Without the name: the same data may lie elsewhere now."""
+        found = card.get(key)
+        return {k: v for k, v in found.items() if k != "name"} if isinstance(found, dict) else found
+
+    found = [k for k in COMPARED if content(a, k) != content(b, k)]
+    return [*found, *(["number of samples"] if a["samples"]["n"] != b["samples"]["n"] else [])]
+
+
+def _own_judge(data: Data | None, seed: int) -> Classifier:
+    if data is None or data.y is None or data.classes is None:
+        raise ValueError("labels need a judge: pass `classifier`, or a reference with labels to train one on")
+    return fit_classifier(data.x, data.y, len(data.classes), seed=seed)
+
+
+def _countable(data: Data | None, n: int) -> GaussianMixture | None:
+    """The mixture that the data were drawn from, if n samples are enough to look for all of its modes."""
+    law = None if data is None else data.law
+    return law if isinstance(law, GaussianMixture) and len(law.means) <= MODES and countable(law, n) else None
+
+
+def _tensor(source: Data | Tensor) -> Tensor:
+    return source.x if isinstance(source, Data) else source.detach().cpu()
+
+
+def _describe(source: Data | Tensor) -> dict[str, Any]:
+    if isinstance(source, Data):
+        return {"name": source.name, "split": source.split, "n": len(source), "sha256": source.fingerprint}
+    return {"n": len(source), "sha256": _digest(source)}
+
+
+def _digest(x: Tensor) -> str:
+    x = x.detach().cpu().contiguous()
+    return hashlib.sha256(
+        f"{tuple(x.shape)} {x.dtype};".encode() + np.ascontiguousarray(x.numpy()).tobytes()
+    ).hexdigest()

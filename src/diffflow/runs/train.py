@@ -1,0 +1,171 @@
+"""`df.train`: data in, a trained run out.
+
+    run = df.train("moons", minutes=1)
+    run = df.train(data, "runs/mine", model="gan", steps=20_000, settings={"generator.lr": 1e-4})
+    run = df.train("moons", minutes=2, resume=True)                          # another minute of the first one
+
+The presets, settings, progress and run directory are those of `diffflow train` on the command line, whose flags have
+the names of `settings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..data import Data
+from ..equation.toys import TOYS
+from ..models.base import TrainConfig
+from ..models.presets import BY_MODEL, fitting, preset
+from ..models.settings.serialise import ConfigError, replace
+from ..training.run_folder import Folder, RunError
+from ..training.train import train as train_into
+from .run import Run, load
+
+STILL_FREE = ("data.dequantise",)  # of the settings of the data, what a Data in memory does not decide
+
+
+def train(
+    data_or_config: str | Path | Data | TrainConfig,
+    out: str | Path | None = None,
+    *,
+    model: str | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+) -> Run:
+    """Train a model and open its run. Progress goes to standard error.
+
+    Args:
+        data_or_config: the data: a toy's name, "digits", the path of a folder or file, or a `Data`; or a TrainConfig,
+            all settings of a training, the source of its data among them.
+        out: run directory; default runs/SOURCE, or runs/SOURCE-MODEL where `model` names a kind of model.
+        model: preset, as `--preset` of the command line ("gan", "discriminator-flow", "mnist", ...); default: a
+            diffusion model in the size that fits the data.
+        minutes: train for so long, resumed parts included; replaces the preset's budget.
+        steps: train until this step, likewise; with `minutes`, whichever comes first.
+        settings: further settings by dotted name, as on the command line: {"denoiser.lr": 5e-4, "fit.batch": 64}.
+        resume: go on with the run in `out`, by its own settings where no `model` is named; where there is none, start.
+
+    Returns:
+        The run at the end of the budget, with its averaged weights, on the best device there is.
+
+    Raises:
+        ConfigError: settings that are unknown (the nearest is named), contradict each other or cannot be meant.
+        DataError: data that are not there or cannot be read.
+        RunError: a directory that is in the way, or holds a run of other data.
+        TypeError: something else than data or settings.
+    """
+    if not isinstance(data_or_config, str | Path | Data | TrainConfig):
+        raise TypeError(
+            f"data_or_config is of type {type(data_or_config).__name__}: give the name of a toy, the path of a folder "
+            "or file, a df.Data, or settings such as df.ScoreConfig(...)"
+        )
+    if not isinstance(resume, bool):
+        raise TypeError(f"resume = {resume!r} must be True (go on from the newest checkpoint) or False")
+    data = data_or_config if isinstance(data_or_config, Data) else None
+    changes = _changes(settings, minutes, steps, data_or_config)
+    if isinstance(data_or_config, TrainConfig):
+        config = data_or_config
+        if model is not None:
+            raise ConfigError(
+                f"model = {model!r}, but these settings are a {type(config).__name__} already: give data and a model, "
+                "or settings alone"
+            )
+        source = replace(config, changes).data.source
+        if not source:
+            raise ConfigError(
+                'these settings say no source of the data: df.replace(config, {"data.source": "moons"}) would'
+            )
+        folder = Path(out or default_folder(source))
+    else:
+        config, folder = _starting_point(data_or_config, None if out is None else Path(out), model, resume)
+        if not isinstance(data_or_config, Data):
+            changes["data.source"] = _source(data_or_config)
+    config = replace(config, changes)
+    begun = resume and _begun(folder)
+    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(
+            f"{folder} exists already: go on with the run in it (resume=True), or choose another directory (out=...)"
+        )
+    if config.needs_start and not begun:
+        raise ConfigError(
+            f"{config.needs_start}, to start from: `diffflow train SOURCE --preset NAME --init-from RUN`, or in Python "
+            "diffflow.training.train.train(config, out, init_from=RUN)"
+        )
+    return load(train_into(config, folder, resume="auto" if resume else None, data=data))
+
+
+def default_folder(source: str, model: str = "") -> Path:
+    """The directory of a run that was given none: called after its source, and after its model where the preset names
+    one; the demo after itself.
+
+    Args:
+        source: as `DataConfig.source`, or the name of data in memory.
+        model: the preset's name; "": none.
+    """
+    name = Path(source).resolve().name.split(".")[0] if source else ""
+    if model == "demo" or not name:
+        name = model or "run"
+    elif model in BY_MODEL:
+        name = f"{name}-{model}"
+    return Path("runs") / name
+
+
+def budget(minutes: float | None, steps: int | None) -> dict[str, Any]:
+    """The settings of a budget: what is given replaces all of the preset's. "For 10 minutes" means 10 minutes, whatever
+    number of steps the preset has in mind."""
+    return {} if minutes is None and steps is None else {"fit.minutes": minutes, "fit.steps": steps}
+
+
+def _begun(folder: Path) -> bool:
+    """Whether there is a run to go on with."""
+    return (folder / "config.yaml").is_file()
+
+
+def _source(given: str | Path) -> str:
+    """As `DataConfig.source`, where a name wins over a path: a Path is never a name."""
+    name = str(given)
+    return f"./{name}" if isinstance(given, Path) and (name in TOYS or name == "digits") else name
+
+
+def _starting_point(
+    given: str | Path | Data, folder: Path | None, model: str | None, resume: bool
+) -> tuple[TrainConfig, Path]:
+    """Settings before they are changed, and the run directory: the preset's, or those of the run to go on with."""
+    own = resume and model is None
+    if folder is None or not (own and _begun(folder)):
+        source = given if isinstance(given, Data) else _source(given)
+        model = fitting(source) if model is None else model
+        config = preset(model, source).config
+        if isinstance(source, Data):
+            config = replace(config, {"data.source": "", "data.split": source.split, "data.flip": source.flip})
+        name = source.name if isinstance(source, Data) else source
+        folder = default_folder(name, model) if folder is None else folder
+        if not (own and _begun(folder)):
+            return config, folder
+    return Folder(folder).config(), folder
+
+
+def _changes(
+    settings: Mapping[str, Any] | None, minutes: float | None, steps: int | None, given: object
+) -> dict[str, Any]:
+    """What the caller sets, by dotted name. Raises ConfigError for what is said twice."""
+    if settings is not None and not isinstance(settings, Mapping):
+        raise ConfigError(f'settings = {settings!r} must be a dict by dotted name, such as {{"fit.batch": 64}}')
+    changes = {str(name).replace("-", "_"): value for name, value in (settings or {}).items()}
+    for name, value in (("minutes", minutes), ("steps", steps)):
+        if value is not None and f"fit.{name}" in changes:
+            raise ConfigError(
+                f"{name} = {value!r} and settings fit.{name} = {changes[f'fit.{name}']!r} are one setting: give one"
+            )
+    if not isinstance(given, TrainConfig):
+        decided = [name for name in changes if name == "data" or name.startswith("data.")]
+        if not isinstance(given, Data):
+            decided = [name for name in decided if name == "data.source"]
+        if wrong := [name for name in decided if name not in STILL_FREE]:
+            why = "is the first argument" if wrong == ["data.source"] else "was decided where the Data was made"
+            raise ConfigError(f"settings {wrong[0]} = {changes[wrong[0]]!r}: that {why}; leave it out")
+    return budget(minutes, steps) | changes
