@@ -1,4 +1,4 @@
-"""docs/guides/models.md from the JSON files of benchmarks/models.py: one row a model, a dash where a cell is missing.
+"""Writer of docs/guides/models.md from the JSON files of models.py: one row a model, a dash where a cell is missing.
 
 Values are means over seeds; in brackets the floor, what fresh real points score at the same number.
 """
@@ -20,7 +20,7 @@ REASONS: dict[str, str] = {
     "gan": "(and every generator below it) a continuous map of one Gaussian: what is not within a mode lies on "
     "bridges between modes. On digits the pictures are clean, and less varied than the data (recall).",
     "hinge": "one seed of three lost a mode.",
-    "ipm": "the least varied digits of the games. It takes one critic turn a step, where the paper takes five.",
+    "ipm": "the least varied digits of the games. It takes one discriminator turn a step, where the paper takes five.",
     "fgan-pearson": "two modes drift off their places at one seed of three.",
     "improved-gan-independent": "ten networks share the minutes of one, and each learns on particles that the others "
     "moved. On digits many of the samples are noise or grey.",
@@ -63,8 +63,8 @@ and `diffflow models` lists them; `diffflow models NAME` adds the commands and t
 by
 
 ```
-python benchmarks/models.py --workers 2      # hours; one JSON file a cell in results/models, current cells are skipped
-python benchmarks/models.py --table          # only this page, from those files
+python benchmarks/models/models.py --workers 2   # hours; a JSON file a cell in results/models; current ones are skipped
+python benchmarks/models/models.py --table       # only this page, from those files
 ```
 
 """

@@ -1,4 +1,4 @@
-"""Our feature metrics beside torch-fidelity's, on the same features: Frechet distance, KID, precision and recall.
+"""Feature metrics compared with torch-fidelity's, on the same features: Frechet distance, KID, precision and recall.
 
 The features are random, correlated and far from normal, of as many dimensions as a judge has; what either library makes
 of them must agree. Ours are taken again in another process: they must not move.
@@ -7,7 +7,7 @@ It wants an environment of its own, since torch-fidelity brings torchvision:
 
     python -m venv .fidelity && .fidelity/bin/pip install -e . -c constraints.txt
     .fidelity/bin/pip install torch-fidelity -c constraints.txt
-    .fidelity/bin/python benchmarks/fidelity.py --out results/fidelity.json
+    .fidelity/bin/python benchmarks/metrics/fidelity.py --out results/fidelity.json
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
-"""Training throughput and memory beside diffusers' example loop for unconditional images, on the same network.
+"""Training throughput and memory compared with diffusers' example loop for unconditional images, on the same network.
 
 Both train diffusers' UNet2DModel on the same random bytes of 3 x 32 x 32 at the same batch, with AdamW, clipping of the
 gradient and weight averages (two of them here, one there, as each comes by default). The peer is the loop of diffusers'
 train_unconditional.py, written down here: accelerate, a DataLoader over a tensor, DDPMScheduler.add_noise, the mean
-square error of eps, EMAModel, one loss read back per step. Ours is `training.fit.fit` with the recipe's loss. Each
-side is a process of its own, so that its peak of memory is its own; the two take turns, update by update, while the
-other one waits, since a processor's speed wanders by several percent from one second to the next. The time of
+square error of eps, EMAModel, one loss read back per step. Ours is `diffflow.training.loop.fit` with the preset's loss.
+Each side is a process of its own, so that its peak of memory is its own; the two take turns, update by update, while
+the other one waits, since a processor's speed wanders by several percent from one second to the next. The time of
 --updates of theirs over that of as many of ours is one ratio; medians of --repeats pairs of processes are reported. On
 one thread of a CPU a second is one of the process, else one of the wall.
 
-Ours keeps freed memory (`training.place.hold_memory`), as `diffflow train` does on a CPU; their loop does not. With
+Ours keeps freed memory (`training.memory.hold_memory`), as `diffflow train` does on a CPU; their loop does not. With
 MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_ in the environment both have it.
 
-    python benchmarks/training.py --out results/training.json
-    python benchmarks/training.py --device cuda --precision fp32 bf16 --widths 128 256 256 --batch 256 --out ...
+    python benchmarks/training/training.py --out results/training.json
+    python benchmarks/training/training.py --device cuda --precision fp32 bf16 --widths 128 256 256 --batch 256 --out x
 """
 
 from __future__ import annotations

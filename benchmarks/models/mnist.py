@@ -1,10 +1,10 @@
-"""Models of MNIST under one protocol: LeNet-5 features, 10,000 samples, floors beside every number.
+"""Models of MNIST compared under one protocol: LeNet-5 features, 10,000 samples, floors beside every number.
 
 For each run directory: the Frechet distance in LeNet-5's features against the whole training set (floor: the test set),
 the share of samples that LeNet-5 sees as the class asked for (models with classes; floor: the test set) and its mean
 confidence, evaluations per sample, seconds of sampling, what training took and on what, and a grid of pictures.
 
-    python benchmarks/mnist.py path/to/mnist --lenet path/to/lenet.pth --runs runs/mnist-edm runs/mnist-gan
+    python benchmarks/models/mnist.py path/to/mnist --lenet path/to/lenet.pth --runs runs/mnist-edm runs/mnist-gan
 
 The JSON gains one entry a run. Runs that are in it already, at the step and with the settings of now, are skipped
 (--again measures them anew).

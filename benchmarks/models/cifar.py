@@ -1,11 +1,11 @@
-"""CIFAR-10 in ten minutes of one GPU: EDM-style training, then the frontier.
+"""CIFAR-10 measured in ten minutes of one GPU: training speed, then distance of samples by number of steps.
 
 Trains the preset `cifar10` for --minutes (bf16 and torch.compile on a GPU), reports images/s and the TFLOP/s that the
 network's matrix products and convolutions came to, draws --n samples for every number of steps, with and without
 churn, and measures them by the Frechet distance in ResNet-20's features against the training images.
 
-    python benchmarks/cifar.py path/to/cifar10 --weights path/to/resnet20-12fca82f.th --device cuda --out results/cifar
-    python benchmarks/cifar.py images.npy --small --device cpu --minutes 0.1 -n 50 --out small         (a try)
+    python benchmarks/models/cifar.py path/to/cifar10 --weights path/to/resnet20-12fca82f.th --out results/cifar
+    python benchmarks/models/cifar.py images.npy --small --device cpu --minutes 0.1 -n 50 --out small         (a try)
 
 writes x.json, x-frontier.png and x-samples.png; the run itself goes to --work.
 """
@@ -53,7 +53,7 @@ def settings(o: argparse.Namespace) -> TrainConfig:
 
 
 def swift(run: df.Run) -> AbstractContextManager[Any]:
-    """How samples are drawn on a GPU: in half precision, convolutions in NHWC (see throughput.py for what that is
+    """How samples are drawn on a GPU: in half precision, convolutions in NHWC (solvers/throughput.py tells what that is
     worth, and how far from float32 it is)."""
     if run.device.type != "cuda":
         return nullcontext()

@@ -1,9 +1,9 @@
-"""The convergence theory of the DiffFlow paper, watched: writes docs/theory/convergence.md and its figures.
+"""Convergence theorems of the DiffFlow paper computed on exact laws: writes docs/theory/convergence.md and its figures.
 
-Everything is computed on exact laws (diagnostics.py), in about a minute; nothing is trained.
+Both sides of every statement come from diffflow.sampling.convergence, in about a minute; nothing is trained.
 
-    python benchmarks/convergence.py
-    python benchmarks/convergence.py --out build/convergence          (page and figures elsewhere)
+    python benchmarks/theory/convergence.py
+    python benchmarks/theory/convergence.py --out build/convergence          (page and figures elsewhere)
 """
 
 from __future__ import annotations
@@ -153,8 +153,8 @@ def continuation(out: Path) -> dict[float, float]:
 PAGE = r"""# Convergence, watched
 
 How fast does the law of the particles reach its target? The DiffFlow paper has two theorems. Here both sides of
-each statement are computed on exact laws and drawn; `python benchmarks/convergence.py` makes this page, in about a
-minute.
+each statement are computed on exact laws and drawn; `python benchmarks/theory/convergence.py` makes this page, in
+about a minute.
 
 ## What is lost, and how fast
 
@@ -215,7 +215,7 @@ $q$ for $\lambda^2 < 0$, sharper for $\lambda^2 > 0$.
 ```python
 import torch
 import diffflow as df
-from diffflow.diagnostics import Line, grid_decay
+from diffflow.sampling.convergence import Line, grid_decay
 
 q = df.GaussianMixture(torch.tensor([[-1.0], [1.0]], dtype=torch.float64), stds=0.5)
 sde = df.langevin(q, horizon=2.0, start=df.Gaussian(torch.tensor([-1.0], dtype=torch.float64), 1.5))

@@ -1,6 +1,6 @@
-"""Discriminator Flow by a pool of particles, or by simulating the path anew for every update: evaluations and quality.
+"""Discriminator Flow trained in two ways, by a pool of particles and by simulation: evaluations and quality compared.
 
-    pool     objectives/ratio.py: particles at all times of the path, each moves one step after the update that saw it
+    pool     PathDiscriminator: particles at all times of the path, each moves one step after the update that saw it
     again    the algorithm as published (derivations.md 6.4): for every update, particles are simulated from the start
              along all N - 1 steps, and each is judged at one of them
 
@@ -15,8 +15,8 @@ Quality: sliced W2 of samples against held-out data, beside its floor (other rea
 A cell is one training (target, method, seed), a JSON file under --cells; finished cells are skipped, so the script can
 be stopped and started again. The summary is written to --out.
 
-    python benchmarks/pool.py --out results/pool.json             (all: about an hour on one core)
-    python benchmarks/pool.py --quick --out build/pool.json       (half a minute)
+    python benchmarks/training/pool.py --out results/pool.json             (all: about an hour on one core)
+    python benchmarks/training/pool.py --quick --out build/pool.json       (half a minute)
 """
 
 from __future__ import annotations

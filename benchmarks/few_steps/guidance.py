@@ -1,4 +1,6 @@
-r"""Discriminator guidance: does the log-ratio repair the score of a weak denoiser, and when does that pay?
+r"""Discriminator guidance measured: distance to the data of a weak denoiser's samples, by weight of the log-ratio.
+
+Does the log-ratio repair the score, and when does that pay?
 
 The law p of the samples of an under-trained denoiser is not the data's r. A discriminator that tells noised data from
 noised samples, at every noise level, learns log r_t/p_t, and the score of p_t plus its gradient is that of r_t:
@@ -12,8 +14,8 @@ kappa = 0 the unguided run, at equal steps; and the unguided run with three time
 guided one (an input gradient is two evaluations).
 
     diffflow train digits --steps 250 --out runs/weak
-    python benchmarks/guidance.py runs/weak --out results/x
-    python benchmarks/guidance.py RUN --data path/to/mnist --features lenet=path/to/lenet.pth --out results/x
+    python benchmarks/few_steps/guidance.py runs/weak --out results/x
+    python benchmarks/few_steps/guidance.py RUN --data path/to/mnist --features lenet=path/to/lenet.pth --out results/x
 
 writes x.json and x.png.
 """

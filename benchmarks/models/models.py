@@ -1,4 +1,4 @@
-"""One table of every model: the rows of `diffflow.models.catalogue`, measured on two toys and on digits.
+"""Every model of `diffflow.models.catalogue` measured on two toys and on digits: the table of docs/guides/models.md.
 
 A cell is (model, dataset, seed): train within a stated budget, or move particles, then sample and measure. Its outcome
 is one JSON file under --out (with a picture beside it: of digits, and of 25 Gaussians at seed 0), so the script can be
@@ -7,11 +7,11 @@ unfinished runs go on from their checkpoint. Models that need a data score share
 trained once, under --runs. `--table` only writes docs/guides/models.md from the JSON files; a missing cell is shown as
 missing.
 
-    python benchmarks/models.py --workers 2
-    python benchmarks/models.py --only gan hinge --dataset 25gaussians
-    python benchmarks/models.py --only gan score-gan discriminator-flow --dataset digits --minutes 5
-    python benchmarks/models.py --table
-    python benchmarks/models.py --quick --out /tmp/quick       every cell in seconds, to see that it works
+    python benchmarks/models/models.py --workers 2
+    python benchmarks/models/models.py --only gan hinge --dataset 25gaussians
+    python benchmarks/models/models.py --only gan score-gan discriminator-flow --dataset digits --minutes 5
+    python benchmarks/models/models.py --table
+    python benchmarks/models/models.py --quick --out /tmp/quick       every cell in seconds, to see that it works
 
 Measured: on toys, 2000 samples against as many exact draws of the law (the floor: other exact draws); on digits, 500
 samples against the 500 held-out images (the floor: 500 training images), k = 5, in pixels of 8 bits.

@@ -1,4 +1,4 @@
-"""Accuracy in law of samplers with noise, at equal numbers of evaluations: ours beside diffusers' and azula's.
+"""Samplers with noise compared by the law of their samples at equal numbers of evaluations: diffusers and azula.
 
 A ring of 8 narrow components with an exact denoiser; 10,000 samples for each of 10 seeds. Two numbers:
 
@@ -10,8 +10,8 @@ A ring of 8 narrow components with an exact denoiser; 10,000 samples for each of
 Ours: the default solver at three churns, and plans calibrated for them on other starts. Peers appear with every grid in
 peers.py and the best is picked with hindsight, separately for each number.
 
-    python benchmarks/stochastic.py --out results/stochastic.json      (a quarter of an hour on one core)
-    python benchmarks/stochastic.py --seeds 2 --samples 2000           (two minutes)
+    python benchmarks/solvers/stochastic.py --out results/stochastic.json      (a quarter of an hour on one core)
+    python benchmarks/solvers/stochastic.py --seeds 2 --samples 2000           (two minutes)
 """
 
 from __future__ import annotations

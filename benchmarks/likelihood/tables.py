@@ -1,4 +1,4 @@
-"""Densities of small tables: diffusion beside flows made for densities, in equal time.
+"""Log-likelihood of four tables measured: diffusion beside normalizing flows and Gaussian mixtures, in equal time.
 
 UCI tables with fixed splits (airfoil, energy, protein, wine; folder --data with NAME.data.csv.gz and
 NAME.test_mask.csv.gz). Columns are standardised by the training rows; since many are discrete and some rows are
@@ -20,8 +20,8 @@ over that of test rows, each beside its floor, real rows against real rows.
 A cell is one (table, split, model), a JSON file under --cells; cells that were finished with these settings are
 skipped.
 
-    python benchmarks/tables.py --data path/to/uci --workers 2 --out results/tables.json        (45 minutes, two cores)
-    python benchmarks/tables.py --data path/to/uci --quick --out build/tables.json     (minutes; numbers mean nothing)
+    python benchmarks/likelihood/tables.py --data path/to/uci --workers 2 --out results/tables.json   (45 minutes)
+    python benchmarks/likelihood/tables.py --data path/to/uci --quick --out build/tables.json   (minutes; only a try)
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ from torch import Tensor
 
 import diffflow as df
 from diffflow.data.prepare import holdout
+from diffflow.models.presets import preset
 from diffflow.models.settings.serialise import replace
 from diffflow.training.early_stopping import holdout_split
 from diffflow.training.train import train as fit
@@ -138,7 +139,7 @@ def diffusion(home: Path, train: Tensor, aside: Tensor, seconds: float) -> tuple
     assert torch.equal(kept.x, aside)
     for decay in decays:
         config = replace(
-            df.presets.preset("table").config,
+            preset("table").config,
             {
                 "data.source": str(home / "rows.csv"),
                 "denoiser.weight_decay": decay,
@@ -283,7 +284,7 @@ def main() -> None:
     done = [json.loads(p.read_text()) for p in sorted(Path(args.cells).glob("*.json"))]
     packages = ("diffflow", "torch", "zuko", "scikit-learn")
     record = {
-        "command": " ".join(["python", "benchmarks/tables.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "benchmarks/likelihood/tables.py", *sys.argv[1:]]),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
         "seconds": 6.0 if args.quick else TABLES,
         "tables": summary(done),

@@ -1,11 +1,11 @@
-"""What per-particle noise costs: the share of a sampling run that goes into drawing its Brownian increments.
+"""Cost of per-particle noise measured: the share of a sampling run that goes into drawing its Brownian increments.
 
 Two runs of the reverse SDE on the EDM schedule, each with the default solver: 100k points of the plane under the
 exact score of eight Gaussians (cheap to evaluate, so the worst case for the noise), and 64 images of 1 x 28 x 28 under
 a small UNet2DModel (untrained: only its cost matters). The noise is wrapped in a clock; beside it stands the same
 amount of torch.randn, which gives particle i other numbers in every batch. Medians over --repeats runs.
 
-    python benchmarks/noise.py --out results/noise.json
+    python benchmarks/solvers/noise.py --out results/noise.json
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""The deterministic samplers of the field, each as one function (denoiser, y, evaluations) -> clean points: diffusers,
-azula, k-diffusion, torchdiffeq.
+"""Deterministic samplers of other libraries, each wrapped as one function (denoiser, y, evaluations) -> clean points.
+
+The libraries: diffusers, azula, k-diffusion, torchdiffeq.
 
 All get the same things: the exact denoiser D(y; sigma) in EDM coordinates (y = Y + sigma eps), the same starts
 y = 80 eps and a budget of evaluations; a method of two stages makes half as many steps. Grids run from 80 to 0.002 and

@@ -1,9 +1,9 @@
-"""Frames a second of the explorer's page in headless Chromium, whose drawing is done by the processor.
+"""Explorer's frames a second measured in headless Chromium, whose drawing is done by the processor.
 
 The static folder is served by itself; for each setting the page plays for --seconds, and what is counted is the frames
 that the page has drawn (each a step of all particles), together with the time that a step takes in the worker.
 
-    python benchmarks/explorer.py --out results/explorer.json
+    python benchmarks/explorer/explorer.py --out results/explorer.json
 """
 
 from __future__ import annotations

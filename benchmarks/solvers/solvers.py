@@ -1,4 +1,4 @@
-"""Accuracy of deterministic samplers at equal numbers of evaluations: ours beside those of the field, in one run.
+"""Deterministic samplers compared by their error at equal numbers of evaluations: ours beside other libraries'.
 
 Target laws with an exact denoiser, EDM coordinates: start y = 80 eps, noise levels from 80 to 0.002, the last
 evaluation gives the answer. Everybody gets the same denoiser (float64; peers that insist on float32 say so in their
@@ -18,9 +18,9 @@ lowrank3072 is solved in 171 coordinates, which loses nothing: means and factors
 orthogonal ones every component is the same isotropic Gaussian, so there each solver only scales the start; one
 coordinate carries its norm.
 
-    python benchmarks/solvers.py --out results/solvers.json            (all: 90 minutes on one core)
-    python benchmarks/solvers.py --quick --targets ring8 --nfe 10      (seconds)
-    python benchmarks/solvers.py --targets --run runs/mnist --starts 128 --out results/solvers-mnist.json
+    python benchmarks/solvers/solvers.py --out results/solvers.json            (all: 90 minutes on one core)
+    python benchmarks/solvers/solvers.py --quick --targets ring8 --nfe 10      (seconds)
+    python benchmarks/solvers/solvers.py --targets --run runs/mnist --starts 128 --out results/solvers-mnist.json
 
 Cells (target, N) that the file of --out has are kept, so the command goes on where it stopped. With --ours our rows of
 these cells are measured anew, from the same starts, beside the best peers' that stand there: errors are no times, a
@@ -63,8 +63,8 @@ STARTS = 2026  # a seed that no target uses: the same numbers as means and as st
 # -- targets -----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Target:
-    """A denoiser that knows its spread, unit-normal starts eps (n, *shape), the dimension that errors are divided by
-    (the root of), and how many starts a plan is fitted to."""
+    """A denoiser that knows the standard deviation of its data, unit-normal starts eps (n, *shape), the dimension that
+    errors are divided by (the root of), and how many starts a plan is fitted to."""
 
     denoise: peers.Denoise
     principal_std: float
@@ -171,7 +171,7 @@ EXTRAS = {"grid25": grid25, "moons": moons, "full16": full16, "digits": digits, 
 
 
 class Counted:
-    """A target's denoiser that counts its calls and, like a trained one, knows the spread of its data."""
+    """A target's denoiser that counts its calls and, like a trained one, knows the standard deviation of its data."""
 
     def __init__(self, target: Target) -> None:
         self.denoise, self.calls = target.denoise, 0

@@ -1,4 +1,4 @@
-"""How fast can a run sample: what do half precision, memory format, compilation and CUDA graphs buy?
+"""Sampling throughput measured: images a second by precision, memory format, compilation and CUDA graphs.
 
 Every variant draws the same images by the same steps from the same noise, one after the other; reported are images a
 second over those of plain float32, and how far the images are from its own (root mean square, in [0, 1]: it is no gain
@@ -8,7 +8,7 @@ to be fast and wrong).
     bf16             autocast to bfloat16            compiled         torch.compile of the network, bf16 and NHWC
     CUDA graphs      compiled with mode "reduce-overhead" (on a GPU only)
 
-    python benchmarks/throughput.py runs/cifar --device cuda --batch 500 --out results/throughput.json
+    python benchmarks/solvers/throughput.py runs/cifar --device cuda --batch 500 --out results/throughput.json
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bits per dimension of image models, and why likelihood does not find what is foreign.
+"""Bits per dimension of image models measured, and the share of them that tells foreign images from known ones.
 
     likelihood  every run of --runs on the test set of its own data: the likelihood of the ODE model beside the bound of
                 the reverse SDE, with uniform and with variational dequantisation; the same images, cells and noise for
@@ -7,11 +7,14 @@
                 a compressor needs for the same images (PNG), whose share of the likelihood is the images' plainness and
                 not their origin, and the difference of the two (Serra et al. 2020)
 
-    python benchmarks/bits.py --runs runs/mnist-edm runs/mnist-likelihood
-    python benchmarks/bits.py --foreign runs/fashion-likelihood --other path/to/mnist
+    python benchmarks/likelihood/bits.py --runs runs/mnist-edm runs/mnist-likelihood
+    python benchmarks/likelihood/bits.py --foreign runs/fashion-likelihood --other path/to/mnist
 
-The runs are made by `diffflow train path/to/mnist --preset mnist --config benchmarks/bits.yaml --steps 9000` (and the
-loss of the preset for the first).
+The runs are made by
+
+    diffflow train path/to/mnist --preset mnist --config benchmarks/likelihood/bits.yaml --steps 9000
+
+(and without `loss` in that file for the first: the preset's own).
 """
 
 from __future__ import annotations
@@ -144,7 +147,7 @@ def main() -> None:
         parser.error("either --runs or --foreign, one part at a time")
     out = args.out or Path("results") / ("bits.json" if args.runs else "foreign.json")
     record: dict[str, Any] = {
-        "command": " ".join(["python", "benchmarks/bits.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "benchmarks/likelihood/bits.py", *sys.argv[1:]]),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in ("diffflow", "torch")},
     }
     if args.foreign:

@@ -1,4 +1,4 @@
-"""What the library costs beside its networks: time of a whole sampling run over that of the bare network calls in it.
+"""Overhead of a sampling run measured: its time over that of the bare network calls in it.
 
     images    16 images of 3 x 32 x 32 under a UNet of 1.1 million parameters
     points    100,000 points of the plane under a perceptron of three hidden layers of 128
@@ -15,7 +15,7 @@ Both see the same machine as the run, whose speed wanders by several percent fro
 On one thread the clock is the thread's own, which stands still while the machine does something else; on several it
 is the wall's.
 
-    OMP_NUM_THREADS=1 python benchmarks/overhead.py --out results/overhead.json
+    OMP_NUM_THREADS=1 python benchmarks/solvers/overhead.py --out results/overhead.json
 """
 
 from __future__ import annotations

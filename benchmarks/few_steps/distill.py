@@ -1,7 +1,7 @@
-"""The frontier at few evaluations: what does a sample cost, and how far are samples from data?
+"""Distillation measured: distance to the data and seconds of samples in 1, 2 and 4 network evaluations.
 
 A trained denoiser is sampled by its default solver, with noise and without, by calibrated plans and, where --peers asks
-for it, by the best of all configurations of other libraries (peers.py), chosen with hindsight by the distance of 300
+for it, by the best configuration of other libraries (solvers/peers.py), chosen with hindsight by the distance of 300
 samples. Its sampler of 1, 2 and 4 steps is trained into a generator (`diffflow distill`) by
 
     endpoints   the fine solutions of the same noise: plain distillation, the control
@@ -18,9 +18,9 @@ per 1000 samples, all networks included (a generator has one, as the solver; dis
 train): the least of many draws that take turns when all else is done, in one process on one thread. A generator that
 --work does not have any more keeps the time it had.
 
-    diffflow train path/to/mnist --config benchmarks/bits.yaml ... --out runs/mnist-edm            (see bits.py)
+    python benchmarks/keep.py results/mnist-edm runs/mnist-edm        (or train it: likelihood/README.md)
     diffflow calibrate runs/mnist-edm --steps 1 2 3 4 6 8
-    python benchmarks/distill.py runs/mnist-edm --data path/to/mnist --features lenet=path/to/lenet.pth --out results/x
+    python benchmarks/few_steps/distill.py runs/mnist-edm --data path/to/mnist --features lenet=lenet.pth --out x
 
 writes x.json and x.png. Cells that x.json has are kept, so the command goes on where it stopped, and other --seeds can
 be added later, for some of --steps and --by, too; the times are taken anew. The picture shows generators of --longer
@@ -66,6 +66,8 @@ from diffflow.training.distributed import Process, find_device
 from diffflow.training.loop import fit
 from diffflow.training.state import TrainingState
 from diffflow.training.train import train
+
+sys.path.append(str(Path(__file__).parents[1] / "solvers"))  # peers.py, imported where --peers asks for it
 
 SCREENED = 300  # samples by which the best peer is chosen
 TIMED = 64  # samples that a setting is timed with
@@ -262,8 +264,8 @@ def summary(rows: list[dict[str, Any]], seconds: dict[str, float]) -> list[dict[
             values = [c[key] for c in cells]
             line[key] = statistics.fmean(values)
             if key == "frechet":
-                principal_std = statistics.stdev(values) if len(values) > 1 else cells[0]["stderr"]
-                line["stderr"] = principal_std / len(values) ** 0.5
+                std = statistics.stdev(values) if len(values) > 1 else cells[0]["stderr"]
+                line["stderr"] = std / len(values) ** 0.5
         found.append(line)
     pure = [line for line in found if line["how"] not in MOVERS]
     for line in found:

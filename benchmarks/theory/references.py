@@ -1,10 +1,10 @@
-"""Which reference process makes the likelihood bound tight? The paper's closing question, on exact laws.
+"""Tightness of the likelihood bound measured on exact laws, by reference process: the paper's closing question.
 
 For the exact score of a mixture in the plane and every churn, the gap between log-likelihood and bound, averaged over
-data, for three references that noise the data (bounds.py): with the model's own noise (the paper's, by Girsanov's
-theorem), with the schedule's, and blended. By quadrature: no chance.
+data, for three references that noise the data (diffflow.likelihood.elbo): with the model's own noise (the paper's, by
+Girsanov's theorem), with the schedule's, and blended. By quadrature: no chance.
 
-    python benchmarks/references.py     (a minute: results/references.json, the figure of docs/guides/likelihood.md)
+    python benchmarks/theory/references.py    (a minute; also draws the figure of docs/guides/likelihood.md)
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main() -> None:
     ax.legend(frameon=False, title="reference")
     files.write(args.picture, figures.png(fig))
     record = {
-        "command": " ".join(["python", "benchmarks/references.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "benchmarks/theory/references.py", *sys.argv[1:]]),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in ("diffflow", "torch")},
         "churn": CHURNS,
         "gap_nats": gaps,
