@@ -39,7 +39,7 @@ from ..equation.sde import DiffFlow
 from ..equation.spectrum import diffusion_gan
 from ..equation.times import Time, per_particle
 from ..networks.discriminator import Discriminator
-from ..networks.games import Game, Penalty, signals
+from ..networks.games import Game, Penalty, game_signals
 from ..sampling.exponential import Exponential, step_per_particle
 from ..sampling.sample import default_grid
 from ..sampling.solvers import Solver
@@ -328,7 +328,7 @@ class PathDiscriminator:
             "displacement": slots["moved"].square().mean().sqrt(),
             "lost": lost.float().mean(),
         }
-        yield Turn("discriminator", loss, signals(self.game, d_real.detach(), d_fake.detach()) | log)
+        yield Turn("discriminator", loss, game_signals(self.game, d_real.detach(), d_fake.detach()) | log)
 
         after = self.stepped(slots, noise.fork("step"))
         arrived = (after["k"] >= slots["dials"][:, 0]) & _finite(after["x"])  # the next visit counts the lost

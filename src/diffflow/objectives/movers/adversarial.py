@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ...equation.noise import Noise
 from ...networks.denoiser import per_particle
 from ...networks.discriminator import Discriminator, DiscriminatorRatio
-from ...networks.games import Game, Penalty, signals
+from ...networks.games import Game, Penalty, game_signals
 from ..base import Batch, Stateless, Turn
 from .base import Draw, at_least_one
 
@@ -86,7 +86,7 @@ class DiscriminatorMover(Stateless):
             loss = self.game.discriminator(a.logit, b.logit) + self._penalised(real, made, cond, own)
             if cond is not None and a.real is not None and b.made is not None:  # twin classifiers, each of its own law
                 loss = loss + F.nll_loss(a.real, cond, reduction="none") + F.nll_loss(b.made, cond, reduction="none")
-            yield Turn("discriminator", loss, signals(self.game, a.logit, b.logit))
+            yield Turn("discriminator", loss, game_signals(self.game, a.logit, b.logit))
 
     def _penalised(self, real: Tensor, made: Tensor, cond: Tensor | None, noise: Noise) -> Tensor:
         """The penalty per sample (n,); zero at those that are left out."""
