@@ -43,7 +43,7 @@ from ..networks.games import Game, Penalty, game_signals
 from ..sampling.exponential import Exponential, step_per_particle
 from ..sampling.sample import default_grid
 from ..sampling.solvers import Solver
-from .base import Batch, Turn, everywhere
+from .base import Batch, Turn, gather_rows
 
 
 class Path(Protocol):
@@ -334,8 +334,8 @@ class PathDiscriminator:
         arrived = (after["k"] >= slots["dials"][:, 0]) & _finite(after["x"])  # the next visit counts the lost
         begun = self.fresh(new_cond, noise.fork("again")) | {"moved": after["moved"]}
         after = _where(arrived, begun, after)
-        at = everywhere(at)
-        self.pool = {name: v.index_copy(0, at, everywhere(after[name])) for name, v in self.pool.items()}
+        at = gather_rows(at)
+        self.pool = {name: v.index_copy(0, at, gather_rows(after[name])) for name, v in self.pool.items()}
 
     def labels(self, batch: Batch, noise: Noise) -> Tensor:
         """The classes of the batch, some hidden; -1 throughout for a discriminator without classes."""
