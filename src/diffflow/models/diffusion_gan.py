@@ -14,7 +14,8 @@ from torch import nn
 from ..equation.sde import DiffFlow
 from ..equation.spectrum import at
 from ..objectives.base import InTurn
-from ..objectives.discriminator_path import PathDiscriminator, SchedulePath
+from ..objectives.discriminator_path import PathDiscriminator
+from ..objectives.paths import SchedulePath
 from ..objectives.score_matching import EDMWeighting, ScoreMatching
 from ..sampling.sample import Grid
 from ..sampling.solvers import Solver

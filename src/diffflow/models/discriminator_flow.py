@@ -19,7 +19,8 @@ from ..equation.sde import DiffFlow
 from ..equation.spectrum import continued, discriminator_flow, improved_gan
 from ..networks.backbones.discriminator import Stages
 from ..networks.discriminator import Discriminator
-from ..objectives.discriminator_path import ParticlePath, PathDiscriminator
+from ..objectives.discriminator_path import PathDiscriminator
+from ..objectives.paths import ParticlePath
 from .base import RATIO, SDE, STILL, TrainConfig, Words, device_of
 from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig
 from .settings.games import GameConfig, as_discriminator, class_count, log_ratio_game

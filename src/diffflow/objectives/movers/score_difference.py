@@ -2,10 +2,10 @@
 
     y = x + sigma eps,    v(x) = E_{sigma, eps} omega(sigma) (grad log q_sigma - grad log p_sigma)(y)
 
-(derivations.md 6.3): minus the gradient of the first variation of E_sigma [omega(sigma) KL(p_sigma | q_sigma)], p the law of the generated
-samples and p_sigma that law noised. Both scores are denoisers, grad log q_sigma(y) = (D(y, sigma) - y) / sigma^2: the
-data's is given and stays as it is, that of the generated samples learns beside the generator. Score GAN (Franceschi et
-al. 2023), Diff-Instruct, DMD and SiD differ in the law of sigma and in how the two make v (a `Pull`).
+is minus the gradient of the first variation of E_sigma [omega(sigma) KL(p_sigma | q_sigma)] (derivations.md 6.3), p the
+law of the generated samples and p_sigma that law noised. Both scores are denoisers, grad log q_sigma(y) = (D(y, sigma)
+- y) / sigma^2: the data's is given and stays as it is, that of the generated samples learns beside the generator. Score
+GAN, Diff-Instruct, DMD and SiD differ in the law of sigma and in how the two make v (a `Pull`).
 
 Shapes: x, y, v (n, *shape), sigma (n,), cond int64 (n,) or None.
 
