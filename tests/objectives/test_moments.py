@@ -182,7 +182,9 @@ def test_a_sample_that_is_no_number_is_forgotten(bad):
     torch.testing.assert_close(*after)
 
 
-@pytest.mark.parametrize("wrong", [{"side": 0}, {"window": 0.0}, {"window": math.inf}, {"data_range": 0.0}, {"window": -1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"side": 0}, {"window": 0.0}, {"window": math.inf}, {"data_range": 0.0}, {"window": -1.0}]
+)
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError, match=r"shape \(3, 8\): samples are"):
         Moments((3, 8))

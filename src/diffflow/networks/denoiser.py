@@ -68,7 +68,7 @@ class Form:
         Returns:
             D(y, sigma), (n, *shape).
         """
-        _, a, b = (per_particle(k, y) for k in self.at(sigma, sigma_data))
+        _, a, b = (_factor(k, y) for k in self.at(sigma, sigma_data))
         return a * y + b * out
 
     def predicted(self, D: Tensor, y: Tensor, sigma: Tensor, sigma_data: float = 1.0) -> Tensor:
@@ -83,12 +83,16 @@ class Form:
         Returns:
             F = (D - a y) / b, (n, *shape).
         """
-        _, a, b = (per_particle(k, y) for k in self.at(sigma, sigma_data))
+        _, a, b = (_factor(k, y) for k in self.at(sigma, sigma_data))
         return (D - a * y) / b
 
 
-def per_particle(k: Tensor, y: Tensor) -> Tensor:
-    """Factor k of shape () or (n,), in y's dtype and device, shaped to multiply y of shape (n, *shape)."""
+def _factor(k: Tensor, y: Tensor) -> Tensor:
+    """Factor k of shape () or (n,), in y's dtype and device, shaped to multiply y of shape (n, *shape).
+
+    `times.per_particle` but for one number for all: that stays a tensor on its device, since to read a number would
+    wait for the device at every evaluation.
+    """
     k = k.to(y.device, y.dtype)
     return k.reshape(-1, *[1] * (y.dim() - 1)) if k.dim() else k
 
@@ -194,7 +198,7 @@ class Denoiser(nn.Module):
         work = y.to(torch.promote_types(y.dtype, torch.float32))
         sigma = torch.as_tensor(sigma, device=y.device)
         inner = next((p.dtype for p in self.parameters() if p.is_floating_point()), work.dtype)
-        c = per_particle(self.form.at(sigma, self.sigma_data).c, work)
+        c = _factor(self.form.at(sigma, self.sigma_data).c, work)
         # A tensor of shape (n,), never a float: diffusers' UNet2DModel casts a python float to an integer.
         time = self.time(sigma).to(inner).expand(len(y))
         out = self.net((c * work).to(inner), time, cond)

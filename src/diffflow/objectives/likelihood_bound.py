@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from ..equation.noise import Noise
 from ..equation.schedule import Schedule
-from ..networks.denoiser import Denoiser, per_particle
+from ..equation.times import per_particle
+from ..networks.denoiser import Denoiser
 from ..networks.discriminator import Discriminator
 from .base import Batch, Stateless, Turn
 from .score_matching import LikelihoodWeighting

@@ -33,7 +33,8 @@ import torch
 from torch import Tensor
 
 from ..equation.noise import Noise
-from ..networks.denoiser import Denoiser, per_particle
+from ..equation.times import per_particle
+from ..networks.denoiser import Denoiser
 from .base import Batch, Stateless, Turn
 
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...equation.noise import Noise
-from ...networks.denoiser import per_particle
+from ...equation.times import per_particle
 from ...networks.discriminator import Discriminator, DiscriminatorRatio
 from ...networks.games import Game, Penalty, game_signals
 from ..base import Batch, Stateless, Turn

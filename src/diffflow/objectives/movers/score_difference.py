@@ -25,7 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from ...equation.noise import Noise
-from ...networks.denoiser import Denoiser, per_particle
+from ...equation.times import per_particle
+from ...networks.denoiser import Denoiser
 from ..base import Batch, Turn
 from ..score_matching import NoiseWeighting, ScoreMatching
 from .base import DrawFake, at_least_one
@@ -92,7 +93,7 @@ class DMD:
     def __call__(self, x: Tensor, y: Tensor, sigma: Tensor, data: Denoise, fake: Denoise) -> Tensor:
         """Velocity by the difference of the two denoisers, scaled (n, *shape)."""
         D = data(y)
-        return (D - fake(y)) / _distance(x, D)
+        return (D - fake(y)) / per_particle(_distance(x, D), x)
 
 
 @dataclass(frozen=True)
@@ -117,13 +118,13 @@ class SiD:
         y0 = x0 + (y - x).detach()
         D, G = data(y0), fake(y0)
         error = (1 - self.alpha) * (D - G).square() + (D - G) * (G - x0)
-        (grad,) = torch.autograd.grad((error / _distance(x, D).detach()).sum(), x0)
+        (grad,) = torch.autograd.grad((error / per_particle(_distance(x, D).detach(), x)).sum(), x0)
         return -grad
 
 
 def _distance(x: Tensor, D: Tensor) -> Tensor:
-    """Mean |x - D| over the entries of each sample, shaped to divide x."""
-    return per_particle((x - D).abs().flatten(1).mean(1), x)
+    """Mean |x - D| over the entries of each sample (n,)."""
+    return (x - D).abs().flatten(1).mean(1)
 
 
 # -- at which noise levels ---------------------------------------------------------------------------------------------
