@@ -87,7 +87,7 @@ def fit(
         rows = x[own.fork("rows").randint(batch, len(x))]
         z = encode(rows, None).to(device)
         u, log_q = dequantiser(z, own.fork("r").uniform(batch, dequantiser.shape).to(device))
-        low, high = (encode(rows, torch.full(rows.shape, v)).to(device) for v in (0.0, 1.0 - 2.0**-24))
+        low, high = (encode(rows, torch.full(rows.shape, v)).to(u) for v in (0.0, 1.0 - 2.0**-24))
         y = torch.lerp(low, high, u)
         with torch.no_grad():
             pull = score(y)
