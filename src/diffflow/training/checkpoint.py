@@ -42,8 +42,15 @@ class Checkpoint:
 
 
 def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors as a safetensors file."""
-    return safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+    """Tensors as a safetensors file; names that share memory (tied weights) get a copy each."""
+    content: Tensors = {}
+    seen: set[int] = set()
+    for name, v in tensors.items():
+        v = v.detach().cpu().contiguous()
+        at = v.untyped_storage().data_ptr()
+        content[name] = v.clone() if at in seen else v
+        seen.add(at)
+    return safetensors.torch.save(content)
 
 
 def save(

@@ -21,6 +21,7 @@ from PIL import Image
 from .. import figures, files
 from ..console import Console, bars, say
 from ..models.settings.common import FitConfig
+from ..sampling.sample import NotFinite
 from . import checkpoint
 from .ema import early_share, snapshot_due
 from .health import Watch
@@ -150,11 +151,16 @@ class Recorder:
 
     def picture(self, training: TrainingState) -> None:
         """The sample grid, from the same noise every time: raw weights on the left, the first average on the right."""
-        raw = self.draw()
-        with ExitStack() as stack:
-            for player in training.players.values():
-                stack.enter_context(player.ema.applied(player.config.ema[0]))
-            averaged = self.draw()
+        self.drawn = time.monotonic()
+        try:
+            raw = self.draw()
+            with ExitStack() as stack:
+                for player in training.players.values():
+                    stack.enter_context(player.ema.applied(player.config.ema[0]))
+                averaged = self.draw()
+        except NotFinite as error:  # a young model may not be able to draw yet, and goes on learning
+            self.say(f"warning: no sample grid at step {training.step}: {error}")
+            return
         self.found = self.judge(averaged)
         image = beside(raw, averaged)
         files.write(self.folder.path / "samples" / f"{training.step:06d}.png", figures.png(image))

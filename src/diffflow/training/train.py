@@ -11,6 +11,7 @@ import torch
 from .. import files
 from ..console import Console, say, to_stderr
 from ..data import Data
+from ..equation.algebra import gradients
 from ..models.base import TrainConfig
 from ..models.settings.serialise import ConfigError, changed, check_round_trip
 from . import checkpoint
@@ -26,6 +27,7 @@ from .state import TrainingState
 from .weights import start_weights
 
 
+@gradients()
 def train(
     config: TrainConfig,
     run_dir: str | Path,

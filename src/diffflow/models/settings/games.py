@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ...equation.schedule import Schedule
 from ...networks.discriminator import Discriminator
@@ -56,12 +56,25 @@ def log_ratio_game(config: GameConfig, why: str) -> None:
 def along(net: nn.Module, schedule: Schedule, std: float) -> Discriminator:
     """A discriminator along a noise schedule, for data of this standard deviation, with EDM's preconditioning: inputs
     of unit size at every noise level, and the level as a quarter of its logarithm."""
-    return Discriminator(
-        net,
-        time=lambda t: 0.25 * schedule.sigma(t).log(),
-        precondition=lambda t: (schedule.sigma(t) ** 2 + std**2).rsqrt() / schedule.scale(t),
-        amplitude=lambda t: std * (schedule.sigma(t) ** 2 + std**2).rsqrt(),
-    )
+    at = Along(schedule, std)
+    return Discriminator(net, time=at.time, precondition=at.precondition, amplitude=at.amplitude)
+
+
+@dataclass(frozen=True)
+class Along:
+    """EDM's preconditioning of a discriminator; a value, so that it travels to other processes."""
+
+    schedule: Schedule
+    std: float
+
+    def time(self, t: Tensor) -> Tensor:
+        return 0.25 * self.schedule.sigma(t).log()
+
+    def precondition(self, t: Tensor) -> Tensor:
+        return (self.schedule.sigma(t) ** 2 + self.std**2).rsqrt() / self.schedule.scale(t)
+
+    def amplitude(self, t: Tensor) -> Tensor:
+        return self.std * (self.schedule.sigma(t) ** 2 + self.std**2).rsqrt()
 
 
 def as_discriminator(module: nn.Module) -> Discriminator:
