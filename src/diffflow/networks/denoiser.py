@@ -37,7 +37,7 @@ from ..equation.algebra import recordable_net
 class Coefficients(NamedTuple):
     """Preconditioning at one sigma or at each: the net sees c y, and D = a y + b F.
 
-    Args:
+    Attributes:
         c: factor of the net's input, shaped like sigma.
         a: weight of y in the denoiser, shaped like sigma.
         b: weight of the net's output, shaped like sigma.

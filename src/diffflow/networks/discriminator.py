@@ -70,7 +70,7 @@ def at_least_two(classes: int) -> int:
 class DiscriminatorOutput(NamedTuple):
     """Output of a discriminator's net: a logit and, where it has twin classifiers, log-probabilities of the classes.
 
-    Args:
+    Attributes:
         logit: d(x), large on real (n,).
         real: log r(c|x), of which class x would be among the real samples (n, classes), or None.
         made: log p(c|x), the same among the generated samples (n, classes), or None.
@@ -109,8 +109,13 @@ class Discriminator(nn.Module):
         amplitude: Callable[[Tensor], Tensor] | None = None,
     ):
         super().__init__()
-        self.net, self.time, self.precondition, self.amplitude = net, time, precondition, amplitude
-        self.timed, self.classes, self.dials = bool(net.timed), at_least_two(net.classes), net.dials
+        self.net = net
+        self.time = time
+        self.precondition = precondition
+        self.amplitude = amplitude
+        self.timed = bool(net.timed)
+        self.classes = at_least_two(net.classes)
+        self.dials = net.dials
 
     def forward(self, x: Tensor, t: Time, cond: Tensor | None = None, dials: Tensor | None = None) -> Tensor:
         """Logits of the particles.
@@ -152,11 +157,11 @@ class Discriminator(nn.Module):
             given = "none" if dials is None else tuple(dials.shape)
             raise ValueError(f"this discriminator takes {self.dials} dials per particle, got {given}")
         inner = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x.dtype)
-        now = clock(t).to(x.device).expand(len(x))
+        times = clock(t).to(x.device).expand(len(x))
         scaled = x.to(inner)
         if self.precondition is not None:
-            scaled = scaled * self.precondition(now).to(inner).reshape(-1, *[1] * (x.dim() - 1))
-        time = (now if self.time is None else self.time(now)).to(inner)
+            scaled = scaled * self.precondition(times).to(inner).reshape(-1, *[1] * (x.dim() - 1))
+        time = (times if self.time is None else self.time(times)).to(inner)
         if dials is not None:
             dials = dials.to(x.device, inner).expand(len(x), -1)
         result = recordable_net(self.net)(scaled, time, cond, dials)
@@ -167,7 +172,7 @@ class Discriminator(nn.Module):
                 f"a discriminator's net returns one logit per particle, ({len(x)},): got {tuple(logit.shape)}"
             )
         logit = logit.to(x.dtype)
-        return output._replace(logit=logit if self.amplitude is None else self.amplitude(now).to(x.dtype) * logit)
+        return output._replace(logit=logit if self.amplitude is None else self.amplitude(times).to(x.dtype) * logit)
 
     def ratio(self, cond: Cond = None, dials: Tensor | None = None) -> DiscriminatorRatio:
         """Gradient of the discriminator as a field of the equation.
@@ -198,7 +203,9 @@ class DiscriminatorRatio(Alike, Ratio):
     """
 
     def __init__(self, discriminator: Discriminator, dials: Tensor | None = None, cond: Tensor | None = None):
-        self.discriminator, self.dials, self.cond = discriminator, dials, cond
+        self.discriminator = discriminator
+        self.dials = dials
+        self.cond = cond
 
     def given(self, cond: Cond) -> DiscriminatorRatio:
         """The same ratio within classes: an int or 0-d for all particles, (n,) one each, None for no class."""

@@ -115,7 +115,9 @@ class FewSteps(nn.Module):
         super().__init__()
         if plan.noisy:
             raise ValueError("this plan raises the noise, and a generator has none but its z: take one without churn")
-        self.denoiser, self.plan, self.mean = denoiser, plan, float(mean)
+        self.denoiser = denoiser
+        self.plan = plan
+        self.mean = float(mean)
         self.latent_shape, self.classes = tuple(shape), denoiser.classes
 
     def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:

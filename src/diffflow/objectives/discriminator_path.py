@@ -125,7 +125,9 @@ class PathDiscriminator:
             raise ValueError(f"size={size}: the pool needs at least as many slots as a step has samples")
         if not 0 <= label_dropout <= 1:
             raise ValueError(f"label_dropout = {label_dropout} must be between 0 and 1")
-        self.discriminator, self.path, self.game = discriminator, path, game
+        self.discriminator = discriminator
+        self.path = path
+        self.game = game
         self.penalty = penalty or Penalty()
         self.size, self.label_dropout = size, label_dropout
 

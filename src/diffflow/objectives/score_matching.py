@@ -276,7 +276,9 @@ class ScoreMatching(Stateless):
     def turns(self, batch: Batch, noise: Noise) -> Iterator[Turn]:
         """One turn, each sample at its own sigma."""
         x, cond = batch.x, batch.cond
-        n, shape, device = len(x), tuple(x.shape[1:]), x.device
+        n = len(x)
+        shape = tuple(x.shape[1:])
+        device = x.device
         sigma = self.weighting.sigma(noise.fork("sigma").uniform(n, device=device))
         eps = noise.fork("eps").normal(n, shape, device=device)
         if cond is not None and self.label_dropout:

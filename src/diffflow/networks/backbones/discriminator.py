@@ -241,7 +241,10 @@ class MLPDiscriminator(nn.Module):
         super().__init__()
         if min(dim, width, depth) < 1:
             raise ValueError(f"MLPDiscriminator(dim={dim}, width={width}, depth={depth}): sizes must be positive")
-        self.dim, self.classes, self.timed, self.dials = dim, classes, timed, dials
+        self.dim = dim
+        self.classes = classes
+        self.timed = timed
+        self.dials = dials
         self.context = Context(embed, classes, timed, dials)
         self.waves = Waves(dim, waves, fastest)
         self.enter = scaled(nn.Linear(self.waves.width, width))
@@ -320,7 +323,10 @@ class ConvDiscriminator(nn.Module):
         super().__init__()
         if len(shape) != 3 or min(shape) < 1 or not widths or min(widths) < 1:
             raise ValueError(f"ConvDiscriminator(shape={tuple(shape)}, widths={tuple(widths)}): sizes must be positive")
-        self.shape, self.classes, self.timed, self.dials = tuple(shape), classes, timed, dials
+        self.shape = tuple(shape)
+        self.classes = classes
+        self.timed = timed
+        self.dials = dials
         self.context = Context(embed, classes, timed, dials)
         self.enter = scaled(nn.Conv2d(shape[0], widths[0], 3, padding=1))
         self.blocks = nn.ModuleList(

@@ -143,7 +143,9 @@ class ConvGenerator(nn.Module):
                 f"ConvGenerator(latent={latent}, shape={tuple(shape)}, classes={classes}, widths={tuple(widths)}): "
                 "sizes must be positive"
             )
-        self.latent_shape, self.classes, self.shape = (latent,), classes, tuple(shape)
+        self.latent_shape = (latent,)
+        self.classes = classes
+        self.shape = tuple(shape)
         code = 2 * widths[0]
         self.first = (widths[0], *(-(-side // 2 ** len(widths)) for side in shape[1:]))
         self.code = Code(latent, classes, code)

@@ -72,7 +72,9 @@ class MLP(nn.Module):
                 f"MLP(dim={dim}, classes={classes}, width={width}, depth={depth}, embed={embed}): "
                 "sizes must be positive, embed even"
             )
-        self.dim, self.classes, self.octaves = dim, classes, tuple(octaves)
+        self.dim = dim
+        self.classes = classes
+        self.octaves = tuple(octaves)
         self.register_buffer("frequencies", torch.logspace(0, 6, embed // 2, base=2.0))
         self.label = nn.Embedding(classes + 1, embed) if classes else None  # the last row is "no class"
         self.time = nn.Sequential(nn.Linear(embed, embed), nn.SiLU())

@@ -1,6 +1,7 @@
 """UNets for images: diffusers' `UNet2DModel` behind a thin adapter, so that every tool of the field reads the weights.
 
 The adapter does three things and adds no parameter of its own:
+
   time    `UNet2DModel` embeds time t as [cos(w t), sin(w t)], w_i = 10000^(-i/(half - freq_shift)): made for t in
           0..1000 and nearly blind to 0.25 ln sigma in [-1.6, 1.1]. A freq_shift beyond `half` turns the exponent's
           sign: w runs from 1 up to about 64, which resolves it, and the net remains a plain `UNet2DModel` that takes
@@ -91,7 +92,9 @@ class UNet(nn.Module):
             raise ValueError(f"shape = {tuple(shape)} must be (channels, height, width)")
         if attention and widths[-1] % head:
             raise ValueError(f"the last width, {widths[-1]}, must be a multiple of head = {head}")
-        self.shape, self.classes, self.octaves = tuple(shape), classes, tuple(octaves)
+        self.shape = tuple(shape)
+        self.classes = classes
+        self.octaves = tuple(octaves)
         self.multiple = 2 ** (len(widths) - 1)
         last = len(widths) - 1
         self.unet: Any = unet2d()(
@@ -178,10 +181,10 @@ class UNetDiscriminator(nn.Module):
         logit = self.head(phi, cond)
         if self.twins is None:
             return logit
-        real, made = self.twins(phi)
+        real, fake = self.twins(phi)
         row = class_rows(cond, len(x), self.classes, x.device)[:, None]
-        class_ratio = F.pad(real - made, (0, 1))  # 0 for "no class"
-        return DiscriminatorOutput(logit + class_ratio.gather(1, row).squeeze(1), real, made)
+        class_ratio = F.pad(real - fake, (0, 1))  # 0 for "no class"
+        return DiscriminatorOutput(logit + class_ratio.gather(1, row).squeeze(1), real, fake)
 
     def begin(self, weights: Mapping[str, Tensor], classless: bool = True) -> None:
         """Start from the weights of a trained `UNet` of the same settings: those of its way down.

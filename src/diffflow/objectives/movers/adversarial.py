@@ -107,19 +107,19 @@ class DiscriminatorMover(Stateless):
         """Number of classes of the discriminator."""
         return self.discriminator.classes
 
-    def learn(self, batch: Batch, fake: DrawFake, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
+    def learn(self, batch: Batch, draw_fake: DrawFake, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
         """Turns of the discriminator, on the loss of the game, the penalty and that of its twin classifiers."""
         for k in range(self.updates):
             fork = noise.fork("update", k)
             real = self._shown(self._real(batch, fork), fork.fork("seen", "real"))
-            made = self._shown(fake(fork.fork("fake")), fork.fork("seen", "fake"))
-            a, b = (self.discriminator.output(x, 0.0, cond) for x in (real, made))
-            loss = self.game.discriminator(a.logit, b.logit) + self._penalised(real, made, cond, fork)
+            fake = self._shown(draw_fake(fork.fork("fake")), fork.fork("seen", "fake"))
+            a, b = (self.discriminator.output(x, 0.0, cond) for x in (real, fake))
+            loss = self.game.discriminator(a.logit, b.logit) + self._penalised(real, fake, cond, fork)
             if cond is not None and a.real is not None and b.made is not None:  # twin classifiers, each of its own law
                 loss = loss + F.nll_loss(a.real, cond, reduction="none") + F.nll_loss(b.made, cond, reduction="none")
             yield Turn("discriminator", loss, game_signals(self.game, a.logit, b.logit))
 
-    def _penalised(self, real: Tensor, made: Tensor, cond: Tensor | None, noise: Noise) -> Tensor:
+    def _penalised(self, real: Tensor, fake: Tensor, cond: Tensor | None, noise: Noise) -> Tensor:
         """The penalty per sample (n,); zero at those that are left out."""
         chosen = noise.fork("share").uniform(len(real), device=real.device) < self.penalty_share
         total = torch.zeros(len(real), dtype=real.dtype, device=real.device)
@@ -131,7 +131,7 @@ class DiscriminatorMover(Stateless):
         def logit(x: Tensor, nearer_real: Tensor) -> Tensor:
             return self.discriminator(x, 0.0, classes)
 
-        penalty = self.penalty(logit, real[at], made[at], noise.fork("between"))
+        penalty = self.penalty(logit, real[at], fake[at], noise.fork("between"))
         return total.index_copy(0, at, penalty / self.penalty_share)
 
     def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise, z: Tensor | None = None) -> Tensor:

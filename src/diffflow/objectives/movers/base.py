@@ -41,12 +41,12 @@ class Mover(Protocol):
         """Number of classes it tells apart; None: whatever it is given."""
         ...
 
-    def learn(self, batch: Batch, fake: DrawFake, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
+    def learn(self, batch: Batch, draw_fake: DrawFake, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
         """Turns of its own players in one step.
 
         Args:
             batch: data of this step.
-            fake: draws as many generated samples, detached, from the noise that it is given.
+            draw_fake: draws as many generated samples, detached, from the noise that it is given.
             cond: classes of the batch and of the generated samples alike (n,), None where the generator has none.
             noise: all randomness of these turns, stream i for sample i.
 
@@ -116,10 +116,10 @@ class WeightedSum:
         """Number of classes that the parts tell apart; None: whatever they are given."""
         return next((mover.classes for _, mover in self.parts if mover.classes is not None), None)
 
-    def learn(self, batch: Batch, fake: DrawFake, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
+    def learn(self, batch: Batch, draw_fake: DrawFake, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
         """Turns of the first part's players, then those of the next, each part with its own noise."""
         for j, (_, mover) in enumerate(self.parts):
-            yield from mover.learn(batch, fake, cond, noise.fork(j))
+            yield from mover.learn(batch, draw_fake, cond, noise.fork(j))
 
     def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise, z: Tensor | None = None) -> Tensor:
         """Weighted sum of the parts' velocities."""
@@ -170,9 +170,9 @@ class TeacherFirst:
         """Number of classes that `then` tells apart, or else the teacher."""
         return self.teacher.classes if self.then.classes is None else self.then.classes
 
-    def learn(self, batch: Batch, fake: DrawFake, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
+    def learn(self, batch: Batch, draw_fake: DrawFake, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
         """Turns of the players of `then`, from the beginning."""
-        return self.then.learn(batch, fake, cond, noise)
+        return self.then.learn(batch, draw_fake, cond, noise)
 
     def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise, z: Tensor | None = None) -> Tensor:
         """Velocity by the teacher for the first samples, by `then` for later ones."""

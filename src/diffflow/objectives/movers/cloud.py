@@ -59,7 +59,7 @@ class CloudMover(Stateless):
         """None: it acts within whatever classes it is given."""
         return None
 
-    def learn(self, batch: Batch, fake: DrawFake, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
+    def learn(self, batch: Batch, draw_fake: DrawFake, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
         """No turns."""
         return iter(())
 

@@ -59,7 +59,7 @@ class EndpointDistillation:
         """Number of classes of the teacher."""
         return self.teacher.classes
 
-    def learn(self, batch: Batch, fake: DrawFake, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
+    def learn(self, batch: Batch, draw_fake: DrawFake, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
         """No turns."""
         return iter(())
 

@@ -127,7 +127,7 @@ class Moments:
         """Number of classes."""
         return self.number
 
-    def learn(self, batch: Batch, fake: DrawFake, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
+    def learn(self, batch: Batch, draw_fake: DrawFake, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
         """No turns."""
         return iter(())
 

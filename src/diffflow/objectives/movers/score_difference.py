@@ -244,12 +244,12 @@ class ScoreDifference:
         """Number of classes of the denoisers."""
         return self.fake.classes
 
-    def learn(self, batch: Batch, fake: DrawFake, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
+    def learn(self, batch: Batch, draw_fake: DrawFake, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
         """Turns of `fake`, denoising score matching on generated samples."""
         matching = ScoreMatching(self.fake, self.levels, self.label_dropout)
         for k in range(self.updates):
             fork = noise.fork("update", k)
-            for turn in matching.turns(Batch(fake(fork.fork("fake")), cond, batch.rows), fork):
+            for turn in matching.turns(Batch(draw_fake(fork.fork("fake")), cond, batch.rows), fork):
                 yield replace(turn, player="fake")
 
     def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise, z: Tensor | None = None) -> Tensor:
