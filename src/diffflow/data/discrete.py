@@ -47,7 +47,7 @@ class Cells:
         inner = self.edges[1:-1].to(x.device)
         return torch.bucketize(x.double().contiguous(), inner, right=True)
 
-    def known(self, x: Tensor) -> Tensor:
+    def is_level(self, x: Tensor) -> Tensor:
         """Whether each value is a level, as float32 has it."""
         return self._levels.to(x.device)[self.index(x)].float() == x.float()
 

@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from .columns import column_label
 from .discrete import Cells
 from .errors import DataError
-
-LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -94,9 +92,9 @@ class Transform:
         cells = self._cells.get(k)
         if cells is None:
             return x
-        wrong = ~cells.known(x)
+        wrong = ~cells.is_level(x)
         if bool(wrong.any()):
-            name = name_of(self.columns[k]) if self.columns else str(k + 1)
+            name = column_label(self.columns[k]) if self.columns else str(k + 1)
             known = ", ".join(f"{v:g}" for v in cells.levels[:8]) + (", ..." if len(cells.levels) > 8 else "")
             raise ValueError(
                 f"column {name} takes the levels {known}, and here {x[wrong][0].item():g}: these are not the data that "
@@ -140,8 +138,3 @@ class Transform:
     @staticmethod
     def _row(numbers: tuple[float, ...], like: Tensor) -> Tensor:
         return torch.tensor(numbers, dtype=torch.float64, device=like.device)
-
-
-def name_of(column: str) -> str:
-    """A column as messages call it: its number, or its name in quotes."""
-    return column if column.isdecimal() else repr(column)

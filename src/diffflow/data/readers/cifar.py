@@ -18,7 +18,7 @@ COLUMNS = 10
 
 
 def is_sheets(path: Path) -> bool:
-    """Whether a folder holds sheets of tiles and their labels."""
+    """Whether a path is a folder that holds sheets of tiles and their labels."""
     return any((path / f"{s}_images.zip").is_file() or (path / f"{s}_labels.npz").is_file() for s in ("train", "test"))
 
 

@@ -22,8 +22,8 @@ IDX = re.compile(r"(train|t10k|test).*(images|labels).*idx[13]", re.IGNORECASE)
 
 
 def is_idx(path: Path) -> bool:
-    """Whether a folder holds idx files."""
-    return any(IDX.search(f.name) for f in path.iterdir())
+    """Whether a path is a folder that holds idx files."""
+    return path.is_dir() and any(IDX.search(f.name) for f in path.iterdir())
 
 
 def read_idx(path: Path, split: str) -> Raw:
