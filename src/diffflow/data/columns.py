@@ -58,8 +58,7 @@ class Column:
         return tuple(map(float, range(len(self.words)))) if self.words else discrete(self.values)
 
     def kind(self, mean: float, std: float) -> str:
-        """What a density can be asked of the column: "constant" (nothing), "words" or "few" values (probabilities), or
-        "continuous".
+        """What can be modelled of the column: "constant", nothing; "words" or "few" values, probabilities; "continuous".
 
         Args:
             mean: of the values of its training rows.

@@ -91,18 +91,19 @@ def _list_kinds() -> str:
 
 
 def _digits(split: str, flip: bool) -> Data:
+    """Scikit-learn's digits, 8x8, by class."""
     from sklearn.datasets import load_digits
 
     pixels, target = load_digits(return_X_y=True)
-    x = np.rint(np.asarray(pixels).reshape(-1, 1, 8, 8) * (255.0 / 16.0)).astype(
-        np.uint8
-    )  # 17 grey levels, exactly recoverable
+    # 17 grey levels, exactly recoverable
+    x = np.rint(np.asarray(pixels).reshape(-1, 1, 8, 8) * (255.0 / 16.0)).astype(np.uint8)
     return finish(
         Raw(x, np.asarray(target), [str(k) for k in range(10)]), "digits", split, flip, test_count=DIGITS_TEST
     )
 
 
 def _toy(name: str, split: str, flip: bool) -> Data:
+    """Points of a toy law, another draw for each split."""
     from ..equation.noise import Noise
     from ..equation.toys import TOYS
 
@@ -114,11 +115,13 @@ def _toy(name: str, split: str, flip: bool) -> Data:
 
 
 def _suggest(word: str, choices: list[str] | tuple[str, ...]) -> str:
+    """'; did you mean ...?' for a misspelt word; nothing where no choice is near."""
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _missing(path: Path, name: str, names: list[str]) -> DataError:
+    """The error for a source that is neither a name nor a path, with the nearest of these."""
     folder = next((p for p in path.parents if p.is_dir()), Path("."))
     beside = [p.name for p in folder.iterdir()] if folder == path.parent else []
     if hint := _suggest(name, names) or _suggest(path.name, beside):

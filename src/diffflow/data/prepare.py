@@ -131,7 +131,10 @@ def finish(
 
 def _number_labels(raw: Raw, name: str, notes: list[str]) -> tuple[np.ndarray | None, list[str] | None]:
     """The labels as numbers (n,) and the names of the classes; None without labels. A new order is added to `notes`.
-    Raises DataError for labels that do not fit the examples or the names."""
+
+    Raises:
+        DataError: labels that do not fit the examples or the names.
+    """
     if raw.y is None:
         return None, raw.classes
     if len(raw.y) != len(raw.x):

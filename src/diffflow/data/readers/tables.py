@@ -100,8 +100,11 @@ def _read_lines(path: Path) -> list[Line]:
 
 
 def _split_header(source: str, lines: list[Line]) -> tuple[tuple[str, ...], list[Line]]:
-    """The names of the columns, their numbers where there is no header, and the lines below it. Raises DataError for
-    a header alone, and for columns of one name."""
+    """The names of the columns, their numbers where there is no header, and the lines below it.
+
+    Raises:
+        DataError: a header alone, or several columns of one name.
+    """
     first = lines[0].cells
     if len(lines) == 1 and not _has_number(first):
         raise DataError(f"{source!r} holds a header and no rows")
