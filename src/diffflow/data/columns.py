@@ -58,7 +58,7 @@ class Column:
         return tuple(map(float, range(len(self.words)))) if self.words else discrete(self.values)
 
     def kind(self, mean: float, std: float) -> str:
-        """What can be modelled of the column: "constant", nothing; "words" or "few" values, probabilities; "continuous".
+        """The kind of the column: "constant", "words", "few" (values) or "continuous"; only the last has a density.
 
         Args:
             mean: of the values of its training rows.
