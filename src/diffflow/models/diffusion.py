@@ -77,8 +77,7 @@ class SamplingConfig:
     sigma_max: float = 80.0
     """Highest noise level."""
     schedule: str = "edm"
-    """Noise schedule, the clock and the scale of the path: edm, ve, vp, subvp, cosine, flow. A denoiser knows none, so
-    that one training serves them all."""
+    """Noise schedule, clock and scale of the path: edm, ve, vp, subvp, cosine, flow. One training serves them all."""
     ema: float | None = None
     """Width of the weight average to use; none: the player's first."""
 

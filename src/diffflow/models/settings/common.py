@@ -31,8 +31,7 @@ class DataConfig:
     constant: str = "refuse"
     """Tables: columns that never change are refused, or dropped (drop)."""
     discrete: str = "refuse"
-    """Tables: columns of few values are refused, dropped (drop), spread over cells and read back from them (levels), or
-    taken as if continuous (keep)."""
+    """Tables: columns of few values are refused, dropped (drop), spread over cells (levels), or continuous (keep)."""
 
     def load(self, split: str | None = None, like: Transform | None = None) -> Data:
         """Load the data.

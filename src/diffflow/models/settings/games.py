@@ -34,10 +34,9 @@ class GameConfig:
     """
 
     loss: str = "vanilla"
-    """A row of games.GAMES: vanilla, saturating, kl, chi2, hinge, lsgan, ipm, fgan-kl, fgan-pearson,
-    relativistic (for a generator only: its particles have partners)."""
+    """Loss: vanilla, saturating, kl, chi2, hinge, lsgan, ipm, fgan-kl, fgan-pearson; relativistic (generators only)."""
     penalty: Penalty = Penalty()
-    """Penalty weight (|grad d| - centre)^2 at real, fake and in-between points."""
+    """Penalty: weight (|grad d| - centre)^2 at real, fake and in-between points."""
 
     def __post_init__(self) -> None:
         require(self.loss in GAMES, f"game.loss = {GAMES.unknown(self.loss)}")

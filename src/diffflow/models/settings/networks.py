@@ -87,8 +87,7 @@ class MLPDiscriminatorConfig(DiscriminatorNet):
     waves: int = 0
     """Fourier features of x, for data with features much narrower than the data are wide; 0: none."""
     fastest: float = 24.0
-    """Largest frequency of the Fourier features, in radians per unit of x (for toys and tables a unit is about the
-    standard deviation)."""
+    """Their largest frequency, in radians per unit of x, which for toys and tables is about a standard deviation."""
     spectral: bool = False
     """Spectral normalisation of every weight matrix."""
 
