@@ -1,5 +1,6 @@
-"""A trained run in a megabyte or two, so that a benchmark can go on where it stopped, with the very same weights:
-the averaged ones in half precision, a file for each player, settings and plans.
+"""Trained runs packed into a megabyte or two, and unpacked, so that a benchmark goes on with the very same weights.
+
+Kept are the averaged weights in half precision, a file for each player, settings and plans.
 
     python benchmarks/keep.py runs/mnist-edm results/mnist-edm        keep them
     python benchmarks/keep.py results/mnist-edm runs/mnist-edm        a run directory of them, to sample and to measure

@@ -89,6 +89,21 @@ class EnergyConfig(TrainConfig):
     fit: FitConfig = FitConfig(steps=300)
     sampling: EnergySampling = EnergySampling()
 
+    words = df.Words(
+        "An energy",
+        "New examples are particles that fall in it and are shaken: Langevin dynamics.",
+    )
+
+    def equation_rows(self) -> list[tuple[str, str]]:
+        return [
+            ("∇log <i>r</i>", "−∇<i>E</i>, the slope of the learned energy"),
+            ("<i>g</i>²", "2<i>β</i>: Langevin dynamics"),
+        ]
+
+    @property
+    def row(self) -> str:
+        return "my_models:energy"
+
     def players(self) -> dict[str, PlayerConfig]:
         return {"energy": self.energy}
 
@@ -96,18 +111,35 @@ class EnergyConfig(TrainConfig):
         (dim,) = meta["shape"]
         return {"energy": Energy(dim, self.width)}
 
-    def objective(
-        self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]
-    ) -> DenoisingScoreMatching:
+    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> DenoisingScoreMatching:
         return DenoisingScoreMatching(modules["energy"], self.sigma * meta["std"])
 
     @property
     def dials(self) -> Dials:
         return Dials(steps=self.sampling.steps)
 
-    def sde(
-        self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials
-    ) -> df.DiffFlow:
+    def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> df.DiffFlow:
         score = EnergyScore(modules["energy"])
         start = df.Gaussian(torch.zeros(meta["shape"]), meta["std"])
         return df.langevin(score, horizon=self.sampling.horizon, start=start)
+
+
+# 5. What the commands know of it: a preset, and a row of the catalogue.
+@df.for_model
+def energy(scale: Any) -> EnergyConfig:
+    """An energy, learned at one noise level; Langevin dynamics."""
+    return EnergyConfig(DataConfig(scale.base.data.source))
+
+
+df.models.MODELS["my_models:energy"] = df.models.Model(
+    name="my_models:energy",
+    title="Energy, learned at one noise level",
+    page="theory/langevin.md",
+    commands=("diffflow --import my_models.py train moons --preset my_models:energy",),
+    beta="1",
+    g2="2β",
+    field="the slope of a learned energy",
+    needs="score",
+    evaluations="2 per step",
+    papers=("roberts1996",),
+)

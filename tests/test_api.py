@@ -21,7 +21,7 @@ import diffflow as df
 from diffflow import objectives
 from diffflow.equation import sde
 from diffflow.models.settings import aliases
-from diffflow.models.settings.serialise import FAMILIES
+from diffflow.models.settings.serialise import families
 
 
 def test_importing_loads_nothing_else():
@@ -67,7 +67,7 @@ def admitted(kind: type) -> set[type]:
 
 
 def test_every_class_of_settings_is_a_public_name():
-    ours = {kind for kind in FAMILIES.values() if kind.__module__.startswith("diffflow.")}
+    ours = {kind for kind in families().values() if kind.__module__.startswith("diffflow.")}
     every = set().union(*map(admitted, ours))
     assert len(every) > 30
     assert [kind.__name__ for kind in every if getattr(df, kind.__name__, None) is not kind] == []

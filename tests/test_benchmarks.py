@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import importlib.util
 import json
 import multiprocessing
+import re
 import shutil
 import sys
 from dataclasses import replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.extend(sorted({str(script.parent) for script in (Path(__file__).parents[1] / "benchmarks").rglob("*.py")}))
 import bits
 import cifar
 import distill
@@ -31,11 +36,96 @@ import models as bench
 import training
 from diffflow.cli import main
 from diffflow.models.catalogue import MODELS
+from diffflow.models.settings import aliases
 from diffflow.models.settings.common import Dials
 from diffflow.models.settings.serialise import replace as settings
 from diffflow.training.run_folder import Folder
 
+HOME = Path(__file__).parents[1]
+SCRIPTS = sorted((HOME / "benchmarks").rglob("*.py"))
+PEERS = ("azula", "playwright")  # packages that a script imports at its top and that the tests do without
 BUDGET = bench.Budget(0.005, 200, 30, "cpu", True)
+
+
+def lacking(script: Path) -> list[str]:
+    """What a script takes from diffflow that is not there, or only under an old name: imports and dotted names."""
+    tree, known, missing = ast.parse(script.read_text()), dict[str, ModuleType](), []
+
+    def take(owner: ModuleType, name: str, label: str) -> Any:
+        """An attribute or a submodule; None, and an entry in `missing`, where it is neither."""
+        if not (owner is df and name in aliases.PUBLIC):
+            if hasattr(owner, name):
+                return getattr(owner, name)
+            if importlib.util.find_spec(f"{owner.__name__}.{name}"):
+                return importlib.import_module(f"{owner.__name__}.{name}")
+        missing.append(label)
+        return None
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            known |= {a.asname: df for a in node.names if a.name == "diffflow" and a.asname}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "diffflow":
+            try:
+                owner = importlib.import_module(str(node.module))
+            except ModuleNotFoundError:
+                missing.append(str(node.module))
+                continue
+            for a in node.names:
+                found = take(owner, a.name, f"{node.module}.{a.name}")
+                if isinstance(found, ModuleType):
+                    known[a.asname or a.name] = found
+    for node in ast.walk(tree):
+        dotted = ast.unparse(node).split(".") if isinstance(node, ast.Attribute) else []
+        owner = known.get(dotted[0]) if dotted and all(part.isidentifier() for part in dotted) else None
+        for part in dotted[1:]:
+            if not isinstance(owner, ModuleType):
+                break
+            owner = take(owner, part, ".".join(dotted))
+    return missing
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_a_benchmark_uses_names_that_exist_and_answers_help(
+    script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lacking(script) == []
+    try:
+        module = importlib.import_module(script.stem)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in PEERS:
+            raise
+        pytest.skip(f"{error.name} is not installed")
+    assert Path(str(module.__file__)) == script
+    if not hasattr(module, "main"):  # a part of its neighbours
+        return
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    with pytest.raises(SystemExit) as end:
+        module.main()
+    assert end.value.code == 0
+    path = script.relative_to(HOME).as_posix()
+    assert f"python {path}" in capsys.readouterr().out
+
+
+def test_a_name_that_diffflow_lacks_is_found(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import diffflow as df\nfrom diffflow import figures, metrics as m\nfrom diffflow.nowhere import x\n"
+        "from diffflow.models.presets import preset, recipe\n"
+        "df.EDM(), df.data.load, df.gone, df.jump, m.frechet, m.absent(1).value, figures.png, df.metrics.lost\n"
+    )
+    imports, dotted = ["diffflow.nowhere", "diffflow.models.presets.recipe"], ["df.gone", "df.jump", "df.metrics.lost"]
+    assert sorted(lacking(script)) == sorted([*imports, *dotted, "m.absent"])
+
+
+def test_paths_of_benchmarks_are_written_as_they_are() -> None:
+    pages = [HOME / "README.md", HOME / "pyproject.toml", HOME / "results" / "README.md"]
+    for folder, kind in (("docs", "md"), ("src", "py"), ("benchmarks", "md"), ("benchmarks", "py")):
+        pages += (HOME / folder).rglob(f"*.{kind}")
+    for page in pages:
+        for path in re.findall(r"benchmarks/[a-z_/]+\.(?:py|yaml)", page.read_text()):
+            assert (HOME / path).exists(), f"{page.relative_to(HOME)} names {path}"
+    for script in SCRIPTS:
+        assert f"`{script.name}`" in (script.parent / "README.md").read_text(), script.name
 
 
 @pytest.mark.parametrize("dataset", bench.DATASETS)
@@ -78,7 +168,7 @@ def test_a_cell_is_done_again_when_its_settings_change(tmp_path: Path, monkeypat
     made = bench.preset
     monkeypatch.setattr(
         bench,
-        "recipe",
+        "preset",
         lambda *a: replace(r := made(*a), config=settings(r.config, {"fit.batch": 7})) if a[0] == "demo" else made(*a),
     )
     assert not bench.current(cell, BUDGET, tmp_path)  # its start is another

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from diffflow.cli import main
-from diffflow.models.settings.serialise import FAMILIES
+from diffflow.models.base import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -43,13 +43,13 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty working directory, from which modules can be imported; what they define is forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    modules, families = set(sys.modules), set(FAMILIES)
+    modules, families = set(sys.modules), set(TrainConfig.kinds)
     yield tmp_path
     for name in set(sys.modules) - modules:
         if getattr(sys.modules[name], "__file__", None) and Path(sys.modules[name].__file__ or "").parent == tmp_path:
             del sys.modules[name]
-    for name in set(FAMILIES) - families:
-        del FAMILIES[name]
+    for name in set(TrainConfig.kinds) - families:
+        del TrainConfig.kinds[name]
 
 
 def run(source: str, name: str) -> None:

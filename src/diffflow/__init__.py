@@ -19,7 +19,8 @@ __version__ = "0.1.0"
 _MODULES = {"data": "data", "metrics": "metrics", "models": "models", "presets": "models.presets"}
 _NAMES = {
     "data": "Data",
-    "equation.fields": "Field LawRatio LawScore Piecewise Ratio ScoreField guide",
+    "equation.algebra": "Field",
+    "equation.fields": "EnergyField LawRatio LawScore Piecewise Ratio ScoreField guide",
     "equation.kernels": "KSD MMD SVGD Drifting EnergyKernel GaussianKernel KernelRatio KernelScore LaplaceKernel "
     "SlicedWasserstein",
     "equation.laws": "Empirical Gaussian GaussianMixture Law",

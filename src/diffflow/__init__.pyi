@@ -4,7 +4,8 @@ from . import data as data
 from . import metrics as metrics
 from . import models as models
 from .data import Data as Data
-from .equation.fields import Field as Field
+from .equation.algebra import Field as Field
+from .equation.fields import EnergyField as EnergyField
 from .equation.fields import LawRatio as LawRatio
 from .equation.fields import LawScore as LawScore
 from .equation.fields import Piecewise as Piecewise

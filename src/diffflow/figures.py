@@ -1,18 +1,15 @@
 """Pictures of particles and of training: what the report, the command line and the demo show.
 
 Shapes: images are float (n, c, h, w) in [0, 1] with c = 1 or 3; points are (n, d) with d >= 2. Nothing here needs a
-display or touches matplotlib's global state; `png` turns any picture into bytes, `save` writes bytes whole or not at
-all.
+display or touches matplotlib's global state; `png` turns any picture into bytes.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,6 +50,13 @@ def figure(width: float, height: float):
     fig = Figure(figsize=(width, height), dpi=150)
     FigureCanvasAgg(fig)
     return fig
+
+
+def plain(text: object) -> str:
+    """Somebody's words for a figure, shown as they are: matplotlib reads formulas between dollars, leaves labels that
+    begin with an underscore out of legends, and draws no half of a surrogate pair."""
+    shown = str(text).encode("utf-8", "replace").decode().replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def scatter(points: Any, *, truth: Any = None):
@@ -103,13 +107,13 @@ def marginals(
             ax.hlines(counts[1], at - 0.4, at + 0.4, color=INK, linewidth=1.2)
             said = words[k] if k < len(words) and words[k] else [f"{v:g}" for v in levels[k]]
             few = range(0, len(at), -(-len(at) // 6))
-            ax.set_xticks(list(few), [str(said[i])[:10] for i in few])
+            ax.set_xticks(list(few), [plain(str(said[i])[:10]) for i in few])
         else:
             low, high = np.percentile(both, [0.2, 99.8])
             bins = np.linspace(low, high, int(np.clip(2 * len(y) ** 0.5, 10, 40)) + 1)
             ax.hist(x[:, k], bins, density=True, color=COLOURS[0], alpha=0.55)
             ax.hist(y[:, k], bins, density=True, color=INK, histtype="step", linewidth=1)
-        ax.set_title(names[k] if k < len(names) else f"column {k + 1}", fontsize=9)
+        ax.set_title(plain(names[k]) if k < len(names) else f"column {k + 1}", fontsize=9)
         ax.set_yticks([])
         ax.tick_params(labelsize=7)
         ax.spines[["top", "right", "left"]].set_visible(False)
@@ -131,9 +135,9 @@ def pairs(samples: Any, truth: Any, names: Sequence[str] = ()):
         ax.set(xticks=[], yticks=[])
         ax.spines[["top", "right"]].set_visible(False)
         if j == 0:
-            ax.set_ylabel(names[i + 1] if names else f"column {i + 2}", fontsize=8)
+            ax.set_ylabel(plain(names[i + 1]) if names else f"column {i + 2}", fontsize=8)
         if i == d - 2:
-            ax.set_xlabel(names[j] if names else f"column {j + 1}", fontsize=8)
+            ax.set_xlabel(plain(names[j]) if names else f"column {j + 1}", fontsize=8)
     return fig
 
 
@@ -158,7 +162,7 @@ def dial(rows: Sequence[DialRow], heads: Sequence[str] = ()):
     fig = figure(width, height)
 
     def write(x: float, y: float, text: str, **style: Any) -> None:
-        fig.text(x / width, 1 - y / height, text, va="center", **style)
+        fig.text(x / width, 1 - y / height, plain(text), va="center", **style)
 
     for r, row in enumerate(rows):
         y = top + r * size
@@ -264,7 +268,7 @@ def curves(log: Sequence[Mapping[str, Any]]):
                 continue
             seen, value = np.array(pairs, float).T
             ax.plot(seen, value, color=colour, alpha=0.25, linewidth=0.8)
-            ax.plot(*smooth(seen, value), color=colour, linewidth=1.6, label=player)
+            ax.plot(*smooth(seen, value), color=colour, linewidth=1.6, label=plain(player))
             if (value > 0).all() and value.max() > 5 * value.min():
                 ax.set_yscale("log")
         ax.set(title=title, xlabel="examples seen")
@@ -299,7 +303,7 @@ def signals(log: Sequence[Mapping[str, Any]]):
             pairs = [(line["images"], line["log"][key]) for line in log if key in line.get("log", ())]
             seen, value = np.array(pairs, float).T
             ax.plot(seen, value, color=COLOURS[i % 4], alpha=0.25, linewidth=0.8)
-            ax.plot(*smooth(seen, value), color=COLOURS[i % 4], linewidth=1.6, label=key.replace("/", ": "))
+            ax.plot(*smooth(seen, value), color=COLOURS[i % 4], linewidth=1.6, label=plain(key.replace("/", ": ")))
         ax.set(title=title, xlabel="examples seen")
         ax.set_ylim(*((-0.03, 1.03) if title == "shares" else (0, None)))
         ax.xaxis.set_major_formatter(lambda v, _: count(v))
@@ -328,16 +332,3 @@ def png(picture: Any) -> bytes:
     else:
         picture.savefig(buffer, format="png")
     return buffer.getvalue()
-
-
-def save(path: str | Path, content: bytes) -> Path:
-    """Write a file whole or not at all: to a temporary neighbour first, then into place."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

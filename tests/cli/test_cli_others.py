@@ -126,7 +126,7 @@ def test_demo_runs_once_and_then_says_so(
     assert "the demo is finished" in capsys.readouterr().out
     assert (home / "report.html").stat().st_mtime_ns == stamp
     measured = json.loads((home / "evaluation.json").read_text())
-    monkeypatch.setattr(demo, "along_the_dial", lambda *_: measured)
+    monkeypatch.setattr(demo, "along_the_dial", lambda *_: (measured, {}))
     step = df.load(home).step
     longer = demo.trained(home) / 60 + 0.02
     assert main(f"demo --minutes {longer} -n 30 --steps 3".split()) == 0

@@ -93,6 +93,7 @@ def test_runs_are_called_after_source_and_model(here: Path) -> None:
         ("demo", "digits", "demo"),
     ):
         assert default_folder(source, preset) == Path("runs") / name
+        assert default_folder(source, preset, seed=3) == Path("runs") / f"{name}-seed3"  # seeds never meet
 
 
 def test_minutes_replace_a_preset_s_steps(capsys: pytest.CaptureFixture[str]) -> None:

@@ -534,7 +534,7 @@ def test_pictures_can_be_saved(opened, tmp_path: Path) -> None:
 )
 def test_what_is_copied_runs(ask, what: str) -> None:
     """As Python: the program runs, and its samples are near the target. As a command: one that exists, with its flags."""
-    code = """const { LANDMARKS } = await import("/map.js"), { DEFAULTS } = S, copy = await import("/copy.js");
+    code = """const { LANDMARKS } = await import("/landmarks.js"), { DEFAULTS } = S, copy = await import("/copy.js");
         const mark = LANDMARKS.find((m) => m.name === given), a = { ...DEFAULTS, ...(mark ? mark.set : {}), particles: 200, steps: 30 };
         if (given === "saturating") Object.assign(a, { family: "static", churn: 0, speed: "saturating", start: "away" });
         if (given === "wrong") Object.assign(a, { wrong: 0.3, gan: 1 });

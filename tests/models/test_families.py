@@ -290,7 +290,7 @@ def test_an_unknown_preset_or_setting_is_helped():
         preset("discriminator-flo")
     with pytest.raises(ConfigError, match=r"type = 'GANConfg' is no family.*did you mean 'GANConfig'\?"):
         from_dict({"type": "GANConfg"})
-    with pytest.raises(ConfigError, match=r"game.loss = 'hing' is unknown; did you mean 'hinge'\?"):
+    with pytest.raises(ConfigError, match=r"game.loss = 'hing' is no game; did you mean 'hinge'\?"):
         tiny("gan", "moons", **{"game.loss": "hing"})
 
 

@@ -165,3 +165,19 @@ def test_what_cannot_be_meant_is_refused():
         Denoiser(MLP(2, width=8, depth=1), 1.0).given(0)
     with pytest.raises(ValueError, match="sigma_data = 0"):
         Denoiser(MLP(2, width=8, depth=1), 0.0)
+
+
+def test_a_net_of_another_shape_and_a_noise_of_none_are_refused():
+    """Before: (n, 1) was broadcast to (n, 2), twice the channels ended in torch's words, sigma <= 0 gave numbers."""
+    y = torch.ones(4, 2)
+    for net in (lambda x, t, c: x[:, :1], lambda x, t, c: torch.cat([x, x], 1), lambda x, t, c: x.sum()):
+        with pytest.raises(ValueError, match=r"the net of this denoiser returned shape .* of shape \(4, 2\)"):
+            Denoiser(net, 1.0)(y, torch.tensor(0.5))
+    good = Denoiser(lambda x, t, c: x, 1.0)
+    for sigma in (0.0, -1.0, float("nan"), torch.tensor([1.0, 1.0, 0.0, 1.0])):
+        with pytest.raises(ValueError, match="a denoiser needs sigma > 0"):
+            good(y, torch.as_tensor(sigma))
+    with pytest.raises(ValueError, match=r"sigma has shape \(3,\) for 4 particles"):
+        good(y, torch.ones(3))
+    with torch.device("meta"):  # stands for an accelerator: no number may be read there
+        assert good(torch.ones(4, 2), torch.ones(4)).shape == (4, 2)

@@ -197,21 +197,6 @@ def test_smoothing_keeps_a_line_a_line() -> None:
     np.testing.assert_allclose(mean_y, 3 * mean_x + 1)
 
 
-def test_save_writes_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = figures.save(tmp_path / "new" / "x.bin", b"first")
-
-    def broken(self: Path, content: bytes) -> int:
-        with open(self, "wb") as file:
-            file.write(content[:2])
-        raise OSError("disk full")
-
-    monkeypatch.setattr(Path, "write_bytes", broken)
-    with pytest.raises(OSError, match="disk full"):
-        figures.save(target, b"second")
-    assert target.read_bytes() == b"first"
-    assert list(target.parent.iterdir()) == [target]
-
-
 # -- every family of models -------------------------------------------------------------------------------------------
 FAMILIES = {
     "gan": ("A generator and a discriminator", "one evaluation", "game vanilla", "−l′(d)", "1 regression step for"),

@@ -1,6 +1,7 @@
 """A checkpoint is whole or it does not exist: flipped bytes, full disks and crashes in the middle of a save."""
 
 import errno
+import io
 import json
 import os
 
@@ -8,9 +9,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
+import diffflow as df
+from diffflow.models.diffusion import ModelConfig, ScoreConfig
+from diffflow.models.settings.common import DataConfig, FitConfig
+from diffflow.models.settings.networks import MLPConfig
+from diffflow.networks.backbones.mlp import MLP
 from diffflow.training import checkpoint
 from diffflow.training.checkpoint import CheckpointError
+from diffflow.training.train import train
 
 TENSORS = {"players": {"net/w": torch.arange(6.0).reshape(2, 3), "net/n": torch.tensor(3)}, "objective": {}}
 
@@ -234,19 +242,43 @@ def test_a_crash_at_any_write_leaves_a_usable_folder(tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".*"))  # what the dead left is gone, whatever step they were at
 
 
-def test_single_files_are_replaced_whole(tmp_path, monkeypatch):
-    path = tmp_path / "run.json"
-    checkpoint.replace_file(path, b"old")
-    monkeypatch.setattr(
-        os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device"))
-    )
-    with pytest.raises(CheckpointError, match="full"):
-        checkpoint.replace_file(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_nothing_in_a_checkpoint_is_code(tmp_path):
     path = store(tmp_path, 1)
     assert {p.suffix for p in path.iterdir()} == {".safetensors", ".json"}
     json.loads((path / "manifest.json").read_text())
+
+
+def test_tied_weights_are_saved_under_both_names(tmp_path):
+    """Before: safetensors refused tensors that share memory, at the first checkpoint."""
+    table = torch.nn.Embedding(5, 3)
+    net = torch.nn.Sequential(table, torch.nn.Linear(3, 5, bias=False))
+    net[1].weight = table.weight
+    part = torch.arange(6.0)
+    tensors = {**net.state_dict(), "slice": part[:3], "rest": part[3:], "all": part, "empty": torch.zeros(0)}
+    saved = checkpoint.load(checkpoint.save(tmp_path, 1, {"players": tensors}, {})).tensors["players"]
+    assert saved.keys() == tensors.keys()
+    assert all(torch.equal(saved[name], v) for name, v in tensors.items())
+    assert torch.equal(saved["0.weight"], saved["1.weight"])
+
+
+def test_a_net_with_tied_weights_is_trained_resumed_and_loaded_averaged(tmp_path, monkeypatch):
+    """Before: the first checkpoint failed; and the second name would have brought the weights that are not averaged."""
+    plain = MLP.__init__
+
+    def tied(self, *args, **settings):
+        plain(self, *args, **settings)
+        self.blocks[1] = self.blocks[0]
+
+    monkeypatch.setattr(MLP, "__init__", tied)
+    net, quiet = MLPConfig(width=16, depth=2), Console(file=io.StringIO())
+    for steps in (6, 12):
+        fit = FitConfig(batch=16, steps=steps, tensorboard=False)
+        config = ScoreConfig(DataConfig("moons"), ModelConfig(net), fit=fit)
+        path = train(config, tmp_path / "run", device="cpu", console=quiet, resume=None if steps == 6 else "auto")
+    saved = checkpoint.load(checkpoint.listed(path / "checkpoints")[-1]).tensors
+    state = df.load(path, device="cpu").denoiser.state_dict()
+    name = next(k for k in state if k.startswith("net.blocks.0.") and k.endswith("weight") and state[k].ndim == 2)
+    averaged = next(v for k, v in saved["ema"].items() if k.endswith(name))
+    assert torch.equal(state[name], averaged)
+    assert torch.equal(state[name.replace("blocks.0", "blocks.1")], averaged)
+    assert not torch.equal(averaged, saved["players"][f"denoiser/{name}"])

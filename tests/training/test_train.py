@@ -17,6 +17,7 @@ from rich.console import Console
 from torch import nn
 
 import diffflow as df
+from diffflow import files
 from diffflow.equation.noise import Noise
 from diffflow.models.diffusion import ModelConfig, ScoreConfig
 from diffflow.models.settings.common import DataConfig, FitConfig, PlayerConfig
@@ -478,6 +479,15 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, data, whole, monkeypatc
     assert [p.name for p in (path / "checkpoints").iterdir()] == ["00000010"]
     train(TINY, path, resume="auto", data=data, console=quiet())
     assert same(path, whole)
+
+
+def test_a_full_disk_names_the_file_and_the_way_on(tmp_path, data, monkeypatch):
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "write_synced", full)
+    with pytest.raises(RunError, match=r"could not write .*run\.json: No space.* is full .*--resume auto"):
+        train(TINY, tmp_path / "run", data=data, console=quiet())
 
 
 # -- what a run leaves ------------------------------------------------------------------------------------------------

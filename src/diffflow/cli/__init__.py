@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
 import os
 import sys
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,10 +25,11 @@ from typing import Any, TypeVar
 import tyro
 
 from diffflow import __version__
-from diffflow.registry import import_plugin, load_installed
+from diffflow.registry import PluginError, import_plugin, load_installed
 
 COMMANDS = {
     "train": "train a model on your data",
+    "runs": "list the runs of a folder: how far, how good, in which state",
     "sample": "draw samples from a run",
     "flow": "move particles to a target without training: SVGD, MMD, Langevin, ...",
     "distill": "train a few steps of a sampler into a generator",
@@ -59,6 +61,7 @@ diffflow: GANs, Langevin dynamics and diffusion models as settings of one equati
     diffflow train path/to/images --flip --minutes 30       a folder or zip of images (subfolder = class)
     diffflow train path/to/mnist --preset mnist --dry-run   scan the data and build the model, train nothing
     diffflow train --resume auto --out runs/mnist           go on after a crash, ctrl-C or a kill
+    diffflow runs                                           what is in runs/, and how good it is
     diffflow sample runs/mnist -n 100 --class 3 --out threes.png
     diffflow sample runs/mnist -n 5000 --churn 1 --out samples.zip
     diffflow flow 25gaussians --animate particles.gif       particles that follow a law, nothing trained
@@ -91,6 +94,7 @@ class UsageError(ValueError):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; `argv` defaults to the process's arguments."""
     args = list(sys.argv[1:] if argv is None else argv)
+    print_any_name()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = say
@@ -109,6 +113,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(explain(error), file=sys.stderr)
         return code
+
+
+def print_any_name() -> None:
+    """Names of files need not be valid text, nor fit the terminal's encoding: they are printed, never an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            utf8 = stream.encoding.lower().replace("-", "") == "utf8"
+            stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
 
 
 def say(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
@@ -136,7 +148,7 @@ def imports(args: list[str]) -> tuple[list[str], list[str]]:
 def dispatch(args: list[str]) -> int:
     plugins, args = imports(args)
     if not args or args[0] in ("-h", "--help", "help"):
-        print(HELP.format(commands="\n".join(f"    {name:<10}{what}" for name, what in COMMANDS.items())))
+        print(HELP.format(commands=listing(COMMANDS)))
         return 0 if args else 2
     if args[0] in ("-V", "--version"):
         print(f"diffflow {__version__}")
@@ -151,8 +163,19 @@ def dispatch(args: list[str]) -> int:
     if args[0] not in NO_PLUGINS:
         load_installed()
     for name in plugins:
-        import_plugin(name)
+        try:
+            import_plugin(name)
+        except PluginError as error:
+            if not {"-h", "--help"} & set(args):  # whoever asks for help gets it, whatever is broken
+                raise
+            warnings.warn(str(error))
     return importlib.import_module(f"diffflow.cli.{args[0]}").main(args[1:])
+
+
+def listing(entries: Mapping[str, str]) -> str:
+    """Names and what they are, a line each, in two columns."""
+    wide = max(map(len, entries)) + 2
+    return "\n".join(f"    {name:<{wide}}{what}" for name, what in entries.items())
 
 
 def parse(command: type[Command], args: Sequence[str], default: Command | None = None, more: str = "") -> Command:
@@ -177,7 +200,7 @@ def explain(error: Exception) -> str:
     text = str(error) or type(error).__name__
     if isinstance(error, FileNotFoundError) and error.filename is not None and error.strerror:
         text = f"no such file or directory: {error.filename}"
-    paragraphs = [
-        textwrap.fill(line, 110, break_long_words=False, break_on_hyphens=False) for line in text.splitlines()
-    ]
-    return "diffflow: " + "\n".join(paragraphs)
+    if sys.stderr.isatty():  # elsewhere a name with spaces stays whole
+        lines = text.splitlines()
+        text = "\n".join(textwrap.fill(line, 110, break_long_words=False, break_on_hyphens=False) for line in lines)
+    return f"diffflow: {text}"

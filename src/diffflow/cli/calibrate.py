@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 import diffflow as df
+from diffflow import files
 from diffflow.cli import UsageError, parse
-from diffflow.cli.sample import progress
-from diffflow.models.settings.common import Dials
-from diffflow.sampling.calibrate import Teacher
+from diffflow.console import progress, table, to_stderr, to_stdout, waiting
+
+if TYPE_CHECKING:
+    from diffflow.models.settings.common import Dials
+    from diffflow.sampling.calibrate import Teacher
 
 
 @dataclass(frozen=True)
@@ -60,24 +61,29 @@ class Calibrate:
     def main(self) -> int:
         if self.rounds < 0 or (self.starts is not None and self.starts < 8) or min(self.steps, default=1) < 1:
             raise UsageError("--steps must be at least 1, --starts 8 and --rounds 0.")
-        run, console = df.load(self.run, device=self.device), Console(stderr=True)
+        run, console = df.load(self.run, device=self.device), to_stderr()
+        files.check_folder(run.path)
         if "generator" in run.players:
             raise UsageError(f"{self.run} is a generator: its steps, one or few, are fixed, and there is none to plan.")
         asked = {"churn": self.churn, "gan": self.gan, "guidance": self.guidance}
         own = replace(run.dials, **{k: v for k, v in asked.items() if v is not None})
         noise = df.Noise(self.seed)
         quiet = own.churn == 0
-        with console.status("solving finely"):
+        with waiting(console, "solving finely"):
             teacher = run.teach(own, self.starts, noise)
             fresh = run.teach(own, self.starts, noise.fork("fresh")) if quiet else None
-        table = Table("steps", "error of the plan", "of the default solver", "ratio", "grid", "rows", "", box=None)
-        for steps in self.steps or (own.steps,):
-            dials = replace(own, steps=steps)
-            with progress(f"{steps} steps, grids", console) as bar:
-                plan = run.calibrate(dials, teacher, fresh, noise, self.rounds, bar)
-            kept = "" if run.plan(dials) == plan else "not kept: no better"
-            table.add_row(str(steps), *judged(run, dials, plan, fresh), plan.about["grid"], plan.about["rows"], kept)
-        Console().print(table)
+        found = table("steps", "error of the plan", "of the default solver", "ratio", "grid", "rows", "")
+        try:
+            for steps in self.steps or (own.steps,):
+                dials = replace(own, steps=steps)
+                with progress(f"{steps} steps", console, "grids") as bar:
+                    plan = run.calibrate(dials, teacher, fresh, noise, self.rounds, bar)
+                kept = "" if run.plan(dials) == plan else "not kept: no better"
+                about = plan.about["grid"], plan.about["rows"], kept
+                found.add_row(str(steps), *judged(run, dials, plan, fresh), *about)
+        finally:  # what was found before an interruption is told
+            if found.rows:
+                to_stdout().print(found)
         print(f"{run.path / 'plans.json'}: used from now on by samples with these dials and no --solver")
         return 0
 

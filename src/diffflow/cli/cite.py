@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+import diffflow as df
 from diffflow.cli import parse
 from diffflow.equation.papers import bibtex
 from diffflow.models.catalogue import MODELS
@@ -29,8 +30,6 @@ class Cite:
     """Cite the run as sampled at this churn instead of its own default."""
 
     def main(self) -> int:
-        import diffflow as df
-
         if self.run is None:
             print(df.DiffFlow().cite())
             return 0

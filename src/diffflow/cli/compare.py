@@ -13,12 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 from diffflow.cli import UsageError, parse
-from diffflow.metrics.evaluate import differences
-from diffflow.runs import report
+from diffflow.console import plus_minus, table, to_stdout
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,8 @@ class Compare:
     """Run directories that were evaluated, or evaluation files."""
 
     def main(self) -> int:
+        from diffflow.metrics.evaluate import differences
+
         if len(set(self.evaluations)) < 2:
             raise UsageError("give at least two evaluations to compare.")
         found = {name: read(name) for name in self.evaluations}
@@ -45,16 +44,16 @@ class Compare:
                 raise UsageError(
                     f"{first} and {name} cannot be ranked: they differ in {', '.join(apart)}. Evaluate them alike."
                 )
-        table = Table("metric", *(short(name) for name in found), "real data", "better", box=None)
+        shown = table("metric", *(short(name) for name in found), "real data", "better")
         every = {m["name"]: m for e in reversed(found.values()) for m in e["metrics"]}
         order = dict.fromkeys(m["name"] for e in found.values() for m in e["metrics"])
         for m in (every[name] for name in order):
             row = [next((x for x in e["metrics"] if x["name"] == m["name"]), None) for e in found.values()]
             marks = best(row)
-            cells = ("-" if x is None else report.plus_minus(x["value"], x["stderr"]) for x in row)
-            shown = (f"{cell} *" if mark else cell for cell, mark in zip(cells, marks, strict=True))
-            table.add_row(m["name"], *shown, report.plus_minus(m["floor"]), m["better"])
-        Console().print(table)
+            cells = ("-" if x is None else plus_minus(x["value"], x["stderr"]) for x in row)
+            marked = (f"{cell} *" if mark else cell for cell, mark in zip(cells, marks, strict=True))
+            shown.add_row(m["name"], *marked, plus_minus(m["floor"]), m["better"])
+        to_stdout().print(shown)
         for name, m in ((name, m) for name, e in found.items() for m in e["metrics"] if m.get("note")):
             print(f"note: {short(name)}: {m['name']}: {m['note']}")
         return 0

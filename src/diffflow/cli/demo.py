@@ -12,19 +12,19 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import tyro
-from rich.console import Console
 
 import diffflow as df
-from diffflow import figures
+from diffflow import figures, files
 from diffflow.cli import parse
-from diffflow.cli.evaluate import check_n, show
-from diffflow.cli.sample import Sample, check, draw, labels_of
-from diffflow.runs import report
-from diffflow.training.run_folder import Folder
+from diffflow.cli.sample import Sample
+from diffflow.cli.shared import check, check_n, draw, labels_of, show
+from diffflow.console import Console, say, to_stderr, waiting
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHURNS = {0.0: "probability flow", 0.5: "half-way", 1.0: "reverse SDE", 2.0: "over-damped"}
 LEVELS, STEPS_PER_LEVEL = 20, 5
@@ -52,34 +52,38 @@ class Demo:
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
+        from diffflow.models.presets import preset
         from diffflow.models.settings.serialise import replace as settings
+        from diffflow.runs import report
         from diffflow.training.train import train
 
         ask = Sample(self.out, self.n, steps=self.steps, batch=500)
         check(ask)
         check_n(self.n)
-        home, console = Path(self.out), Console(stderr=True)
+        home, console = Path(self.out), to_stderr()
         done = finished(home)
         if done and self.minutes is not None and 60 * self.minutes > (seconds := trained(home)):
-            console.print(f"the demo was trained for {seconds / 60:.3g} minutes: going on until {self.minutes:g}")
+            say(console, f"the demo was trained for {seconds / 60:.3g} minutes: going on until {self.minutes:g}")
             done = False
         if done and (home / "report.html").exists():
             print(f"the demo is finished: open {home / 'report.html'}")
             print(f"to train longer give more --minutes; to start anew remove {home}, or choose another --out")
             return 0
-        config = df.presets.preset("demo").config
+        files.check_folder(home, "--out")
+        config = preset("demo").config
         if self.minutes is not None:
             config = settings(config, {"fit.minutes": self.minutes, "fit.steps": None})
         if not done:
             train(config, home, resume="auto", device=self.device, console=console)
         run = df.load(home, device=self.device)
-        evaluation = along_the_dial(run, ask, console)
-        figures.save(home / "evaluation.json", json.dumps(evaluation, indent=1).encode())
-        page = report.write(home)
+        evaluation, pictures = along_the_dial(run, ask, console)
         show(evaluation["metrics"])
         print(f"\n{evaluation['summary']}\n")
-        print(f"report   {page}\npictures {home}/*.png")
         print(f"sample   diffflow sample {shlex.quote(str(home))} -n 100 --class 3")
+        files.write_json(home / "evaluation.json", evaluation)
+        for name, picture in pictures.items():
+            files.write(home / f"{name}.png", figures.png(picture))
+        print(f"report   {report.write(home)}\npictures {home}/*.png")
         return 0
 
 
@@ -90,39 +94,41 @@ def finished(home: Path) -> bool:
 
 def trained(home: Path) -> float:
     """Seconds of training behind the run in this directory, as its log counts them."""
+    from diffflow.training.run_folder import Folder
+
     log = Folder(home).lines()
     return log[-1]["seconds"] if log else 0.0
 
 
-def along_the_dial(run: Any, ask: Sample, console: Console) -> dict[str, Any]:
-    """Sample every setting from the same starts, save the pictures, and return the measurements for evaluation.json."""
+def along_the_dial(run: Any, ask: Sample, console: Console) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sample every setting from the same starts. Returns the measurements for evaluation.json, and pictures by name."""
+    import torch
+
     train, test = df.data.load("digits"), df.data.load("digits", split="test")
-    with console.status("training the judge on real digits"):
+    with waiting(console, "training the judge on real digits"):
         assert train.y is not None
         judge = df.metrics.fit_classifier(train.x, train.y, 10)
     labels = labels_of((), run.classes, ask.n)
     assert labels is not None
     wanted = torch.from_numpy(labels)
-    drawn: dict[str, tuple[str, torch.Tensor, int]] = {}
+    drawn: dict[str, tuple[str, Tensor, int]] = {}
     for churn, remark in CHURNS.items():
         x, nfe = draw(run, replace(ask, churn=churn), labels, console)
         drawn[f"churn {churn:g}"] = (remark, torch.from_numpy(x), nfe)
-    with console.status("annealed Langevin"):
+    with waiting(console, "annealed Langevin"):
         drawn["annealed Langevin"] = ("λ = 0", *annealed(run, wanted))
 
-    rows, metrics = [], []
+    rows, metrics, pictures = [], [], {}
     for name, (remark, x, nfe) in drawn.items():
         score = df.metrics.accuracy(x, wanted, judge, test.x, test.y)
         what = f"share that a classifier sees as the digit asked for; {nfe} evaluations"
         metrics.append(score.to_dict() | {"name": f"recognised, {name}", "remark": what})
         rows.append(figures.DialRow(name, f"{remark} · {nfe} evaluations", x[:10]))
-        picture = figures.grid(x[:100], columns=10)
-        figures.save(run.path / f"{name.replace(' ', '-')}.png", figures.png(picture))
-    figures.save(run.path / "samples.png", figures.png(figures.grid(drawn["churn 0"][1][:100], columns=10)))
-    figures.save(run.path / "dial.png", figures.png(figures.dial(rows, [run.classes[k] for k in labels[:10]])))
+        pictures[name.replace(" ", "-")] = figures.grid(x[:100], columns=10)
+    pictures |= {"samples": pictures["churn-0"], "dial": figures.dial(rows, [run.classes[k] for k in labels[:10]])}
 
     flow = drawn["churn 0"][1]
-    with console.status("measuring"):
+    with waiting(console, "measuring"):
         card = {"run": {"step": run.step}, "steps": ask.steps, "churn": 0.0}
         found = df.metrics.evaluate(flow, train, test, card=card)
     share, copies = metrics[0], found["nearest_ratio"]
@@ -134,10 +140,10 @@ def along_the_dial(run: Any, ask: Sample, console: Console) -> dict[str, Any]:
     )
     result = found.to_dict()
     result["card"]["classifier"] = judge.card()
-    return {"summary": summary, "metrics": [*metrics, *result["metrics"]], "card": result["card"]}
+    return {"summary": summary, "metrics": [*metrics, *result["metrics"]], "card": result["card"]}, pictures
 
 
-def annealed(run: Any, labels: torch.Tensor) -> tuple[torch.Tensor, int]:
+def annealed(run: Any, labels: Tensor) -> tuple[Tensor, int]:
     """Samples of the older sampler of the family, from the same noise: levels in equal ratio from 20 to 0.05, then a
     denoising."""
     levels = df.Levels.geometric(20.0, 0.05, LEVELS, STEPS_PER_LEVEL)

@@ -7,28 +7,23 @@ Beside the run: diagnose.json with the numbers and diagnose.png, the picture.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import tyro
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor
 
 import diffflow as df
-from diffflow import figures
+from diffflow import figures, files
 from diffflow.cli import UsageError, parse
-from diffflow.cli.evaluate import splits
-from diffflow.data import Data
-from diffflow.metrics.base import pick
-from diffflow.models.joint_likelihood import LikelihoodConfig
-from diffflow.networks.games import GAMES, reliability
-from diffflow.runs import diagnose as calibration
-from diffflow.training.early_stopping import holdout_split
+from diffflow.cli.shared import splits
+from diffflow.console import say, table, to_stderr, to_stdout, waiting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffflow.data import Data
 
 
 @dataclass(frozen=True)
@@ -54,30 +49,36 @@ class Diagnose:
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
+        from diffflow.training.early_stopping import holdout_split
+
         if self.n < 10 or self.levels < 2:
             raise UsageError(f"-n {self.n} must be at least 10, and --levels {self.levels} 2.")
         run = df.load(self.run, device=self.device)
         if not {"denoiser", "discriminator"} & run.players.keys():
             raise UsageError(f"{self.run} has {', '.join(run.players)}: no field with a target of its own to check.")
-        console = Console(stderr=True)
+        files.check_folder(run.path)
+        console = to_stderr()
         train, held = splits(run, self.data)
         sets = {train.split: holdout_split(train, run.config.fit.holdout)[0]}
         if held is not None:
             sets[held.split] = held
         record: dict[str, Any] = {"run": str(run.path), "step": run.step, "examples": self.n, "seed": self.seed}
-        with console.status("comparing the fields with what they should be"):
+        with waiting(console, "comparing the fields with what they should be"):
             if "denoiser" in run.players and "generator" not in run.players:
                 record["denoiser"] = self.denoiser(run, sets)
             if "discriminator" in run.players and hasattr(run.config, "game"):  # else it plays none, and has no odds
                 record["discriminator"] = self.discriminator(run, next(reversed(sets.values())))
-        where = figures.save(run.path / "diagnose.json", json.dumps(record, indent=1).encode())
-        picture = figures.save(run.path / "diagnose.png", figures.png(draw(record)))
         show(record)
-        console.print(f"numbers  {where}\npicture  {picture}", highlight=False, soft_wrap=True)
+        say(console, f"numbers  {files.write_json(run.path / 'diagnose.json', record)}")
+        say(console, f"picture  {files.write(run.path / 'diagnose.png', figures.png(draw(record)))}")
         return 0
 
     def rows(self, run: df.Run, data: Data, n: int) -> tuple[Tensor, Tensor | None]:
         """Some examples in model units, spread over their cells, with their classes."""
+        import torch
+
+        from diffflow.metrics.base import pick
+
         rows = pick(torch.arange(len(data)), n, self.seed)
         spread = run.config.data.dequantise or bool(run.transform.levels)
         u = df.Noise(self.seed).fork("cells").uniform(len(rows), run.shape) if spread else None
@@ -85,6 +86,10 @@ class Diagnose:
         return x.to(run.device), None if y is None or not run.classes else y.to(run.device)
 
     def denoiser(self, run: df.Run, sets: Mapping[str, Data]) -> dict[str, Any]:
+        import torch
+
+        from diffflow.runs import diagnose as calibration
+
         sampling: Any = run.config.sampling
         low, high = math.log(sampling.sigma_min), math.log(sampling.sigma_max)
         levels = torch.linspace(low, high, self.levels, dtype=torch.float64).exp()
@@ -97,6 +102,9 @@ class Diagnose:
         return found
 
     def discriminator(self, run: df.Run, data: Data) -> list[dict[str, Any]]:
+        from diffflow.networks.games import GAMES, reliability
+        from diffflow.runs import diagnose as calibration
+
         config: Any = run.config  # a family with a game
         game = GAMES[config.game.loss]
         x, y = self.rows(run, data, self.n)
@@ -115,6 +123,8 @@ class Diagnose:
 
 def denoiser(run: df.Run) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
     """What plays the denoiser of a run: D, or the composite D* where a discriminator was trained as one with it."""
+    from diffflow.models.joint_likelihood import LikelihoodConfig
+
     if not isinstance(run.config, LikelihoodConfig):
         return run.denoiser
     s = run.config.sampling.path
@@ -128,6 +138,8 @@ def denoiser(run: df.Run) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
 
 def draw(record: Mapping[str, Any]):
     """Errors per noise level over those of the best linear denoiser, and shares of real samples over their odds."""
+    import torch
+
     parts = [name for name in ("denoiser", "discriminator") if record.get(name)]
     fig = figures.figure(4.6 * max(1, len(parts)), 3.6)
     fig.set_layout_engine("constrained")
@@ -141,7 +153,7 @@ def draw(record: Mapping[str, Any]):
         splits = [k for k in found if f"{k}_stderr" in found]
         for colour, name in zip(figures.COLOURS, splits, strict=False):
             share, err = torch.tensor(found[name]) / linear, 2 * torch.tensor(found[f"{name}_stderr"]) / linear
-            ax.plot(found["levels"], share, color=colour, label=name)
+            ax.plot(found["levels"], share, color=colour, label=figures.plain(name))
             ax.fill_between(found["levels"], share - err, share + err, color=colour, alpha=0.2, linewidth=0)
         ax.axhline(1, color=figures.SOFT, linestyle="--", linewidth=1, label="best linear denoiser")
         ax.set(xscale="log", xlabel="noise level σ", title="denoising error, linear = 1")
@@ -165,24 +177,24 @@ def draw(record: Mapping[str, Any]):
 
 
 def show(record: Mapping[str, Any]) -> None:
-    console = Console()
+    console = to_stdout()
     if found := record.get("denoiser"):
         splits = [k for k in found if f"{k}_stderr" in found]
         heads = ("noise level", "best linear", *(f"error, {k}" for k in splits))
-        table = Table(*heads, box=None, header_style="bold", padding=(0, 2, 0, 0))
+        rows = table(*heads)
         for k, sigma in enumerate(found["levels"]):
-            table.add_row(f"{sigma:.3g}", f"{found['linear'][k]:.3g}", *(f"{found[name][k]:.3g}" for name in splits))
-        console.print(table)
+            rows.add_row(f"{sigma:.3g}", f"{found['linear'][k]:.3g}", *(f"{found[name][k]:.3g}" for name in splits))
+        console.print(rows)
     if found := record.get("discriminator"):
-        table = Table("t", "told apart", "calibration gap", box=None, header_style="bold", padding=(0, 2, 0, 0))
+        rows = table("t", "told apart", "calibration gap")
         for entry in found:
             t, gap = entry["t"], entry.get("gap")
-            table.add_row(
+            rows.add_row(
                 "-" if t is None else f"{t:.2f}",
                 f"{entry['accuracy']:.1%}" if "accuracy" in entry else "-",
                 "-" if gap is None else f"{gap:.3f}",
             )
-        console.print(table)
+        console.print(rows)
 
 
 def main(args: Sequence[str]) -> int:

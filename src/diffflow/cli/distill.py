@@ -14,24 +14,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 
 import diffflow as df
 from diffflow.cli import UsageError, parse
-from diffflow.models.distill import DistillConfig
-from diffflow.models.presets import SCALES, fitting
-from diffflow.models.presets.by_model import distilled
+from diffflow.console import say, to_stderr
 from diffflow.models.settings import aliases
-from diffflow.models.settings.common import Dials
-from diffflow.models.settings.serialise import load_yaml, to_yaml
-from diffflow.models.settings.serialise import replace as put
-from diffflow.runs import report
-from diffflow.training.distributed import find_process
-from diffflow.training.run_folder import Folder
-from diffflow.training.train import train
+
+if TYPE_CHECKING:
+    from diffflow.models.distill import DistillConfig
 
 
 @dataclass(frozen=True)
@@ -79,6 +72,12 @@ class Distill:
     """Print the resolved settings as YAML (good for --config) and stop."""
 
     def main(self) -> int:
+        from diffflow.models.settings.serialise import to_yaml
+        from diffflow.runs import report
+        from diffflow.runs.train import with_seed
+        from diffflow.training.distributed import find_process
+        from diffflow.training.train import train
+
         least = {
             "--steps": (self.steps, 1),
             "--updates": (self.updates, 1),
@@ -96,9 +95,9 @@ class Distill:
             print(to_yaml(config), end="")
             return 0
         home = Path(self.run).resolve()
-        beside = home.with_name(f"{home.name}-{config.evaluations}-{config.by}")
+        beside = home.with_name(with_seed(f"{home.name}-{config.evaluations}-{config.by}", config.fit.seed))
         out = Path(self.out or os.path.relpath(beside))
-        console = Console(stderr=True)
+        console = to_stderr()
         made = train(
             config,
             out,
@@ -108,18 +107,22 @@ class Distill:
             console=console,
         )
         if find_process(self.device).rank == 0:
-            page, name = report.write(made), shlex.quote(str(made))
-            console.print(
-                f"report   {page}\nsample   diffflow sample {name} -n 100\nmeasure  diffflow evaluate {name}\n"
-                f"compare  diffflow frontier {shlex.quote(self.run)} --beside {name}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            name = shlex.quote(str(made))
+            say(console, f"sample   diffflow sample {name} -n 100\nmeasure  diffflow evaluate {name}")
+            say(console, f"compare  diffflow frontier {shlex.quote(self.run)} --beside {name}")
+            say(console, f"report   {report.write(made)}")
         return 0
 
     def fresh(self) -> DistillConfig:
         """What fits the run and --by, begun as the run's plan where one was calibrated; a file over it, flags over
         both."""
+        from diffflow.models.distill import DistillConfig
+        from diffflow.models.presets import SCALES, fitting
+        from diffflow.models.presets.by_model import distilled
+        from diffflow.models.settings.common import Dials
+        from diffflow.models.settings.serialise import load_yaml
+        from diffflow.models.settings.serialise import replace as put
+
         run = df.load(self.run, device="cpu")
         if "denoiser" not in run.players:
             raise UsageError(f"{self.run} has no denoiser whose sampler could learn: name a run of diffusion.")
@@ -159,6 +162,10 @@ class Distill:
 
     def resumed(self, out: Path) -> DistillConfig:
         """The settings of a run that goes on; flags may change its budget."""
+        from diffflow.models.distill import DistillConfig
+        from diffflow.models.settings.serialise import replace as put
+        from diffflow.training.run_folder import Folder
+
         if not (out / "config.yaml").exists():  # killed before it named itself
             return self.fresh()
         asked = {

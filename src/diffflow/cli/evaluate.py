@@ -8,26 +8,22 @@ directory.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 import diffflow as df
-from diffflow import figures
-from diffflow.cli import UsageError, parse
-from diffflow.cli.sample import Sample, SolverName, check, draw
-from diffflow.data import Data
-from diffflow.metrics.classifier import Classifier, unit
-from diffflow.runs import report
+from diffflow import figures, files
+from diffflow.cli import parse
+from diffflow.cli.sample import Sample
+from diffflow.cli.shared import SolverName, check, check_n, draw, show, splits
+from diffflow.console import say, to_stderr, waiting
 
-LEAST = 12  # samples; precision and recall by 5 neighbours are not defined below
-HELD_OUT = {"train": "test", "test": "train"}
+if TYPE_CHECKING:
+    from diffflow.data import Data
+    from diffflow.metrics import Classifier
 
 
 @dataclass(frozen=True)
@@ -71,21 +67,27 @@ class Evaluate:
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
+        import torch
+
+        from diffflow.metrics.classifier import unit
+        from diffflow.runs import report
+
         how = {"steps": self.steps, "churn": self.churn, "gan": self.gan, "guidance": self.guidance}
         ask = Sample(self.run, self.n, solver=self.solver, seed=self.seed, batch=self.batch, **how)
         check(ask)
         check_n(self.n)
         judge = df.metrics.load_lenet(self.classifier) if self.classifier else None
         run = df.load(self.run, device=self.device)
+        files.check_folder(run.path)
         train, test = splits(run, self.data)
         labels = train.labels(self.n) if run.classes else None
         eyes = self.eyes(train)
-        console = Console(stderr=True)
+        console = to_stderr()
         if test is None:
-            console.print(
+            say(
+                console,
                 f"note: trained on the split {train.split!r}, so nothing is held out: floors are taken between two "
                 "halves of the training data, and copies are judged by the distances within it",
-                highlight=False,
             )
         x, nfe = draw(run, ask, None if labels is None else labels.numpy(), console)
         dials = replace(run.dials, **{k: v for k, v in how.items() if v is not None})
@@ -97,25 +99,25 @@ class Evaluate:
             "classes": None if labels is None else "as often as in the data",
             "run": {"path": str(run.path), "step": run.step},
         }
-        with console.status("measuring"):
+        with waiting(console, "measuring"):
             found = df.metrics.evaluate(
                 torch.from_numpy(x), train, test, labels, judge, features=eyes, seed=self.seed, card=card
             )
-        where = figures.save(run.path / "evaluation.json", json.dumps(found.to_dict(), indent=1).encode())
+        show(found.to_dict()["metrics"])
+        where = files.write_json(run.path / "evaluation.json", found.to_dict())
+        say(console, f"protocol {where}")
         if train.kind == "vector" and train.law is None:
             t, truth = train.transform, torch.cat([train.x, *(() if test is None else (test.x,))]).numpy()
             names = t.columns
             columns = figures.marginals(x, truth, names, t.levels, t.names)
-            figures.save(run.path / "marginals.png", figures.png(columns))
+            files.write(run.path / "marginals.png", figures.png(columns))
             if x.shape[1] > 1:
-                figures.save(run.path / "pairs.png", figures.png(figures.pairs(x, truth, names)))
+                files.write(run.path / "pairs.png", figures.png(figures.pairs(x, truth, names)))
         if train.kind == "image":
             mine, theirs = df.metrics.copies(torch.from_numpy(x), train.x)
             pairs = torch.cat([torch.from_numpy(x)[mine], unit(train.x[theirs])])
-            figures.save(run.path / "copies.png", figures.png(figures.grid(pairs.numpy(), columns=len(mine))))
-        show(found.to_dict()["metrics"])
-        page = report.write(run.path)
-        console.print(f"protocol {where}\nreport   {page}", highlight=False, soft_wrap=True)
+            files.write(run.path / "copies.png", figures.png(figures.grid(pairs.numpy(), columns=len(mine))))
+        say(console, f"report   {report.write(run.path)}")
         return 0
 
     def eyes(self, train: Data) -> Classifier | None:
@@ -123,39 +125,6 @@ class Evaluate:
         default = "own" if train.kind == "image" and train.classes else "none"
         asked = self.features or default
         return None if asked == "none" else df.metrics.extractor(asked, train, self.seed)
-
-
-def splits(run: df.Run, source: str | None) -> tuple[Data, Data | None]:
-    """The data that the run was trained on, from where it is now (None: where it was), and what of it was held out.
-    Raises UsageError for other data."""
-    ask, split = replace(run.config.data, source=source or run.config.data.source), run.data["split"]
-    train = ask.load(split)
-    if train.fingerprint != run.data["fingerprint"]:
-        raise UsageError(
-            f"{ask.source} is not the data that {run.path} was trained on (its content has another fingerprint). "
-            "Say where that data is with --data."
-        )
-    return train, ask.load(HELD_OUT[split]) if split in HELD_OUT else None
-
-
-def check_n(n: int) -> None:
-    """Refuse before any work what the metrics would refuse at its end."""
-    if n < LEAST:
-        raise UsageError(f"-n {n} samples are too few to measure: give at least {LEAST}.")
-
-
-def show(metrics: Sequence[dict[str, Any]]) -> None:
-    """The metrics as a table on standard output."""
-    table = Table(
-        "metric", "value", "floor (real data)", "better", "n", box=None, header_style="bold", padding=(0, 2, 0, 0)
-    )
-    for m in metrics:
-        value = report.plus_minus(m["value"], m["stderr"])
-        table.add_row(m["name"], value, report.plus_minus(m["floor"]), m["better"], str(m["n"]))
-    Console().print(table)
-    for m in metrics:
-        if m.get("note"):
-            print(f"note: {m['name']}: {m['note']}")
 
 
 def main(args: Sequence[str]) -> int:

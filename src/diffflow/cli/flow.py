@@ -10,21 +10,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import tyro
-from rich.console import Console
 
 import diffflow as df
-from diffflow import figures
-from diffflow.cli import UsageError, parse
-from diffflow.cli.sample import WRITERS, destination, drawable, known_suffixes, progress
-from diffflow.metrics.base import pick
-from diffflow.models import flows
-from diffflow.training.distributed import find_device
+from diffflow import figures, files
+from diffflow.cli import UsageError, listing, parse
+from diffflow.cli.shared import WRITERS, destination, drawable, known_suffixes
+from diffflow.console import Console, progress, say, to_stderr
+from diffflow.models.catalogue import FLOWS
 
-FLOWING = df.data.Columns(text="drop", constant="drop", discrete="keep")  # points of a cloud need no density
+if TYPE_CHECKING:
+    import torch
+
+    from diffflow.models import flows
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,21 @@ class Flow:
     seed: int = 0
     """Random seed."""
     out: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
-    """File to write: .png, .zip, .npz or .csv; default: samples.png, or samples.csv where there is no plane to draw."""
+    """File to write: .png, .zip, .npz or .csv, replaced if it is there; default: samples.png, or samples.csv where
+    there is no plane to draw, or the next free name (samples-2.png)."""
     animate: Annotated[str | None, tyro.conf.arg(metavar="FILE.gif")] = None
     """Write the particles on their way, too: images, or vectors of two columns."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
+        from diffflow.metrics.base import pick
+        from diffflow.models import flows
+        from diffflow.training.distributed import find_device
+
         known_suffixes(self.out, self.animate)
         self.check()
-        data = self.load("train")
+        data, test = self.load("train"), self.load("test")
         out = destination(self.out, self.source, data.kind, data.shape)
         if self.animate:
             drawable(self.animate, self.source, data.kind, data.shape)
@@ -84,36 +89,38 @@ class Flow:
             steps=self.steps,
             noise=df.Noise(self.seed),
         )
-        console = Console(stderr=True)
+        console = to_stderr()
         for note in data.notes:
-            console.print(f"note: {note}", highlight=False, soft_wrap=True)
-        console.print(f"{self.model}: {setting(ready.sde)}", highlight=False, soft_wrap=True)
+            say(console, f"note: {note}")
+        say(console, f"{self.model}: {setting(ready.sde)}")
         path = self.move(ready, console)
         x = data.decode(path.last).cpu()
+        print(df.metrics.sliced_w2(x, data.x, test.x, seed=self.seed))
+        if self.out is None:
+            out = files.unused(out)
+        files.write(out, WRITERS[out.suffix][1](x.numpy(), None, None, data.transform))
+        print(f"{out}: {self.n} particles, {ready.steps} steps, {path.nfe} network evaluations each, seed {self.seed}")
         if self.animate:
             truth = None if data.kind == "image" else data.x[:3000].numpy()
             states = [(t, data.decode(z).cpu()) for t, z in path.kept]
-            film = figures.animate(states, truth=truth, title=self.model)
-        figures.save(out, WRITERS[out.suffix][1](x.numpy(), None, None, data.transform))
-        if self.animate:
-            figures.save(self.animate, film)
-        test = self.load("test")
-        print(df.metrics.sliced_w2(x, data.x, test.x, seed=self.seed))
-        print(f"{out}: {self.n} particles, {ready.steps} steps, {path.nfe} network evaluations each, seed {self.seed}")
+            files.write(self.animate, figures.animate(states, truth=truth, title=self.model))
         return 0
 
     def load(self, split: str) -> df.data.Data:
         """The source; as the run has it whose score is borrowed."""
         if self.score is not None:
             return replace(df.load(self.score).config.data, source=self.source).load(split)
-        return df.data.load(self.source, split, columns=FLOWING)
+        columns = df.data.Columns(text="drop", constant="drop", discrete="keep")  # a cloud needs no density
+        return df.data.load(self.source, split, columns=columns)
 
     def check(self) -> None:
         """Refuse before any work what cannot be meant."""
-        if self.model not in flows.FLOWS:
-            near = get_close_matches(self.model, flows.FLOWS, n=1)
+        from diffflow.models import flows
+
+        if self.model not in FLOWS:
+            near = get_close_matches(self.model, FLOWS, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise UsageError(f"--model {self.model}: no such flow.{hint} There are {', '.join(flows.FLOWS)}.")
+            raise UsageError(f"--model {self.model}: no such flow.{hint} There are {', '.join(FLOWS)}.")
         for flag, value, least in (("-n", self.n, 2), ("--steps", self.steps, 1), ("--points", self.points, 2)):
             if value is not None and value < least:
                 raise UsageError(f"{flag} {value} makes no sense: give at least {least}.")
@@ -126,11 +133,12 @@ class Flow:
                 f"points alone: {', '.join(name for name, flow in flows.FLOWS.items() if not flow.needs_score)}."
             )
 
-    @torch.no_grad()
     def move(self, ready: flows.Ready, console: Console) -> df.Trajectory:
         """The particles' way, with a progress bar. Raises UsageError where it leaves the finite numbers."""
+        import torch
+
         keep = math.ceil(ready.steps / (figures.FRAMES - 1)) if self.animate else None
-        with progress("flowing", console) as bar:
+        with progress("flowing", console) as bar, torch.no_grad():
             path = df.sample(
                 ready.sde,
                 ready.x0,
@@ -170,5 +178,4 @@ def setting(sde: df.DiffFlow) -> str:
 
 
 def main(args: Sequence[str]) -> int:
-    lines = [f"    {name:<20}{flow.about}{' (needs a score)' * flow.needs_score}" for name, flow in flows.FLOWS.items()]
-    return parse(Flow, args, more="\n\nModels:\n" + "\n".join(lines)).main()
+    return parse(Flow, args, more=f"\n\nModels:\n{listing(FLOWS)}").main()

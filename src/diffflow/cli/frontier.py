@@ -7,30 +7,25 @@ frontier.json with every point, frontier.png, and the presets that `diffflow sam
 
 from __future__ import annotations
 
-import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 import diffflow as df
-from diffflow import figures
+from diffflow import figures, files
 from diffflow.cli import UsageError, parse
-from diffflow.cli.evaluate import check_n, splits
-from diffflow.cli.sample import progress
-from diffflow.data import Data
-from diffflow.metrics import embedding, extractor, frechet, sliced_w2
-from diffflow.metrics.base import pick
-from diffflow.models.settings.common import Dials
-from diffflow.runs import report
-from diffflow.runs.frontier import Judge, Point, front, plot_frontier, presets, sweep, within
-from diffflow.training.run_folder import Folder
+from diffflow.cli.shared import check_n, splits
+from diffflow.console import Console, plus_minus, progress, say, table, to_stderr, to_stdout, waiting
+
+if TYPE_CHECKING:
+    from diffflow.data import Data
+    from diffflow.models.settings.common import Dials
+    from diffflow.runs.frontier import Judge, Point
 
 
 @dataclass(frozen=True)
@@ -75,10 +70,18 @@ class Frontier:
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
+        import torch
+
+        from diffflow.metrics.base import pick
+        from diffflow.runs import report
+        from diffflow.runs.frontier import plot_frontier, presets, sweep
+        from diffflow.training.run_folder import Folder
+
         check_n(self.n)
         if min(self.steps, default=0) < 1 or not all(v >= 0 for v in (*self.churn, *self.gan)) or self.batch < 1:
             raise UsageError("--steps (one of them at least) and --batch must be at least 1, --churn and --gan 0.")
-        run, console = df.load(self.run, device=self.device), Console(stderr=True)
+        run, console = df.load(self.run, device=self.device), to_stderr()
+        files.check_folder(run.path)
         if "generator" in run.players:
             raise UsageError(f"{self.run} is a generator: nothing to sweep. Use `diffflow evaluate`.")
         every = self.dials(run)
@@ -94,10 +97,10 @@ class Frontier:
             noise=df.Noise(self.seed),
             batch=self.batch,
         )
-        with progress("sampling, batches", console) as bar:
+        with progress("sampling", console, "batches") as bar:
             points = draw(run, settings, on_step=bar)
         chosen = presets(points)
-        with progress("the runs beside, batches", console) as bar:
+        with progress("the runs beside", console, "batches") as bar:
             for named, other in others.items():
                 points += draw(other, [(other.dials, False)], name=named, on_step=bar)
         floor = None if held is None or len(held) < self.n else judge(pick(held.x, self.n, self.seed)).value
@@ -108,12 +111,11 @@ class Frontier:
             "beside": {name: {"run": str(other.path), "weights": other.weights} for name, other in others.items()},
             "presets": {k: p.to_dict() for k, p in chosen.items()}, "points": [p.to_dict() for p in points],
         }  # fmt: skip
-        where = figures.save(run.path / "frontier.json", json.dumps(record, indent=1).encode())
-        figures.save(run.path / "frontier.png", figures.png(plot_frontier(points, name, floor)))
+        say(console, f"every point {files.write_json(run.path / 'frontier.json', record)}")
         Folder(run.path).keep_presets(run.weights, {k: (p.dials, p.plan) for k, p in chosen.items()})
-        page = report.write(run.path)
-        console.print(f"every point {where}\nreport      {page}", highlight=False, soft_wrap=True)
-        print(f"diffflow sample {self.run} --quality fast | balanced | best")
+        print(f"diffflow sample {shlex.quote(self.run)} --quality fast | balanced | best")
+        files.write(run.path / "frontier.png", figures.png(plot_frontier(points, name, floor)))
+        say(console, f"report      {report.write(run.path)}")
         return 0
 
     def others(self, run: df.Run) -> dict[str, df.Run]:
@@ -132,6 +134,8 @@ class Frontier:
 
     def judge(self, train: Data) -> tuple[str, Judge]:
         """The distance to the training data, and what it is called."""
+        from diffflow.metrics import embedding, extractor, frechet, sliced_w2
+
         if train.kind != "image":
             if self.features:
                 raise UsageError(f"--features {self.features}: vectors are compared as they are; leave it out.")
@@ -150,6 +154,8 @@ class Frontier:
     def dials(self, run: df.Run) -> list[list[Dials]]:
         """Every combination of the dials, refused before any work where the run has no such dial: one list for every
         churn and gan, over the steps."""
+        from diffflow.models.settings.common import Dials
+
         own = run.dials
         guidance = own.guidance if self.guidance is None else self.guidance
 
@@ -173,11 +179,11 @@ class Frontier:
             missing = [dials for dials in line if run.plan(dials) is None]
             teacher = fresh = None
             if missing:
-                with console.status("solving finely"):
+                with waiting(console, "solving finely"):
                     teacher = run.teach(line[0])
                     fresh = run.teach(line[0], noise=df.Noise(2)) if quiet else None
             for dials in missing:
-                with progress(f"calibrating {dials.steps} steps, grids", console) as bar:
+                with progress(f"calibrating {dials.steps} steps", console, "grids") as bar:
                     run.calibrate(dials, teacher, fresh, rounds=8, on_step=bar)
             found += [(dials, True) for dials in line if run.plan(dials) is not None]
         return found
@@ -195,12 +201,14 @@ def has_churn(run: df.Run) -> bool:
 
 def show(points: Sequence[Point], chosen: dict[str, Point], name: str, floor: float | None) -> None:
     """The front and the presets on standard output."""
+    from diffflow.runs.frontier import front, within
+
     real = "" if floor is None else f"; real data {floor:.4g}"
-    table = Table("evaluations", name, "seconds per 1000", "setting", "", box=None, title=f"the front{real}")
+    rows = table("evaluations", name, "seconds per 1000", "setting", "", title=f"the front{real}")
     for p in front(points):
         names = " ".join(k for k, q in chosen.items() if q == p)
-        table.add_row(str(p.evaluations), report.plus_minus(p.distance, p.stderr), f"{p.seconds:.3g}", str(p), names)
-    Console().print(table)
+        rows.add_row(str(p.evaluations), plus_minus(p.distance, p.stderr), f"{p.seconds:.3g}", str(p), names)
+    to_stdout().print(rows)
     for budget in (1, 2, 4, 8, 16, 32, 64):
         found = within(points, budget)
         if found is not None and found.evaluations > budget // 2:  # a larger budget buys something

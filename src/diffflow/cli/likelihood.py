@@ -11,31 +11,26 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from torch import Tensor
 
 import diffflow as df
-from diffflow import figures
+from diffflow import figures, files
 from diffflow.cli import UsageError, parse
-from diffflow.cli.evaluate import HELD_OUT
-from diffflow.data import Data
-from diffflow.likelihood.dequantiser import Dequantiser
-from diffflow.metrics.base import pick
-from diffflow.runs.report import plus_minus
-from diffflow.runs.run import EXACT
+from diffflow.cli.shared import HELD_OUT
+from diffflow.console import Console, plus_minus, progress, say, table, to_stderr, to_stdout
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffflow.data import Data
+    from diffflow.likelihood.dequantiser import Dequantiser
 
 
 @dataclass(frozen=True)
@@ -96,7 +91,10 @@ class Likelihood:
             raise UsageError("--bound solves nothing: leave out --steps and --probes.")
         if self.times % 2:
             raise UsageError(f"--times {self.times} must be even: errors are taken from neighbouring noise levels.")
-        run, console = df.load(self.run, device=self.device), Console(stderr=True)
+        if self.out is not None:
+            files.check(self.out, "--out")
+        run, console = df.load(self.run, device=self.device), to_stderr()
+        files.check_folder(run.path)
         try:
             run.sde(churn=self.noise)  # a generator has none, and says so
         except ValueError as e:
@@ -107,11 +105,6 @@ class Likelihood:
             chosen = [replace(c, name=s) for c, s in zip(chosen, sources, strict=True)]
         q = self.dequantiser(run, console) if self.variational else None
         found = [self.score(run, s, q, console) for s in chosen]
-        out = self.out or str(run.path / "likelihood.csv")
-        figures.save(out, as_csv(found))
-        figures.save(run.path / "likelihood.png", figures.png(histogram(found)))
-        if run.transform.kind == "image":
-            figures.save(run.path / "likelihood-extremes.png", figures.png(extremes(found)))
         record: dict[str, Any] = {
             "run": str(run.path),
             "step": run.step,
@@ -121,9 +114,13 @@ class Likelihood:
         }
         if len(found) == 2:
             record["auc"] = auc(found[0].nats, found[1].nats)
-        where = figures.save(run.path / "likelihood.json", json.dumps(record, indent=1).encode())
         show(found, record.get("auc"))
-        console.print(f"{record['model']}\nvalues   {out}\nprotocol {where}", highlight=False, soft_wrap=True)
+        say(console, record["model"])
+        say(console, f"protocol {files.write_json(run.path / 'likelihood.json', record)}")
+        say(console, f"values   {files.write_text(self.out or run.path / 'likelihood.csv', as_csv(found))}")
+        files.write(run.path / "likelihood.png", figures.png(histogram(found)))
+        if run.transform.kind == "image":
+            files.write(run.path / "likelihood-extremes.png", figures.png(extremes(found)))
         return 0
 
     @property
@@ -146,6 +143,8 @@ class Likelihood:
 
     def protocol(self, run: df.Run, nfe: int) -> dict[str, Any]:
         """The settings that the numbers belong to."""
+        from diffflow.runs.run import EXACT
+
         exact = math.prod(run.shape) <= EXACT
         how: dict[str, Any] = {"churn": self.churn, "noise_levels": self.times}
         if not self.bound:
@@ -165,12 +164,16 @@ class Likelihood:
     def dequantiser(self, run: df.Run, console: Console) -> Dequantiser:
         """Trained on the data that the run was trained on."""
         data = run.config.data.load(like=run.transform)
-        with bar("dequantiser", self.variational, console) as advance:
-            noise = df.Noise(self.seed)
-            return run.dequantiser(data.x, self.variational, noise, self.noise, lambda k, q: advance(1))
+        with progress("dequantiser", console) as bar:
+            noise, steps = df.Noise(self.seed), self.variational
+            return run.dequantiser(data.x, steps, noise, self.noise, lambda k, q: bar(k, steps))
 
     def choose(self, run: df.Run, source: str, console: Console) -> Chosen:
         """The examples of a source that are scored, in their order, checked against what the run knows."""
+        import torch
+
+        from diffflow.metrics.base import pick
+
         ask, learned = replace(run.config.data, source=source), run.data["split"]
         own = Path(source).resolve() == Path(run.config.data.source).resolve()
         split = "all" if run.transform.kind == "vector" and Path(source).is_file() else "test"
@@ -182,7 +185,7 @@ class Likelihood:
                     "so nobody knows what was held out. Score a copy of it under another name: all of it counts then."
                 )
             if learned == "all" or self.split in (learned, "all"):
-                console.print("note: the run was trained on these examples, or on some of them", highlight=False)
+                say(console, "note: the run was trained on these examples, or on some of them")
         data = ask.load(split if self.split is None else self.split, run.transform)
         if data.kind != run.transform.kind or data.shape != run.shape:
             raise UsageError(
@@ -204,18 +207,20 @@ class Likelihood:
         return Chosen(data, data.name, rows, data.x[rows], labels)
 
     def score(self, run: df.Run, chosen: Chosen, q: Dequantiser | None, console: Console) -> Scored:
+        import torch
+
         how: dict[str, Any] = {"steps": self.grid(run), "probes": self.probes}
         if self.bound:
             how = {"churn": self.churn, "times": self.times}
         parts = []
-        with bar(f"likelihood of {chosen.data.name}", len(chosen.x), console) as advance:
+        with progress(f"likelihood of {chosen.data.name}", console, "examples") as bar:
             for first in range(0, len(chosen.x), self.batch):
                 part = slice(first, first + self.batch)
                 own = df.Noise(self.seed).fork("likelihood").shift(first)
                 labels = None if chosen.labels is None else chosen.labels[part]
                 more = {"noise": own, "batch": self.batch, "dequantiser": q}
                 parts.append(run.log_likelihood(chosen.x[part], labels, **more, **how))
-                advance(len(chosen.x[part]))
+                bar(min(first + self.batch, len(chosen.x)), len(chosen.x))
         nats, stderr = (torch.cat([getattr(p, k) for p in parts]) for k in ("value", "stderr"))
         discrete = run.transform.kind == "image" or (run.discrete and all(run.transform.levels))
         return Scored(chosen, nats, stderr, math.prod(run.shape), discrete, max(p.nfe for p in parts))
@@ -231,15 +236,6 @@ class Chosen:
     rows: Tensor
     x: Tensor
     labels: Tensor | None
-
-
-@contextmanager
-def bar(what: str, total: int, console: Console) -> Iterator[Callable[[int], None]]:
-    """Progress with the time that is left, where there is a terminal to show it."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as display:
-        task = display.add_task("", total=total)
-        yield lambda n: display.advance(task, n)
 
 
 @dataclass(frozen=True)
@@ -273,7 +269,7 @@ class Scored:
         return found
 
 
-def as_csv(found: Sequence[Scored]) -> bytes:
+def as_csv(found: Sequence[Scored]) -> str:
     """One line an example; `row` counts from 0 within the split, `trace_stderr` is the error of the random probes (or
     noise levels) alone: each value is also one draw of noise and cells."""
     buffer = io.StringIO()
@@ -284,7 +280,7 @@ def as_csv(found: Sequence[Scored]) -> bytes:
         for row, nats, err, bits in zip(*columns, strict=True):
             known = "" if math.isnan(err) else f"{err:.3g}"
             lines.writerow((f.name, row, f"{nats:.7g}", known, f"{bits:.6g}" if f.discrete else ""))
-    return buffer.getvalue().encode()
+    return buffer.getvalue()
 
 
 def histogram(found: Sequence[Scored]):
@@ -296,7 +292,12 @@ def histogram(found: Sequence[Scored]):
     low, high = min(v.min().item() for v in values), max(v.max().item() for v in values)
     for colour, f, v in zip(figures.COLOURS, found, values, strict=False):
         ax.hist(
-            v.numpy(), bins=40, range=(low, high), color=colour, alpha=0.55, label=f"{f.name} ({f.chosen.data.split})"
+            v.numpy(),
+            bins=40,
+            range=(low, high),
+            color=colour,
+            alpha=0.55,
+            label=figures.plain(f"{f.name} ({f.chosen.data.split})"),
         )
     ax.set(xlabel="bits per dimension" if found[0].discrete else "nats", ylabel="examples")
     ax.spines[["top", "right"]].set_visible(False)
@@ -324,18 +325,15 @@ def auc(a: Tensor, b: Tensor) -> float:
 
 
 def show(found: Sequence[Scored], chance: float | None) -> None:
-    table = Table("source", "split", "n", "nats", "bits/dim", box=None, header_style="bold", padding=(0, 2, 0, 0))
+    rows = table("source", "split", "n", "nats", "bits/dim")
     for f in found:
         r = f.record()
         bits = plus_minus(r["bits_per_dim"], r["bits_per_dim_stderr"]) if f.discrete else "-"
         count = str(r["n"]) if r["n"] == r["of"] else f"{r['n']} of {r['of']}"
-        table.add_row(f.name, f.chosen.data.split, count, plus_minus(r["nats"], r["nats_stderr"]), bits)
-    Console().print(table)
+        rows.add_row(f.name, f.chosen.data.split, count, plus_minus(r["nats"], r["nats_stderr"]), bits)
+    to_stdout().print(rows)
     if chance is not None:
-        Console().print(
-            f"an example of {found[0].name} is more likely than one of {found[1].name} in {chance:.1%} of pairs",
-            highlight=False,
-        )
+        print(f"an example of {found[0].name} is more likely than one of {found[1].name} in {chance:.1%} of pairs")
 
 
 def main(args: Sequence[str]) -> int:

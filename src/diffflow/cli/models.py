@@ -8,13 +8,10 @@ from difflib import get_close_matches
 from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 from diffflow.cli import UsageError, parse
-from diffflow.models.catalogue import MODELS, Model
-
-EQUATION = "dX = [ f + (β - g²/2) ∇log(r/p) + (g²/2) ∇log r ] dt + √(g² - λ²) dW"
+from diffflow.console import Console, say, table, to_stdout
+from diffflow.models.catalogue import EQUATION, MODELS, Model
 
 
 @dataclass(frozen=True)
@@ -30,9 +27,9 @@ class Models:
     """A model of the list: its setting, what it needs, the commands and the BibTeX."""
 
     def main(self) -> int:
-        console = Console()
+        console = to_stdout()
         if not console.is_terminal:
-            console = Console(width=160)  # a pipe has no width: take what the table needs
+            console = to_stdout(width=160)  # a pipe has no width: take what the table needs
         if self.name is None:
             overview(console)
         elif self.name in MODELS:
@@ -49,15 +46,14 @@ class Models:
 
 def overview(console: Console) -> None:
     """One line a model."""
-    console.print(f"{EQUATION}\n", highlight=False)
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for column in ("name", "model", "generator", "f", "β", "g²", "λ²", "needs", "evaluations"):
-        table.add_column(column, no_wrap=column == "name")
+    say(console, f"{EQUATION}\n")
+    rows = table("name", "model", "generator", "f", "β", "g²", "λ²", "needs", "evaluations")
+    rows.columns[0].no_wrap = True
     for m in MODELS.values():
         settings = (m.f, m.beta, m.g2, m.lam2)
-        table.add_row(m.name, m.title, "yes" if m.generator else "", *settings, m.needs, m.evaluations)
-    console.print(table, highlight=False, markup=False)
-    console.print("\ndiffflow models NAME shows one in full: commands, papers, page.", highlight=False)
+        rows.add_row(m.name, m.title, "yes" if m.generator else "", *settings, m.needs, m.evaluations)
+    console.print(rows)
+    say(console, "\ndiffflow models NAME shows one in full: commands, papers, page.")
 
 
 def in_full(m: Model, console: Console) -> None:
@@ -74,8 +70,8 @@ def in_full(m: Model, console: Console) -> None:
         ("page", f"docs/{m.page}"),
     ]
     for name, text in lines:
-        console.print(f"{name:<13}{text}" if text else f"{name}\n", highlight=False, markup=False)
-    console.print("\n" + "\n".join(m.commands) + "\n\n" + m.cite(), highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{name:<13}{text}" if text else f"{name}\n")
+    say(console, "\n" + "\n".join(m.commands) + "\n\n" + m.cite())
 
 
 def main(args: Sequence[str]) -> int:

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
-from rich.console import Console
 
-from diffflow.cli import UsageError, parse
+from diffflow import files
+from diffflow.cli import UsageError, listing, parse
+from diffflow.console import say, to_stderr
 from diffflow.models.base import TrainConfig
 from diffflow.models.presets import BY_DATA, BY_MODEL, fitting, preset
 from diffflow.models.score_gan import ScoreGANConfig
@@ -48,10 +49,10 @@ class Train:
         diffflow train 8gaussians --minutes 1
         diffflow train path/to/images --flip --minutes 60 --out runs/flowers
         diffflow train path/to/mnist --preset mnist --denoiser.lr 5e-4 --model.net.widths 48 96 96
-        diffflow train --resume auto --out runs/flowers --minutes 90        (half an hour more)
+        diffflow train --resume auto --out runs/flowers --minutes 90          (half an hour more)
         diffflow train path/to/table.csv --dry-run
-        diffflow train digits --preset discriminator-flow --minutes 5        (any model: `diffflow models` lists them)
-        diffflow train digits --preset score-gan --init-from runs/digits     (a one-step generator of that run)
+        diffflow train digits --preset discriminator-flow --minutes 5         (any model: `diffflow models` lists them)
+        diffflow train digits --preset score-gan --init-from runs/digits      (a one-step generator of that run)
     """
 
     source: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = None
@@ -61,7 +62,7 @@ class Train:
     config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """YAML file over the preset; keys that it does not mention keep the preset's value."""
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Run directory; default runs/SOURCE, or runs/SOURCE-PRESET for a preset by model."""
+    """Run directory; default runs/SOURCE, or runs/SOURCE-PRESET for a preset by model, with -seedN for a --seed N."""
     minutes: Annotated[float | None, tyro.conf.arg(metavar="M")] = None
     """Train for this long, resumed parts included (short for --fit.minutes, and replaces a preset's --fit.steps)."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
@@ -109,17 +110,14 @@ class Train:
             raise UsageError("say what to learn: diffflow train SOURCE (a toy's name, `digits`, or a path).")
         if self.dry_run:
             return dry_run(config, self.device)
-        out = Path(self.out or default_folder(config.data.source, preset))
-        console = Console(stderr=True)
+        out = Path(self.out or default_folder(config.data.source, preset, config.fit.seed))
+        console = to_stderr()
         run_dir = train(config, out, resume=self.resume, init_from=self.init_from, device=self.device, console=console)
         if find_process(self.device).rank > 0:
             return 0
-        page, name = report.write(run_dir), shlex.quote(str(run_dir))
-        console.print(
-            f"report   {page}\nsample   diffflow sample {name} -n 100\nmeasure  diffflow evaluate {name}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        name = shlex.quote(str(run_dir))
+        say(console, f"sample   diffflow sample {name} -n 100\nmeasure  diffflow evaluate {name}")
+        say(console, f"report   {report.write(run_dir)}")
         return 0
 
 
@@ -131,12 +129,14 @@ def main(args: Sequence[str]) -> int:
         early.add_argument(flag)
     known, _ = early.parse_known_args(args)
     source = bare_word(args)
+    if not {"-h", "--help", "--dry-run", "--print-config"} & set(args):
+        files.check_folder(known.out or "runs", "--out" if known.out else "")  # before the data are scanned
     helping = "-h" in args or "--help" in args
     preset, base = starting_point(known, source, helping)
     if known.preset is None and known.config is None and not helping:
         print(f"settings of {preset!r}; --preset and --print-config say more", file=sys.stderr)
-    by_data = "\n".join(f"    {name:<10}{make().about}" for name, make in BY_DATA.items())
-    by_model = "\n".join(f"    {name:<25}{make.__doc__}" for name, make in BY_MODEL.items())
+    by_data = listing({name: make().about for name, make in BY_DATA.items()})
+    by_model = listing({name: make.__doc__ or "" for name, make in BY_MODEL.items()})
     presets = (
         f"\n\nPresets, by data (diffusion models):\n{by_data}\n\nBy model, in the size that fits SOURCE:\n{by_model}"
     )

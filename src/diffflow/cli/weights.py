@@ -7,13 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from diffflow.cli import UsageError, parse
-from diffflow.cli.sample import progress
-from diffflow.metrics.pretrained import KNOWN, WeightsError, fetch, home, known, verify
+from diffflow.console import progress, table, to_stderr, to_stdout
 
 
 @dataclass(frozen=True)
@@ -38,6 +34,8 @@ class Weights:
     """With fetch: another place of the same file (its sha256 decides)."""
 
     def main(self) -> int:
+        from diffflow.metrics.pretrained import KNOWN, WeightsError, fetch, home, known, verify
+
         if self.what == "fetch" and not self.names:
             raise UsageError(f"say which weights to fetch: {', '.join(KNOWN)}.")
         if (self.file or self.url) and len(self.names) != 1:
@@ -47,10 +45,10 @@ class Weights:
         for name in self.names:
             known(name)
         if self.what == "list":
-            table = Table("name", "here", "sha256", "licence", "what", box=None)
+            rows = table("name", "here", "sha256", "licence", "what")
             for w in (KNOWN[name] for name in self.names or KNOWN):
-                table.add_row(w.name, "yes" if w.path.is_file() else "no", w.sha256[:12], w.licence, escape(w.what))
-            Console().print(table)
+                rows.add_row(w.name, "yes" if w.path.is_file() else "no", w.sha256[:12], w.licence, w.what)
+            to_stdout().print(rows)
             print(f"folder {home()}")
             return 0
         good = bad = 0
@@ -59,7 +57,7 @@ class Weights:
                 if self.what == "verify":
                     print(f"{name}: {verify(name, self.file)} is the file that is published")
                 else:
-                    with progress(f"fetching {name}, bytes", Console(stderr=True)) as bar:
+                    with progress(f"fetching {name}", to_stderr(), "bytes") as bar:
                         print(f"{name}: {fetch(name, self.url, bar)}")
             except WeightsError as error:
                 if self.names:

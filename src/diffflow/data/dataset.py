@@ -164,7 +164,7 @@ class Data:
         z = self.encode(self.x[torch.linspace(0, len(self) - 1, keep).round().long()]).flatten(1)
         z = z - z.mean(0)
         generator = torch.Generator().manual_seed(0)
-        basis = torch.randn(z.shape[1], min(8, z.shape[1]), generator=generator)
+        basis = torch.randn(z.shape[1], min(8, z.shape[1]), generator=generator, dtype=z.dtype)
         for _ in range(20):
             basis = torch.linalg.qr(z.T @ (z @ basis))[0]
         return float(torch.linalg.matrix_norm(z @ basis, 2) / len(z) ** 0.5)

@@ -9,6 +9,7 @@ y = x / scale and the denoiser D(y, sigma) = E[Y | Y + sigma eps = y], Tweedie a
 `observe(x, t)` is the one door through which the cloud enters: fields made of particles (kernels.py) answer with a
 copy that has seen x. `cost` counts network evaluations per particle and call (an input gradient counts 2, guidance
 counts 2).
+What a field is, and what sums of fields are, stands in algebra.py.
 
 Shapes: x (n, *shape), t float64 0-d or (n,) -> (n, *shape).
 """
@@ -16,6 +17,7 @@ Shapes: x (n, *shape), t float64 0-d or (n,) -> (n, *shape).
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -24,87 +26,59 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .algebra import Cond, Field, Sum, Weight, as_field, each_given, fitting, gradients, is_number, recordable, widest
+from .coefficients import Alike
 from .laws import Law
 from .times import NoiseLevels, Time, clock, per_particle
 
-Cond = Any  # what a network is conditioned on: labels (n,) int64, or None
 
-
-class Field:
-    """(x, t) -> tangent. Fields add, subtract and take weights (floats or functions of t)."""
-
-    cost: int = 1
-    cloud: bool = False  # True: needs `observe` before it can be evaluated; cannot be chunked or used in a likelihood
-
-    def __call__(self, x: Tensor, t: Time) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} must define __call__(x, t)")
-
-    def given(self, cond: Cond) -> Field:
-        """The same field conditioned on `cond`; fields without a condition return themselves."""
-        return self
-
-    def observe(self, x: Tensor, t: Time) -> Field:
-        """The same field having seen the cloud x; fields that do not look at the cloud return themselves."""
-        return self
-
-    def __add__(self, other: Field) -> Field:
-        return Sum([(1.0, self), (1.0, other)])
-
-    def __sub__(self, other: Field) -> Field:
-        return Sum([(1.0, self), (-1.0, other)])
-
-    def __mul__(self, weight: float | Callable[[Time], float]) -> Field:
-        return Sum([(weight, self)])
-
-    __rmul__ = __mul__
-
-    def __neg__(self) -> Field:
-        return Sum([(-1.0, self)])
-
-
-class Sum(Field):
-    """sum_j weight_j field_j."""
-
-    def __init__(self, terms: Sequence[tuple[float | Callable[[Time], float], Field]]) -> None:
-        self.terms = list(terms)
-        self.cost = sum(f.cost for _, f in self.terms)
-        self.cloud = any(f.cloud for _, f in self.terms)
-
-    def __call__(self, x: Tensor, t: Time) -> Tensor:
-        out = torch.zeros_like(x)
-        for weight, field in self.terms:
-            w = per_particle(clock(weight(t)), x) if callable(weight) else weight
-            out = out + w * field(x, t)
-        return out
-
-    def given(self, cond: Cond) -> Field:
-        return Sum([(w, f.given(cond)) for w, f in self.terms])
-
-    def observe(self, x: Tensor, t: Time) -> Field:
-        return Sum([(w, f.observe(x, t)) for w, f in self.terms])
-
-
-class ScoreField(Field):
+class ScoreField(Alike, Field):
     """grad log r_t on a noise schedule, from a Law (exact) or a denoiser D(y, sigma). It remembers its `source`."""
 
+    schedule: NoiseLevels
+
     def __init__(self, schedule: NoiseLevels, source: Any) -> None:
+        if isinstance(source, type):
+            raise TypeError(f"a score is of an instance, got the class {source.__name__}: {source.__name__}(...)")
+        if isinstance(source, Field):
+            raise TypeError(f"{type(source).__name__} is a Field already; a score is made of a Law or a Denoiser")
         self.schedule, self.source = schedule, source
         self.law: Law | None = source if hasattr(source, "noised") else None
         if self.law is None and not callable(source):
             raise TypeError(f"a score needs a Law, a Denoiser or a callable D(y, sigma), got {type(source).__name__}")
         self.cost = getattr(source, "cost", 1)
 
+    def __repr__(self) -> str:
+        return f"{self.schedule}.score({type(self.source).__name__})"
+
     @property
-    def principal_std(self) -> float | None:
+    def terms(self) -> list[tuple[Weight, Field]]:
+        return self.source.terms if isinstance(self.source, Mixed) else super().terms
+
+    @staticmethod
+    def merged(terms: Sequence[tuple[Weight, Field]]) -> Field | None:
+        """Where the weights are numbers of sum 1, the score of the mixed denoiser."""
+        s = terms[0][1].schedule
+        alike = all(isinstance(f, ScoreField) and f.schedule == s and is_number(w) for w, f in terms)
+        if s is None or not alike or abs(sum(w for w, _ in terms) - 1) > 1e-12:  # type: ignore[misc]
+            return None
+        return ScoreField(s, Mixed(terms))
+
+    @property
+    def principal_std(self) -> float | None:  # type: ignore[override]
         """Largest principal standard deviation of the data, where the source knows it."""
         return getattr(self.source, "principal_std", None)
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
         """D(x / scale, sigma) in data units."""
-        y, sigma = x / per_particle(self.schedule.scale(t), x), self.schedule.sigma(t)
+        return self.at_noise(x / per_particle(self.schedule.scale(t), x), self.schedule.sigma(t))
+
+    def at_noise(self, y: Tensor, sigma: Tensor) -> Tensor:
+        """D(y, sigma)."""
         if self.law is not None:
             return self.law.denoise(y, sigma)
-        return self.source(y, sigma.to(device=y.device, dtype=torch.promote_types(y.dtype, torch.float32)))
+        sigma = sigma.to(device=y.device, dtype=torch.promote_types(y.dtype, torch.float32))
+        return fitting(self.source(y, sigma), y, type(self.source).__name__)
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         scale, sigma = self.schedule.scale(t), self.schedule.sigma(t)
@@ -112,18 +86,51 @@ class ScoreField(Field):
             return self.law.score(x / per_particle(scale, x), sigma) / per_particle(scale, x)
         return (self.denoise(x, t) - x / per_particle(scale, x)) / per_particle(scale * sigma**2, x)
 
+    @property
+    def conditional(self) -> bool:
+        return hasattr(self.source, "given") and getattr(self.source, "classes", 1) != 0
+
     def given(self, cond: Cond) -> Field:
-        return ScoreField(self.schedule, self.source.given(cond)) if hasattr(self.source, "given") else self
+        """The score of the source given `cond`; the source says whether it can."""
+        if hasattr(self.source, "given"):
+            return ScoreField(self.schedule, self.source.given(cond))
+        return super().given(cond)
 
 
-class LawScore(Field):
+class Mixed(Alike):
+    """sum_j w_j D_j, a denoiser made of those of scores of one schedule, sum_j w_j = 1."""
+
+    def __init__(self, terms: Sequence[tuple[Weight, Field]]) -> None:
+        self.terms, fields = list(terms), [f for _, f in terms]
+        self.cost, self.principal_std = sum(f.cost for f in fields), widest(fields)
+        self.classes = int(any(f.conditional for f in fields))
+
+    def given(self, cond: Cond) -> Mixed:
+        fields = each_given([f for _, f in self.terms], cond)
+        return Mixed([(w, f) for (w, _), f in zip(self.terms, fields, strict=True)])
+
+    def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
+        out = torch.zeros_like(y)
+        for w, field in self.terms:
+            assert isinstance(field, ScoreField)
+            out = out + w * field.at_noise(y, sigma)  # type: ignore[operator]
+        return out
+
+
+class LawScore(Alike, Field):
     """grad log q of a fixed law, the same at all times (Langevin)."""
 
     def __init__(self, law: Law) -> None:
+        if isinstance(law, type) or not hasattr(law, "score"):
+            as_field(law, "LawScore's law")
+            raise TypeError(f"LawScore wants a Law, got a {type(law).__name__}, which is a field already")
         self.law = law
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         return self.law.score(x)
+
+    def narrowest(self, t: Time) -> float | None:
+        return self.law.narrowest
 
 
 class Ratio(Field):
@@ -138,8 +145,61 @@ class Ratio(Field):
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         return self.value_and_grad(x, t)[1]
 
+    @staticmethod
+    def merged(terms: Sequence[tuple[Weight, Field]]) -> Field | None:
+        return RatioSum(terms) if all(isinstance(f, Ratio) for _, f in terms) else None
 
-class LawRatio(Ratio):
+
+class RatioSum(Sum, Ratio):
+    """sum_j weight_j ratio_j: the gradient of sum_j weight_j logit_j."""
+
+    def value_and_grad(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+        logit, out = x.new_zeros(len(x)), torch.zeros_like(x)
+        for w, field in self._weighed(x, t):
+            assert isinstance(field, Ratio)
+            value, grad = field.value_and_grad(x, t)
+            logit, out = logit + (w.flatten() if isinstance(w, Tensor) else w) * value, out + w * grad
+        return logit, out
+
+
+class EnergyField(Alike, Ratio):
+    """The gradient of a log density known up to a constant (minus an energy), by autograd.
+
+    Args:
+        log_prob: x (n, *shape) -> (n,), or a function of (x, t) that is told the time too; differentiable in x.
+
+    Works with gradients switched off and in inference mode. Where x requires a gradient (and gradients are on) the
+    result is differentiable. Raises TypeError for what cannot be called, ValueError for values of another shape.
+    """
+
+    def __init__(self, log_prob: Callable[..., Tensor]) -> None:
+        if isinstance(log_prob, type) or not callable(log_prob):
+            known = hasattr(log_prob, "log_prob") and not isinstance(log_prob, type)
+            hint = "pass its method log_prob" if known else "a function x (n, *shape) -> (n,) is wanted"
+            name = log_prob.__name__ if isinstance(log_prob, type) else type(log_prob).__name__
+            raise TypeError(f"EnergyField got {name}: {hint}")
+        self.log_prob, self.timed = log_prob, False
+        try:
+            of = inspect.signature(log_prob).parameters.values()
+        except (TypeError, ValueError):  # some built-in functions have none to show
+            return
+        plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        self.timed = sum(p.default is p.empty and p.kind in plain for p in of) == 2
+
+    def value_and_grad(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+        graph = x.requires_grad and torch.is_grad_enabled()
+        with gradients():
+            y = x if graph else recordable(x).detach().requires_grad_(True)
+            value = self.log_prob(y, t) if self.timed else self.log_prob(y)
+            if value.shape != (len(x),):
+                raise ValueError(f"log_prob returned shape {tuple(value.shape)}: one value per particle, ({len(x)},)")
+            if not value.requires_grad:
+                raise ValueError("log_prob does not depend on x by differentiable operations: no gradient to be had")
+            (grad,) = torch.autograd.grad(value.sum(), y, create_graph=graph)
+        return (value if graph else value.detach()), grad
+
+
+class LawRatio(Alike, Ratio):
     """Exact log-ratio of two known paths of laws: `target(t)` and `particles(t)` give r_t and p_t."""
 
     def __init__(self, target: Callable[[Time], Law], particles: Callable[[Time], Law]) -> None:
@@ -176,34 +236,50 @@ def guide(field: ScoreField, weight: float) -> ScoreField:
     return ScoreField(field.schedule, _Guided(field.source, weight))
 
 
-class Piecewise(Field):
+class Piecewise(Alike, Field):
     """One field per time interval: fields[i] on [edges[i], edges[i+1])."""
 
     def __init__(self, edges: Sequence[float], fields: Sequence[Field]) -> None:
         if len(edges) != len(fields) + 1 or any(a >= b for a, b in itertools.pairwise(edges)):
             raise ValueError(f"{len(fields)} fields need {len(fields) + 1} rising edges, got {list(edges)}")
-        self.edges, self.fields = list(edges), list(fields)
-        self.cost, self.cloud = max(f.cost for f in fields), any(f.cloud for f in fields)
+        self.edges, self.fields = list(edges), [as_field(f, "a piece") for f in fields]
+        self.cost, self.cloud = max(f.cost for f in self.fields), any(f.cloud for f in self.fields)
+        self.principal_std, s = widest(self.fields), self.fields[0].schedule
+        self.schedule = s if all(f.schedule == s for f in self.fields) else None
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
+        return self._each(x, t, lambda field, x, t: fitting(field(x, t), x, type(field).__name__))
+
+    def denoise(self, x: Tensor, t: Time) -> Tensor:
+        return self._each(x, t, lambda field, x, t: field.denoise(x, t))
+
+    def _each(self, x: Tensor, t: Time, value: Callable[[Field, Tensor, Time], Tensor]) -> Tensor:
+        """`value` of the piece that each particle's time lies in."""
         now = clock(t)
         if not bool(((now >= self.edges[0]) & (now <= self.edges[-1])).all()):
             raise ValueError(f"t={t} is outside [{self.edges[0]}, {self.edges[-1]}], where this field is defined")
         piece = torch.bucketize(now, torch.tensor(self.edges[1:-1], dtype=torch.float64), right=True)
         if piece.ndim == 0:
-            return self.fields[int(piece)](x, t)
+            return value(self.fields[int(piece)], x, t)
         out = torch.empty_like(x)
         for i in piece.unique().tolist():
-            out[piece == i] = self.fields[i](x[piece == i], now[piece == i])
+            out[piece == i] = value(self.fields[i], x[piece == i], now[piece == i])
         return out
 
-    def _map(self, change: Callable[[Field], Field]) -> Piecewise:
-        other = copy.copy(self)
-        other.fields = [change(f) for f in self.fields]
-        return other
+    @property
+    def conditional(self) -> bool:
+        return any(f.conditional for f in self.fields)
 
     def given(self, cond: Cond) -> Field:
-        return self._map(lambda f: f.given(cond))
+        other = copy.copy(self)
+        other.fields = each_given(self.fields, cond)
+        return other
 
     def observe(self, x: Tensor, t: Time) -> Field:
-        return self._map(lambda f: f.observe(x, t))
+        other = copy.copy(self)
+        other.fields = [f.observe(x, t) for f in self.fields]
+        return other
+
+    def narrowest(self, t: Time) -> float | None:
+        known = [std for f in self.fields if (std := f.narrowest(t)) is not None]
+        return min(known, default=None)

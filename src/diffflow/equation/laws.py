@@ -19,14 +19,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from .noise import Noise, as_noise
-from .times import Time
+from .times import Time, carries
 
 
 class Law(Protocol):
@@ -49,6 +49,22 @@ def _tensor(values: Tensor | Sequence) -> Tensor:
     """Lists become float32; floating tensors keep their type."""
     x = torch.as_tensor(values)
     return x if x.is_floating_point() else x.to(torch.float32)
+
+
+_TENSORS = ("means", "log_weights", "floor", "axes", "extra")  # what a mixture is made of
+
+
+def at_home(x: Tensor, law: Law) -> Tensor:
+    """x as particles (n, *shape) in a floating type. Raises ValueError for particles of another width than the law's,
+    before any work."""
+    shape = tuple(getattr(law, "shape", x.shape[1:]))
+    if x.ndim == 0 or x.numel() != len(x) * math.prod(shape):
+        raise ValueError(
+            f"particles of shape {tuple(x.shape)} for a law of shape {shape}: "
+            f"(n, {', '.join(map(str, shape))}) is wanted"
+            + (", one particle is x[None]" if tuple(x.shape) == shape else "")
+        )
+    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
 
 
 class GaussianMixture:
@@ -117,10 +133,27 @@ class GaussianMixture:
 
     def to(self, target: torch.device | torch.dtype | str) -> GaussianMixture:
         """The same law on another device or in another floating type."""
+        return self._map(lambda v: v.to(target))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> GaussianMixture:
         other = copy.copy(self)
-        for name in ("means", "log_weights", "floor", "axes", "extra"):
-            setattr(other, name, getattr(self, name).to(target))
+        for name in _TENSORS:
+            setattr(other, name, change(getattr(self, name)))
         return other
+
+    def __eq__(self, other: object) -> bool:
+        """Whether `other` is the same mixture, number for number, in the same type and on the same device."""
+        if not isinstance(other, GaussianMixture) or self.shape != other.shape:
+            return False
+        pairs = [(getattr(self, name), getattr(other, name)) for name in _TENSORS]
+        return all(a is b or ((a.dtype, a.device) == (b.dtype, b.device) and torch.equal(a, b)) for a, b in pairs)
+
+    def __hash__(self) -> int:
+        return hash((self.shape, len(self.means)))
+
+    def __repr__(self) -> str:
+        k = len(self.means)
+        return f"{type(self).__name__}({k} component{'s' * (k > 1)} of shape {self.shape})"
 
     def noised(self, scale: float, sigma: float) -> GaussianMixture:
         """The law of scale * (Y + sigma * eps), Y from this law."""
@@ -179,6 +212,16 @@ class GaussianMixture:
         return y.reshape(n, *self.shape)
 
     # -- density and score --------------------------------------------------------------------------------------------
+    def _beside(self, x: Tensor) -> tuple[GaussianMixture, Tensor]:
+        """This law and x as flat points (n, d), in the wider of their two floating types. Raises ValueError for points
+        of another width."""
+        x = at_home(x, self)
+        kind = torch.promote_types(x.dtype, self.means.dtype)
+        law, y = self if self.means.dtype == kind else self.to(kind), x.reshape(len(x), self.means.shape[1]).to(kind)
+        if carries(y) and law.means.is_inference():  # tensors of inference mode cannot take part in gradients
+            law = law._map(torch.clone)
+        return law, y
+
     def _components(self, y: Tensor, sigma: Time) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """log(w_k N_k(y)) (n, k), v (n or 1, k), a / (a + v) (n or 1, k, r), U^T (y - mu) (n, k, r), for flat y (n,
         d) and noise sigma."""
@@ -200,26 +243,27 @@ class GaussianMixture:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log density in nats: (n, *shape) -> (n,)."""
-        return self._components(x.reshape(len(x), -1), 0.0)[0].logsumexp(1)
+        law, y = self._beside(x)
+        return law._components(y, 0.0)[0].logsumexp(1)
 
     def score(self, x: Tensor, sigma: Time = 0.0) -> Tensor:
         """grad log density of Y + sigma eps, sigma 0-d or (n,): (n, *shape) -> (n, *shape)."""
-        y = x.reshape(len(x), -1)
-        logits, v, share, along = self._components(y, sigma)
+        law, y = self._beside(x)
+        logits, v, share, along = law._components(y, sigma)
         r = logits.softmax(1) / v
-        pull = torch.einsum("nkr,kdr->nd", r[:, :, None] * share * along, self.axes)
-        return (r @ self.means - r.sum(1, keepdim=True) * y + pull).reshape(x.shape)
+        pull = torch.einsum("nkr,kdr->nd", r[:, :, None] * share * along, law.axes)
+        return (r @ law.means - r.sum(1, keepdim=True) * y + pull).reshape(x.shape)
 
     def denoise(self, y: Tensor, sigma: Time) -> Tensor:
         """Posterior mean E[Y | Y + sigma eps = y], sigma 0-d or (n,): (n, *shape) -> (n, *shape). Written so that
         large sigma cancels nothing."""
-        flat = y.reshape(len(y), -1)
-        logits, v, share, along = self._components(flat, sigma)
-        rho, noise2 = logits.softmax(1), v - self.floor
-        keep = (rho * self.floor / v).sum(1, keepdim=True)
+        law, flat = self._beside(y)
+        logits, v, share, along = law._components(flat, sigma)
+        rho, noise2 = logits.softmax(1), v - law.floor
+        keep = (rho * law.floor / v).sum(1, keepdim=True)
         part = rho * noise2 / v
-        pull = torch.einsum("nkr,kdr->nd", part[:, :, None] * share * along, self.axes)
-        return (keep * flat + part @ self.means + pull).reshape(y.shape)
+        pull = torch.einsum("nkr,kdr->nd", part[:, :, None] * share * along, law.axes)
+        return (keep * flat + part @ law.means + pull).reshape(y.shape)
 
 
 class Gaussian(GaussianMixture):

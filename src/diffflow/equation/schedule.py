@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property, wraps
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..registry import Registry
 from .fields import ScoreField
@@ -46,10 +46,13 @@ def remembered(coefficient: Callable[[Any, Time], Tensor]) -> Callable[[Any, Tim
         known = self.__dict__.setdefault("_known", {})
         value = known.get(key := (coefficient.__qualname__, t))
         if value is None:
+            with torch.inference_mode(False):  # what is kept may be wanted where gradients are
+                value = coefficient(self, t)
+            if any(isinstance(v, nn.Module) or getattr(v, "requires_grad", False) for v in vars(self).values()):
+                return value  # of a schedule that learns: another one after the next step
             if len(known) >= REMEMBERED:
                 known.clear()
-            with torch.inference_mode(False):  # what is kept may be wanted where gradients are
-                value = known[key] = coefficient(self, t)
+            known[key] = value
         return value
 
     return asked
@@ -80,7 +83,20 @@ class Schedule:
         """s with _sigma(s) = sigma."""
         raise NotImplementedError(f"{type(self).__name__} must define _inverse")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: all but the values that are remembered."""
+        return {name: value for name, value in vars(self).items() if name not in ("_known", "_start")}
+
+    def __str__(self) -> str:
+        """Its name and numbers, short: EDM(0.002, 80)."""
+        values = (getattr(self, f.name) for f in fields(self)) if is_dataclass(self) else ()
+        short = (f"{v:g}" if isinstance(v, (int, float)) else f"{v}" for v in values)
+        return f"{type(self).__name__}({', '.join(short)})"
+
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor) and value.requires_grad:
+                raise ValueError(f"{name} requires a gradient, and schedules are made of numbers: give {name}.item()")
         if self.sigma_max is None:
             object.__setattr__(self, "sigma_max", self._sigma(torch.tensor(1.0, dtype=torch.float64)).item())
         if not 0 < self.sigma_min < self._top < math.inf:

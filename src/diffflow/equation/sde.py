@@ -21,19 +21,20 @@ Shapes: x (n, *shape), t float64 0-d (or (n,)), drift and velocity (n, *shape), 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .fields import Cond, Field, Ratio, ScoreField
+from .algebra import Cond, Field, as_field, each_given, fitting
+from .coefficients import ALIKE, NEGLIGIBLE, Coefficient, counts, less, moves, same, short, value_of
+from .fields import Ratio
 from .laws import Law
+from .noise import Noise
 from .papers import bibtex
 from .schedule import Levels, Schedule
-from .times import Time, clock, per_particle
-
-NEGLIGIBLE = 1e-12  # relative size below which a weight is zero; decided in float64
+from .times import Time, carries, clock, per_particle
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,6 @@ class Speed:
 
     def __call__(self, logit: Tensor) -> Tensor:
         return self.of_logit(logit)
-
-
-Coefficient = float | Tensor | Callable[[Time], float | Tensor]
 
 
 class Needs(NamedTuple):
@@ -62,11 +60,6 @@ class Tally:
     """Network evaluations per particle so far."""
 
     nfe: int = 0
-
-
-def value_of(c: Coefficient, t: Time) -> Tensor:
-    """A coefficient at time t, float64."""
-    return torch.as_tensor(c(t) if callable(c) else c, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -86,6 +79,12 @@ class DiffFlow:
         horizon: the time at which the particles are samples.
         grid: default times of a solve, or the number of steps -> its times.
         papers: keys of `references.BIBTEX`.
+
+    Gradients run through coefficients that require them, tensors or functions of parameters, and through f. Equations
+    built alike are equal (laws by value, networks and functions by identity), and pickle where their parts do:
+    a function of your own must have a name at the top of a module.
+
+    Raises TypeError for a score or ratio that is no field, with what is wanted in its place.
     """
 
     score: Field | None = None
@@ -101,6 +100,44 @@ class DiffFlow:
     papers: tuple[str, ...] = ()
     tally: Tally | None = field(default=None, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        for name in ("score", "ratio"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Field):
+                object.__setattr__(self, name, as_field(value, name))
+        if self.start is not None and (isinstance(self.start, type) or not hasattr(self.start, "log_prob")):
+            name = self.start.__name__ if isinstance(self.start, type) else type(self.start).__name__
+            raise TypeError(f"start is the law of the particles at t = 0, such as Gaussian(mean, std): got {name}")
+        if isinstance(self.beta, Speed) and self.ratio is not None and not isinstance(self.ratio, Ratio):
+            raise TypeError(
+                f"a speed that depends on the logit needs a Ratio, which gives the logit beside its gradient: got "
+                f"{self.ratio!r}. A discriminator's is discriminator.ratio(); EnergyField(logit) makes one"
+            )
+        if isinstance(self.horizon, Tensor):
+            if self.horizon.requires_grad:
+                raise ValueError("horizon requires a gradient, and no gradient runs through it: give horizon.item()")
+            object.__setattr__(self, "horizon", self.horizon.item())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, DiffFlow):
+            return NotImplemented
+        return all(same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
+
+    def __hash__(self) -> int:
+        return hash((type(self.score), type(self.ratio), self.schedule, float(self.horizon), self.papers))
+
+    def __repr__(self) -> str:
+        """at(EDM(0.002, 80), churn=0.5) for a point of a schedule's spectrum, else the settings that are not zero."""
+        dials = getattr(self.beta, "__self__", None)
+        if dials is not None and dials is getattr(self.g2, "__self__", None) and self.on_schedule:
+            return str(dials)
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.repr and f.name not in ("papers", "grid")}
+        told = (f"{name}={short(v)}" for name, v in values.items() if isinstance(v, Tensor) or v not in (None, 0.0))
+        return f"DiffFlow({', '.join(told)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
     # -- coefficients -------------------------------------------------------------------------------------------------
     def noise(self, t: Time) -> Tensor:
         """sqrt(g2 - lam2), what multiplies dW ~ N(0, dt I). Raises where g2 < lam2: no real process has that noise."""
@@ -112,28 +149,42 @@ class DiffFlow:
                 f"g2 - lam2 = {c2.min().item():.6g} < 0 at t={float(clock(t).max()):.6g} "
                 f"(g2={g2.max().item():.6g}, lam2={lam2.max().item():.6g}): raise g2 to at least lam2"
             )
+        if carries(c2) and bool(zero.any()):
+            if moves(c2[zero], g2):
+                raise ValueError(
+                    f"g2 - lam2 = 0 at t={float(clock(t).max()):.6g}, and its gradient is wanted: that of its root is "
+                    "infinite there. Start from a small positive churn, or from g2 > lam2"
+                )
+            return torch.where(zero, 0.0, torch.where(zero, 1.0, c2).sqrt())
         return torch.where(zero, 0.0, c2).sqrt()
 
     def _weights(self, t: Time) -> tuple[Tensor | None, Tensor]:
         """(beta - g2/2, g2/2), exactly zero where negligible; the first is None when beta depends on the logit."""
         half = 0.5 * value_of(self.g2, t)
-        if isinstance(self.beta, Speed):
-            return None, half
-        beta = value_of(self.beta, t)
-        w = beta - half
-        return torch.where(w.abs() <= NEGLIGIBLE * torch.maximum(beta.abs(), half.abs()), 0.0, w), half
+        return (None if isinstance(self.beta, Speed) else less(value_of(self.beta, t), half)), half
 
     def needs(self, t: Time) -> Needs:
         """Which fields the drift evaluates at t: the score iff g2 != 0, the ratio iff g2 != 2 beta."""
         ratio, score = self._weights(t)
-        return Needs(bool((score != 0).any()), ratio is None or bool((ratio != 0).any()))
+        return Needs(counts(score), ratio is None or counts(ratio))
 
     @property
     def on_schedule(self) -> bool:
-        """True when f and lam2 are the schedule's own, so that p_t = r_t for every beta and g2 (derivations.md eq. 4)
-        and solvers may step in y = x/scale."""
+        """True when f and lam2 are the schedule's own, by identity or by value, so that p_t = r_t for every beta and g2
+        (derivations.md eq. 4) and solvers may step in y = x/scale."""
         s = self.schedule
-        return s is not None and not isinstance(s, Levels) and self.f == s.drift and self.lam2 == s.lam2
+        if s is None or isinstance(s, Levels):
+            return False
+        if self.f == s.drift and self.lam2 == s.lam2:
+            return True
+        if self.tally is None:  # parameters of f and lam2 may change; within a solve they do not
+            return self._by_value(s)
+        if "_follows" not in self.__dict__:
+            object.__setattr__(self, "_follows", self._by_value(s))
+        return self.__dict__["_follows"]
+
+    def _by_value(self, s: Schedule) -> bool:
+        return follows(s, self.f, self.lam2, self.start or getattr(self.score, "law", None))
 
     @property
     def cloud(self) -> bool:
@@ -151,7 +202,7 @@ class DiffFlow:
                 "this equation weighs the data score but has none: pass score=schedule.score(law or denoiser)"
             )
         self._count(self.score)
-        return self.score(x, t)
+        return fitting(self.score(x, t), x, type(self.score).__name__)
 
     def _ratio_at(self, x: Tensor, t: Time) -> Tensor:
         if self.ratio is None:
@@ -160,7 +211,7 @@ class DiffFlow:
                 "pass ratio=, or set g2 = 2 beta (gan=0)"
             )
         self._count(self.ratio)
-        return self.ratio(x, t)
+        return fitting(self.ratio(x, t), x, type(self.ratio).__name__)
 
     def _combine(self, x: Tensor, t: Time, ratio_weight: Tensor | None, score_weight: Tensor, minus: Tensor) -> Tensor:
         """f + ratio_weight grad log r/p + score_weight grad log r; a weight of None is beta(logit) - minus."""
@@ -175,9 +226,9 @@ class DiffFlow:
             logit, grad = self.ratio.value_and_grad(x, t)
             speed = self.beta(logit) - minus.to(logit)
             out = out + speed.reshape(-1, *[1] * (x.ndim - 1)) * grad
-        elif bool((ratio_weight != 0).any()):
+        elif counts(ratio_weight):
             out = out + per_particle(ratio_weight, x) * self._ratio_at(x, t)
-        if bool((score_weight != 0).any()):
+        if counts(score_weight):
             out = out + per_particle(score_weight, x) * self._score_at(x, t)
         return out
 
@@ -199,10 +250,7 @@ class DiffFlow:
         elif self.on_schedule and self.ratio is None:
             ratio = torch.zeros_like(half)
         else:
-            beta = value_of(self.beta, t)
-            ratio = torch.where(
-                (beta - half).abs() <= NEGLIGIBLE * torch.maximum(beta.abs(), half.abs()), 0.0, beta - half
-            )
+            ratio = less(value_of(self.beta, t), half)
         return self._combine(x, t, ratio, half, minus=half)
 
     def denoised(self, x: Tensor, t: Time) -> Tensor:
@@ -219,12 +267,12 @@ class DiffFlow:
         if not bool((score != 0).all()):
             raise ValueError("D* needs g2 > 0: on a schedule use g2 >= lam2")
         scale, sigma = self.schedule.scale(t), self.schedule.sigma(t)
-        if isinstance(self.score, ScoreField):
+        if self.score is not None and self.score.schedule is not None:
             self._count(self.score)
             d = self.score.denoise(x, t)
         else:
             d = x / per_particle(scale, x) + per_particle(scale * sigma**2, x) * self._score_at(x, t)
-        if bool((ratio != 0).any()):
+        if counts(ratio):
             d = d + per_particle(scale * sigma**2 * ratio / score, x) * self._ratio_at(x, t)
         return d
 
@@ -235,8 +283,9 @@ class DiffFlow:
         return replace(self, g2=g2)
 
     def given(self, cond: Cond) -> DiffFlow:
-        """Both fields conditioned on `cond`."""
-        return replace(self, score=self.score and self.score.given(cond), ratio=self.ratio and self.ratio.given(cond))
+        """Its fields conditioned on `cond`, those that take a condition. Raises ValueError where none does."""
+        names = [name for name in ("score", "ratio") if getattr(self, name) is not None]
+        return replace(self, **dict(zip(names, each_given([getattr(self, name) for name in names], cond), strict=True)))
 
     def observe(self, x: Tensor, t: Time) -> DiffFlow:
         """Both fields having seen the cloud x."""
@@ -249,3 +298,26 @@ class DiffFlow:
     def cite(self) -> str:
         """BibTeX of the papers behind this setting, the equation's own first."""
         return bibtex(*self.papers)
+
+
+def follows(s: Schedule, f: Callable[[Tensor, Time], Tensor] | None, lam2: Coefficient, law: Law | None) -> bool:
+    """Whether f and lam2 have the values of the schedule's own, on a set of times and particles: those of `law`, where
+    it is known. Where gradients run through them they are functions of their own."""
+    levels = torch.logspace(0, 1, 7, dtype=torch.float64, base=(s.sigma(s.horizon) / s.sigma(0.0)).item())
+    times = [*s.time(levels * s.sigma(0.0)).tolist(), *(s.horizon * u for u in (0.05, 0.3, 0.6, 0.95))]
+    for t in times:
+        mine, own = value_of(lam2, t), s.lam2(t)
+        if carries(mine) or not bool(((mine - own).abs() <= ALIKE * own.abs()).all()):
+            return False
+    if f is None:
+        return all(s.rate(t).item() == 0 for t in times)
+    x = torch.linspace(-1, 2, 6, dtype=torch.float64).reshape(3, 2) if law is None else law.sample(3, Noise(0))
+    for t in times:
+        try:
+            mine, own = f(x, t), s.drift(x, t)
+        except (RuntimeError, ValueError, TypeError, IndexError):  # it is made for other particles
+            return False
+        same_kind = isinstance(mine, Tensor) and mine.shape == own.shape and not carries(mine)
+        if not (same_kind and bool((mine - own).abs().max() <= ALIKE * own.abs().max())):
+            return False
+    return True

@@ -31,26 +31,108 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
+from .algebra import as_field
+from .coefficients import Alike, short
 from .fields import Field, LawScore, Ratio, ScoreField
 from .laws import Law
 from .schedule import Levels, Schedule
 from .sde import Coefficient, DiffFlow, Speed
 from .times import Time
 
-Dial = float | Callable[[Time], float | Tensor]
+Dial = float | Tensor | Callable[[Time], float | Tensor]
 
 
-def _dial(name: str, value: Dial) -> Callable[[Time], float | Tensor]:
-    if callable(value):
-        return value
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name}={value}: a dial is a finite number >= 0")
-    return lambda t: value
+def _checked(name: str, value: Dial) -> Dial:
+    number = 0.0 if callable(value) else value.item() if isinstance(value, Tensor) else value
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"{name}={number}: a dial is a finite number >= 0")
+    return value
+
+
+def _read(dial: Dial, t: Time) -> float | Tensor:
+    return dial(t) if callable(dial) else dial
+
+
+# The coefficients that follow from others are values, and no nested functions: they compare, print and pickle.
+@dataclass(frozen=True, eq=False)
+class Dials(Alike):
+    """A point of the noise-schedule spectrum: its coefficients g2 and beta."""
+
+    schedule: Schedule
+    gan: Dial
+    churn: Dial
+
+    def g2(self, t: Time) -> Tensor:
+        return (1 + _read(self.churn, t)) * self.schedule.lam2(t)
+
+    def beta(self, t: Time) -> Tensor:
+        return 0.5 * self.g2(t) + 0.5 * _read(self.gan, t) * self.schedule.lam2(t)
+
+    def __str__(self) -> str:
+        dials = {"gan": self.gan, "churn": self.churn}
+        turned = [f"{name}={short(v)}" for name, v in dials.items() if callable(v) or v != 0]
+        return f"at({', '.join([str(self.schedule), *turned])})"
+
+
+@dataclass(frozen=True, eq=False)
+class Churn(Alike):
+    """The dial churn whose noise is that of Langevin churn at the rate chi(t) (`edm_churn`)."""
+
+    schedule: Schedule
+    rate: Dial
+
+    def __call__(self, t: Time) -> float | Tensor:
+        return _read(self.rate, t) / -self.schedule.log_sigma_rate(t)
+
+    def __str__(self) -> str:
+        return f"Churn(rate={short(self.rate)})"
+
+
+@dataclass(frozen=True, eq=False)
+class Multiple(Alike):
+    """factor times a function: of t as a coefficient, of the logit as a speed."""
+
+    factor: float
+    of: Callable[[Any], Any]
+
+    def __call__(self, at: Any) -> Any:
+        return self.factor * self.of(at)
+
+    def __str__(self) -> str:
+        return f"{self.factor:g} {short(self.of)}"
+
+
+@dataclass(frozen=True, eq=False)
+class Annealed(Alike):
+    """beta = rate sigma_k^2 at the noise levels of a staircase."""
+
+    levels: Levels
+    rate: float
+
+    def __call__(self, t: Time) -> Tensor:
+        return self.rate * self.levels.sigma(t) ** 2
+
+    def __str__(self) -> str:
+        return f"{self.rate:g} sigma^2"
+
+
+def _on(s: Any, score: Any, ratio: Any = None) -> Schedule:
+    """The schedule s. Raises TypeError unless it is one and score and ratio are fields or callables, ValueError for a
+    score on another schedule."""
+    if not isinstance(s, Schedule):
+        kind = f"the class {s.__name__}, not an instance" if isinstance(s, type) else f"a {type(s).__name__}"
+        raise TypeError(f"the first argument is a Schedule such as EDM(), got {kind}: at(schedule, score)")
+    if ratio is not None:
+        as_field(ratio, "ratio")
+    other = None if score is None else as_field(score, "score").schedule
+    if other is not None and other != s:
+        raise ValueError(f"the score is one on {other}, and the equation is on {s}: build it as schedule.score(source)")
+    return s
 
 
 def _exact_start(s: Schedule, score: Field | None) -> Law | None:
@@ -69,19 +151,21 @@ def at(
 ) -> DiffFlow:
     """The point (gan, churn) of the noise-schedule spectrum. Dials are floats >= 0 or functions of t. `start`
     defaults to the exact r_0 when known."""
-    z, k = _dial("churn", churn), _dial("gan", gan)
+    dials = Dials(_on(s, score, ratio), _checked("gan", gan), _checked("churn", churn))
     if ratio is None and (callable(gan) or gan != 0):
         raise ValueError(f"gan={gan} weighs grad log r/p, which needs a ratio field: pass ratio=, or gan=0")
-
-    def g2(t: Time) -> Tensor:
-        return (1 + z(t)) * s.lam2(t)
-
-    def beta(t: Time) -> Tensor:
-        return 0.5 * g2(t) + 0.5 * k(t) * s.lam2(t)
-
     papers = ("song2021", *(("kim2023",) if ratio is not None else ()))
     return DiffFlow(
-        score, ratio, s.drift, beta, g2, s.lam2, s, start or _exact_start(s, score), s.horizon, papers=papers
+        score,
+        ratio,
+        s.drift,
+        dials.beta,
+        dials.g2,
+        s.lam2,
+        s,
+        _exact_start(s, score) if start is None else start,
+        s.horizon,
+        papers=papers,
     )
 
 
@@ -99,15 +183,15 @@ def reverse_sde(s: Schedule, score: Field, churn: Dial = 1.0) -> DiffFlow:
 def edm_churn(s: Schedule, score: Field, *, rate: Dial) -> DiffFlow:
     """EDM's sampler in continuous time: Langevin churn of rate chi(t) beside the ODE, noise sqrt(2 chi) sigma scale
     (Karras et al. 2022; derivations.md section 2)."""
-    chi = _dial("rate", rate)
-    return replace(at(s, score, churn=lambda t: chi(t) / -s.log_sigma_rate(t)), papers=("song2021", "karras2022"))
+    churn = Churn(_on(s, score), _checked("rate", rate))
+    return replace(at(s, score, churn=churn), papers=("song2021", "karras2022"))
 
 
 def slcd(s: Schedule, score: Field, *, g2: Coefficient, lam2: Coefficient | None = None) -> DiffFlow:
     """Score-based Langevin-churned dynamics: g2 = 2 beta free, lam2 in [0, g2]; lam2=None is the schedule's own, for
     which p_t = r_t."""
-    beta: Coefficient = (lambda t: 0.5 * g2(t)) if callable(g2) else 0.5 * g2
-    start = _exact_start(s, score)
+    beta: Coefficient = Multiple(0.5, g2) if callable(g2) else 0.5 * g2
+    start = _exact_start(_on(s, score), score)
     return DiffFlow(
         score,
         None,
@@ -131,7 +215,7 @@ def static(
         raise ValueError(f"churn={churn}: on a fixed target the dial runs from 0 (DiffODE) to 1 (Langevin)")
     if not (beta > 0 and horizon > 0):
         raise ValueError(f"beta={beta} and horizon={horizon} must be positive")
-    field = score if score is None or isinstance(score, Field) else LawScore(score)
+    field: Any = LawScore(score) if hasattr(score, "noised") and not isinstance(score, type) else score
     papers = ("roberts1996",) if churn == 1 else ("goodfellow2014", "roberts1996")
     return DiffFlow(field, ratio, None, beta, 2 * churn * beta, 0.0, None, start, horizon, papers=papers)
 
@@ -152,14 +236,13 @@ def annealed_langevin(levels: Levels, score: ScoreField, *, rate: float = 0.2) -
         raise ValueError(
             f"rate={rate}: a step moves x by rate (D - x), which is stable for 0 < rate < 2 only (0.05 to 0.4 is usual)"
         )
-
-    def beta(t: Time) -> Tensor:
-        return rate * levels.sigma(t) ** 2
-
+    if not isinstance(levels, Levels):
+        raise TypeError(f"annealed Langevin dynamics runs on Levels, got a {type(levels).__name__}")
+    beta = Annealed(levels, rate)
     grid = [float(k) for k in range(int(levels.horizon) + 1)] + [levels.clean_time]
-    start = _exact_start(levels, score)
+    start = _exact_start(_on(levels, score), score)
     return DiffFlow(
-        score, None, None, beta, lambda t: 2 * beta(t), 0.0, levels, start, levels.horizon, grid, papers=("song2019",)
+        score, None, None, beta, Multiple(2, beta), 0.0, levels, start, levels.horizon, grid, papers=("song2019",)
     )
 
 
@@ -182,7 +265,7 @@ def discriminator_flow(ratio: Ratio, speed: Speed, eta: float = 1.0, start: Law 
     and `speed` is -l' (Franceschi et al. 2023; derivations.md 6.4)."""
     if not eta > 0:
         raise ValueError(f"eta={eta}: the particles move at a positive speed")
-    return replace(gan_flow(ratio, Speed(lambda d: eta * speed(d)), start=start), papers=("franceschi2023",))
+    return replace(gan_flow(ratio, Speed(Multiple(eta, speed)), start=start), papers=("franceschi2023",))
 
 
 def improved_gan(s: Schedule, ratio: Field, beta: Coefficient | Speed = 1.0, start: Law | None = None) -> DiffFlow:
@@ -191,7 +274,7 @@ def improved_gan(s: Schedule, ratio: Field, beta: Coefficient | Speed = 1.0, sta
 
     The particles follow r_t with a lag that falls with beta.
     """
-    if s.scale(0.0).item() != 1:
+    if _on(s, None, ratio).scale(0.0).item() != 1:
         raise ValueError(f"{type(s).__name__} shrinks the data at t = 0; the improved GAN noises them only: use df.VE")
     return replace(gan_flow(ratio, beta, horizon=s.horizon, start=start), schedule=s, papers=())
 
@@ -209,6 +292,8 @@ def diffusion_gan(
 def continued(sde: DiffFlow, lam2: Coefficient) -> DiffFlow:
     """The analytic continuation: lam2 < 0 adds noise sqrt(g2 - lam2) without drift to balance it, so the law changes:
     it is flattened (derivations.md section 1)."""
+    if not isinstance(sde, DiffFlow):
+        raise TypeError(f"an equation is continued, a DiffFlow: got {type(sde).__name__}")
     if not callable(lam2) and not float(lam2) < 0:
         raise ValueError(f"lam2={lam2}: the continuation needs lam2 < 0")
     return replace(sde, lam2=lam2)

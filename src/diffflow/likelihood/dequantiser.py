@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..equation.algebra import gradients
 from ..equation.noise import Noise, as_noise
 
 
@@ -47,7 +48,7 @@ class Dequantiser(nn.Module):
         last = layer(width, 2 * shape[0])
         for p in last.parameters():
             nn.init.zeros_(p)
-        self.net = nn.Sequential(layer(shape[0], width), nn.SiLU(), layer(width, width), nn.SiLU(), last)
+        self.net = nn.Sequential(layer(shape[0], width), nn.SiLU(), layer(width, width), nn.SiLU(), last).float()
 
     def forward(self, z: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
         """u in (0, 1), and log q(u|v)."""
@@ -60,6 +61,7 @@ class Dequantiser(nn.Module):
         return logit.sigmoid(), (self.discrete * (inner - log_s - outer)).flatten(1).sum(1)
 
 
+@gradients()
 def fit(
     dequantiser: Dequantiser,
     score: Callable[[Tensor], Tensor],
@@ -85,7 +87,7 @@ def fit(
         rows = x[own.fork("rows").randint(batch, len(x))]
         z = encode(rows, None).to(device)
         u, log_q = dequantiser(z, own.fork("r").uniform(batch, dequantiser.shape).to(device))
-        low, high = (encode(rows, torch.full(rows.shape, v)).to(device) for v in (0.0, 1.0 - 2.0**-24))
+        low, high = (encode(rows, torch.full(rows.shape, v)).to(u) for v in (0.0, 1.0 - 2.0**-24))
         y = torch.lerp(low, high, u)
         with torch.no_grad():
             pull = score(y)

@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from ..equation.fields import Cond
-from ..equation.laws import GaussianMixture, Law
+from ..equation.laws import GaussianMixture, Law, at_home
 from ..equation.noise import Noise, as_noise
 from ..equation.schedule import Schedule
 from ..equation.sde import DiffFlow, Tally
@@ -216,6 +216,7 @@ def elbo(
     noise (c = 0: use `log_prob`).
     """
     s, start = _on_schedule(sde)
+    at_home(x, start)
     tally = Tally()
     each = None if cond is None or torch.as_tensor(cond).ndim == 0 else torch.as_tensor(cond)
     sde = replace(sde if cond is None or each is not None else sde.given(cond), tally=tally)
@@ -298,6 +299,7 @@ def importance(
     churn z of its beginning; the reference takes the same steps with x in the place of D*. Raises ValueError as `elbo`.
     """
     s, start = _on_schedule(sde)
+    at_home(x, start)
     tally = Tally()
     sde = replace(sde if cond is None else sde.given(cond), tally=tally)
     noise = as_noise(noise)

@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from ..equation.fields import Cond
+from ..equation.algebra import Cond, gradients, recordable
+from ..equation.laws import at_home
 from ..equation.noise import Noise, as_noise
 from ..equation.sde import DiffFlow, Tally
 
@@ -96,9 +97,11 @@ def log_prob(
             default 1e-8 in float64 (1e-4 nats or better), 1e-5 in float32
     steps   a fixed grid of so many Runge-Kutta steps of order 4 instead: 4 evaluations each, whatever the batch
 
+    The value carries no gradient.
+
     Raises:
-        ValueError: no start law, no velocity (no ratio where one is needed), or a field made of the cloud (its
-            particles depend on each other).
+        ValueError: no start law, no velocity (no ratio where one is needed), a field made of the cloud (its particles
+            depend on each other), rows of another width than the start's, or that are not finite.
     """
     if sde.start is None:
         raise ValueError(
@@ -111,7 +114,8 @@ def log_prob(
         )
     start, tally = sde.start, Tally()
     sde = replace(sde if cond is None else sde.given(cond), tally=tally)
-    probes = trace.probes(x)
+    at_home(x, start)
+    probes = recordable(trace.probes(x))
     k = len(probes)
     tol = tol if tol is not None else 1e-8 if x.dtype == torch.float64 else 1e-5
     s = sde.schedule if sde.on_schedule else None
@@ -130,8 +134,8 @@ def log_prob(
 
     def rhs(tau: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         t, speed = clock(tau.item())
-        with torch.enable_grad():
-            y = state[0].detach().requires_grad_(True)
+        with gradients():
+            y = recordable(state[0]).detach().requires_grad_(True)
             v = sde.velocity(y, t)
             div = [
                 (torch.autograd.grad(v, y, e, retain_graph=j + 1 < k)[0] * e).flatten(1).sum(1)
@@ -159,7 +163,7 @@ def log_prob(
             "out, or give steps="
         ) from e
     each = traces[-1]  # int from data to prior of div v dt = -int_0^T div v
-    prior = start.log_prob(xs[-1])
+    prior = start.log_prob(xs[-1]).detach()
     if trace.averages:
         err = each.std(0) / math.sqrt(k) if k > 1 else torch.full_like(prior, math.nan)
         return LogProb(prior + each.mean(0), err, tally.nfe)

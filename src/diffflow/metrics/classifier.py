@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..equation.algebra import gradients
 from .base import Metric, admitted, binomial_stderr, pick
 
 
@@ -121,6 +122,7 @@ def perceptron(x: Tensor, classes: int, width: int = 128) -> nn.Sequential:
     return nn.Sequential(Standardise(x.mean(0), x.std(0, correction=0).clamp_min(1e-12)), *body)
 
 
+@gradients()
 def fit_classifier(
     x: Tensor,
     y: Tensor,
@@ -160,7 +162,7 @@ def fit_classifier(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         image = x.ndim == 4
-        net = conv_net(tuple(x.shape[1:]), classes) if image else perceptron(x.float(), classes)
+        net = (conv_net(tuple(x.shape[1:]), classes) if image else perceptron(x.float(), classes)).float()
         optimiser = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.05)
         cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.2)
         net.train()

@@ -224,7 +224,9 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
         f"the weights of {source} do not fit this network: {', '.join(misfits[:5])}. Use the same model settings and "
         "classes, and the version of diffflow that trained them",
     )
-    module.load_state_dict(dict(weights))
+    first = {id(p): name for name, p in module.named_parameters()}  # averages know tied weights by this name alone
+    tied = {name: first[id(p)] for name, p in module.named_parameters(remove_duplicate=False)}
+    module.load_state_dict({name: weights[tied.get(name, name)] for name in weights})
 
 
 def device_of(modules: Mapping[str, nn.Module]) -> torch.device:

@@ -233,8 +233,9 @@ def _langevin(cooling: Cooling, target: Target) -> DiffFlow:
 class Flow:
     """A model without training.
 
+    What it does, in words, is `models.FLOWS`.
+
     Args:
-        about: what it is, one line.
         papers: keys of `papers.BIBTEX`.
         steps: how many it takes by default.
         make: makes its equation for a target.
@@ -243,7 +244,6 @@ class Flow:
             together, hypot(std, principal_std), instead of the std alone.
     """
 
-    about: str
     papers: tuple[str, ...]
     steps: int
     make: Callable[[Target], DiffFlow]
@@ -253,60 +253,39 @@ class Flow:
 
 FLOWS: dict[str, Flow] = {
     "svgd": Flow(
-        "Stein variational gradient descent",
         ("liu2016",),
         300,
         partial(_stein, field=SVGD, size=lambda sigma: 1.0),
         needs_score=True,
     ),
-    "mmd": Flow("descent of the energy distance (MMD, kernel -|x - y|)", ("arbel2019",), 300, _mmd, wide=False),
+    "mmd": Flow(("arbel2019",), 300, _mmd, wide=False),
     "ksd": Flow(
-        "descent of the kernel Stein discrepancy",
         ("korba2021",),
         300,
         partial(_stein, field=KSD, size=lambda sigma: 3 * sigma**2),
         needs_score=True,
     ),
-    "sliced-wasserstein": Flow(
-        "descent of the sliced Wasserstein distance", ("liutkus2019",), 200, _sliced_wasserstein, wide=False
-    ),
-    "score-difference": Flow(
-        "difference of the two scores by kernels, at falling noise", ("weber2023",), 300, partial(_mono, beta=1.0)
-    ),
-    "drifting": Flow(
-        "mean shift to the data minus mean shift to the others", ("deng2026",), 300, _drifting, wide=False
-    ),
+    "sliced-wasserstein": Flow(("liutkus2019",), 200, _sliced_wasserstein, wide=False),
+    "score-difference": Flow(("weber2023",), 300, partial(_mono, beta=1.0)),
+    "drifting": Flow(("deng2026",), 300, _drifting, wide=False),
     **{
         name: Flow(
-            f"Wasserstein flow of {what}",
             ("yi2023", "gao2019"),
             300,
             partial(_mono, beta=MONOFLOWS[name]),
             wide="chi2" not in name,  # far out, where q << p, beta is extreme: none start there
         )
-        for name, what in {
-            "kl": "KL(p | q)",
-            "reverse-kl": "KL(q | p)",
-            "chi2": "chi2(p | q)",
-            "reverse-chi2": "chi2(q | p)",
-            "js": "2 JS(p, q), the saturating GAN",
-            "mid": "2 KL((p + q)/2 | q), the non-saturating GAN",
-            "hellinger": "the squared Hellinger distance",
-        }.items()
+        for name in MONOFLOWS
     },
     "langevin": Flow(
-        "Langevin dynamics at one noise level",
         ("roberts1996",),
         500,
         lambda a: _langevin(Cooling((a.finest,) * a.steps, 0.3), a),
         needs_score=True,
         wide=False,
     ),
-    "ncsn": Flow(
-        "annealed Langevin dynamics", ("song2019",), 300, lambda a: _langevin(a.cooling(0.2), a), needs_score=True
-    ),
+    "ncsn": Flow(("song2019",), 300, lambda a: _langevin(a.cooling(0.2), a), needs_score=True),
     "continuation": Flow(
-        "annealed Langevin dynamics with lam2 = -1: more noise, a flattened law",
         ("song2019",),
         300,
         lambda a: continued(_langevin(a.cooling(0.2), a), -1.0),

@@ -28,6 +28,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..equation.algebra import recordable_net
+
 
 class Coefficients(NamedTuple):
     """The three numbers per sigma that tie a net to the denoiser: it sees `c y` and D = a y + b F."""
@@ -126,6 +128,9 @@ class Denoiser(nn.Module):
         time: Callable[[Tensor], Tensor] = quarter_log,
     ):
         super().__init__()
+        if isinstance(net, type) or not callable(net):
+            name = f"the class {net.__name__}" if isinstance(net, type) else f"a {type(net).__name__}"
+            raise TypeError(f"a denoiser is made of a net (x, time, cond) -> (n, *shape), an instance: got {name}")
         if not 0 < sigma_data < float("inf"):
             raise ValueError(
                 f"sigma_data = {sigma_data} must be positive: the standard deviation of the data in model units"
@@ -142,14 +147,31 @@ class Denoiser(nn.Module):
         return int(getattr(self.net, "classes", 0))
 
     def forward(self, y: Tensor, sigma: Tensor, cond: Tensor | None = None) -> Tensor:
-        """D(y, sigma) in y's dtype. y (n, *shape); sigma 0-d or (n,), positive; cond None (no class) or int64 (n,)."""
+        """D(y, sigma) in y's dtype. y (n, *shape); sigma 0-d or (n,), positive; cond None (no class) or int64 (n,).
+
+        Raises ValueError for a sigma <= 0 (NaN comes back where sigma lies on an accelerator) or of another length,
+        and for a net that returns another shape.
+        """
         work = y.to(torch.promote_types(y.dtype, torch.float32))
-        sigma = torch.as_tensor(sigma, device=y.device)
+        sigma = torch.as_tensor(sigma)
+        if sigma.ndim > 1 or (sigma.ndim and len(sigma) != len(y)):
+            raise ValueError(f"sigma has shape {tuple(sigma.shape)} for {len(y)} particles: one, or one for each")
+        if sigma.device.type == "cpu" and not torch.compiler.is_compiling():
+            if not (low := sigma.min().item() if sigma.numel() else 1.0) > 0:
+                raise ValueError(f"a denoiser needs sigma > 0, got {low:.6g}: at 0 the data are known")
+        else:  # to look would wait for the device: no number comes back for a sigma that is none
+            sigma = torch.where(sigma > 0, sigma, torch.nan)
+        sigma = sigma.to(y.device)
         inner = next((p.dtype for p in self.parameters() if p.is_floating_point()), work.dtype)
         c = per_particle(self.form.at(sigma, self.sigma_data).c, work)
         # A tensor of shape (n,), never a float: diffusers' UNet2DModel casts a python float to an integer.
         time = self.time(sigma).to(inner).expand(len(y))
-        out = self.net((c * work).to(inner), time, cond)
+        out = recordable_net(self.net)((c * work).to(inner), time, cond)
+        if out.shape != y.shape:
+            raise ValueError(
+                f"the net of this denoiser returned shape {tuple(out.shape)} for noisy data of shape {tuple(y.shape)}: "
+                "a net (x, time, cond) returns what it predicts, of the shape of x"
+            )
         # Autocast would redo the affine part in half precision only for matmuls; the cast makes the sum float32 in
         # any case.
         return self.form.denoised(out.to(work.dtype), work, sigma, self.sigma_data).to(y.dtype)

@@ -41,7 +41,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..equation.fields import Cond, Ratio
+from ..equation.algebra import Cond, gradients, recordable, recordable_net
+from ..equation.coefficients import Alike
+from ..equation.fields import Ratio
 from ..equation.times import Time, clock
 
 
@@ -132,7 +134,7 @@ class Discriminator(nn.Module):
         told = (now if self.time is None else self.time(now)).to(inner)
         if dials is not None:
             dials = dials.to(x.device, inner).expand(len(x), -1)
-        said = self.net(seen, told, cond, dials)
+        said = recordable_net(self.net)(seen, told, cond, dials)
         output = said if isinstance(said, DiscriminatorOutput) else DiscriminatorOutput(said)
         logit = output.logit
         if logit.shape != (len(x),):
@@ -147,7 +149,7 @@ class Discriminator(nn.Module):
         return DiscriminatorRatio(self, dials).given(cond)
 
 
-class DiscriminatorRatio(Ratio):
+class DiscriminatorRatio(Alike, Ratio):
     """grad d(x, t) of a discriminator, with d itself: the learned grad log r_t/p_t.
 
     Works inside torch.no_grad. Where x requires a gradient (and gradients are on) the result is differentiable, in x
@@ -168,8 +170,11 @@ class DiscriminatorRatio(Ratio):
         cond = None if self.cond is None else self.cond.to(x.device)
         if cond is not None and cond.dim() and len(cond) != len(x):
             raise ValueError(f"{len(cond)} conditions for {len(x)} particles: give one each, or a single one for all")
-        with torch.enable_grad():
-            y = x if graph else x.detach().requires_grad_(True)
+        with gradients():
+            y = x if graph else recordable(x).detach().requires_grad_(True)
             logit = self.discriminator(y, t, None if cond is None else cond.expand(len(x)), self.dials)
             (grad,) = torch.autograd.grad(logit.sum(), y, create_graph=graph)
         return (logit if graph else logit.detach()), grad
+
+
+# The speeds have names, so that equations with them pickle.

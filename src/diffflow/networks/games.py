@@ -73,6 +73,18 @@ def _logistic(real: Tensor, fake: Tensor) -> Tensor:
     return F.softplus(-real) + F.softplus(fake)
 
 
+def _sigmoid_of_minus(d: Tensor) -> Tensor:
+    return (-d).sigmoid()
+
+
+def _exp_of_minus(d: Tensor) -> Tensor:
+    return (-d).clamp(max=STEEP).exp()
+
+
+def _one_less(d: Tensor) -> Tensor:
+    return 1 - d
+
+
 def _same(d: Tensor) -> Tensor:
     return d
 
@@ -82,7 +94,7 @@ _GAMES = [
         "vanilla",
         _logistic,
         lambda d: F.softplus(-d),
-        lambda d: (-d).sigmoid(),
+        _sigmoid_of_minus,
         _same,
         "2 KL((p+q)/2 | q)",
         preset="gan",
@@ -109,7 +121,7 @@ _GAMES = [
         preset="gan-kl",
         about="A GAN whose samples descend KL(p|q): the log-ratio's gradient at unit speed.",
     ),
-    Game("chi2", _logistic, lambda d: _exp(-d), lambda d: (-d).clamp(max=STEEP).exp(), _same, "1/2 chi2(p | q)"),
+    Game("chi2", _logistic, lambda d: _exp(-d), _exp_of_minus, _same, "1/2 chi2(p | q)"),
     Game(
         "hinge",
         lambda r, f: F.relu(1 - r) + F.relu(1 + f),
@@ -125,7 +137,7 @@ _GAMES = [
         "lsgan",
         lambda r, f: 0.5 * (r - 1).square() + 0.5 * (f + 1).square(),
         lambda d: 0.5 * (d - 1).square(),
-        lambda d: 1 - d,
+        _one_less,
         lambda logratio: (0.5 * logratio).tanh(),
         "int q f(p/q), f'(w) = 2 w^2/(1+w)^2",
         "lsgan",
@@ -169,7 +181,7 @@ _GAMES = [
         "relativistic",
         lambda r, f: F.softplus(f - r),
         lambda d: F.softplus(-d),
-        lambda d: (-d).sigmoid(),
+        _sigmoid_of_minus,
         None,
         "the pairwise logistic loss, d known up to a constant",
         "relativistic",

@@ -155,7 +155,7 @@ def plot_frontier(points: Sequence[Any], name: str, floor: float | None = None):
         for kind, line in kinds.items():
             line = sorted(line, key=lambda p: getattr(p, cost))
             x, y, e = zip(*((getattr(p, cost), p.distance, p.stderr) for p in line), strict=True)
-            ax.errorbar(x, y, yerr=e, marker="o", ms=4, lw=1.2, capsize=2, label=kind)
+            ax.errorbar(x, y, yerr=e, marker="o", ms=4, lw=1.2, capsize=2, label=figures.plain(kind))
         if floor is not None and floor > 0:
             ax.axhline(floor, color="grey", ls="--", lw=1, label="real data")
         ax.set(xscale="log", yscale="log", xlabel=label)
@@ -169,7 +169,7 @@ def plot_frontier(points: Sequence[Any], name: str, floor: float | None = None):
         if not whole or n >= 1.2 * whole[-1]:
             whole.append(n)
     axes[0].xaxis.set_major_locator(ticker.FixedLocator(whole))
-    axes[0].set_ylabel(name)
+    axes[0].set_ylabel(figures.plain(name))
     fig.tight_layout(rect=(0, 0, 0.78, 1))
     axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))  # outside: it would hide points
     return fig

@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from .. import figures
+from .. import figures, files
+from ..console import plus_minus
 from ..metrics import METRICS
 from ..models.base import TrainConfig, Words
 from ..models.settings.serialise import ConfigError
@@ -95,17 +96,7 @@ def write(run_dir: str | Path) -> Path:
         *filter(None, sections),
         "</main>\n</html>\n",
     ]
-    return figures.save(home / "report.html", "\n".join(page).encode())
-
-
-def plus_minus(value: float | None, stderr: float | None = None) -> str:
-    """A number to the precision that its standard error deserves, 0.9423 ± 0.0021; four digits without one."""
-    if value is None:
-        return ""
-    if not stderr or not math.isfinite(stderr):
-        return f"{value:.4g}"
-    digits = max(0, 1 - math.floor(math.log10(stderr)))
-    return f"{value:.{digits}f} ± {stderr:.{digits}f}"
+    return files.write_text(home / "report.html", "\n".join(page))
 
 
 def _image(content: bytes, caption: str, alt: str) -> str:
@@ -170,7 +161,7 @@ def _dial(home: Path) -> str:
 
 
 def _samples(home: Path) -> str:
-    sheets = sorted((home / "samples").glob("*.png"))
+    sheets = sorted(p for p in (home / "samples").glob("*.png") if p.stem.isdecimal())
     parts = []
     if (home / "samples.png").exists():
         parts.append(_image((home / "samples.png").read_bytes(), "Samples at the run's default setting.", "samples"))
@@ -222,7 +213,8 @@ def _frontier(home: Path) -> str:
         rows = _presets(found)
     except (ValueError, KeyError, TypeError):  # a damaged file must not cost the report
         return ""
-    table = _table(rows, ("--quality", "setting", "evaluations", found["distance"], "seconds per 1000"), (2, 3, 4))
+    heads = ("--quality", "setting", "evaluations", escape(str(found["distance"])), "seconds per 1000")
+    table = _table(rows, heads, (2, 3, 4))
     caption = "Distance to the training data against cost; the front of all settings in grey."
     return (
         f"<h2>Quality against speed</h2>\n{_image((home / 'frontier.png').read_bytes(), caption, 'frontier')}\n{table}"

@@ -386,7 +386,7 @@ class Run:
             return (sde.denoised(scale * y, sde.horizon) - y) / sigma**2
 
         mask = torch.tensor([bool(v) for v in levels]) if levels else None
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
             torch.manual_seed(0)
             q = Dequantiser(self.shape, mask).to(self.device)
         return fit(q, score, self.transform.encode, x, steps, noise=noise, on_step=on_step)
@@ -421,9 +421,11 @@ def load(
     for name in modules:
         import_plugin(name)
     folder, place = Folder(Path(path)), find_device(device)
-    about, (found, step) = folder.about(), load_averaged(folder, raw, sigma_rel)
+    about = folder.about()
     config = folder.config()
-    players = config.build(about["data"])
+    found, step = load_averaged(folder, raw, sigma_rel)
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):  # build draws first weights; see algebra.py
+        players = config.build(about["data"])
     for name, module in players.items():
         fill(module, found.get(name, {}), f"{name} in {folder.path}")
         module.to(place).eval().requires_grad_(False)

@@ -79,9 +79,10 @@ def train(
             raise ConfigError(
                 'these settings say no source of the data: df.replace(config, {"data.source": "moons"}) would'
             )
-        folder = Path(out or default_folder(source))
+        folder = Path(out or default_folder(source, seed=replace(config, changes).fit.seed))
     else:
-        config, folder = _starting_point(data_or_config, None if out is None else Path(out), model, resume)
+        where, seed = None if out is None else Path(out), changes.get("fit.seed")
+        config, folder = _starting_point(data_or_config, where, model, resume, seed)
         if not isinstance(data_or_config, Data):
             changes["data.source"] = _source(data_or_config)
     config = replace(config, changes)
@@ -98,20 +99,26 @@ def train(
     return load(train_into(config, folder, resume="auto" if resume else None, data=data))
 
 
-def default_folder(source: str, model: str = "") -> Path:
-    """The directory of a run that was given none: called after its source, and after its model where the preset names
-    one; the demo after itself.
+def default_folder(source: str, model: str = "", seed: int = 0) -> Path:
+    """The directory of a run that was given none: called after its source, after its model where the preset names one,
+    and after its seed where that is not 0; the demo after itself.
 
     Args:
         source: as `DataConfig.source`, or the name of data in memory.
         model: the preset's name; "": none.
+        seed: as `FitConfig.seed`: two seeds never meet in one directory.
     """
     name = Path(source).resolve().name.split(".")[0] if source else ""
     if model == "demo" or not name:
         name = model or "run"
     elif model in BY_MODEL:
         name = f"{name}-{model}"
-    return Path("runs") / name
+    return Path("runs") / with_seed(name, seed)
+
+
+def with_seed(name: str, seed: int) -> str:
+    """The default name of a run directory, which tells seeds apart: digits, digits-seed1, digits-seed2, ..."""
+    return name if seed == 0 else f"{name}-seed{seed}"
 
 
 def budget(minutes: float | None, steps: int | None) -> dict[str, Any]:
@@ -132,7 +139,7 @@ def _source(given: str | Path) -> str:
 
 
 def _starting_point(
-    given: str | Path | Data, folder: Path | None, model: str | None, resume: bool
+    given: str | Path | Data, folder: Path | None, model: str | None, resume: bool, seed: int | None = None
 ) -> tuple[TrainConfig, Path]:
     """Settings before they are changed, and the run directory: the preset's, or those of the run to go on with."""
     own = resume and model is None
@@ -143,7 +150,8 @@ def _starting_point(
         if isinstance(source, Data):
             config = replace(config, {"data.source": "", "data.split": source.split, "data.flip": source.flip})
         name = source.name if isinstance(source, Data) else source
-        folder = default_folder(name, model) if folder is None else folder
+        if folder is None:
+            folder = default_folder(name, model, config.fit.seed if seed is None else seed)
         if not (own and _begun(folder)):
             return config, folder
     return Folder(folder).config(), folder

@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..equation.fields import Cond, ScoreField
+from ..equation.algebra import Cond, Sum
 from ..equation.noise import Noise, as_noise
 from ..equation.schedule import Schedule
 from ..equation.sde import DiffFlow, Speed, value_of
@@ -152,7 +152,9 @@ def _model(sde: DiffFlow, cond: Cond) -> _Model:
     s = sde.schedule
     if s is None or not sde.on_schedule:
         raise ValueError("calibration needs an equation on a noise schedule (f and lam2 the schedule's own)")
-    principal_std = sde.score.principal_std if isinstance(sde.score, ScoreField) else None
+    if isinstance(sde.score, Sum) and not sde.score.whole:
+        raise ValueError("calibration needs a score: weights of sum 1. This field is another: use the default solver")
+    principal_std = None if sde.score is None else sde.score.principal_std
     return _Model(sde if cond is None else sde.given(cond), s, principal_std or 1.0)
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..equation.algebra import Sum
 from ..equation.sde import DiffFlow
-from ..equation.times import per_particle
-from .solvers import _MASS, _NODES
+from ..equation.times import carries, per_particle
+from .solvers import _plain, _root, _square
 
 
 def _variable(lam: np.ndarray, principal_std: float) -> np.ndarray:
@@ -41,12 +42,9 @@ def multistep_weights(
     amplitude: D* of Gaussian data is linear along a path in w. Nodes and bounds in Lambda = -log sigma; Gauss-Legendre
     on panels.
     """
-    lo = max(lam0, lam1 - 40 / a)  # the kernel is below e^-40 before
-    edges = np.linspace(lo, lam1, 1 + math.ceil(a * (lam1 - lo)))
-    half, mid = 0.5 * np.diff(edges)[:, None], 0.5 * (edges[1:] + edges[:-1])[:, None]
-    lam = (mid + half * _NODES).ravel()
-    mass = (half * _MASS).ravel() * a * np.exp(-a * (lam1 - lam))
-    return tuple(float((mass * b).sum()) for b in _basis(nodes, lam, principal_std))
+    lam, lengths, basis = _integral(nodes, lam0, lam1, a, principal_std)
+    mass = lengths * a * np.exp(-a * (lam1 - lam))
+    return tuple(float((mass * b).sum()) for b in basis)
 
 
 def multistep_row(
@@ -85,10 +83,11 @@ Evaluation = tuple[float, Tensor]  # (Lambda, D*)
 @dataclass(frozen=True)
 class Past:
     """What an exponential step remembers: the evaluations, newest first, and where the last step began, (Lambda, y),
-    to redo it."""
+    and with what pull, to redo it."""
 
     evaluations: tuple[Evaluation, ...] = ()
     begin: Evaluation | None = None
+    pull: float | Tensor = 1.0
 
 
 @dataclass(frozen=True)
@@ -134,17 +133,21 @@ class Exponential:
         principal_std = getattr(sde.score, "principal_std", None) or 1.0
         sigma0, sigma1 = s.sigma(t0).item(), s.sigma(t1).item()
         lam0, lam1 = -math.log(sigma0), -math.log(sigma1) if sigma1 > 0 else math.inf
-        d = sde.observe(x, t0).denoised(x, t0)
+        d, pull = _pulled(sde, x, t0), _pull(sde, lam0, lam1)
         seen = ((lam0, d), *state.evaluations)
         if dw is not None:
             mid = s.time(math.sqrt(sigma0 * sigma1)).item()
-            z = sde.noise(mid).item() ** 2 / s.lam2(mid).item()
-            y = _advance(x / s.scale(t0).item(), lam0, lam1, seen[: self.weak_order], 1 + z, principal_std)
-            y = torch.add(y, dw, alpha=sigma1 * math.sqrt(-math.expm1(-2 * z * (lam1 - lam0)) / (t1 - t0)))
+            z = _square(sde, mid) / s.lam2(mid).item()
+            y = _advance(x / s.scale(t0).item(), lam0, lam1, seen[: self.weak_order], pull * (1 + z), principal_std)
+            fresh = -_expm1(-2 * z * (lam1 - lam0))
+            if isinstance(pull, Tensor) or pull != 1:
+                more, gap = pull * (1 + z) - 1, lam1 - lam0
+                fresh = -_expm1(-2 * more * gap) * (z / more) if more != 0 else 2 * z * gap
+            y = _plus(y, dw, sigma1 * _root(fresh / (t1 - t0)))
             return y * s.scale(t1).item(), Past(seen[: self.order - 1])
         y = predicted = x / s.scale(t0).item()
         if self.correct and self.order > 1 and state.begin is not None:
-            y = _advance(state.begin[1], state.begin[0], lam0, seen[: self.order], 1.0, principal_std)
+            y = _advance(state.begin[1], state.begin[0], lam0, seen[: self.order], state.pull, principal_std)
         if sigma1 == 0:
             # the corrected point less the noise found at the predicted one; after quiet steps its trend is continued to
             # sigma_min
@@ -153,11 +156,11 @@ class Exponential:
             return sum((float(w) * past for w, (_, past) in zip(ends, last, strict=True)), torch.zeros_like(d)), Past()
         if self.selfstart and len(seen) == 1 and self.order > 2:
             seen = self._past_within(sde, y, lam1, seen[0], principal_std)
-            new = _advance(y, lam0, lam1, seen, 1.0, principal_std)
+            new = _advance(y, lam0, lam1, seen, pull, principal_std)
             seen = seen[1:]  # the next step evaluates at lam1 itself
         else:
-            new = _advance(y, lam0, lam1, seen[: self.order], 1.0, principal_std)
-        return new * s.scale(t1).item(), Past(seen[: self.order - 1], (lam0, y))
+            new = _advance(y, lam0, lam1, seen[: self.order], pull, principal_std)
+        return new * s.scale(t1).item(), Past(seen[: self.order - 1], (lam0, y), pull)
 
     def _past_within(
         self, sde: DiffFlow, y: Tensor, lam1: float, first: Evaluation, principal_std: float
@@ -166,26 +169,92 @@ class Exponential:
         polynomial and gains an order."""
         s, lam0 = sde.schedule, first[0]
         assert s is not None
+        pull = _pull(sde, lam0, lam1)
         nodes = [lam0 + (lam1 - lam0) * j / (self.order - 1) for j in range(self.order)]
         past = [(lam, first[1]) for lam in nodes]
         for _ in range(self.order - 1):
             swept = [first]
             for lam in nodes[1:]:
                 t = s.time(math.exp(-lam)).item()
-                x = _advance(y, lam0, lam, past, 1.0, principal_std) * s.scale(t).item()
-                swept.append((lam, sde.observe(x, t).denoised(x, t)))
+                x = _advance(y, lam0, lam, past, pull, principal_std) * s.scale(t).item()
+                swept.append((lam, _pulled(sde, x, t)))
             past = swept
         return tuple(reversed(past))
 
 
-def _advance(y: Tensor, lam0: float, lam1: float, past: Sequence[Evaluation], a: float, principal_std: float) -> Tensor:
+def _advance(
+    y: Tensor, lam0: float, lam1: float, past: Sequence[Evaluation], a: float | Tensor, principal_std: float
+) -> Tensor:
     """e^{-a (lam1 - lam0)} y + the integral of the polynomial through `past`."""
-    out = math.exp(-a * (lam1 - lam0)) * y
-    for w, (_, d) in zip(
-        multistep_weights(tuple(lam for lam, _ in past), lam0, lam1, a, principal_std), past, strict=True
-    ):
-        out = torch.add(out, d, alpha=w)
+    out, nodes = _exp(-a * (lam1 - lam0)) * y, tuple(lam for lam, _ in past)
+    if isinstance(a, Tensor):
+        weights: tuple[float | Tensor, ...] = _differentiable_weights(nodes, lam0, lam1, a, principal_std)
+    else:
+        weights = multistep_weights(nodes, lam0, lam1, a, principal_std)
+    for w, (_, d) in zip(weights, past, strict=True):
+        out = _plus(out, d, w)
     return out
+
+
+def _exp(v: float | Tensor) -> float | Tensor:
+    return v.exp() if isinstance(v, Tensor) else math.exp(v)
+
+
+def _expm1(v: float | Tensor) -> float | Tensor:
+    return v.expm1() if isinstance(v, Tensor) else math.expm1(v)
+
+
+_NODES, _MASS = np.polynomial.legendre.leggauss(24)
+
+
+def _integral(
+    nodes: Sequence[float], lam0: float, lam1: float, a: float, principal_std: float
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Where the integral of `multistep_weights` is evaluated, the lengths that go with the places, and the polynomials
+    there."""
+    lo = max(lam0, lam1 - 40 / a)  # the kernel is below e^-40 before
+    edges = np.linspace(lo, lam1, 1 + math.ceil(a * (lam1 - lo)))
+    half, mid = 0.5 * np.diff(edges)[:, None], 0.5 * (edges[1:] + edges[:-1])[:, None]
+    lam = (mid + half * _NODES).ravel()
+    return lam, (half * _MASS).ravel(), _basis(nodes, lam, principal_std)
+
+
+def _differentiable_weights(
+    nodes: Sequence[float], lam0: float, lam1: float, a: Tensor, principal_std: float
+) -> tuple[Tensor, ...]:
+    """`multistep_weights` with the gradient that runs through a."""
+    lam, lengths, basis = _integral(nodes, lam0, lam1, a.item(), principal_std)
+    mass = torch.from_numpy(lengths) * a * (-a * torch.from_numpy(lam1 - lam)).exp()
+    return tuple((mass * torch.as_tensor(b)).sum() for b in basis)
+
+
+def _plus(x: Tensor, y: Tensor, w: float | Tensor) -> Tensor:
+    """x + w y."""
+    return x + w.to(x) * y if isinstance(w, Tensor) else torch.add(x, y, alpha=w)
+
+
+def _pull(sde: DiffFlow, lam0: float, lam1: float) -> float | Tensor:
+    """W, what the scores of a sum weigh together on average over a step, where it is positive at all times: D* - y is
+    then W (D - y), and the equation is one with pull W toward D, which is smooth where D* is not."""
+    score, s = sde.score, sde.schedule
+    if not isinstance(score, Sum) or s is None or not score.attracts or score.whole:
+        return 1.0
+    if lam1 == math.inf or not any(callable(weight) for weight, _ in score.terms):
+        return _plain(score.total(s.time(math.exp(-lam0)).item()))
+    at, share = np.polynomial.legendre.leggauss(8)
+    times = [s.time(math.exp(-(lam0 + 0.5 * (1 + u) * (lam1 - lam0)))).item() for u in at]
+    totals = [0.5 * w * score.total(t) for w, t in zip(share.tolist(), times, strict=True)]
+    return _plain(torch.stack(totals).sum())
+
+
+def _pulled(sde: DiffFlow, x: Tensor, t: float) -> Tensor:
+    """What the particles x are pulled to at t, in y = x/scale units: D* itself, or D (`_pull`)."""
+    d, score = sde.observe(x, t).denoised(x, t), sde.score
+    if isinstance(score, Sum) and score.attracts and not score.whole:
+        assert sde.schedule is not None
+        y = x / sde.schedule.scale(t).item()
+        d = y + (d - y) / per_particle(score.total(t), x)
+    return d
 
 
 def step_per_particle(sde: DiffFlow, x: Tensor, t0: Tensor, t1: Tensor, xi: Tensor) -> Tensor:
@@ -233,7 +302,13 @@ class NoiseRaising:
         assert s is not None
         y, sigma, sigma1 = x / s.scale(t0).item(), s.sigma(t0).item(), s.sigma(t1).item()
         if dw is not None and sigma1 > 0:
-            c = sde.noise(t0).item() / s.scale(t0).item()
+            noise = sde.noise(t0)
+            if carries(noise):
+                raise ValueError(
+                    "the noise-raising step takes its noise as a number, and a gradient by it is wanted: use the "
+                    "default solver, Euler() or Heun()"
+                )
+            c = noise.item() / s.scale(t0).item()
             y, sigma = y + c * dw, math.sqrt(sigma**2 + c**2 * (t1 - t0))
         t = s.time(sigma).item()
 

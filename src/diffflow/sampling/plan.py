@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..equation.algebra import Sum
 from ..equation.schedule import Schedule
 from ..equation.sde import DiffFlow
 from .exponential import multistep_row
@@ -112,6 +113,8 @@ class Plan:
     def init(self, sde: DiffFlow, x: Tensor, t0: float) -> tuple[int, list[Tensor]]:
         if not sde.on_schedule:
             raise ValueError("a plan needs an equation on a noise schedule (f and lam2 the schedule's own)")
+        if isinstance(sde.score, Sum) and not sde.score.whole:
+            raise ValueError("a plan needs a score: weights of sum 1. This field is another: use the default solver")
         return 0, []
 
     def step(
@@ -121,6 +124,11 @@ class Plan:
         assert s is not None
         if i >= self.steps:
             raise ValueError(f"a plan of {self.steps} steps cannot take another: use its own grid")
+        if dw is not None and torch.is_grad_enabled() and sde.noise(t0).requires_grad:
+            raise ValueError(
+                "a plan is a table for one churn, and its gradient is wanted: leave the plan out, or compute "
+                "without gradients (torch.no_grad)"
+            )
         y, level, high = x / s.scale(t0).item(), self.levels[i], self.at[i]
         if high > level:
             if dw is None:

@@ -10,6 +10,7 @@ horizon. Shapes: x (n, *shape).
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -17,12 +18,13 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ..equation.fields import Cond, ScoreField
+from ..equation.algebra import Cond, Sum
+from ..equation.laws import at_home
 from ..equation.noise import Increments, Noise, as_noise
 from ..equation.schedule import Schedule
 from ..equation.sde import DiffFlow, Tally
 from .exponential import Exponential
-from .grids import snr_grid
+from .grids import karras, snr_grid
 from .plan import Plan
 from .solvers import Euler, Solver, ends_at_sigma_zero
 
@@ -49,8 +51,14 @@ class Step:
     x: Tensor
 
 
+class NotFinite(ValueError):
+    """Particles became infinite or no number on the way; the message says after which step."""
+
+
 def default_solver(sde: DiffFlow) -> Solver:
     """The solver when none is given."""
+    if isinstance(sde.score, Sum) and not sde.score.attracts:
+        return Exponential(2) if sde.on_schedule else Euler()
     return Exponential() if sde.on_schedule else Euler()
 
 
@@ -59,7 +67,9 @@ def default_grid(sde: DiffFlow, steps: int) -> Tensor:
     if sde.grid is not None:
         return torch.as_tensor(sde.grid(steps) if callable(sde.grid) else sde.grid, dtype=torch.float64)
     if sde.schedule is not None and sde.on_schedule:
-        principal_std = sde.score.principal_std if isinstance(sde.score, ScoreField) else None
+        principal_std = None if sde.score is None else sde.score.principal_std
+        if isinstance(sde.score, Sum) and not sde.score.attracts:  # nothing is constant far above the data
+            return karras(sde.schedule, steps)
         return snr_grid(sde.schedule, steps, 1.0 if principal_std is None else principal_std)
     return torch.linspace(0, sde.horizon, steps + 1, dtype=torch.float64)
 
@@ -138,7 +148,8 @@ def sample(
             raise ValueError("particles are drawn from streams: pass x0 as a tensor when noise is a path")
         x = sde.start.sample(x0, noise.fork("start"))
     else:
-        x = x0
+        x = x0 if sde.start is None else at_home(x0, sde.start)
+        x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
     if keep is not None and keep < 1:
         raise ValueError(f"keep={keep}: keep every k-th state, k >= 1")
     tally = Tally()
@@ -148,13 +159,28 @@ def sample(
     kept = [(clock[0], x)] if keep else []
     state = method.init(sde, x, clock[0])
     total = len(clock) - 1
+    sums = [x.detach().sum(dtype=torch.float64)]  # one that is not finite tells of a particle that is not
     noisy = cache(lambda t: bool(sde.noise(t).item()))  # the end of a step is where the next one begins
     for k, (t0, t1) in enumerate(itertools.pairwise(clock)):
         quiet = ends_at_sigma_zero(sde, t1) or not any(noisy(t) for t in (t0, 0.5 * (t0 + t1), t1))
         dw = None if quiet else noise.increment(k, t0, t1, x)
         x, state = method.step(sde, x, t0, t1, dw, state)
+        sums.append(x.detach().sum(dtype=torch.float64))
+        if x.device.type == "cpu" and not math.isfinite(sums[-1].item()):  # elsewhere this would wait for the device
+            _finite(sums, clock, x)
         if keep and ((k + 1) % keep == 0 or k + 1 == total):
             kept.append((t1, x))
         if on_step is not None:
             on_step(Step(k + 1, total, t1, x))
+    _finite(sums, clock, x)
     return Trajectory(x, tally.nfe, times, kept)
+
+
+def _finite(sums: list[Tensor], clock: list[float], x: Tensor) -> None:
+    """Raises NotFinite with the step after which particles were not finite, by the sum over all of them at the start
+    and after each step."""
+    if not x.is_meta and bool((bad := ~torch.stack(sums).isfinite()).any()):
+        k, n = int(bad.nonzero()[0]), int((~x.flatten(1).isfinite().all(1)).sum())
+        when = f"after step {k} of {len(clock) - 1} (t = {clock[k]:.6g})" if k else "at the start (x0)"
+        why = "; the fields are not finite there, or the steps are too long for them" if k else ""
+        raise NotFinite(f"particles are not finite {when}: {n} of {len(x)} are infinite or no number now{why}")

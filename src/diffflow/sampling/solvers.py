@@ -20,11 +20,11 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 from torch import Tensor
 
-from ..equation.fields import LawScore
+from ..equation.coefficients import value_of
 from ..equation.sde import DiffFlow
+from ..equation.times import carries, per_particle
 
 
 class Solver(Protocol):
@@ -49,9 +49,10 @@ def _stable(sde: DiffFlow, t0: float, t1: float) -> None:
     On a component of variance v a step h of speed beta has the stationary variance v / (1 - h beta / (2 v)): doubled
     at h beta = v, infinite at 2 v.
     """
-    if not isinstance(sde.score, LawScore) or callable(sde.g2):
+    std = None if sde.score is None else sde.score.narrowest(t0)
+    if std is None:
         return
-    v, beta = sde.score.law.narrowest**2, float(sde.g2) / 2  # what the score is weighed with
+    v, beta = std**2, value_of(sde.g2, t0).max().item() / 2  # what the score is weighed with
     stiff = beta * (t1 - t0) / v
     if stiff > 1:
         steps = math.ceil(sde.horizon * beta / (0.1 * v))
@@ -80,7 +81,7 @@ class Euler:
             return sde.denoised(x, t0), None
         _stable(sde, t0, t1)
         x = x + sde.drift(x, t0) * (t1 - t0)
-        return (x if dw is None else x + sde.noise(t0).item() * dw), None
+        return (x if dw is None else x + per_particle(sde.noise(t0), x) * dw), None
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,19 @@ class Heun:
         if dw is None:
             ahead = x + a * h
             return x + (a + sde.observe(ahead, t1).drift(ahead, t1)) * (h / 2), None
-        shock = math.sqrt((sde.noise(t0).item() ** 2 + sde.noise(t1).item() ** 2) / 2) * dw
+        shock = _root((_square(sde, t0) + _square(sde, t1)) / 2) * dw
         ahead = x + a * h + shock
         return x + (a + sde.observe(ahead, t1).drift(ahead, t1)) * (h / 2) + shock, None
 
 
-_NODES, _MASS = np.polynomial.legendre.leggauss(24)
+def _plain(v: Tensor) -> float | Tensor:
+    """v (0-d) as a number, unless gradients run through it."""
+    return v if carries(v) else v.item()
+
+
+def _square(sde: DiffFlow, t: float) -> float | Tensor:
+    return _plain(sde.noise(t)) ** 2
+
+
+def _root(v: float | Tensor) -> float | Tensor:
+    return v.sqrt() if isinstance(v, Tensor) else math.sqrt(v)

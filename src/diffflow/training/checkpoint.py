@@ -9,7 +9,6 @@ safetensors and the rest JSON: nothing in a checkpoint can execute.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -22,6 +21,9 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
+
+from ..files import reason
+from ..files import write_synced as write
 
 Tensors = dict[str, Tensor]
 
@@ -39,28 +41,16 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write and sync one file."""
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a single file atomically: readers see the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        write(temporary, content)
-        os.replace(temporary, path)
-    except OSError as e:
-        temporary.unlink(missing_ok=True)
-        raise CheckpointError(_failure(path, e)) from e
-
-
 def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors as a safetensors file."""
-    return safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+    """Tensors as a safetensors file; names that share memory (tied weights) get a copy each."""
+    content: Tensors = {}
+    seen: set[int] = set()
+    for name, v in tensors.items():
+        v = v.detach().cpu().contiguous()
+        at = v.untyped_storage().data_ptr()
+        content[name] = v.clone() if at in seen else v
+        seen.add(at)
+    return safetensors.torch.save(content)
 
 
 def save(
@@ -115,14 +105,9 @@ def set_aside(folder: Path, step: int) -> list[str]:
     return lines
 
 
-def _failure(path: Path, e: OSError, kept: list[Path] | None = None) -> str:
-    where = next((p for p in path.parents if p.exists()), Path("."))
-    cause = e.strerror or str(e)
-    if e.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(where).free / 1e6
-        cause = f"the disk of {where} is full ({free:.0f} MB free): make room, or choose another run directory"
+def _failure(path: Path, e: OSError, kept: list[Path]) -> str:
     last = f" The last whole checkpoint, {kept[-1]}, is intact: continue from it with --resume auto." if kept else ""
-    return f"could not write {path}: {cause}.{last}"
+    return f"could not write {path}: {reason(path, e)}.{last}"
 
 
 def _sync(folder: Path) -> None:

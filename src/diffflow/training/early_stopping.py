@@ -15,6 +15,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
+from .. import files
 from ..data import Data
 from ..data.prepare import holdout
 from ..equation.noise import Noise
@@ -99,8 +100,8 @@ def choose(training: TrainingState, folder: Folder, feed: Batches, config: FitCo
     last = float(found[len(places) - len(player.config.ema)])
     choice = Choice(*places[best], float(found[best]), last, training.step)
     content = {f"{name}/{k}": v.contiguous() for k, v in candidates[best].items()}
-    checkpoint.replace_file(folder.path / "chosen.safetensors", checkpoint.to_bytes(content))
-    checkpoint.replace_file(folder.path / "chosen.json", json.dumps(asdict(choice), indent=1).encode())
+    files.write(folder.path / "chosen.safetensors", checkpoint.to_bytes(content))
+    files.write_json(folder.path / "chosen.json", asdict(choice))
     return choice
 
 

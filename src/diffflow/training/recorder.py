@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .. import figures
+from .. import figures, files
+from ..console import Console, bars, say
 from ..models.settings.common import FitConfig
+from ..sampling.sample import NotFinite
 from . import checkpoint
 from .ema import early_share, snapshot_due
 from .health import Watch
@@ -59,20 +59,13 @@ class Recorder:
         now = time.monotonic()
         self.logged, self.saved, self.drawn, self.said = (now, begin), now, now, now
         self.board = tensorboard(folder.path / "tensorboard", begin) if main and config.tensorboard else None
-        columns = (
-            TextColumn("step {task.completed}"),
-            BarColumn(),
-            TextColumn("{task.description}"),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        self.progress = Progress(*columns, console=console, transient=True, disable=not (main and console.is_terminal))
-        self.bar = self.progress.add_task("starting", total=None, completed=begin)
+        self.progress = bars(console, shown=main)
+        self.bar = self.progress.add_task("training", total=None, completed=begin, note="")
         self.progress.start()
 
     def say(self, text: str) -> None:
         if self.main:
-            self.console.print(text, highlight=False, markup=False)
+            say(self.console, text)
 
     def after(self, training: TrainingState, outcomes: list[Outcome]) -> None:
         """What is due after a step."""
@@ -132,7 +125,7 @@ class Recorder:
                 self.say(f"step {training.step}  {text}" + ("" if left is None else f"  {left / 60:.1f} min left"))
         else:
             total = None if left is None else training.step + left * rate / self.config.batch
-            self.progress.update(self.bar, total=total, description=text)
+            self.progress.update(self.bar, total=total, note=text)
 
     def warn(self, training: TrainingState, warnings: list[str]) -> None:
         for text in warnings:
@@ -158,14 +151,19 @@ class Recorder:
 
     def picture(self, training: TrainingState) -> None:
         """The sample grid, from the same noise every time: raw weights on the left, the first average on the right."""
-        raw = self.draw()
-        with ExitStack() as stack:
-            for player in training.players.values():
-                stack.enter_context(player.ema.applied(player.config.ema[0]))
-            averaged = self.draw()
+        self.drawn = time.monotonic()
+        try:
+            raw = self.draw()
+            with ExitStack() as stack:
+                for player in training.players.values():
+                    stack.enter_context(player.ema.applied(player.config.ema[0]))
+                averaged = self.draw()
+        except NotFinite as error:  # a young model may not be able to draw yet, and goes on learning
+            self.say(f"warning: no sample grid at step {training.step}: {error}")
+            return
         self.found = self.judge(averaged)
         image = beside(raw, averaged)
-        figures.save(self.folder.path / "samples" / f"{training.step:06d}.png", figures.png(image))
+        files.write(self.folder.path / "samples" / f"{training.step:06d}.png", figures.png(image))
         if self.board is not None:
             self.board.add_image("samples", np.array(image), training.step, dataformats="HWC")
         self.drawn = time.monotonic()

@@ -10,11 +10,13 @@ plans.json              sampling plans, where some were calibrated
 quality.json            the settings called fast, balanced and best, where the frontier was swept
 tensorboard/            scalars, where installed
 nonfinite.json          the batch that broke the numbers, if one did
+.training.lock          who is training here, while somebody is
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -28,12 +30,13 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from .. import files
 from ..models.base import TrainConfig
 from ..models.settings import aliases
 from ..models.settings.common import Dials
 from ..models.settings.serialise import load_yaml, suggest, to_yaml
 from ..sampling.plan import Plan
-from . import checkpoint
+from . import checkpoint, lock
 from .checkpoint import Checkpoint, Tensors
 from .ema import FORGET
 
@@ -56,6 +59,10 @@ class Folder:
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 
+    def names(self) -> list[str]:
+        """What is in the directory, without the lock of whoever writes it and what a dead writer left half done."""
+        return [name for name in os.listdir(self.path) if name != lock.NAME and not files.is_hidden(name)]
+
     def config(self) -> TrainConfig:
         with warnings.catch_warnings():  # an old run's file has the names of its time
             warnings.simplefilter("ignore", aliases.OldName)
@@ -76,8 +83,8 @@ class Folder:
             raise RunError(f"{self.path} is not a readable run directory: run.json: {e}") from e
 
     def write(self, config: TrainConfig, about: Mapping[str, Any]) -> None:
-        checkpoint.replace_file(self.path / "run.json", json.dumps(about, indent=1).encode())
-        checkpoint.replace_file(self.path / "config.yaml", to_yaml(config).encode())  # last: it marks the directory
+        files.write_json(self.path / "run.json", about)
+        files.write_text(self.path / "config.yaml", to_yaml(config))  # last: it marks the directory
 
     def lines(self) -> list[dict[str, Any]]:
         """metrics.jsonl; a last line that a crash cut short is left out."""
@@ -95,7 +102,7 @@ class Folder:
 
     def keep(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Let these be the lines of metrics.jsonl."""
-        checkpoint.replace_file(self.metrics, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        files.write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in lines))
 
     def newest(self) -> Checkpoint:
         """The newest checkpoint that verifies. Raises RunError or CheckpointError when there is none."""
@@ -112,10 +119,12 @@ class Folder:
 
     def keep_plan(self, weights: str, dials: Dials, plan: Plan) -> None:
         """Keep a plan; those of other weights go."""
-        kept = self.plans(weights) | {dials: plan}
-        entries = [{"dials": asdict(d), "plan": p.to_dict()} for d, p in kept.items()]
-        content = {"weights": weights, "plans": entries}
-        checkpoint.replace_file(self.path / "plans.json", json.dumps(content, indent=1).encode())
+        with lock.Lock(self.path, ".plans.lock") as writing:  # two calibrations of one run lose nothing
+            writing.take()
+            kept = self.plans(weights) | {dials: plan}
+            entries = [{"dials": asdict(d), "plan": p.to_dict()} for d, p in kept.items()]
+            content = {"weights": weights, "plans": entries}
+            files.write_json(self.path / "plans.json", content)
 
     def presets(self, weights: str) -> dict[str, tuple[Dials, bool]]:
         """Dials, and whether by a plan, by the name of a preset. Raises RunError where the file is damaged."""
@@ -128,7 +137,7 @@ class Folder:
     def keep_presets(self, weights: str, presets: Mapping[str, tuple[Dials, bool]]) -> None:
         named = {name: {"dials": asdict(dials), "plan": plan} for name, (dials, plan) in presets.items()}
         content = {"weights": weights, "presets": named}
-        checkpoint.replace_file(self.path / "quality.json", json.dumps(content, indent=1).encode())
+        files.write_json(self.path / "quality.json", content)
 
     def _read(self, name: str, weights: str, parse: Callable[[Any], dict[Any, Any]]) -> dict[Any, Any]:
         """What a file keeps for these weights; nothing where it is not there, or is of other ones."""
@@ -144,17 +153,16 @@ class Folder:
     def snapshot(self, step: int, averages: Tensors, clocks: Mapping[str, int], forget: bool = True) -> None:
         """Keep the averages of this step, and drop those that no longer matter to later averages."""
         home = self.path / "ema"
-        home.mkdir(exist_ok=True)
         content = averages | {f"{name}/clock": torch.tensor(clock) for name, clock in clocks.items()}
-        checkpoint.replace_file(home / f"{step:08d}.safetensors", checkpoint.to_bytes(content))
+        files.write(home / f"{step:08d}.safetensors", checkpoint.to_bytes(content))
         for old in home.glob("*.safetensors") if forget else ():
             if int(old.stem) < step / FORGET:
                 old.unlink()
 
     def snapshots(self, step: int) -> list[Tensors]:
         """Snapshots up to `step`, oldest first."""
-        files = sorted(p for p in (self.path / "ema").glob("[0-9]*.safetensors") if int(p.stem) <= step)
-        return [safetensors.torch.load(p.read_bytes()) for p in files]
+        kept = sorted(p for p in (self.path / "ema").glob("[0-9]*.safetensors") if int(p.stem) <= step)
+        return [safetensors.torch.load(p.read_bytes()) for p in kept]
 
 
 def _present(line: dict[str, Any]) -> dict[str, Any]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
+from .. import files
+from ..console import Console, say, to_stderr
 from ..data import Data
+from ..equation.algebra import gradients
 from ..models.base import TrainConfig
 from ..models.settings.serialise import ConfigError, changed, check_round_trip
 from . import checkpoint
 from .batches import Batches
 from .distributed import Process, find_process
 from .early_stopping import choose, holdout_split
+from .lock import Lock, Locked, holder
 from .loop import Interrupted, NonFinite, fit
 from .previews import counter, painter
 from .recorder import Recorder
@@ -26,6 +27,7 @@ from .state import TrainingState
 from .weights import start_weights
 
 
+@gradients()
 def train(
     config: TrainConfig,
     run_dir: str | Path,
@@ -47,11 +49,25 @@ def train(
 
     Steps and minutes count the whole training, so resuming a finished run with a larger budget extends it.
 
-    Raises ConfigError, DataError, RunError, CheckpointError, NonFinite, OutOfMemory, Interrupted: each message is fit
-    for a user.
+    Raises ConfigError, DataError, RunError, Locked, WriteError, CheckpointError, NonFinite, OutOfMemory, Interrupted:
+    each message is fit for a user.
     """
-    place = find_process(device)
-    folder, console = Folder(Path(run_dir)), console or Console(stderr=True)
+    place, folder, console = find_process(device), Folder(Path(run_dir)), console or to_stderr()
+    with Lock(folder.path) as lock:
+        return _train(config, folder, place, lock, resume, init_from, data, console)
+
+
+def _train(
+    config: TrainConfig,
+    folder: Folder,
+    place: Process,
+    lock: Lock,
+    resume: str | Path | None,
+    init_from: str | Path | None,
+    data: Data | None,
+    console: Console,
+) -> Path:
+    """`train`, in a directory that this process alone writes once it has taken the lock."""
     if config.fit.steps is None and config.fit.minutes is None:
         raise ConfigError("when to stop? give --steps or --minutes (fit.steps or fit.minutes)")
     check_round_trip(config)
@@ -65,19 +81,19 @@ def train(
             f"{config.whole_batch}: train it in one process with --fit.accumulate 1, not in {place.world} x "
             f"{config.fit.accumulate} parts"
         )
-    if resume is None and folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
-        raise RunError(
-            f"{folder.path} exists already: go on with the run in it (--resume auto), or choose another directory "
-            "(--out)"
-        )
+    if resume is None:
+        refuse_existing(folder)
     if resume is not None and init_from is not None:
         raise ConfigError("--resume and --init-from exclude each other: a resumed run has its own weights")
+    files.check_folder(folder.path, "the run directory")
+    if place.rank == 0 and folder.path.is_dir():
+        lock.take()
     going_on = (folder.path / "config.yaml").exists()
     if (
         not going_on
         and resume is not None
         and folder.path.is_dir()
-        and set(os.listdir(folder.path)) - {"run.json", ".run.json.tmp", ".config.yaml.tmp", "checkpoints"}
+        and set(folder.names()) - {"run.json", "checkpoints"}
     ):
         raise RunError(f"{folder.path} is not empty and holds no run to resume: choose another directory (--out)")
     if going_on and (differing := changed(folder.config(), config)):
@@ -127,10 +143,10 @@ def train(
             if name != "discriminator":
                 player.module.compile()
             elif place.rank == 0:
-                console.print(
+                say(
+                    console,
                     "The discriminator stays uncompiled: penalties of its gradient need second derivatives, which "
                     "torch.compile does not have.",
-                    highlight=False,
                 )
 
     about = (folder.about() if going_on else {}) | {"finished": False}
@@ -140,17 +156,32 @@ def train(
     try:
         if place.rank == 0:
             folder.path.mkdir(parents=True, exist_ok=True)
+            lock.take()
+            if resume is None:
+                refuse_existing(folder)  # another process may have been faster
             if init_from is not None:  # from now on these weights are the run's own, to which --resume auto goes back
                 checkpoint.save(folder.checkpoints, 0, training.tensors(), training.state(), config.fit.keep)
             folder.write(config, about)
             folder.rewind(training.step)
             for line in checkpoint.set_aside(folder.checkpoints, training.step):
-                console.print(line, highlight=False, markup=False, soft_wrap=True)
+                say(console, line)
         return run(training, config, place, folder, data, console, about)
     except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if e.errno not in files.FULL:
             raise
-        raise RunError(f"the disk of {folder.path} is full ({e}): make room and continue with --resume auto") from e
+        said = e if isinstance(e, files.WriteError) else f"{folder.path}: {files.reason(folder.metrics, e)}"
+        raise RunError(f"{said}. Then continue with --resume auto") from e
+
+
+def refuse_existing(folder: Folder) -> None:
+    """Raises Locked where a run is being written, RunError where anything else is in the way of a new one."""
+    if not folder.path.exists() or (folder.path.is_dir() and not folder.names()):
+        return
+    if (who := holder(folder.path)) is not None and who.pid != os.getpid():
+        raise Locked(f"{folder.path} is being trained by {who}: choose another directory (--out)")
+    raise RunError(
+        f"{folder.path} exists already: go on with the run in it (--resume auto), or choose another directory (--out)"
+    )
 
 
 def run(
@@ -192,7 +223,7 @@ def run(
             folder.write(config, about | {"finished": True})
     except NonFinite as e:
         if main:
-            checkpoint.replace_file(folder.path / "nonfinite.json", json.dumps(e.batch, indent=1).encode())
+            files.write_json(folder.path / "nonfinite.json", e.batch)
         raise
     finally:
         recorder.close()
@@ -214,5 +245,5 @@ def chosen(folder: Folder, resume: str | Path | None, console: Console) -> check
         return checkpoint.load(path)
     found, skipped = checkpoint.latest(folder.checkpoints)
     for line in skipped:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, line)
     return None if found is None else checkpoint.load(found)

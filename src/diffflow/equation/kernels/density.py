@@ -11,12 +11,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from ..fields import Cond, Field, Ratio
+from ..algebra import Cond, Field, as_field, each_given
+from ..coefficients import Alike
+from ..fields import Ratio
 from ..laws import Empirical, Law
 from ..noise import Noise, as_noise
 from ..times import Time, clock
@@ -28,7 +31,7 @@ def moment(t: Time) -> str:
     return float(clock(t)).hex()
 
 
-class CloudField(Field):
+class CloudField(Alike, Field):
     """A field that must see the particles before it is called.
 
     The contract of whoever moves particles: `field.observe(x, t)(x, t)`, with the same tensor in both places (a field
@@ -88,6 +91,16 @@ class _Density(CloudField):
         return log_p, ((mean - flat) / h**2).reshape(x.shape)
 
 
+@dataclass(frozen=True)
+class Fixed:
+    """A path of laws that stays at one."""
+
+    law: Law
+
+    def __call__(self, t: Time) -> Law:
+        return self.law
+
+
 class KernelScore(_Density):
     """grad log p_h of the observed cloud, bandwidth h in the units of x."""
 
@@ -107,11 +120,14 @@ class KernelRatio(_Density, Ratio):
     ) -> None:
         super().__init__(bandwidth, leave_one_out)
         target = Empirical(target) if isinstance(target, Tensor) else target
-        self.target: Callable[[Time], Law] = (lambda t: target) if hasattr(target, "noised") else target
+        if isinstance(target, type) or not (hasattr(target, "noised") or callable(target)):
+            name = target.__name__ if isinstance(target, type) else type(target).__name__
+            raise TypeError(f"KernelRatio wants a target: a Law, points (m, *shape) or a function t -> Law, got {name}")
+        law: Any = target
+        self.target: Callable[[Time], Law] = Fixed(law) if hasattr(target, "noised") else law
 
     def on(self, data: Tensor, noise: Noise | int | None = None) -> Self:
-        target = Empirical(data)
-        return super().on(data, noise)._with(target=lambda t: target)
+        return super().on(data, noise)._with(target=Fixed(Empirical(data)))
 
     def value_and_grad(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         blurred = self.target(t).noised(1.0, self._h(t))
@@ -129,14 +145,21 @@ class FieldSum(CloudField):
     def __init__(self, fields: Sequence[CloudField]) -> None:
         if not fields:
             raise ValueError("Several needs at least one field")
+        for field in fields:
+            if not isinstance(field, CloudField):
+                raise TypeError(f"Several adds fields of one cloud (CloudField), got a {type(field).__name__}")
         self.fields = list(fields)
         self.cost = sum(field.cost for field in self.fields)
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         return torch.stack([field(x, t) for field in self.fields]).sum(0)
 
+    @property
+    def conditional(self) -> bool:
+        return any(field.conditional for field in self.fields)
+
     def given(self, cond: Cond) -> FieldSum:
-        return FieldSum([field.given(cond) for field in self.fields])  # type: ignore[misc]
+        return FieldSum(each_given(self.fields, cond))  # type: ignore[arg-type]
 
     def observe(self, x: Tensor, t: Time) -> FieldSum:
         return FieldSum([field.observe(x, t) for field in self.fields])
@@ -145,7 +168,7 @@ class FieldSum(CloudField):
         return FieldSum([field.on(data, noise) for field in self.fields])
 
 
-class Injected(Field):
+class Injected(Alike, Field):
     """A field evaluated at x + level xi, xi ~ N(0, I): the noise injection of Arbel et al. (2019), which frees MMD flow
     from local minima. The particles themselves stay free of noise; xi is a function of (noise, t), so that any solver
     may call it. level: a length, or a function of t.
@@ -155,6 +178,7 @@ class Injected(Field):
     """
 
     def __init__(self, field: Field, level: float | Callable[[Time], float], noise: Noise | int = Noise(0)) -> None:
+        field = as_field(field, "the field to inject noise into")
         parts = field.fields if isinstance(field, FieldSum) else [field]
         if any(getattr(part, "leave_one_out", False) for part in parts):
             raise ValueError(
@@ -168,6 +192,10 @@ class Injected(Field):
         level = float(self.level(t) if callable(self.level) else self.level)
         xi = self.noise.fork("injected", moment(t)).normal(len(x), tuple(x.shape[1:]), dtype=x.dtype, device=x.device)
         return self.field(x + level * xi, t)
+
+    @property
+    def conditional(self) -> bool:
+        return self.field.conditional
 
     def given(self, cond: Cond) -> Injected:
         return Injected(self.field.given(cond), self.level, self.noise)

@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from ..fields import Cond, Field
+from ..algebra import Cond, Field, as_field, gradients, recordable
 from ..noise import Noise, as_noise
 from ..times import Time
 from .density import CloudField, moment
@@ -57,7 +57,12 @@ class _OnScore(CloudField):
     """A field toward the law of a given score."""
 
     def __init__(self, score: Field, kernel: Kernel) -> None:
-        self.score, self.kernel, self.cost = score, kernel, score.cost
+        self.score, self.kernel = as_field(score, f"{type(self).__name__}'s score"), kernel
+        self.cost = self.score.cost
+
+    @property
+    def conditional(self) -> bool:
+        return self.score.conditional
 
     def given(self, cond: Cond) -> Self:
         return self._with(score=self.score.given(cond))
@@ -66,7 +71,7 @@ class _OnScore(CloudField):
         """The target's score at the particles, flat (n, d)."""
         self._seen()
         assert self.particles is not None
-        return self.score(self.particles, t).flatten(1)
+        return self.score(self.particles, t).flatten(1).to(self.particles.dtype)
 
 
 class SVGD(_OnScore):
@@ -94,14 +99,16 @@ class KSD(_OnScore):
 
     def __init__(self, score: Field, kernel: Kernel | None = None) -> None:
         super().__init__(score, kernel or InverseMultiquadric())
-        self.cost = 2 * score.cost
+        self.cost = 2 * self.score.cost
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         cloud, onward = self._seen().detach(), x.requires_grad and torch.is_grad_enabled()
         kernel, m, d = self.kernel.fitted(cloud, t), len(cloud), cloud.shape[1]
-        with torch.enable_grad():
-            y = x if onward else x.detach().requires_grad_()
-            s = self.score(y, t)
+        with gradients():
+            y = x if onward else recordable(x).detach().requires_grad_()
+            s = self.score(y, t).to(y.dtype)
+            if not s.requires_grad:
+                raise ValueError(f"KSD differentiates its score, and {self.score!r} is not differentiable in x")
         same = x is self.particles
         other = (s.flatten(1) if same else self._scores(t)).detach()
         inner = (other * cloud).sum(1)  # s(x_i).x_i
@@ -117,7 +124,8 @@ class KSD(_OnScore):
                 c = 2 * k1 * (mine @ other.T) + 4 * k2 * gap - 4 * (d + 2) * k2 - 8 * square * k3
                 b.append(rows * c.sum(1, keepdim=True) - c @ cloud + 2 * (k1 @ other - mine * total))
             weights = (torch.cat(a) / m).reshape(x.shape)
-        through = torch.autograd.grad(s, y, weights, create_graph=onward)[0]
+        with gradients():
+            through = torch.autograd.grad(s, y, recordable(weights), create_graph=onward)[0]
         return -(through + (torch.cat(b) / m).reshape(x.shape))
 
 

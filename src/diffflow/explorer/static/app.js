@@ -2,7 +2,7 @@
 import * as address from "./state.js";
 import { Chart, MEASURES, short } from "./charts.js";
 import { View } from "./view.js";
-import { LANDMARKS } from "./map.js";
+import { LANDMARKS } from "./landmarks.js";
 import { LESSONS } from "./lessons.js";
 import { DEFAULTS } from "./simulate.js";
 import { Controls } from "./controls.js";

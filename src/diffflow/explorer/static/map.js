@@ -9,6 +9,7 @@
 // large beside the schedule: the map is cut at LEAST, below which a fixed target begins.
 
 import { svg } from "./elements.js";
+import { LANDMARKS } from "./landmarks.js";
 
 const LEAST = 0.25;
 export const MOST = { gan: 4, churn: 3, extra: 1 };
@@ -35,24 +36,6 @@ export function settingAt({ across, up }, now) {
   const family = now.family === "annealed" && across > 0.97 ? "annealed" : "static";
   return { ...now, family, churn: tidy(clamp(across, 0, 1)), gan: 0, extra };
 }
-
-// The named models. `set` is what choosing one changes.
-const schedule = { family: "at", extra: 0, speed: "kl", start: "prior", wrong: 0 };
-const target = { family: "static", gan: 0, extra: 0, speed: "kl", wrong: 0 };
-export const LANDMARKS = [
-  { name: "probability_flow", title: "Diffusion ODE", set: { ...schedule, gan: 0, churn: 0 }, label: [-8, 4, "end"] },
-  { name: "reverse_sde", title: "Diffusion SDE", set: { ...schedule, gan: 0, churn: 1 }, label: [9, 4, "start"] },
-  { name: "edm_churn", title: "EDM churn", set: { ...schedule, gan: 0, churn: 0.3 }, label: [9, 4, "start"] },
-  { name: "slcd", title: "SLCD", set: { ...schedule, gan: 0, churn: 2.5 }, label: [9, 4, "start"] },
-  { name: "discriminator_guidance", title: "Guided ODE", set: { ...schedule, gan: 1, churn: 0 }, label: [-9, 4, "end"] },
-  { name: "diffusion_gan", title: "Diffusion-GAN", set: { ...schedule, gan: 1, churn: 1 }, label: [-9, 4, "end"] },
-  { name: "langevin", title: "Langevin", set: { ...target, churn: 1 }, label: [9, 4, "start"] },
-  { name: "gan_flow", title: "GAN", set: { ...target, churn: 0 }, label: [-9, -7, "end"] },
-  { name: "static", title: "half and half", set: { ...target, churn: 0.5 }, label: [26, -8, "middle"] },
-  { name: "continued", title: "continuation", set: { ...target, churn: 1, extra: 0.4 }, label: [9, 4, "start"] },
-  { name: "annealed_langevin", title: "NCSN", set: { ...target, family: "annealed", churn: 1 }, label: [9, 17, "start"] },
-  { name: "improved_gan", title: "improved GAN", set: { ...target, family: "cooled", churn: 0, gan: 0 }, label: [2, 17, "start"] },
-];
 
 // -- drawing -----------------------------------------------------------------------------------------------------------
 const PAD = { left: 44, right: 96, top: 16, bottom: 36 }, WIDTH = 340, HEIGHT = 300, LOW = -1.08, HIGH = 2.05;

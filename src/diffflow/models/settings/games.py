@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ...equation.schedule import Schedule
 from ...networks.discriminator import Discriminator
@@ -67,9 +67,30 @@ def along(net: nn.Module, schedule: Schedule, std: float) -> Discriminator:
         schedule: the noise schedule.
         std: standard deviation of the data, in model units.
     """
-    return Discriminator(
-        net,
-        time=lambda t: 0.25 * schedule.sigma(t).log(),
-        precondition=lambda t: (schedule.sigma(t) ** 2 + std**2).rsqrt() / schedule.scale(t),
-        amplitude=lambda t: std * (schedule.sigma(t) ** 2 + std**2).rsqrt(),
-    )
+    at = Along(schedule, std)
+    return Discriminator(net, time=at.time, precondition=at.precondition, amplitude=at.amplitude)
+
+
+@dataclass(frozen=True)
+class Along:
+    """EDM's preconditioning of a discriminator; a value, so that it travels to other processes.
+
+    Args:
+        schedule: the noise schedule.
+        std: standard deviation of the data, in model units.
+    """
+
+    schedule: Schedule
+    std: float
+
+    def time(self, t: Tensor) -> Tensor:
+        """What the network is told of the times t (n,): a quarter of the logarithm of the noise level."""
+        return 0.25 * self.schedule.sigma(t).log()
+
+    def precondition(self, t: Tensor) -> Tensor:
+        """The factor (n,) that gives the inputs unit size."""
+        return (self.schedule.sigma(t) ** 2 + self.std**2).rsqrt() / self.schedule.scale(t)
+
+    def amplitude(self, t: Tensor) -> Tensor:
+        """The factor (n,) of the logit."""
+        return self.std * (self.schedule.sigma(t) ** 2 + self.std**2).rsqrt()

@@ -54,6 +54,7 @@ class CloudMover(Stateless):
             at = cond == label
             cloud = x[at]
             if len(cloud) > 1:
-                field = self.field.on(batch.x[at], noise.fork("class", int(label))).given(label).observe(cloud, 0.0)
-                v[at] = field(cloud, 0.0)
+                field = self.field.on(batch.x[at], noise.fork("class", int(label)))
+                field = field.given(label) if field.conditional else field
+                v[at] = field.observe(cloud, 0.0)(cloud, 0.0)
         return v

@@ -1,0 +1,284 @@
+"""What several commands share: the checks of flags, the drawing of samples, the forms of their files, and a run's data.
+
+Nothing here imports torch before it is needed: `--help` of every command reads this file.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+import diffflow as df
+from diffflow import figures, files
+from diffflow.cli import UsageError
+from diffflow.console import Console, plus_minus, progress, table, to_stdout
+
+if TYPE_CHECKING:
+    from diffflow.data import Data, Transform
+
+    Labels = np.ndarray | None
+    Classes = Sequence[str] | None
+    Columns = Transform | None  # what the columns of vectors are called, and what their codes stand for
+
+SolverName = Literal["default", "exponential", "heun", "euler", "edm"]
+SOLVERS: dict[str, Callable[[], Any]] = {
+    "default": lambda: None,
+    "exponential": lambda: df.Exponential(),
+    "heun": lambda: df.Heun(),
+    "euler": lambda: df.Euler(),
+    "edm": lambda: df.NoiseRaising(),
+}
+LEAST = 12  # samples of an evaluation; precision and recall by 5 neighbours are not defined below
+HELD_OUT = {"train": "test", "test": "train"}
+
+
+class Draw(Protocol):
+    """What commands that draw samples are asked for: the flags of `diffflow sample`."""
+
+    @property
+    def n(self) -> int: ...
+    @property
+    def steps(self) -> int | None: ...
+    @property
+    def churn(self) -> float | None: ...
+    @property
+    def gan(self) -> float | None: ...
+    @property
+    def guidance(self) -> float | None: ...
+    @property
+    def solver(self) -> SolverName: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def first(self) -> int: ...
+    @property
+    def batch(self) -> int: ...
+
+
+def known_suffixes(out: str | None, animate: str | None) -> None:
+    """Refuse files of no known form, and those that cannot be written."""
+    if out is not None and Path(out).suffix not in WRITERS:
+        raise UsageError(f"--out {out!r} has no known suffix: use {', '.join(WRITERS)}.")
+    if animate is not None and Path(animate).suffix != ".gif":
+        raise UsageError(f"--animate {animate!r}: an animation is a .gif.")
+    for flag, path in (("--out", out), ("--animate", animate)):
+        if path is not None:
+            files.check(path, flag)
+
+
+def destination(out: str | None, source: str, kind: str, shape: Sequence[int]) -> Path:
+    """The file for samples of this kind and shape, checked; where `out` is None a default, to be written by a name that
+    is free then (`files.unused`)."""
+    path = Path(out or ("samples.png" if kind == "image" or tuple(shape) == (2,) else "samples.csv"))
+    if kind not in WRITERS[path.suffix][0]:
+        fitting = [suffix for suffix, (kinds, _) in WRITERS.items() if kind in kinds]
+        raise UsageError(f"--out {out!r}: {source} makes {kind}s, which go to {', '.join(fitting)}.")
+    if path.suffix == ".png" and tuple(shape) == (1,):
+        raise UsageError(f"--out {out!r}: {source} makes vectors of one column, no plane to draw: use .csv.")
+    if out is None:
+        files.check(files.unused(path))
+    return path
+
+
+def drawable(animate: str, source: str, kind: str, shape: Sequence[int]) -> None:
+    """Refuse an animation of what no picture can show."""
+    if kind == "vector" and tuple(shape) != (2,):
+        raise UsageError(
+            f"--animate {animate!r}: {source} makes vectors of {shape[0]} columns; only images and vectors of two "
+            "columns can be drawn."
+        )
+
+
+def check(ask: Draw) -> None:
+    """Refuse before the run is loaded what cannot be meant."""
+    least = {"-n": (ask.n, 1), "--steps": (ask.steps, 1), "--batch": (ask.batch, 1), "--first": (ask.first, 0)}
+    least |= {"--churn": (ask.churn, 0), "--guidance": (ask.guidance, 0), "--gan": (ask.gan, 0)}
+    for flag, (value, bound) in least.items():
+        if value is not None and not value >= bound:
+            hint = " (0 is the deterministic probability flow)" if flag == "--churn" else ""
+            raise UsageError(f"{flag} {value:g} makes no sense: give at least {bound}{hint}.")
+
+
+def labels_of(
+    wanted: Sequence[str],
+    classes: Sequence[str] | None,
+    n: int,
+    first: int = 0,
+    counts: Sequence[int] | None = None,
+) -> np.ndarray | None:
+    """The class of each sample, int64 (n,), or None: sample i takes entry first + i of the wanted ones in turn; `data`:
+    as often as there were `counts` of them in training."""
+    if tuple(wanted) == ("none",) or (not wanted and not classes):
+        return None
+    if not classes:
+        raise UsageError(f"--class {' '.join(wanted)}: this run was trained without classes; leave --class out.")
+    if tuple(wanted) == ("data",) and "data" not in classes:
+        if counts is None:
+            raise UsageError(
+                "--class data: this run is older than the note of how often each class is in its data. In Python: "
+                "run.sample(n, cond=df.data.load(SOURCE).labels(n))."
+            )
+        import torch
+
+        from diffflow.data.dataset import in_proportion
+
+        return in_proportion(torch.tensor(counts), n, first).numpy()
+    turn = np.array([class_index(w, classes) for w in wanted] or range(len(classes)), dtype=np.int64)
+    return turn[(first + np.arange(n)) % len(turn)]
+
+
+def class_index(wanted: str, classes: Sequence[str]) -> int:
+    """A class by its name, else by its number."""
+    if wanted in classes:
+        return list(classes).index(wanted)
+    if wanted.isdecimal() and int(wanted) < len(classes):
+        return int(wanted)
+    near = get_close_matches(wanted, classes, n=1)
+    known = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UsageError(
+        f"--class {wanted}: no such class.{hint} This run knows {known}; or give a number from 0 to {len(classes) - 1}."
+    )
+
+
+def draw(run: Any, ask: Draw, labels: np.ndarray | None, console: Console) -> tuple[np.ndarray, int]:
+    """Samples decoded, float (n, *shape), and the evaluations that each one cost."""
+    path = follow(run, ask, labels, console)
+    return path.last.numpy(), path.nfe
+
+
+def follow(run: Any, ask: Draw, labels: np.ndarray | None, console: Console, keep: int | None = None) -> df.Trajectory:
+    """The samples' way, decoded and on the CPU, batch by batch with a progress bar; keep: every how many states."""
+    import torch
+
+    parts: list[df.Trajectory] = []
+    begins = range(0, ask.n, ask.batch)
+    with progress("sampling", console) as bar:
+        for b in begins:
+
+            def step(done: Any, b: int = b) -> None:
+                bar(b // ask.batch * done.total + done.index, len(begins) * done.total)
+
+            size = min(ask.batch, ask.n - b)
+            done = run.sample(
+                size,
+                None if labels is None else torch.from_numpy(labels[b : b + size]),
+                steps=ask.steps,
+                churn=ask.churn,
+                gan=ask.gan,
+                guidance=ask.guidance,
+                noise=df.Noise(ask.seed, ask.first + b),
+                solver=SOLVERS[ask.solver](),
+                batch=ask.batch,
+                keep=keep,
+                on_step=step,
+            )
+            parts.append(done)
+    kept = [(states[0][0], torch.cat([x for _, x in states])) for states in zip(*(p.kept for p in parts), strict=True)]
+    return df.Trajectory(torch.cat([p.last.cpu() for p in parts]), parts[0].nfe, parts[0].times, kept)
+
+
+def splits(run: df.Run, source: str | None) -> tuple[Data, Data | None]:
+    """The data that the run was trained on, from where it is now (None: where it was), and what of it was held out.
+    Raises UsageError for other data."""
+    ask, split = replace(run.config.data, source=source or run.config.data.source), run.data["split"]
+    train = ask.load(split)
+    if train.fingerprint != run.data["fingerprint"]:
+        raise UsageError(
+            f"{ask.source} is not the data that {run.path} was trained on (its content has another fingerprint). "
+            "Say where that data is with --data."
+        )
+    return train, ask.load(HELD_OUT[split]) if split in HELD_OUT else None
+
+
+def check_n(n: int) -> None:
+    """Refuse before any work what the metrics would refuse at its end."""
+    if n < LEAST:
+        raise UsageError(f"-n {n} samples are too few to measure: give at least {LEAST}.")
+
+
+def show(metrics: Sequence[dict[str, Any]]) -> None:
+    """The metrics as a table on standard output."""
+    rows = table("metric", "value", "floor (real data)", "better", "n")
+    for m in metrics:
+        value = plus_minus(m["value"], m["stderr"])
+        rows.add_row(m["name"], value, plus_minus(m["floor"]), m["better"], str(m["n"]))
+    to_stdout().print(rows)
+    for m in metrics:
+        if m.get("note"):
+            print(f"note: {m['name']}: {m['note']}")
+
+
+def as_png(x: np.ndarray, labels: Labels, classes: Classes, columns: Columns) -> bytes:
+    return figures.png(figures.grid(x) if x.ndim == 4 else figures.scatter(x))
+
+
+def as_zip(x: np.ndarray, labels: Labels, classes: Classes, columns: Columns) -> bytes:
+    folders = folder_names(classes) if classes else []
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed already
+        for i, image in enumerate(x):
+            folder = f"{folders[int(labels[i])]}/" if labels is not None and folders else ""
+            name = zipfile.ZipInfo(f"{folder}{i:06d}.png")
+            archive.writestr(name, figures.png(figures.grid(image[None], gap=0, scale=1)))
+    return buffer.getvalue()
+
+
+SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation", "unlabeled", "unlabelled", "__macosx")
+
+
+def folder_names(classes: Sequence[str]) -> list[str]:
+    """Each class as the name of a folder that every reader takes for that class alone: "T-shirt/top" is T-shirt-top.
+
+    What leads out of a folder, hides it, or is the name of a split is replaced, and no two classes share a name.
+    """
+    found: dict[str, None] = {}
+    for name in classes:
+        name = name.encode("utf-8", "replace").decode()
+        plain = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "-", name).strip(" .") or "-"
+        plain = f"class-{plain}" if plain.lower() in SPLITS else plain
+        free, k = plain, 1
+        while free in found or (free != name and free in classes):
+            k += 1
+            free = f"{plain}-{k}"
+        found[free] = None
+    return list(found)
+
+
+def as_npz(x: np.ndarray, labels: Labels, classes: Classes, columns: Columns) -> bytes:
+    arrays: dict[str, Any] = {"arr_0": np.rint(x * 255).astype(np.uint8).transpose(0, 2, 3, 1) if x.ndim == 4 else x}
+    if labels is not None and classes:
+        arrays |= {"labels": labels, "classes": np.array(classes)}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def as_csv(x: np.ndarray, labels: Labels, classes: Classes, columns: Columns) -> bytes:
+    names = (columns and columns.columns) or ()
+    if all(name.isdecimal() for name in names):  # a header of numbers would be read as a row of them
+        names = tuple(f"x{k}" for k in range(x.shape[1]))
+    words = (columns and columns.names) or ((),) * x.shape[1]
+    buffer = io.StringIO()
+    rows = csv.writer(buffer, lineterminator="\n")
+    rows.writerow(names)
+    for row in x:
+        rows.writerow(words[k][round(float(v))] if words[k] else f"{v:.7g}" for k, v in enumerate(row))
+    return buffer.getvalue().encode()
+
+
+WRITERS: dict[str, tuple[tuple[str, ...], Callable[..., bytes]]] = {
+    ".png": (("image", "vector"), as_png),
+    ".zip": (("image",), as_zip),
+    ".npz": (("image", "vector"), as_npz),
+    ".csv": (("vector",), as_csv),
+}

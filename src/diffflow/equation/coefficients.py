@@ -1,0 +1,105 @@
+r"""Coefficients of the equation: numbers, tensors or functions of t, read in float64, with the gradients that run
+through them.
+
+A weight that is zero up to rounding is exactly zero, so that its field is never evaluated; unless a gradient by that
+weight is wanted, which is the field itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .times import Time, carries
+
+NEGLIGIBLE = 1e-12  # relative size below which a weight is zero; decided in float64
+ALIKE = 1e-6  # relative difference of a coefficient from the schedule's own below which it is the schedule's own
+
+Coefficient = float | Tensor | Callable[[Time], float | Tensor]
+
+
+def value_of(c: Coefficient, t: Time) -> Tensor:
+    """A coefficient at time t, float64."""
+    return torch.as_tensor(c(t) if callable(c) else c, dtype=torch.float64)
+
+
+def moves(w: Tensor, size: Tensor) -> bool:
+    """Whether w, which is zero, has a derivative by what it depends on, measured by that of `size`: beta - g2/2 has
+    none where g2 is twice beta by construction, and has one where the two are learned apart."""
+    if not carries(w):
+        return False
+    leaves, todo = {}, [w.grad_fn] if w.grad_fn is not None else []
+    if not todo:
+        return True  # a parameter itself
+    seen = set(todo)
+    while todo:
+        node = todo.pop()
+        if (leaf := getattr(node, "variable", None)) is not None:
+            leaves[id(leaf)] = leaf
+        new = [n for n, _ in node.next_functions if n is not None and n not in seen]
+        seen.update(new)
+        todo += new
+    small, whole = (
+        torch.autograd.grad(v.sum(), list(leaves.values()), retain_graph=True, allow_unused=True)
+        if v.requires_grad
+        else [None] * len(leaves)
+        for v in (w, size)
+    )
+    top = max((g.abs().max().item() for g in whole if g is not None), default=0.0)
+    return any(g is not None and g.abs().max().item() > ALIKE * top for g in small)
+
+
+def short(value: Any) -> str:
+    """A setting of an equation in a few characters."""
+    if isinstance(value, Tensor):
+        return f"tensor({value.item():g})" if value.numel() == 1 else f"tensor of shape {tuple(value.shape)}"
+    if isinstance(value, (int, float)):
+        return f"{value:g}"
+    if inspect.ismethod(value):
+        return f"{short(value.__self__)}.{value.__name__}"
+    return getattr(value, "__name__", str(value))
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two values of an equation are built alike: tensors by value, methods by their object."""
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        both = isinstance(a, Tensor) and isinstance(b, Tensor)
+        return a is b or (both and a.dtype == b.dtype and a.device == b.device and torch.equal(a, b))
+    if inspect.ismethod(a) and inspect.ismethod(b):
+        return a.__func__ is b.__func__ and a.__self__ == b.__self__
+    if isinstance(a, (list, tuple)) and type(a) is type(b):
+        return len(a) == len(b) and all(same(v, w) for v, w in zip(a, b, strict=True))
+    return a is b or bool(a == b)
+
+
+class Alike:
+    """Things that are equal when they are of one class and made of the same values (see `same`)."""
+
+    def __eq__(self, other: object) -> bool:
+        if self is other or type(self) is not type(other):
+            return self is other
+        mine, theirs = vars(self), vars(other)
+        return mine.keys() == theirs.keys() and all(same(v, theirs[k]) for k, v in mine.items())
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+def counts(w: Tensor) -> bool:
+    """Whether a field weighed by w is evaluated: a weight is not zero, or a gradient runs through it."""
+    return bool((w != 0).any()) or carries(w)
+
+
+def less(beta: Tensor, half: Tensor) -> Tensor:
+    """beta - half, exactly zero where negligible. A zero whose derivative is none lets no gradient through."""
+    w = beta - half
+    zero = w.abs() <= NEGLIGIBLE * torch.maximum(beta.abs(), half.abs())
+    if carries(w) and bool(zero.any()):
+        if moves(w[zero], beta):
+            return w
+        w = w.detach() if bool(zero.all()) else w
+    return torch.where(zero, 0.0, w)
