@@ -361,7 +361,7 @@ def test_images_are_judged_as_they_are_saved(source, clip):
 def test_a_plan_survives_the_configuration():
     s = df.EDM()
     plan = df.calibrate(df.probability_flow(s, s.score(df.TOYS["8gaussians"]())), 6, starts=64, rounds=0)
-    config = dataclasses.replace(tiny("distill", "moons"), evaluations=6, fine=9, plan=PlanConfig.of(plan))
+    config = dataclasses.replace(tiny("distill", "moons"), evaluations=6, teacher_steps=9, plan=PlanConfig.of(plan))
     again = from_yaml(to_yaml(config))
     assert again == config
     assert again.sampler({}).levels == plan.levels
@@ -464,7 +464,7 @@ def test_a_field_keeps_its_batch_whole(tmp_path, monkeypatch):
     config = tiny("sw-generator", "moons")
     with pytest.raises(ConfigError, match=r"one process.* --fit.accumulate 1, not in 1 x 2 parts"):
         train(replace(config, {"fit.accumulate": 2}), tmp_path / "run", console=quiet())
-    monkeypatch.setattr("diffflow.training.loop.find_process", lambda device: Process(torch.device("cpu"), 0, 2))
+    monkeypatch.setattr("diffflow.training.train.find_process", lambda device: Process(torch.device("cpu"), 0, 2))
     with pytest.raises(ConfigError, match=r"one process.* not in 2 x 1 parts"):
         train(config, tmp_path / "run", console=quiet())
     assert not (tmp_path / "run").exists()
