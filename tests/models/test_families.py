@@ -23,7 +23,7 @@ from diffflow.models.diffusion import ScoreConfig
 from diffflow.models.discriminator_flow import PathConfig
 from diffflow.models.distill import DistillConfig, PlanConfig
 from diffflow.models.joint_likelihood import LikelihoodConfig
-from diffflow.models.presets import BY_MODEL, SCALES, fitting, preset
+from diffflow.models.presets import BY_MODEL, DATA_SCALES, fitting, preset
 from diffflow.models.presets.by_model import distilled
 from diffflow.models.score_gan import ScoreGANConfig
 from diffflow.models.settings.networks import ConvGeneratorConfig, MLPGeneratorConfig
@@ -63,7 +63,9 @@ def shrunk(values):
 
 def sized(name, source):
     if name == "distill":  # a first phase, then both movers
-        return replace(distilled(SCALES[fitting(source)], "both", 2), {"teacher_first_steps": 2, "teacher_steps": 4})
+        return replace(
+            distilled(DATA_SCALES[fitting(source)], "both", 2), {"teacher_first_steps": 2, "teacher_steps": 4}
+        )
     return preset(name, source).config
 
 
@@ -118,7 +120,7 @@ def made(tmp_path_factory, scores):
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", DATA_SCALES)
 @pytest.mark.parametrize("name", BY_MODEL)
 def test_every_preset_of_every_size_survives_yaml(name, scale):
     made = BY_MODEL[name](scale)
@@ -412,7 +414,7 @@ def test_images_distilled_by_the_log_ratio_remember_their_moments(tmp_path, monk
     start = scores["digits"]
     if not dropout:
         start = train(tiny("digits", "digits", **{"model.label_dropout": 0.0}), tmp_path / "start", console=quiet())
-    config = distilled(SCALES["digits"], "ratio", 2).after(Folder(start).config())
+    config = distilled(DATA_SCALES["digits"], "ratio", 2).after(Folder(start).config())
     assert config.moments > 0
     settings = {f"fit.{k}": v for k, v in FIT.items()} | {"fit.steps": 8, "fit.tensorboard": False}
     config = replace(config, settings)

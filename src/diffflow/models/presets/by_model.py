@@ -21,7 +21,7 @@ from ..settings.common import PlayerConfig
 from ..settings.games import GameConfig
 from ..settings.networks import MLPDiscriminatorConfig
 from .base import BY_MODEL, Preset
-from .scales import SCALES, Scale
+from .scales import DATA_SCALES, Scale
 
 Make = TypeVar("Make", bound=Callable[[Scale], TrainConfig])
 
@@ -42,7 +42,7 @@ def enter(name: str, about: str, make: Callable[[Scale], TrainConfig]) -> None:
     """
 
     def build(scale: str) -> Preset:
-        return Preset(name, about, make(SCALES[scale]))
+        return Preset(name, about, make(DATA_SCALES[scale]))
 
     build.__doc__ = about
     BY_MODEL.own(name, build)
@@ -191,9 +191,11 @@ def distilled(scale: Scale, by: str, evaluations: int, plan: Plan | None = None)
         ratio *= 0.03 if scale.vectors else 100.0
     # what a trained sampler still gets wrong is harder to see than what a generator makes at first
     if isinstance(scale.discriminator, MLPDiscriminatorConfig):
-        discriminator, lr, slopes = replace(scale.discriminator, width=2 * scale.discriminator.width), scale.lr, 0.02
+        discriminator = replace(scale.discriminator, width=2 * scale.discriminator.width)
+        lr, penalty = scale.lr, 0.02
     else:
-        discriminator, lr, slopes = UNetDiscriminatorConfig(), 3e-4, 0.1
+        discriminator = UNetDiscriminatorConfig()
+        lr, penalty = 3e-4, 0.1
     config = DistillConfig(
         base.data,
         base.model,
@@ -211,7 +213,7 @@ def distilled(scale: Scale, by: str, evaluations: int, plan: Plan | None = None)
         teacher_first_steps=None if by == "endpoints" else 0,
         teacher_steps=max(20, 4 * evaluations),
         discriminator_net=discriminator,
-        game=GameConfig("relativistic", Penalty(real=slopes, fake=slopes)),
+        game=GameConfig("relativistic", Penalty(real=penalty, fake=penalty)),
         discriminator=replace(adversary(scale), lr=lr, decay=None),
     )
     return config if scale.vectors or by != "ratio" else duel(config)

@@ -63,7 +63,7 @@ class Scale:
         return replace(self.base.fit, batch=self.batch, holdout=0.0)  # the loss of a game does not choose
 
 
-SCALES = {
+DATA_SCALES = {
     "toy": Scale(
         toy,
         MLPDiscriminatorConfig(64, 3, waves=32),
