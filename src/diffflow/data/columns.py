@@ -58,7 +58,7 @@ class Column:
         return tuple(map(float, range(len(self.words)))) if self.words else discrete(self.values)
 
     def kind(self, mean: float, std: float) -> str:
-        """The kind of the column: "constant", "words", "few" (values) or "continuous"; only the last has a density.
+        """The kind of the column: "constant", "words", "discrete" (few values) or "continuous", which has a density.
 
         Args:
             mean: of the values of its training rows.
@@ -68,7 +68,7 @@ class Column:
             return "constant"
         if self.words:
             return "words"
-        return "few" if self.levels else "continuous"
+        return "discrete" if self.levels else "continuous"
 
 
 def parse_number(cell: str) -> float | None:

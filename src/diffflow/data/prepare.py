@@ -216,28 +216,28 @@ def _prepare_table(
     mean, std = x[train].mean(0), x[train].std(0)
     kinds = [column.kind(mean[k], std[k]) for k, column in enumerate(columns)]
     constant = [k for k, kind in enumerate(kinds) if kind == "constant"]
-    few = [k for k, kind in enumerate(kinds) if kind == "few"]
+    discrete = [k for k, kind in enumerate(kinds) if kind == "discrete"]
     if constant and choose.constant == "refuse":
         raise DataError(
             f"{name!r} has columns that never change over its training rows; remove them, or leave them out with "
             "--data.constant drop",
             [f"column {columns[k].label}: always {_constant_value(columns[k], mean[k])}" for k in constant],
         )
-    if few and choose.discrete == "refuse":
+    if discrete and choose.discrete == "refuse":
         raise DataError(
             f"{name!r} has columns of few values, which have probabilities and no density. Choose: --data.discrete "
             "levels (each value is spread over the cell that it stands for, and samples are read back from it), drop, "
             "or keep (as if continuous)",
             [
                 f"column {columns[k].label}: {len(columns[k].levels)} values, {_list_levels(columns[k].levels)}"
-                for k in few
+                for k in discrete
             ],
         )
-    dropped = {"constant": constant, "of few values": few if choose.discrete == "drop" else []}
+    dropped = {"constant": constant, "of few values": discrete if choose.discrete == "drop" else []}
     keep = [k for k in range(len(columns)) if not any(k in which for which in dropped.values())]
     if not keep:
         raise DataError(f"{name!r} has no columns left to model")
-    with_cells = {"words", "few"} if choose.discrete == "levels" else {"words"}
+    with_cells = {"words", "discrete"} if choose.discrete == "levels" else {"words"}
     levels = tuple(columns[k].levels if kinds[k] in with_cells else () for k in keep)
     words = tuple(columns[k].words for k in keep)
     for what, which in dropped.items():
@@ -246,10 +246,9 @@ def _prepare_table(
     spread = [f"{columns[k].name} ({len(values)} values)" for k, values in zip(keep, levels, strict=True) if values]
     if spread:
         notes.append(f"spread over cells: {', '.join(spread)}")
-    if few and choose.discrete == "keep":
-        notes.append(
-            f"taken as continuous: {', '.join(columns[k].name for k in few)} (few values: their density is unbounded)"
-        )
+    if discrete and choose.discrete == "keep":
+        names = ", ".join(columns[k].name for k in discrete)
+        notes.append(f"taken as continuous: {names} (few values: their density is unbounded)")
     coarse = [k for k in keep if np.spacing(np.abs(mean[k]).astype(np.float32)) > 1e-3 * std[k]]
     if coarse:
         raise DataError(

@@ -230,7 +230,7 @@ def _langevin(cooling: Cooling, target: Target) -> DiffFlow:
 
 
 @dataclass(frozen=True)
-class Flow:
+class FlowModel:
     """A model without training.
 
     What it does, in words, is `models.FLOWS`.
@@ -240,52 +240,52 @@ class Flow:
         steps: how many it takes by default.
         make: makes its equation for a target.
         needs_score: whether it needs the score of the target.
-        wide: whether particles start as wide as the first noise level: at the target's std and largest principal std
-            together, hypot(std, principal_std), instead of the std alone.
+        wide_start: whether particles start as wide as the first noise level: at the target's std and largest principal
+            std together, hypot(std, principal_std), instead of the std alone.
     """
 
     papers: tuple[str, ...]
     steps: int
     make: Callable[[Target], DiffFlow]
     needs_score: bool = False
-    wide: bool = True
+    wide_start: bool = True
 
 
-FLOWS: dict[str, Flow] = {
-    "svgd": Flow(
+FLOWS: dict[str, FlowModel] = {
+    "svgd": FlowModel(
         ("liu2016",),
         300,
         partial(_stein, field=SVGD, size=lambda sigma: 1.0),
         needs_score=True,
     ),
-    "mmd": Flow(("arbel2019",), 300, _mmd, wide=False),
-    "ksd": Flow(
+    "mmd": FlowModel(("arbel2019",), 300, _mmd, wide_start=False),
+    "ksd": FlowModel(
         ("korba2021",),
         300,
         partial(_stein, field=KSD, size=lambda sigma: 3 * sigma**2),
         needs_score=True,
     ),
-    "sliced-wasserstein": Flow(("liutkus2019",), 200, _sliced_wasserstein, wide=False),
-    "score-difference": Flow(("weber2023",), 300, partial(_mono, beta=1.0)),
-    "drifting": Flow(("deng2026",), 300, _drifting, wide=False),
+    "sliced-wasserstein": FlowModel(("liutkus2019",), 200, _sliced_wasserstein, wide_start=False),
+    "score-difference": FlowModel(("weber2023",), 300, partial(_mono, beta=1.0)),
+    "drifting": FlowModel(("deng2026",), 300, _drifting, wide_start=False),
     **{
-        name: Flow(
+        name: FlowModel(
             ("yi2023", "gao2019"),
             300,
             partial(_mono, beta=MONOFLOWS[name]),
-            wide="chi2" not in name,  # far out, where q << p, beta is extreme: none start there
+            wide_start="chi2" not in name,  # far out, where q << p, beta is extreme: none start there
         )
         for name in MONOFLOWS
     },
-    "langevin": Flow(
+    "langevin": FlowModel(
         ("roberts1996",),
         500,
         lambda a: _langevin(Cooling((a.finest,) * a.steps, 0.3), a),
         needs_score=True,
-        wide=False,
+        wide_start=False,
     ),
-    "ncsn": Flow(("song2019",), 300, lambda a: _langevin(a.cooling(0.2), a), needs_score=True),
-    "continuation": Flow(
+    "ncsn": FlowModel(("song2019",), 300, lambda a: _langevin(a.cooling(0.2), a), needs_score=True),
+    "continuation": FlowModel(
         ("song2019",),
         300,
         lambda a: continued(_langevin(a.cooling(0.2), a), -1.0),
@@ -343,6 +343,6 @@ def build(
     points = data if isinstance(data, Tensor) else data.sample(max(2000, particles), noise.fork("points"))
     target = Target(points, source, steps, noise.fork("field"))
     mean, kind = points.mean(0), {"dtype": points.dtype, "device": points.device}
-    std = math.hypot(target.std, target.principal_std) if flow.wide else target.std
+    std = math.hypot(target.std, target.principal_std) if flow.wide_start else target.std
     x0 = mean + std * noise.fork("start").normal(particles, tuple(points.shape[1:]), **kind)
     return Ready(replace(flow.make(target), papers=flow.papers), x0, steps)

@@ -22,7 +22,7 @@ from ..errors import DataError
 from .archives import read_bytes
 
 
-class Line(NamedTuple):
+class TableLine(NamedTuple):
     """A line of a table: its number, as the file counts them from 1, and its cells, without blanks around."""
 
     number: int
@@ -45,8 +45,8 @@ def read_table(path: Path, text: str = "refuse") -> Raw:
     source = str(path)
     names, lines = _split_header(source, _read_lines(path))
     width = len(names)
-    whole = [line for line in lines if len(line.cells) == width]
-    columns = [Column.parse(name, [line.cells[k] for line in whole]) for k, name in enumerate(names)]
+    complete = [line for line in lines if len(line.cells) == width]
+    columns = [Column.parse(name, [line.cells[k] for line in complete]) for k, name in enumerate(names)]
     refused = [column for column in columns if column.words and text == "refuse"]
     problems = [  # of what is wrong: its line (0 for a column as a whole), its column, and the words for it
         (line.number, 0, f"row {line.number}: {len(line.cells)} cells, not {width}")
@@ -56,7 +56,7 @@ def read_table(path: Path, text: str = "refuse") -> Raw:
     for k, column in enumerate(columns):
         if column in refused:
             problems.append((0, k, f"column {column.label} holds text: {_shorten(column.words)}"))
-        for number, cells in [whole[i] for i in column.unusable]:
+        for number, cells in [complete[i] for i in column.unusable]:
             problems.append((number, k, f"row {number}, column {column.label}: {cells[k]!r}"))
     if problems:
         choice = "; columns of text: --data.text levels models each word as a level, drop leaves them out"
@@ -68,7 +68,7 @@ def read_table(path: Path, text: str = "refuse") -> Raw:
         )
     dropped = [column for column in columns if column.words and text == "drop"]
     kept = [column for column in columns if column not in dropped]
-    x = np.empty((len(whole), len(kept)))
+    x = np.empty((len(complete), len(kept)))
     for k, column in enumerate(kept):
         x[:, k] = column.values
     return Raw(
@@ -79,7 +79,7 @@ def read_table(path: Path, text: str = "refuse") -> Raw:
     )
 
 
-def _read_lines(path: Path) -> list[Line]:
+def _read_lines(path: Path) -> list[TableLine]:
     """The lines of a file that are not blank. Raises DataError where it is no table, or holds none."""
     source = str(path)
     try:
@@ -91,7 +91,7 @@ def _read_lines(path: Path) -> list[Line]:
     file.seek(0)
     rows = csv.reader(file, delimiter=delimiter)
     try:
-        lines = [Line(rows.line_num, [c.strip() for c in row]) for row in rows if any(cell.strip() for cell in row)]
+        lines = [TableLine(rows.line_num, [c.strip() for c in row]) for row in rows if any(c.strip() for c in row)]
     except csv.Error as error:
         raise DataError(f"{source!r} is no table of numbers: row {rows.line_num}: {error}") from None
     if not lines:
@@ -99,7 +99,7 @@ def _read_lines(path: Path) -> list[Line]:
     return lines
 
 
-def _split_header(source: str, lines: list[Line]) -> tuple[tuple[str, ...], list[Line]]:
+def _split_header(source: str, lines: list[TableLine]) -> tuple[tuple[str, ...], list[TableLine]]:
     """The names of the columns, their numbers where there is no header, and the lines below it.
 
     Raises:
