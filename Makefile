@@ -43,9 +43,10 @@ $(VENV)/.browser: $(VENV)/.installed-dev
 	  || $(BIN)/python -m playwright install --with-deps chromium || $(BIN)/python -m playwright install chromium; }
 	@touch $@
 
-# One thread per worker: two workers that each start a thread per core only get in each other's way.
+# One thread per worker: two workers that each start a thread per core only get in each other's way. Each begins with
+# one half of the tests, so that what a file trains is trained once, and takes over half of the rest of a slower one.
 test: $(VENV)/.installed-dev $(VENV)/.browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.installed-dev $(VENV)/.installed-docs
 	$(BIN)/python -m ruff check .

@@ -1,5 +1,6 @@
 """Measured order of convergence = stated order, for every solver: globally on the ODE, weakly on the SDE."""
 
+import functools
 import math
 
 import pytest
@@ -31,13 +32,19 @@ def mixture() -> df.GaussianMixture:
     return df.GaussianMixture(torch.tensor([[-1.0, 0.3], [0.8, -0.5], [0.2, 0.9]], dtype=F64), [0.4, 0.5, 0.3])
 
 
-@pytest.mark.parametrize("s", [df.EDM(), df.VP(), df.RectifiedFlow()], ids=["EDM", "VP", "RectifiedFlow"])
-@pytest.mark.parametrize("solver", SOLVERS, ids=str)
-def test_order_on_the_probability_flow(solver, s):
+@functools.cache
+def solved(s: df.Schedule) -> tuple[df.DiffFlow, torch.Tensor, torch.Tensor]:
+    """The mixture's probability flow, starts, and where it takes them."""
     q = mixture()
     sde = df.probability_flow(s, s.score(q))
     x0 = s.law(q, times(s, 1)[0].item()).sample(200, df.Noise(0))
-    exact = df.sample(sde, x0, grid=times(s, 600), solver=df.Exponential(4, selfstart=True)).last
+    return sde, x0, df.sample(sde, x0, grid=times(s, 600), solver=df.Exponential(4, selfstart=True)).last
+
+
+@pytest.mark.parametrize("s", [df.EDM(), df.VP(), df.RectifiedFlow()], ids=["EDM", "VP", "RectifiedFlow"])
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+def test_order_on_the_probability_flow(solver, s):
+    sde, x0, exact = solved(s)
     ns = [30, 60, 120]
     errors = [(df.sample(sde, x0, grid=times(s, n), solver=solver).last - exact).norm().item() for n in ns]
     assert abs(slope(ns, errors) - solver.order) < 0.25, errors
@@ -136,9 +143,9 @@ def test_euler_maruyama_converges_strongly():
     x0 = df.Gaussian(torch.zeros(2, dtype=F64), 1.0).sample(200, df.Noise(1))
     sde = df.langevin(q, beta=1.0, horizon=1.0)
     path = df.BrownianPath(df.Noise(9), 1.0)
-    fine = df.sample(sde, x0, 512, noise=path).last
-    errors = [(df.sample(sde, x0, n, noise=path).last - fine).square().mean().sqrt().item() for n in (8, 16, 32)]
-    assert abs(slope([8, 16, 32], errors) - 1.0) < 0.2, errors
+    fine = df.sample(sde, x0, 256, noise=path).last
+    errors = [(df.sample(sde, x0, n, noise=path).last - fine).square().mean().sqrt().item() for n in (4, 8, 16)]
+    assert abs(slope([4, 8, 16], errors) - 1.0) < 0.2, errors
 
 
 def test_brownian_path_is_additive_and_brownian():
