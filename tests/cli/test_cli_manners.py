@@ -266,7 +266,7 @@ with Lock(pathlib.Path(sys.argv[1])) as lock:
 def test_two_trainings_never_meet_in_one_directory(
     runs: Path, here: Path, refused: Callable[..., str], capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    monkeypatch.setattr(lock, "WAIT_SECONDS", 0.1)
     shutil.copytree(runs / "toy", here / "toy")
     (here / "new").mkdir()
     for name in ("toy", "new"):
