@@ -143,7 +143,7 @@ class Likelihood:
 
     def protocol(self, run: df.Run, nfe: int) -> dict[str, Any]:
         """The settings that the numbers belong to."""
-        from diffflow.runs.run import EXACT
+        from diffflow.runs.likelihood import EXACT
 
         exact = math.prod(run.shape) <= EXACT
         how: dict[str, Any] = {"churn": self.churn, "noise_levels": self.times}

@@ -21,7 +21,8 @@ from ..models.presets import BY_MODEL, fitting, preset
 from ..models.settings.serialise import ConfigError, replace
 from ..training.run_folder import Folder, RunError
 from ..training.train import train as train_into
-from .run import Run, load
+from .load import load
+from .run import Run
 
 STILL_FREE = ("data.dequantise",)  # of the settings of the data, what a Data in memory does not decide
 
