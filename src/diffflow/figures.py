@@ -283,7 +283,7 @@ def curves(log: Sequence[Mapping[str, Any]]):
 SHARES, SIZES = ("accuracy", "calibration", "modes", "within"), ("displacement", "std_ratio")
 
 
-def signals(log: Sequence[Mapping[str, Any]]):
+def game_curves(log: Sequence[Mapping[str, Any]]):
     """How a game goes, from the lines of metrics.jsonl: shares between 0 and 1 (a discriminator's accuracy and
     calibration,
     modes reached) and sizes (the particles' step, the width of the samples), a panel each; None where nothing of the

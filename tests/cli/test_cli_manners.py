@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -322,16 +323,27 @@ def test_lists_of_names_in_help_are_aligned(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_help_needs_no_torch() -> None:
-    """One process for all; `train` is left out as long as its flags are those of the classes that build networks."""
+    """One process for all commands."""
     code = (
         "import contextlib, io, sys\nfrom diffflow.cli import COMMANDS, main\n"
         "for name in ['', *COMMANDS]:\n"
-        "    if name == 'train': continue\n"
         "    with contextlib.redirect_stdout(io.StringIO()): assert main([name, '--help'][not name:]) == 0\n"
         "    assert 'torch' not in sys.modules, name\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_kept_help_of_train_is_what_train_says_of_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    """Printed at once where nothing else is asked; a source or a preset brings the flags of its own settings."""
+    made = runpy.run_path(str(Path(__file__).parents[1] / "stub.py"))
+    assert made["HELP"].read_text(encoding="utf-8") == made["train_help"](), "python tests/stub.py writes it anew"
+    assert main(["train", "--help"]) == 0
+    assert capsys.readouterr().out == made["train_help"]()
+    assert main(["train", "digits", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--model.net.widths" in shown
+    assert "--model.net.widths" not in made["train_help"]()
 
 
 def test_the_help_of_flow_lists_the_flows() -> None:

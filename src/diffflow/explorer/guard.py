@@ -1,4 +1,4 @@
-"""Who may ask, and how much?
+"""Guard of the explorer's server: lets through requests of its own page, of a bearable size.
 
 A server on 127.0.0.1 is open to every page that the browser shows: by a form or a script of its own (cross-site
 requests), or by a name that it lets point here (DNS rebinding). So the Host header must name this machine, an Origin
@@ -34,10 +34,12 @@ HEADERS = (
 
 
 class Guard:
-    """Lets requests through to `app` that come from our own page.
+    """Lets requests through to an ASGI application that come from our own page.
 
-    hosts   what the Host header may say, such as 127.0.0.1:8760
-    token   what the header X-Token must say below /api/
+    Args:
+        app: the application.
+        hosts: what the Host header may say, such as 127.0.0.1:8760.
+        token: what the header X-Token must say below /api/.
     """
 
     def __init__(self, app: App, hosts: Iterable[str], token: str):
@@ -56,10 +58,10 @@ class Guard:
             return await send({"type": "websocket.close", "code": 1008})
         refusal = self.refusal(scope)
         if refusal is None:
-            body, whole = await self.body(receive)
+            body, complete = await self.body(receive)
             if body is None:  # hung up in the middle
                 return None
-            if whole:
+            if complete:
                 return await self.app(scope, replay(body, receive), guarded)
             refusal = 413, f"a request holds at most {LARGEST} bytes"
         return await refuse(guarded, *refusal)
@@ -82,8 +84,10 @@ class Guard:
         return None
 
     async def body(self, receive: Receive) -> tuple[bytes | None, bool]:
-        """The request's body, None where it did not come to its end, and whether it was small enough. What is a little
-        too large is read to its end, and dropped: who still writes does not hear an answer."""
+        """The request's body, None where it did not come to its end, and whether it was small enough.
+
+        What is a little too large is read to its end, and dropped: who still writes does not hear an answer.
+        """
         parts, size = [], 0
         while True:
             message = await receive()
@@ -98,20 +102,21 @@ class Guard:
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """A body that was read, and then whatever else comes."""
-    told = False
+    """A channel that gives a body that was read, and then whatever else comes."""
+    given = False
 
     async def again() -> Message:
-        nonlocal told
-        if told:
+        nonlocal given
+        if given:
             return await receive()
-        told = True
+        given = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again
 
 
 async def refuse(send: Send, status: int, reason: str) -> None:
+    """Answer with a status and a reason, as JSON."""
     body = json.dumps({"error": reason}).encode()
     start = {"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]}
     await send(start)

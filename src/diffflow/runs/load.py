@@ -46,7 +46,7 @@ def load(
     for name in modules:
         import_plugin(name)
     folder = Folder(Path(path))
-    where = find_device(device)
+    place = find_device(device)
     about = folder.about()
     config = folder.config()
     weights, step = load_averaged(folder, raw, sigma_rel)
@@ -54,7 +54,7 @@ def load(
         players = config.build(about["data"])
     for name, module in players.items():
         fill(module, weights.get(name, {}), f"{name} in {folder.path}")
-        module.to(where).eval().requires_grad_(False)
+        module.to(place).eval().requires_grad_(False)
     versions = {k: v for k, v in about.items() if k not in ("data", "finished")}
     average = "raw" if raw else "its own" if sigma_rel is None else f"sigma_rel {sigma_rel:g}"
     return Run(folder.path, config, about["data"], players, step, versions, average)

@@ -64,7 +64,7 @@ class Folder:
     @property
     def begun(self) -> bool:
         """Whether it holds a run to go on with."""
-        return (self.path / "config.yaml").exists()
+        return (self.path / "config.yaml").is_file()
 
     def names(self) -> list[str]:
         """Names in the directory, without the lock of whoever writes it and what a dead writer left half done."""
