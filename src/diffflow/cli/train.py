@@ -128,7 +128,7 @@ class Train(OwnFlags):
 
 
 def main(args: Sequence[str]) -> int:
-    """Run the command."""
+    """Read the flags and run the command."""
     args = aliases.flags(args)
     helping = "-h" in args or "--help" in args
     flags, source = look_ahead([word for word in args if word not in ("-h", "--help")])

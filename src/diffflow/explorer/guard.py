@@ -46,6 +46,7 @@ class Guard:
         self.app, self.hosts, self.token = app, frozenset(h.lower() for h in hosts), token.encode()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer a request: by the application, or with a refusal."""
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
 
