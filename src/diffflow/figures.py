@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-INK, SOFT, PALE = "#1b1f24", "#5a6472", "#c9ced6"
+INK = "#1b1f24"
+SOFT = "#5a6472"
+PALE = "#c9ced6"
 COLOURS = ("#1f5fbf", "#c2542d", "#2d8a4e", "#7a4fb5")
 
 
@@ -186,7 +188,9 @@ def dial(rows: Sequence[DialRow], heads: Sequence[str] = ()):
         rows: the settings.
         heads: what stands above the columns.
     """
-    size, margin, top = 0.62, 2.5, 0.3
+    size = 0.62  # inches of an image, with its gap
+    margin = 2.5  # left of the images, for names
+    top = 0.3  # above them, for heads
     n = len(rows[0].images)
     width, height = margin + n * size, top + len(rows) * size
     fig = figure(width, height)
@@ -283,7 +287,9 @@ def _with_strip(picture: Image.Image, t: float, done: float, title: str) -> Imag
     wide, tall = picture.size
     out = Image.new("RGB", (wide, tall + STRIP), "white")
     out.paste(picture)
-    draw, font, pad = ImageDraw.Draw(out), ImageFont.load_default(12), 8
+    draw = ImageDraw.Draw(out)
+    font = ImageFont.load_default(12)
+    pad = 8
     draw.rectangle((pad, tall + 3, wide - pad, tall + 5), fill=PALE)
     draw.rectangle((pad, tall + 3, pad + round(done * (wide - 2 * pad)), tall + 5), fill=COLOURS[0])
     draw.text((pad, tall + 8), title, fill=SOFT, font=font)

@@ -97,8 +97,8 @@ def errors(run: df.Run, dials: Dials, plan: df.Plan, fresh: Teacher | None) -> t
     """
     if fresh is None:
         return f"{plan.about['error']:.2g} in law", "-", "-"
-    ours, theirs = (run.deviation(fresh, dials, how) for how in (plan, None))
-    return f"{ours:.2g}", f"{theirs:.2g}", f"{ours / theirs:.2f}"
+    planned, default = (run.deviation(fresh, dials, by) for by in (plan, None))
+    return f"{planned:.2g}", f"{default:.2g}", f"{planned / default:.2f}"
 
 
 def main(args: Sequence[str]) -> int:

@@ -131,7 +131,9 @@ def along_the_dial(run: Any, ask: Sample, console: Console) -> tuple[dict[str, A
     with waiting(console, "annealed Langevin"):
         drawn["annealed Langevin"] = ("λ = 0", *annealed(run, wanted))
 
-    rows, metrics, pictures = [], [], {}
+    rows = []
+    metrics = []
+    pictures = {}
     for name, (remark, x, nfe) in drawn.items():
         score = df.metrics.accuracy(x, wanted, judge, test.x, test.y)
         what = f"share that a classifier sees as the digit asked for; {nfe} evaluations"

@@ -99,7 +99,7 @@ class Distill:
         beside = home.with_name(with_seed(f"{home.name}-{config.evaluations}-{config.by}", config.fit.seed))
         out = Path(self.out or os.path.relpath(beside))
         console = to_stderr()
-        made = train(
+        run_dir = train(
             config,
             out,
             resume=self.resume if going_on else None,
@@ -108,10 +108,10 @@ class Distill:
             console=console,
         )
         if find_process(self.device).rank == 0:
-            name = shlex.quote(str(made))
+            name = shlex.quote(str(run_dir))
             say(console, f"sample   diffflow sample {name} -n 100\nmeasure  diffflow evaluate {name}")
             say(console, f"compare  diffflow frontier {shlex.quote(self.run)} --beside {name}")
-            say(console, f"report   {report.write(made)}")
+            say(console, f"report   {report.write(run_dir)}")
         return 0
 
     def fresh(self) -> DistillConfig:

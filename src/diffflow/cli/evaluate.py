@@ -114,9 +114,9 @@ class Evaluate:
             if x.shape[1] > 1:
                 files.write(run.path / "pairs.png", figures.png(figures.pairs(x, truth, names)))
         if train.kind == "image":
-            mine, theirs = df.metrics.copies(torch.from_numpy(x), train.x)
-            pairs = torch.cat([torch.from_numpy(x)[mine], unit(train.x[theirs])])
-            files.write(run.path / "copies.png", figures.png(figures.grid(pairs.numpy(), columns=len(mine))))
+            nearest, originals = df.metrics.copies(torch.from_numpy(x), train.x)
+            pairs = torch.cat([torch.from_numpy(x)[nearest], unit(train.x[originals])])
+            files.write(run.path / "copies.png", figures.png(figures.grid(pairs.numpy(), columns=len(nearest))))
         say(console, f"report   {report.write(run.path)}")
         return 0
 

@@ -103,8 +103,8 @@ class Train(OwnFlags):
             "fit.precision": self.precision,
             "fit.compile": self.compile or None,
         }
-        given = {key: value for key, value in short.items() if value is not None}
-        return replace(self.settings, given | budget(self.minutes, self.steps))
+        changes = {key: value for key, value in short.items() if value is not None}
+        return replace(self.settings, changes | budget(self.minutes, self.steps))
 
     def main(self, preset: str) -> int:
         """Train, or print what would be trained; `preset` is what the run directory may be called after."""

@@ -79,8 +79,8 @@ class Guard:
         if any(origin != f"http://{host[0]}" for origin in origins):
             return 403, f"a page of {', '.join(origins)} may not ask here"
         if scope["path"].startswith("/api/"):
-            given = headers.get(b"x-token", [])
-            if len(given) != 1 or not hmac.compare_digest(given[0], self.token):
+            tokens = headers.get(b"x-token", [])
+            if len(tokens) != 1 or not hmac.compare_digest(tokens[0], self.token):
                 return 401, "the token is missing or wrong: open the address that `diffflow explore` has printed"
         return None
 
@@ -104,13 +104,13 @@ class Guard:
 
 def replay(body: bytes, receive: Receive) -> Receive:
     """A channel that gives a body that was read, and then whatever else comes."""
-    given = False
+    replayed = False
 
     async def again() -> Message:
-        nonlocal given
-        if given:
+        nonlocal replayed
+        if replayed:
             return await receive()
-        given = True
+        replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again

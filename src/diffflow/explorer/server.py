@@ -119,8 +119,8 @@ class Runs:
     def log(self, name: str) -> list[Any]:
         """The lines of its log, at most LOGGED, evenly spread, the last among them."""
         lines = [line for line in Folder(self.home / name).lines() if isinstance(line, dict)]
-        every = max(1, math.ceil(len(lines) / LOGGED))
-        return lines[::-1][::every][::-1]
+        stride = max(1, math.ceil(len(lines) / LOGGED))
+        return lines[::-1][::stride][::-1]
 
     def frontier(self, name: str) -> Any:
         """What `diffflow frontier` has left, if it is readable."""

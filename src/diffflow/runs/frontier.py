@@ -98,7 +98,9 @@ def sweep(
     for dials, planned in settings:
         if planned and run.plan(dials) is None:
             raise ValueError(f"{run.path} has no plan for {dials}: calibrate it first")
-        parts, seconds, nfe = [], 0.0, 0
+        parts = []
+        seconds = 0.0
+        nfe = 0
         for first in range(0, n, batch):
             size = min(batch, n - first)
             start = time.perf_counter()

@@ -16,7 +16,7 @@ from ..data import Transform
 from ..equation.noise import Noise
 from ..equation.sde import DiffFlow
 from ..likelihood.dequantiser import Dequantiser, fit_dequantiser
-from ..likelihood.elbo import Stratified, blended, elbo
+from ..likelihood.elbo import Bound, Stratified, blended, elbo
 from ..likelihood.ode import Exact, Hutchinson, LogProb, decoded, log_prob
 
 EXACT = 16  # dimensions up to which likelihoods sum the divergence exactly
@@ -55,7 +55,7 @@ class SdeBound:
 
     times: int
 
-    def __call__(self, sde: DiffFlow, z: Tensor, y: Tensor, cond: Tensor | None, noise: Noise) -> LogProb:
+    def __call__(self, sde: DiffFlow, z: Tensor, y: Tensor, cond: Tensor | None, noise: Noise) -> Bound:
         """Lower bound of the log density of data z (n, *shape), in model units; y is z with noise."""
         return elbo(sde, z, rule=Stratified(self.times, noise), reference=blended(sde), cond=cond)
 

@@ -48,6 +48,8 @@ def load(
     folder = Folder(Path(path))
     place = find_device(device)
     about = folder.about()
+    if not folder.begun:
+        folder.newest()  # raises, where it holds no run at all
     config = folder.config()
     weights, step = load_averaged(folder, raw, sigma_rel)
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):  # build draws first weights; see algebra.py

@@ -273,8 +273,8 @@ def _data(data: Mapping) -> str:
         return ""
     classes = [str(c) for c in data.get("classes") or []]
     shown = f"{len(classes)}: {', '.join(classes[:20])}{' ...' if len(classes) > 20 else ''}" if classes else "none"
-    mean, std, spread = (data.get(key, 0.0) for key in ("mean", "std", "principal_std"))
-    units = f"mean {mean:.4g}, std {std:.4g}, largest principal std {spread:.4g}"
+    mean, std, principal_std = (data.get(key, 0.0) for key in ("mean", "std", "principal_std"))
+    units = f"mean {mean:.4g}, std {std:.4g}, largest principal std {principal_std:.4g}"
     rows = [
         ("source", escape(f"{data.get('name')}, split “{data.get('split')}”")),
         ("examples", f"{data.get('count', 0):,} of shape {tuple(data.get('shape', ()))}"),
