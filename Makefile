@@ -8,9 +8,10 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 PAGES := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 
 .PHONY: demo test lint docs clean
 .DEFAULT_GOAL := demo
@@ -20,12 +21,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # One stamp for each set of packages: a second call installs nothing unless what is wanted has changed.
-$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@echo 'installing into $(VENV) (about a minute) ...'
 	$(PIP) --editable .
 	@touch $@
 
-$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.installed-%: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@echo 'installing the $* tools into $(VENV) ...'
 	$(PIP) --editable '.[$*]'
 	@touch $@ $(VENV)/.installed
