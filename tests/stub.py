@@ -1,13 +1,22 @@
-"""Writes src/diffflow/__init__.pyi from the table of public names: python tests/stub.py (a test compares the two)."""
+"""Writes what is generated in the package: python tests/stub.py (tests compare).
+
+src/diffflow/__init__.pyi          from the table of public names
+src/diffflow/cli/train_help.txt    `diffflow train --help`, so that asking for it needs no torch
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 from pathlib import Path
+from unittest import mock
 
 import diffflow
+from diffflow.cli import help_file
 
 PATH = Path(diffflow.__file__).with_suffix(".pyi")
-
+HELP = help_file("train")
 
 HEAD = '"""For editors and type checkers. python tests/stub.py writes this file from the table in __init__.py."""'
 
@@ -29,5 +38,21 @@ def stub() -> str:
     return "\n".join([*lines, "", "__version__: str", ""])
 
 
+def train_help() -> str:
+    """What `diffflow train --help` says of itself, 100 columns wide."""
+    from diffflow.cli import train
+
+    content = io.BytesIO()
+    with (
+        io.TextIOWrapper(content, encoding="utf-8", write_through=True) as stream,
+        mock.patch.dict(os.environ, COLUMNS="100"),
+        contextlib.redirect_stdout(stream),
+    ):
+        with contextlib.suppress(SystemExit):
+            train.main(["--help"])
+        return content.getvalue().decode()
+
+
 if __name__ == "__main__":
     PATH.write_text(stub())
+    HELP.write_text(train_help(), encoding="utf-8")

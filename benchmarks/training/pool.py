@@ -114,7 +114,7 @@ class Measurement:
 
 
 class Lab:
-    """Measures a training when a count of updates or of evaluations is reached; a `Watch` of the loop."""
+    """Measures a training when a count of updates or of evaluations is reached; a `StepObserver` of the loop."""
 
     def __init__(self, target: str, path: ParticlePath, data: df.data.Data, seed: int, marks: list[float]):
         self.target, self.path, self.data, self.seed = target, path, data, seed

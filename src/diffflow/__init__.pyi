@@ -151,8 +151,8 @@ from .objectives.score_matching import FlowWeighting as FlowWeighting
 from .objectives.score_matching import LikelihoodWeighting as LikelihoodWeighting
 from .objectives.score_matching import ScoreMatching as ScoreMatching
 from .objectives.score_matching import VWeighting as VWeighting
+from .runs.load import load as load
 from .runs.run import Run as Run
-from .runs.run import load as load
 from .runs.train import train as train
 from .sampling.calibrate import calibrate as calibrate
 from .sampling.exponential import Exponential as Exponential

@@ -1,4 +1,4 @@
-"""Pictures of particles and of training: what the report, the command line and the demo show.
+"""Pictures of particles and of training, for the report, the command line and the demo.
 
 Shapes: images are float (n, c, h, w) in [0, 1] with c = 1 or 3; points are (n, d) with d >= 2. Nothing here needs a
 display or touches matplotlib's global state; `png` turns any picture into bytes.
@@ -15,14 +15,23 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-INK, SOFT, PALE = "#1b1f24", "#5a6472", "#c9ced6"
+INK = "#1b1f24"
+SOFT = "#5a6472"
+PALE = "#c9ced6"
 COLOURS = ("#1f5fbf", "#c2542d", "#2d8a4e", "#7a4fb5")
 
 
 def grid(images: Any, columns: int | None = None, *, gap: int = 2, scale: int | None = None) -> Image.Image:
-    """Images in rows of `columns` (about square by default); small ones are enlarged by whole pixels.
+    """Images as one picture, in rows; small ones are enlarged by whole pixels.
 
-    Raises ValueError for anything but (n, 1 or 3, h, w).
+    Args:
+        images: (n, 1 or 3, h, w), floats in [0, 1].
+        columns: images in a row; default: about square.
+        gap: pixels between images.
+        scale: pixels a side of a pixel; default: so that an image has about 48.
+
+    Raises:
+        ValueError: another shape.
     """
     x = np.asarray(images, dtype=np.float32)
     if x.ndim != 4 or x.shape[1] not in (1, 3) or len(x) == 0:
@@ -53,14 +62,21 @@ def figure(width: float, height: float):
 
 
 def plain(text: object) -> str:
-    """Somebody's words for a figure, shown as they are: matplotlib reads formulas between dollars, leaves labels that
-    begin with an underscore out of legends, and draws no half of a surrogate pair."""
+    """Somebody's words, to be shown in a figure as they are.
+
+    matplotlib reads formulas between dollars, leaves labels that begin with an underscore out of legends, and draws no
+    half of a surrogate pair.
+    """
     shown = str(text).encode("utf-8", "replace").decode().replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
 
 
 def scatter(points: Any, *, truth: Any = None):
-    """The first two coordinates of points (n, d), over a faint cloud of true ones where given."""
+    """A figure of the first two coordinates of points (n, d), over a faint cloud of true ones where given.
+
+    Raises:
+        ValueError: points of less than two dimensions.
+    """
     x = np.asarray(points)
     if x.ndim != 2 or x.shape[1] < 2:
         raise ValueError(f"a scatter plot takes vectors (n, d) with d >= 2, got {x.shape}; .csv and .npz hold any d")
@@ -83,8 +99,15 @@ def marginals(
     levels: Sequence[Sequence[float]] = (),
     words: Sequence[Sequence[str]] = (),
 ):
-    """Histograms of at most 16 columns of samples (n, d) over those of true ones; columns with `levels` as bars, with
-    the `words` that they stand for."""
+    """A figure of histograms of at most 16 columns of samples, over those of true ones.
+
+    Args:
+        samples: (n, d).
+        truth: (m, d).
+        names: of the columns.
+        levels: values of each discrete column, which is drawn as bars; () for the others.
+        words: what the levels of each column stand for; () for numbers.
+    """
     x, y = np.asarray(samples), np.asarray(truth)
     shown = min(16, x.shape[1])
     columns = min(4, shown)
@@ -105,9 +128,9 @@ def marginals(
             counts = [np.histogram(v[:, k], edges)[0] / len(v) for v in (x, y)]
             ax.bar(at, counts[0], color=COLOURS[0], alpha=0.55)
             ax.hlines(counts[1], at - 0.4, at + 0.4, color=INK, linewidth=1.2)
-            said = words[k] if k < len(words) and words[k] else [f"{v:g}" for v in levels[k]]
+            texts = words[k] if k < len(words) and words[k] else [f"{v:g}" for v in levels[k]]
             few = range(0, len(at), -(-len(at) // 6))
-            ax.set_xticks(list(few), [plain(str(said[i])[:10]) for i in few])
+            ax.set_xticks(list(few), [plain(str(texts[i])[:10]) for i in few])
         else:
             low, high = np.percentile(both, [0.2, 99.8])
             bins = np.linspace(low, high, int(np.clip(2 * len(y) ** 0.5, 10, 40)) + 1)
@@ -121,7 +144,7 @@ def marginals(
 
 
 def pairs(samples: Any, truth: Any, names: Sequence[str] = ()):
-    """Every pair of the first 6 columns: samples (n, d) over true ones, at most 1000 of each."""
+    """A figure of every pair of the first 6 columns: samples (n, d) over true ones (m, d), at most 1000 of each."""
     x, y = np.asarray(samples)[:1000], np.asarray(truth)[:1000]
     d, size = min(6, x.shape[1]), 2 if len(y) > 500 else 5
     fig = figure(1.5 * d, 1.5 * d)
@@ -143,8 +166,13 @@ def pairs(samples: Any, truth: Any, names: Sequence[str] = ()):
 
 @dataclass(frozen=True)
 class DialRow:
-    """One setting of the dial: its name, a remark under it, and the images (n, c, h, w) that the shared starts
-    became."""
+    """A row of `dial`.
+
+    Args:
+        name: of the setting.
+        remark: what stands under the name.
+        images: what the shared starts became, (n, c, h, w) in [0, 1].
+    """
 
     name: str
     remark: str
@@ -152,11 +180,17 @@ class DialRow:
 
 
 def dial(rows: Sequence[DialRow], heads: Sequence[str] = ()):
-    """One row a setting, one column a particle: the same noise and the same label all the way down a column.
+    """A figure with one row a setting, one column a particle: the same noise and label all the way down a column.
 
     Images of fewer than 16 pixels a side are drawn smoothly: as blocks the eye reads the grid and not the picture.
+
+    Args:
+        rows: the settings.
+        heads: what stands above the columns.
     """
-    size, margin, top = 0.62, 2.5, 0.3
+    size = 0.62  # inches of an image, with its gap
+    margin = 2.5  # left of the images, for names
+    top = 0.3  # above them, for heads
     n = len(rows[0].images)
     width, height = margin + n * size, top + len(rows) * size
     fig = figure(width, height)
@@ -180,16 +214,24 @@ def dial(rows: Sequence[DialRow], heads: Sequence[str] = ()):
     return fig
 
 
-FRAMES, STRIP = 60, 26  # most frames of an animation; height of the strip below them, in pixels
+FRAMES = 60  # of an animation, at most
+STRIP = 26  # height of the strip below an animation, in pixels
 
 
 def animate(frames: Sequence[tuple[float, Any]], *, truth: Any = None, title: str = "") -> bytes:
-    """GIF bytes of particles on their way: frames (t, x) with x points (n, d >= 2) or images (n, 1 or 3, h, w).
+    """GIF bytes of particles on their way.
 
     At most 60 of the frames are drawn, evenly chosen, with the first and the last; at most 3000 points, or as many
-    images as fill a picture of 640 pixels. The axes of points are those of `truth`, points (m, d) faintly behind, or of
-    the last frame. A strip below tells t and how far along the frames are. Loops, with a rest at the end. Raises
-    ValueError for fewer than 3 frames, and for shapes that cannot be drawn.
+    images as fill a picture of 640 pixels. A strip below tells t and how far along the frames are. The animation loops,
+    with a rest at the end.
+
+    Args:
+        frames: (t, x) with x points (n, d >= 2) or images (n, 1 or 3, h, w).
+        truth: points (m, d) faintly behind, whose axes are taken; default: those of the last frame.
+        title: what stands in the strip.
+
+    Raises:
+        ValueError: fewer than 3 frames, or shapes that cannot be drawn.
     """
     if len(frames) < 3:
         raise ValueError(f"{len(frames)} states make no animation, it takes 3: keep more states, or take more steps")
@@ -245,7 +287,9 @@ def _with_strip(picture: Image.Image, t: float, done: float, title: str) -> Imag
     wide, tall = picture.size
     out = Image.new("RGB", (wide, tall + STRIP), "white")
     out.paste(picture)
-    draw, font, pad = ImageDraw.Draw(out), ImageFont.load_default(12), 8
+    draw = ImageDraw.Draw(out)
+    font = ImageFont.load_default(12)
+    pad = 8
     draw.rectangle((pad, tall + 3, wide - pad, tall + 5), fill=PALE)
     draw.rectangle((pad, tall + 3, pad + round(done * (wide - 2 * pad)), tall + 5), fill=COLOURS[0])
     draw.text((pad, tall + 8), title, fill=SOFT, font=font)
@@ -254,8 +298,7 @@ def _with_strip(picture: Image.Image, t: float, done: float, title: str) -> Imag
 
 
 def curves(log: Sequence[Mapping[str, Any]]):
-    """Loss and gradient norm of every player against the examples seen, from the lines of metrics.jsonl; None without
-    any."""
+    """A figure of loss and gradient norm of every player, from the lines of metrics.jsonl; None without any."""
     lines = [line for line in log if line.get("loss")]
     if not lines:
         return None
@@ -266,9 +309,9 @@ def curves(log: Sequence[Mapping[str, Any]]):
             pairs = [(line["images"], line[key][player]) for line in lines if line.get(key, {}).get(player) is not None]
             if not pairs:
                 continue
-            seen, value = np.array(pairs, float).T
-            ax.plot(seen, value, color=colour, alpha=0.25, linewidth=0.8)
-            ax.plot(*smooth(seen, value), color=colour, linewidth=1.6, label=plain(player))
+            examples, value = np.array(pairs, float).T
+            ax.plot(examples, value, color=colour, alpha=0.25, linewidth=0.8)
+            ax.plot(*smooth(examples, value), color=colour, linewidth=1.6, label=plain(player))
             if (value > 0).all() and value.max() > 5 * value.min():
                 ax.set_yscale("log")
         ax.set(title=title, xlabel="examples seen")
@@ -280,19 +323,21 @@ def curves(log: Sequence[Mapping[str, Any]]):
     return fig
 
 
-SHARES, SIZES = ("accuracy", "calibration", "modes", "within"), ("displacement", "std_ratio")
+SHARES = ("accuracy", "calibration", "modes", "within")
+SIZES = ("displacement", "std_ratio")
 
 
-def signals(log: Sequence[Mapping[str, Any]]):
-    """How a game goes, from the lines of metrics.jsonl: shares between 0 and 1 (a discriminator's accuracy and
-    calibration,
-    modes reached) and sizes (the particles' step, the width of the samples), a panel each; None where nothing of the
-    kind was logged."""
+def game_curves(log: Sequence[Mapping[str, Any]]):
+    """A figure of how a game goes, from the lines of metrics.jsonl; None where nothing of the kind was logged.
+
+    It has a panel of shares between 0 and 1 (a discriminator's accuracy and calibration, modes reached), and one of
+    sizes (the particles' step, the width of the samples).
+    """
     keys = dict.fromkeys(key for line in log for key in line.get("log", ()))
     groups = {
-        title: found
+        title: group
         for title, names in {"shares": SHARES, "sizes": SIZES}.items()
-        if (found := [key for key in keys if key.rpartition("/")[2] in names])
+        if (group := [key for key in keys if key.rpartition("/")[2] in names])
     }
     if not groups:
         return None
@@ -301,9 +346,9 @@ def signals(log: Sequence[Mapping[str, Any]]):
     for ax, (title, group) in zip(fig.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
         for i, key in enumerate(group):
             pairs = [(line["images"], line["log"][key]) for line in log if key in line.get("log", ())]
-            seen, value = np.array(pairs, float).T
-            ax.plot(seen, value, color=COLOURS[i % 4], alpha=0.25, linewidth=0.8)
-            ax.plot(*smooth(seen, value), color=COLOURS[i % 4], linewidth=1.6, label=plain(key.replace("/", ": ")))
+            examples, value = np.array(pairs, float).T
+            ax.plot(examples, value, color=COLOURS[i % 4], alpha=0.25, linewidth=0.8)
+            ax.plot(*smooth(examples, value), color=COLOURS[i % 4], linewidth=1.6, label=plain(key.replace("/", ": ")))
         ax.set(title=title, xlabel="examples seen")
         ax.set_ylim(*((-0.03, 1.03) if title == "shares" else (0, None)))
         ax.xaxis.set_major_formatter(lambda v, _: count(v))

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and refused before the work where they cannot be written.
+"""Writing files: whole or not at all, and refused before the work where they cannot be written.
 
     check(path)             can this file be written? raises WriteError, which names the path as it was given
     check_folder(path)      can files be written into this folder, which may not be there yet?
@@ -35,9 +35,13 @@ class WriteError(OSError):
 
 
 def write(path: str | Path, content: bytes) -> Path:
-    """Write a file, and the folders above it, whole or not at all. Returns the path.
+    """Write a file, and the folders above it, whole or not at all.
 
-    Raises WriteError when the disk refuses; what was there before is untouched then.
+    Returns:
+        The path.
+
+    Raises:
+        WriteError: the disk refuses; what was there before is untouched then.
     """
     path = Path(path)
     try:
@@ -87,9 +91,9 @@ def write_through(path: Path, content: bytes) -> None:
         sys.stdout.flush()
         return
     with open(path, "wb", buffering=0) as stream:
-        left = memoryview(content)
-        while left:
-            left = left[stream.write(left) or 0 :]
+        rest = memoryview(content)
+        while rest:
+            rest = rest[stream.write(rest) or 0 :]
 
 
 def is_stream(path: Path) -> bool:
@@ -104,15 +108,20 @@ def is_stream(path: Path) -> bool:
 
 
 def check(path: str | Path, flag: str = "") -> None:
-    """Refuse, before any work, a file that could not be written. `flag`: the option that named it, for the message.
+    """Refuse, before any work, a file that could not be written.
 
-    Raises WriteError for a directory, a place that is missing or may not be written to, and a protected file.
+    Args:
+        path: the file.
+        flag: the option that named it, for the message.
+
+    Raises:
+        WriteError: a directory, a place that is missing or may not be written to, or a protected file.
     """
     path, shown = Path(path), f"{flag} {path}".strip()
     if os.path.isdir(path):
         raise WriteError(f"{shown} is a directory: name a file in it.", errno.EISDIR)
     try:
-        if there(path) and not os.access(path, os.W_OK):
+        if exists(path) and not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         if not is_stream(path):
             probe(Path(os.path.realpath(path)).parent)
@@ -128,7 +137,7 @@ def check_folder(path: str | Path, flag: str = "") -> None:
         raise WriteError(f"{f'{flag} {path}'.strip()} cannot be written to: {reason(Path(path), e)}.", e.errno) from e
 
 
-def there(path: Path) -> bool:
+def exists(path: Path) -> bool:
     """Whether something is at `path`. Raises OSError for a name that no file can have."""
     try:
         os.stat(path)

@@ -1,4 +1,4 @@
-"""Tables by name: the rows of the library and those of plug-ins, and what was meant by a misspelt name.
+"""Tables by name: the library's rows and those of plug-ins, with suggestions for misspelt names.
 
 A row of our own has a plain name ("edm", "ScoreConfig"); one from outside the package is called MODULE:NAME, and so a
 saved run says where it comes from. Reading a name never imports anything: a module enters its rows when the user
@@ -14,7 +14,7 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
@@ -75,7 +75,7 @@ class Registry(MutableMapping[str, Row], Generic[Row]):
         return f"{name!r} is no {self.kind}{missing(str(name), self)}"
 
 
-def missing(name: str, known: Iterable[str]) -> str:
+def missing(name: str, names: Iterable[str]) -> str:
     """The remedy for a name that no table has: what it may have meant, or the module that would have to be imported."""
     module, colon, _ = name.partition(":")
     if colon:
@@ -84,19 +84,20 @@ def missing(name: str, known: Iterable[str]) -> str:
             f"it yourself if you trust it: diffflow --import {module}.py COMMAND ... (in Python: import {module}, or "
             f'df.load(path, modules=["{module}.py"]))'
         )
-    return suggest(name, known)
+    return suggest(name, names)
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
+def suggest(name: str, names: Iterable[str]) -> str:
     """'; did you mean ...?' for a misspelt name, or the list of what there is."""
-    names = list(known)
+    names = sorted(names)
     close = difflib.get_close_matches(name, names, 1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(names))}"
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(names)}"
 
 
 def name_of(row: Any, name: str | None = None) -> str:
-    """The name of a class or function in its table: plain for our own, MODULE:NAME for others. A script that runs as
-    the main program is called by its file, as it is when it is imported.
+    """The name of a class or function in its table: plain for our own, MODULE:NAME for others.
+
+    A script that runs as the main program is called by its file, as it is when it is imported.
 
     Args:
         row: the class or function.
@@ -111,7 +112,10 @@ def name_of(row: Any, name: str | None = None) -> str:
 
 
 def import_plugin(name: str | Path) -> ModuleType:
-    """Import a plug-in: a file (my_models.py) or a module (my_models).
+    """Import a plug-in and return its module.
+
+    Args:
+        name: a file (my_models.py) or a module (my_models).
 
     Raises:
         PluginError: it is not there, or its own code fails.
@@ -119,10 +123,10 @@ def import_plugin(name: str | Path) -> ModuleType:
     path = Path(name)
     try:
         if path.suffix == ".py":
-            known = sys.modules.get(path.stem)
-            if known is not None and Path(getattr(known, "__file__", None) or "").resolve() == path.resolve():
-                return known
-            if known is not None:
+            loaded = sys.modules.get(path.stem)
+            if loaded is not None and Path(getattr(loaded, "__file__", None) or "").resolve() == path.resolve():
+                return loaded
+            if loaded is not None:
                 raise PluginError(f"{name}: a module called {path.stem!r} is loaded already; rename the file")
             spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
             if spec is None or spec.loader is None or not path.is_file():
@@ -143,10 +147,14 @@ def import_plugin(name: str | Path) -> ModuleType:
         raise PluginError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
 
 
+def installed_plugins() -> tuple[EntryPoint, ...]:
+    """The installed plug-ins: entry points of the group "diffflow.plugins"."""
+    return tuple(entry_points(group=PLUGINS))
+
+
 def load_installed() -> None:
-    """Import the installed plug-ins (entry points of the group "diffflow.plugins"), each once; one that fails is named
-    in a warning and left out."""
-    for point in entry_points(group=PLUGINS):
+    """Import the installed plug-ins, each once; one that fails is named in a warning and left out."""
+    for point in installed_plugins():
         if point.value.partition(":")[0] in sys.modules:
             continue
         try:

@@ -7,10 +7,12 @@ import errno
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import pytest
 
 import diffflow as df
 from diffflow import figures, files
-from diffflow.cli import COMMANDS, main, shared
+from diffflow.cli import COMMANDS, help_file, main, shared
 from diffflow.console import bars, say, table, to_stderr, to_stdout
 from diffflow.models import catalogue, flows
 from diffflow.training import lock
@@ -266,7 +268,7 @@ with Lock(pathlib.Path(sys.argv[1])) as lock:
 def test_two_trainings_never_meet_in_one_directory(
     runs: Path, here: Path, refused: Callable[..., str], capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    monkeypatch.setattr(lock, "WAIT_SECONDS", 0.1)
     shutil.copytree(runs / "toy", here / "toy")
     (here / "new").mkdir()
     for name in ("toy", "new"):
@@ -322,16 +324,33 @@ def test_lists_of_names_in_help_are_aligned(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_help_needs_no_torch() -> None:
-    """One process for all; `train` is left out as long as its flags are those of the classes that build networks."""
+    """One process for all commands."""
     code = (
         "import contextlib, io, sys\nfrom diffflow.cli import COMMANDS, main\n"
         "for name in ['', *COMMANDS]:\n"
-        "    if name == 'train': continue\n"
         "    with contextlib.redirect_stdout(io.StringIO()): assert main([name, '--help'][not name:]) == 0\n"
         "    assert 'torch' not in sys.modules, name\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not version("tyro").startswith("1.0."), reason="other versions of tyro set help otherwise")
+def test_the_kept_help_of_train_is_what_train_says_of_itself() -> None:
+    made = runpy.run_path(str(Path(__file__).parents[1] / "stub.py"))
+    assert made["HELP"].read_text(encoding="utf-8") == made["train_help"](), "python tests/stub.py writes it anew"
+
+
+def test_the_help_of_train_is_that_of_its_source(capsys: pytest.CaptureFixture[str]) -> None:
+    """The kept help stands where nothing else is asked; a source or a preset brings the flags of its own settings."""
+    assert main(["train", "--help"]) == 0
+    kept = capsys.readouterr().out
+    assert kept == help_file("train").read_text(encoding="utf-8")
+    for words in ("digits --help", "--help digits", "--preset digits -h"):
+        assert main(["train", *words.split()]) == 0
+        shown = capsys.readouterr().out
+        assert "--model.net.layers" in shown
+        assert "--model.net.layers" not in kept
 
 
 def test_the_help_of_flow_lists_the_flows() -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 import diffflow as df
 from diffflow.cli import main
-from diffflow.cli.train import bare_word
+from diffflow.cli.train import look_ahead
 from diffflow.runs.train import default_folder
 
 
@@ -60,7 +60,7 @@ def test_printed_settings_are_a_config_file(here: Path, capsys: pytest.CaptureFi
     ],
 )
 def test_source_may_stand_anywhere(line: str) -> None:
-    assert bare_word(line.split()) == "digits"
+    assert look_ahead(line.split())[1] == "digits"
 
 
 def test_flags_before_the_source_choose_the_same_preset(capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +70,7 @@ def test_flags_before_the_source_choose_the_same_preset(capsys: pytest.CaptureFi
         "--print-config digits --steps 3",
     ):
         assert main(["train", *line.split()]) == 0
-    assert bare_word("--out x --resume auto".split()) is None
+    assert look_ahead("--out x --resume auto".split())[1] is None
     first, second, third = capsys.readouterr().out.split("type: ScoreConfig")[1:]
     assert first == second == third
 

@@ -17,6 +17,7 @@ from torch import nn
 import diffflow as df
 from diffflow import registry
 from diffflow.cli import main
+from diffflow.explorer.server import Runs
 from diffflow.models.settings.serialise import ConfigError, check_round_trip, from_yaml, replace, to_yaml
 
 PLUGIN = '''
@@ -100,7 +101,7 @@ def test_rows_from_outside_say_their_module(here: Path) -> None:
      "sampling: {schedule: 'antigravity:x'}", "type: !!python/object/apply:os.system ['touch owned']"],
 )  # fmt: skip
 def test_a_hostile_config_executes_nothing(here: Path, line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Opening a run directory, by any command, imports no module that its files name."""
+    """Opening or listing a run directory, by any command and the explorer, imports no module that its files name."""
     run = here / "run"
     run.mkdir()
     head = "type: GANConfig\n" if line.startswith("game") else ""
@@ -111,6 +112,10 @@ def test_a_hostile_config_executes_nothing(here: Path, line: str, capsys: pytest
         df.load(run)
     for command in ("sample run -n 2", "train --resume auto --out run --steps 3", "cite run", "evaluate run"):
         assert main(command.split()) == 2
+    assert main(["runs", "."]) == 0
+    listed = Runs(here)
+    assert listed.names() == ["run"]
+    assert "problem" in listed.line("run")
     assert not {m for m in set(sys.modules) - before if m.partition(".")[0] in ("antigravity", "owned")}
     assert sorted(p.name for p in here.iterdir()) == ["lines.py", "run"]
     assert sorted(p.name for p in run.iterdir()) == ["config.yaml", "run.json"]

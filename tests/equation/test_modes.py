@@ -11,7 +11,7 @@ from rich.console import Console
 
 import diffflow as df
 from diffflow.data import load as load_data
-from diffflow.likelihood.dequantiser import Dequantiser, fit
+from diffflow.likelihood.dequantiser import Dequantiser, fit_dequantiser
 from diffflow.metrics import evaluate
 from diffflow.metrics.classifier import fit_classifier
 from diffflow.models.diffusion import ModelConfig, ScoreConfig
@@ -148,7 +148,7 @@ def test_trainings_learn_in_every_mode(mode):
         with torch.inference_mode(False):  # as df.load and Run.dequantiser build
             q = Dequantiser((2,), None)
         first = [v.clone() for v in q.parameters()]
-        fit(q, lambda y: -y, lambda x, u: x.float() + (0.0 if u is None else u), torch.zeros(8, 2), 3)
+        fit_dequantiser(q, lambda y: -y, lambda x, u: x.float() + (0.0 if u is None else u), torch.zeros(8, 2), 3)
         assert not all(torch.equal(v, w) for v, w in zip(first, q.parameters(), strict=True))
         report = evaluate(x, x.flip(0), seed=0) if mode != "float64" else None
         assert report is None or len(report)

@@ -15,6 +15,7 @@ from playwright.sync_api import Page, expect
 
 import diffflow as df
 from diffflow.cli import COMMANDS, main
+from diffflow.training.lock import Lock
 
 SMALL = "particles=200&steps=40"
 
@@ -755,8 +756,6 @@ def test_sampling_can_be_stopped(opened) -> None:
 def test_a_frontier_s_point_shows_its_samples_and_training_is_live(opened, home: Path) -> None:
     point = {"dials": {"steps": 4, "gan": 0.0, "churn": 1.0, "guidance": 1.0}, "plan": False, "distance": 3.0, "stderr": 0.1, "evaluations": 4, "seconds": 1.0, "name": ""}  # fmt: skip
     swept = home / "digits" / "frontier.json"
-    about = home / "digits" / "run.json"
-    before = about.read_text()
     swept.write_text(
         json.dumps(
             {
@@ -765,14 +764,12 @@ def test_a_frontier_s_point_shows_its_samples_and_training_is_live(opened, home:
             }
         )
     )
-    about.write_text(json.dumps({k: v for k, v in json.loads(before).items() if k != "finished"}))  # as while it trains
-    try:
+    with contextlib.ExitStack() as after:
+        after.callback(swept.unlink)
+        after.enter_context(Lock(home / "digits")).take()  # as while it trains
         page = opened("run=digits&n=2&steps=2")
         until(page, "document.getElementById('ask-status')?.textContent.includes('2 evaluations')")
         page.locator("#front circle").nth(1).click()
         until(page, "document.getElementById('ask-status').textContent.includes('8 evaluations')")
         assert "steps=8&churn=1" in page.url
         until(page, "Number(document.getElementById('training').dataset.polls ?? 0) >= 1")
-    finally:
-        swept.unlink()
-        about.write_text(before)

@@ -19,6 +19,7 @@ from diffflow.cli import main
 from diffflow.explorer.guard import LARGEST
 from diffflow.explorer.jobs import Full, Jobs
 from diffflow.explorer.server import MOST
+from diffflow.training.lock import Lock
 
 TOKEN = "a token for tests"
 
@@ -231,6 +232,24 @@ def test_runs_are_listed_with_what_the_page_shows(server, home: Path) -> None:
     assert one["swept"] is None
     status, _, _ = call(server, "/api/runs/broken/samples", "POST", {})
     assert status == 400
+
+
+def test_a_run_is_training_while_its_lock_is_held(server, home: Path) -> None:
+    """Whether it has finished does not say so: a run that was killed has not, and one that goes on had."""
+    about = home / "moons" / "run.json"
+    before = about.read_text()
+    try:
+        for finished_before in (True, False):
+            about.write_text(json.dumps(json.loads(before) | {"finished": finished_before}))
+            assert not call(server, "/api/runs/moons")[1]["training"]
+            with Lock(home / "moons") as lock:
+                lock.take()
+                assert call(server, "/api/runs/moons")[1]["training"]
+                listed = {line["name"]: line for line in call(server, "/api/runs")[1]["runs"]}
+                assert [name for name, line in listed.items() if line.get("training")] == ["moons"]
+            assert not call(server, "/api/runs/moons")[1]["training"]
+    finally:
+        about.write_text(before)
 
 
 def test_samples_are_the_library_s_own(server, home: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 import diffflow as df
 from diffflow.data import Transform
 from diffflow.equation.noise import Noise
-from diffflow.likelihood.dequantiser import Dequantiser, fit
+from diffflow.likelihood.dequantiser import Dequantiser, fit_dequantiser
 
 LEVELS = tuple(float(v) for v in range(-6, 7))
 STD = 0.8  # narrower than a cell, so that the density is far from flat on it
@@ -59,7 +59,7 @@ def test_training_tightens_the_bound_and_keeps_it_one():
 
     torch.manual_seed(0)
     before, q = bound(Dequantiser((2,))), Dequantiser((2,))
-    after = bound(fit(q, law.score, transform.encode, x, steps=400, batch=128, noise=Noise(3)))
+    after = bound(fit_dequantiser(q, law.score, transform.encode, x, steps=400, batch=128, noise=Noise(3)))
     error = 5 * float((after - exact).std()) / math.sqrt(len(x))
     assert float((before - exact).mean()) < -0.05
     assert 0.2 * float((before - exact).mean()) < float((after - exact).mean()) < error
@@ -80,4 +80,4 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="shape"):
         Dequantiser((2, 2))
     with pytest.raises(ValueError, match="steps = 0"):
-        fit(Dequantiser((2,)), lambda y: y, lambda x, u: x, torch.zeros(3, 2), steps=0)
+        fit_dequantiser(Dequantiser((2,)), lambda y: y, lambda x, u: x, torch.zeros(3, 2), steps=0)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffflow.models.settings.common import Dials
-from diffflow.runs.frontier import PRESETS, Point, front, presets, within
+from diffflow.runs.frontier import QUALITIES, Point, front, qualities, within
 
 POINTS = st.lists(
     st.builds(
@@ -50,10 +50,10 @@ def test_a_budget_buys_the_smallest_distance_it_can(points: list[Point], budget:
 
 @given(POINTS)
 def test_presets_get_dearer_and_better(points: list[Point]) -> None:
-    chosen = presets(points)
-    assert chosen.keys() == PRESETS.keys()
+    chosen = qualities(points)
+    assert chosen.keys() == QUALITIES.keys()
     assert chosen["fast"].evaluations <= chosen["balanced"].evaluations <= chosen["best"].evaluations
     top = min(p.distance for p in points)
-    for name, factor in PRESETS.items():
+    for name, factor in QUALITIES.items():
         slack = max(p.stderr for p in points) * 2**0.5
         assert chosen[name].distance <= max(factor * top, top + slack) + 1e-9

@@ -268,17 +268,17 @@ def test_every_family_is_described() -> None:
 
 
 def test_signals_have_a_panel_for_shares_and_one_for_sizes(run_dir: Path) -> None:
-    assert figures.signals([]) is None
-    assert figures.signals([log_line(1, discriminator_evaluations=14.0)]) is None
+    assert figures.game_curves([]) is None
+    assert figures.game_curves([log_line(1, discriminator_evaluations=14.0)]) is None
     lines = [log_line(k, discriminator_accuracy=0.5, generator_std_ratio=1.7, samples_modes=1.0) for k in range(1, 4)]
     lines.append(log_line(4, discriminator_accuracy=0.6))  # grids, and so modes, are drawn now and then
-    axes = figures.signals(lines).axes
+    axes = figures.game_curves(lines).axes
     assert [ax.get_title() for ax in axes] == ["shares", "sizes"]
     labels = [[text.get_text() for text in ax.get_legend().get_texts()] for ax in axes]
     assert labels == [["discriminator: accuracy", "samples: modes"], ["generator: std_ratio"]]
     assert axes[0].get_ylim() == (-0.03, 1.03)
     assert axes[1].get_ylim()[1] > 1.7  # a width may exceed the data's
-    assert [ax.get_title() for ax in figures.signals([log_line(1, generator_std_ratio=0.5)]).axes] == ["sizes"]
+    assert [ax.get_title() for ax in figures.game_curves([log_line(1, generator_std_ratio=0.5)]).axes] == ["sizes"]
     (run_dir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     text = Page(report.write(run_dir).read_text()).text
     assert "Accuracy: share of real and generated samples" in text

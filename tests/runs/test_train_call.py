@@ -194,7 +194,7 @@ def test_replace_takes_parts_and_says_what_is_set_twice():
     assert df.replace(config, given).fit == dataclasses.replace(config.fit, batch=16, steps=5)
     assert given == {"fit": {"batch": 16}, "fit.steps": 5}
     for wrong, message in (
-        ({"model.net": df.PlayerConfig()}, r"model.net = PlayerConfig\(.*must be of type UNetConfig, MLPConfig"),
+        ({"model.net": df.PlayerConfig()}, r"model.net = PlayerConfig\(.*must be of type MLPConfig, UNetConfig"),
         ({"fit": df.FitConfig(), "fit.steps": 5}, r"fit.steps and fit, of which it is a part, are both set"),
         ({"fit.steps": 5, "fit": df.FitConfig()}, r"fit and a part of it are both set"),
         ({"fit.steps": df.FitConfig()}, r"fit.steps = FitConfig\(.*must be of type int \| None"),

@@ -278,7 +278,7 @@ def test_a_net_with_tied_weights_is_trained_resumed_and_loaded_averaged(tmp_path
     saved = checkpoint.load(checkpoint.listed(path / "checkpoints")[-1]).tensors
     state = df.load(path, device="cpu").denoiser.state_dict()
     name = next(k for k in state if k.startswith("net.blocks.0.") and k.endswith("weight") and state[k].ndim == 2)
-    averaged = next(v for k, v in saved["ema"].items() if k.endswith(name))
+    averaged = saved["ema"][f"denoiser/{config.denoiser.ema[0]}/{name}"]
     assert torch.equal(state[name], averaged)
     assert torch.equal(state[name.replace("blocks.0", "blocks.1")], averaged)
     assert not torch.equal(averaged, saved["players"][f"denoiser/{name}"])

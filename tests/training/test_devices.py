@@ -58,7 +58,7 @@ def test_alone_a_place_is_the_device_asked_for():
 
 STEPS = """
 import resource, torch
-from diffflow.training.place import hold_memory
+from diffflow.training.memory import hold_memory
 
 torch.set_num_threads(1)
 hold_memory()

@@ -19,7 +19,7 @@ from diffflow.models.settings.networks import MLPConfig
 from diffflow.models.settings.serialise import ConfigError
 from diffflow.objectives.score_matching import LikelihoodWeighting
 from diffflow.training.batches import Batches
-from diffflow.training.early_stopping import Choice, chosen, holdout_split, losses
+from diffflow.training.early_stopping import Choice, holdout_split, load_choice, losses
 from diffflow.training.run_folder import Folder
 from diffflow.training.state import TrainingState
 from diffflow.training.train import train
@@ -70,7 +70,7 @@ def test_memorising_is_seen_and_an_earlier_average_becomes_the_model(run):
     assert choice.loss < choice.last - 0.05
     opened = df.load(run)
     assert opened.step == choice.step
-    found = chosen(Folder(run), 1000)
+    found = load_choice(Folder(run), 1000)
     assert found is not None
     for k, v in opened.players["denoiser"].named_parameters():
         torch.testing.assert_close(v, found[1][f"denoiser/{k}"], rtol=0, atol=0)

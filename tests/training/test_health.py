@@ -8,7 +8,7 @@ from rich.console import Console
 from diffflow.models.presets import preset
 from diffflow.models.settings.serialise import replace
 from diffflow.training import health as watch
-from diffflow.training.health import PATIENCE, YOUNG, Watch
+from diffflow.training.health import PATIENCE, YOUNG, HealthMonitor
 from diffflow.training.run_folder import Folder
 from diffflow.training.train import train
 
@@ -26,7 +26,7 @@ def line(**log):
     ],
 )
 def test_a_sign_that_stands_is_said_once(sign, wrong, right, words):
-    seen = Watch()
+    seen = HealthMonitor()
     for _ in range(YOUNG):
         assert seen.see(line(**{sign: right})) == []
     said = [seen.see(line(**{sign: wrong})) for _ in range(2 * PATIENCE)]
@@ -54,7 +54,7 @@ def test_remedies_are_settings_of_the_family(players, remedies, absent):
 
 def test_a_grid_counts_at_once_and_is_said_once():
     """Grids are minutes apart: a training of two minutes has one, its last."""
-    seen = Watch()
+    seen = HealthMonitor()
     for _ in range(YOUNG):
         assert seen.see(line()) == []
     (words,) = seen.see(line(samples_modes=0.25))
@@ -66,7 +66,7 @@ def test_a_grid_counts_at_once_and_is_said_once():
 
 
 def test_what_is_not_measured_in_a_line_keeps_its_count():
-    seen = Watch()
+    seen = HealthMonitor()
     for _ in range(YOUNG):
         seen.see(line())
     said = []
@@ -81,21 +81,21 @@ def test_a_resumed_training_goes_on_watching(cut):
     """What was said before is not said again, what was about to be said is."""
     log = [line() for _ in range(YOUNG)]
     log += [line(critic_accuracy=1.0, **({"samples_modes": 0.1} if k % 4 == 0 else {})) for k in range(2 * YOUNG)]
-    whole = Watch()
+    whole = HealthMonitor()
     said = [whole.see(one) for one in log]
     assert sum(map(len, said)) == 2
-    resumed = Watch(log[:cut])
+    resumed = HealthMonitor(log[:cut])
     assert [resumed.see(one) for one in log[cut:]] == said[cut:]
 
 
 def test_a_young_generator_may_be_narrow():
-    seen = Watch()
+    seen = HealthMonitor()
     assert not any(seen.see(line(generator_std_ratio=0.01)) for _ in range(YOUNG))
     assert any(seen.see(line(generator_std_ratio=0.01)) for _ in range(PATIENCE))
 
 
 def test_a_gradient_out_of_hand_is_measured_by_its_own_past():
-    seen = Watch()
+    seen = HealthMonitor()
     for size in (1.0, 2.0) * YOUNG:
         assert seen.see({"log": {}, "grad": {"generator": size}}) == []
     large, small = ({"log": {}, "grad": {"generator": size}} for size in (1.5 * watch.GROWTH * 2, 1.0))

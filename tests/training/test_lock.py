@@ -49,7 +49,7 @@ def other() -> Iterator[Callable[[Path], subprocess.Popen]]:
 def test_the_second_is_refused_by_name_of_the_first(
     tmp_path: Path, other: Callable[[Path], subprocess.Popen], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    monkeypatch.setattr(lock, "WAIT_SECONDS", 0.1)
     first = other(tmp_path)
     who = holder(tmp_path)
     assert who is not None

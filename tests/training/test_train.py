@@ -513,7 +513,7 @@ def test_progress_is_shown_on_terminals_and_in_logs(tmp_path, data, monkeypatch)
     train(TINY, tmp_path / "run", data=data, console=screen)
     assert "images/s" in screen.file.getvalue()
     log = quiet()
-    monkeypatch.setattr(record, "PATIENCE", 0.0)
+    monkeypatch.setattr(record, "LINE_SECONDS", 0.0)
     train(TINY, tmp_path / "log", data=data, console=log)
     first = log.file.getvalue().splitlines()[0]
     assert first.startswith("step 5  denoiser")

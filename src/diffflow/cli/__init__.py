@@ -1,8 +1,8 @@
 """The command line: `diffflow train`, `sample`, `flow`, `calibrate`, `evaluate`, `likelihood`, `diagnose`, and more.
 
-Question answered: how do I use this without writing Python? One file a command; each is a frozen dataclass whose
-fields are the flags (read by tyro) and whose `main()` does what five lines of Python could do. This file finds the
-command and turns every error that a user can mend into one paragraph and exit status 2.
+One file a command; each is a frozen dataclass whose fields are the flags (read by tyro) and whose `main()` does what
+five lines of Python could do. This file finds the command and turns every error that a user can mend into one paragraph
+and exit status 2.
 
 Exit status: 0 done · 2 the request cannot be met (nothing half-written) · 130 interrupted (a running training saved a
 checkpoint first).
@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 import tyro
 
 from diffflow import __version__
-from diffflow.registry import PluginError, import_plugin, load_installed
+from diffflow.registry import PluginError, import_plugin, installed_plugins, load_installed
 
 COMMANDS = {
     "train": "train a model on your data",
@@ -92,12 +92,19 @@ class UsageError(ValueError):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status; `argv` defaults to the process's arguments."""
+    """Run one command.
+
+    Args:
+        argv: its words; default: the process's arguments.
+
+    Returns:
+        The exit status.
+    """
     args = list(sys.argv[1:] if argv is None else argv)
     print_any_name()
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = say
+            warnings.showwarning = show_warning
             return dispatch(args)
     except SystemExit as stop:  # tyro has printed help (0) or what it could not parse (2)
         return stop.code if isinstance(stop.code, int) else 2
@@ -111,27 +118,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = status(error)
         if code is None or os.environ.get("DIFFFLOW_TRACEBACK") == "1":
             raise
-        print(explain(error), file=sys.stderr)
+        print(error_message(error), file=sys.stderr)
         return code
 
 
 def print_any_name() -> None:
-    """Names of files need not be valid text, nor fit the terminal's encoding: they are printed, never an error."""
+    """Let names of files be printed that are no valid text, or do not fit the terminal's encoding."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             utf8 = stream.encoding.lower().replace("-", "") == "utf8"
             stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
 
 
-def say(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
-    """A warning of ours as one line for a user; anybody else's as Python shows it."""
+def show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+    """Print a warning of ours as one line for a user, anybody else's as Python shows it."""
     ours = Path(filename).is_relative_to(Path(__file__).parents[1])
     text = f"diffflow: warning: {message}\n" if ours else warnings.formatwarning(message, category, filename, lineno)
     print(text, end="", file=sys.stderr)
 
 
-def imports(args: list[str]) -> tuple[list[str], list[str]]:
-    """The plug-ins named by --import FILE, wherever they stand, and the words that are left."""
+def split_imports(args: list[str]) -> tuple[list[str], list[str]]:
+    """The plug-ins named by --import FILE, wherever they stand, and the other words."""
     names, rest = [], []
     words = iter(args)
     for word in words:
@@ -146,7 +153,8 @@ def imports(args: list[str]) -> tuple[list[str], list[str]]:
 
 
 def dispatch(args: list[str]) -> int:
-    plugins, args = imports(args)
+    """Run the command that the words name and return its exit status."""
+    plugins, args = split_imports(args)
     if not args or args[0] in ("-h", "--help", "help"):
         print(HELP.format(commands=listing(COMMANDS)))
         return 0 if args else 2
@@ -160,6 +168,9 @@ def dispatch(args: list[str]) -> int:
             + (f" Did you mean {near[0]!r}?" if near else "")
             + f" Commands: {', '.join(COMMANDS)}."
         )
+    if (text := saved_help(args)) is not None and not plugins and not installed_plugins():
+        print(text, end="")
+        return 0
     if args[0] not in NO_PLUGINS:
         load_installed()
     for name in plugins:
@@ -172,14 +183,35 @@ def dispatch(args: list[str]) -> int:
     return importlib.import_module(f"diffflow.cli.{args[0]}").main(args[1:])
 
 
+def help_file(command: str) -> Path:
+    """Where the help of a command is kept whose flags are those of classes that build networks, and so need torch.
+
+    `python tests/stub.py` writes it, 100 columns wide; a test compares it with what the command says of itself.
+    """
+    return Path(__file__).with_name(f"{command}_help.txt")
+
+
+def saved_help(args: Sequence[str]) -> str | None:
+    """The kept help of a command that is asked for nothing else; None: the command has to answer itself."""
+    path = help_file(args[0])
+    return path.read_text(encoding="utf-8") if args[1:] in (["-h"], ["--help"]) and path.is_file() else None
+
+
 def listing(entries: Mapping[str, str]) -> str:
-    """Names and what they are, a line each, in two columns."""
+    """Text of names and what they are, a line each, in two columns."""
     wide = max(map(len, entries)) + 2
     return "\n".join(f"    {name:<{wide}}{what}" for name, what in entries.items())
 
 
 def parse(command: type[Command], args: Sequence[str], default: Command | None = None, more: str = "") -> Command:
-    """The command's dataclass filled in from its flags; its docstring and `more` are the help, as written."""
+    """The command's dataclass filled in from its flags.
+
+    Args:
+        command: the dataclass; its docstring is the help, as written.
+        args: the words after the command's name.
+        default: values of the flags that are not given.
+        more: what stands in the help after the docstring.
+    """
     about, name = inspect.cleandoc(command.__doc__ or "") + more, f"diffflow {command.__name__.lower()}"
     # A union takes the alternative of the preset's type instead of turning into subcommands.
     options = (tyro.conf.AvoidSubcommands,)
@@ -196,7 +228,8 @@ def status(error: Exception) -> int | None:
     return 2 if ours or isinstance(error, (ValueError, OSError, NotImplementedError)) else None
 
 
-def explain(error: Exception) -> str:
+def error_message(error: Exception) -> str:
+    """What a user reads of an error, folded where a terminal reads it."""
     text = str(error) or type(error).__name__
     if isinstance(error, FileNotFoundError) and error.filename is not None and error.strerror:
         text = f"no such file or directory: {error.filename}"

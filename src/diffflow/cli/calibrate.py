@@ -59,43 +59,48 @@ class Calibrate:
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
+        """Run the command and return its exit status."""
         if self.rounds < 0 or (self.starts is not None and self.starts < 8) or min(self.steps, default=1) < 1:
             raise UsageError("--steps must be at least 1, --starts 8 and --rounds 0.")
         run, console = df.load(self.run, device=self.device), to_stderr()
         files.check_folder(run.path)
         if "generator" in run.players:
             raise UsageError(f"{self.run} is a generator: its steps, one or few, are fixed, and there is none to plan.")
-        asked = {"churn": self.churn, "gan": self.gan, "guidance": self.guidance}
-        own = replace(run.dials, **{k: v for k, v in asked.items() if v is not None})
+        overrides = {"churn": self.churn, "gan": self.gan, "guidance": self.guidance}
+        base = replace(run.dials, **{k: v for k, v in overrides.items() if v is not None})
         noise = df.Noise(self.seed)
-        quiet = own.churn == 0
+        quiet = base.churn == 0
         with waiting(console, "solving finely"):
-            teacher = run.teach(own, self.starts, noise)
-            fresh = run.teach(own, self.starts, noise.fork("fresh")) if quiet else None
-        found = table("steps", "error of the plan", "of the default solver", "ratio", "grid", "rows", "")
+            teacher = run.teach(base, self.starts, noise)
+            fresh = run.teach(base, self.starts, noise.fork("fresh")) if quiet else None
+        rows = table("steps", "error of the plan", "of the default solver", "ratio", "grid", "rows", "")
         try:
-            for steps in self.steps or (own.steps,):
-                dials = replace(own, steps=steps)
+            for steps in self.steps or (base.steps,):
+                dials = replace(base, steps=steps)
                 with progress(f"{steps} steps", console, "grids") as bar:
                     plan = run.calibrate(dials, teacher, fresh, noise, self.rounds, bar)
                 kept = "" if run.plan(dials) == plan else "not kept: no better"
                 about = plan.about["grid"], plan.about["rows"], kept
-                found.add_row(str(steps), *judged(run, dials, plan, fresh), *about)
-        finally:  # what was found before an interruption is told
-            if found.rows:
-                to_stdout().print(found)
+                rows.add_row(str(steps), *errors(run, dials, plan, fresh), *about)
+        finally:  # what is known before an interruption is printed
+            if rows.rows:
+                to_stdout().print(rows)
         print(f"{run.path / 'plans.json'}: used from now on by samples with these dials and no --solver")
         return 0
 
 
-def judged(run: df.Run, dials: Dials, plan: df.Plan, fresh: Teacher | None) -> tuple[str, str, str]:
-    """Errors of the plan and of the default solver on fresh starts, and their ratio. With churn no path is the right
-    one: how unlike the plan's samples are to the model's in law, as its denoiser sees them."""
+def errors(run: df.Run, dials: Dials, plan: df.Plan, fresh: Teacher | None) -> tuple[str, str, str]:
+    """Errors of the plan and of the default solver on fresh starts, and their ratio.
+
+    With churn no path is the right one: how unlike the plan's samples are to the model's in law, as its denoiser sees
+    them.
+    """
     if fresh is None:
         return f"{plan.about['error']:.2g} in law", "-", "-"
-    ours, theirs = (run.deviation(fresh, dials, how) for how in (plan, None))
-    return f"{ours:.2g}", f"{theirs:.2g}", f"{ours / theirs:.2f}"
+    planned, default = (run.deviation(fresh, dials, by) for by in (plan, None))
+    return f"{planned:.2g}", f"{default:.2g}", f"{planned / default:.2f}"
 
 
 def main(args: Sequence[str]) -> int:
+    """Read the flags and run the command."""
     return parse(Calibrate, args).main()

@@ -1,5 +1,7 @@
-"""`diffflow cite`: what to put into a bibliography, for the equation, or for a run: the row of the model table that it
-samples with, how it was trained, and its guidance."""
+"""`diffflow cite`: BibTeX for the equation, or for what a run rests on.
+
+A run cites the row of the model table that it samples with, how it was trained, and its guidance.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +32,7 @@ class Cite:
     """Cite the run as sampled at this churn instead of its own default."""
 
     def main(self) -> int:
+        """Run the command and return its exit status."""
         if self.run is None:
             print(df.DiffFlow().cite())
             return 0
@@ -49,4 +52,5 @@ class Cite:
 
 
 def main(args: Sequence[str]) -> int:
+    """Read the flags and run the command."""
     return parse(Cite, args).main()

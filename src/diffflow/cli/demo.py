@@ -18,9 +18,9 @@ import tyro
 
 import diffflow as df
 from diffflow import figures, files
-from diffflow.cli import parse
+from diffflow.cli import UsageError, parse
 from diffflow.cli.sample import Sample
-from diffflow.cli.shared import check, check_n, draw, labels_of, show
+from diffflow.cli.shared import check, check_n, draw_samples, labels_of, print_metrics
 from diffflow.console import Console, say, to_stderr, waiting
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ LEVELS, STEPS_PER_LEVEL = 20, 5
 
 @dataclass(frozen=True)
 class Demo:
-    """Train on handwritten digits, sample along the dial, write a report. Run it again to go on, or to be told it is
-    finished.
+    """Train on handwritten digits, sample along the dial, write a report.
+
+    Run it again to go on after an interruption.
 
     Examples:
         diffflow demo
@@ -54,6 +55,7 @@ class Demo:
     """Load the digits, build the model, estimate the time; train and write nothing."""
 
     def main(self) -> int:
+        """Run the command and return its exit status."""
         from diffflow.models.presets import preset
         from diffflow.models.settings.serialise import replace as settings
         from diffflow.runs import report
@@ -84,7 +86,7 @@ class Demo:
             train(config, home, resume="auto", device=self.device, console=console)
         run = df.load(home, device=self.device)
         evaluation, pictures = along_the_dial(run, ask, console)
-        show(evaluation["metrics"])
+        print_metrics(evaluation["metrics"])
         print(f"\n{evaluation['summary']}\n")
         print(f"sample   diffflow sample {shlex.quote(str(home))} -n 100 --class 3")
         files.write_json(home / "evaluation.json", evaluation)
@@ -108,24 +110,37 @@ def trained(home: Path) -> float:
 
 
 def along_the_dial(run: Any, ask: Sample, console: Console) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sample every setting from the same starts. Returns the measurements for evaluation.json, and pictures by name."""
+    """Sample every setting from the same starts.
+
+    Args:
+        run: the demo's run.
+        ask: how many samples, of how many steps.
+        console: where progress goes.
+
+    Returns:
+        The content of evaluation.json, and pictures by name.
+    """
     import torch
 
     train, test = df.data.load("digits"), df.data.load("digits", split="test")
     with waiting(console, "training the judge on real digits"):
-        assert train.y is not None
+        if train.y is None:
+            raise ValueError("the digits have lost their labels")
         judge = df.metrics.fit_classifier(train.x, train.y, 10)
     labels = labels_of((), run.classes, ask.n)
-    assert labels is not None
+    if labels is None:
+        raise UsageError(f"{run.path} was trained without classes: remove it, or choose another --out.")
     wanted = torch.from_numpy(labels)
     drawn: dict[str, tuple[str, Tensor, int]] = {}
     for churn, remark in CHURNS.items():
-        x, nfe = draw(run, replace(ask, churn=churn), labels, console)
+        x, nfe = draw_samples(run, replace(ask, churn=churn), labels, console)
         drawn[f"churn {churn:g}"] = (remark, torch.from_numpy(x), nfe)
     with waiting(console, "annealed Langevin"):
         drawn["annealed Langevin"] = ("λ = 0", *annealed(run, wanted))
 
-    rows, metrics, pictures = [], [], {}
+    rows = []
+    metrics = []
+    pictures = {}
     for name, (remark, x, nfe) in drawn.items():
         score = df.metrics.accuracy(x, wanted, judge, test.x, test.y)
         what = f"share that a classifier sees as the digit asked for; {nfe} evaluations"
@@ -137,22 +152,24 @@ def along_the_dial(run: Any, ask: Sample, console: Console) -> tuple[dict[str, A
     flow = drawn["churn 0"][1]
     with waiting(console, "measuring"):
         card = {"run": {"step": run.step}, "steps": ask.steps, "churn": 0.0}
-        found = df.metrics.evaluate(flow, train, test, card=card)
-    share, copies = metrics[0], found["nearest_ratio"]
+        evaluation = df.metrics.evaluate(flow, train, test, card=card)
+    share, copies = metrics[0], evaluation["nearest_ratio"]
     summary = (
         f"A classifier that is right about {100 * share['floor']:.1f} % of held-out real digits recognises "
         f"{100 * share['value']:.1f} % (± {100 * share['stderr']:.1f}) of the samples as the digit asked for, at "
         f"{ask.steps} steps. The median distance of the samples to the nearest training digit is {copies.value:.2f} "
         f"(± {copies.stderr:.2f}) times that of held-out digits: copies would have 0."
     )
-    result = found.to_dict()
+    result = evaluation.to_dict()
     result["card"]["classifier"] = judge.card()
     return {"summary": summary, "metrics": [*metrics, *result["metrics"]], "card": result["card"]}, pictures
 
 
 def annealed(run: Any, labels: Tensor) -> tuple[Tensor, int]:
-    """Samples of the older sampler of the family, from the same noise: levels in equal ratio from 20 to 0.05, then a
-    denoising."""
+    """Samples of annealed Langevin, from the same noise, and the evaluations that each one cost.
+
+    The levels stand in equal ratio from 20 to 0.05; a denoising follows.
+    """
     levels = df.Levels.geometric(20.0, 0.05, LEVELS, STEPS_PER_LEVEL)
     sde = df.annealed_langevin(levels, levels.score(run.denoiser), rate=0.2)
     prior = levels.prior(run.shape, run.data["mean"], run.data["std"])
@@ -162,4 +179,5 @@ def annealed(run: Any, labels: Tensor) -> tuple[Tensor, int]:
 
 
 def main(args: Sequence[str]) -> int:
+    """Read the flags and run the command."""
     return parse(Demo, args).main()

@@ -1,7 +1,7 @@
-"""`diffflow diagnose`: are the learned fields of a run what they should be?
+"""`diffflow diagnose`: check the learned fields of a run.
 
 A denoiser is held against its target at every noise level, on data that it was trained on and on data that it was not,
-beside the best linear denoiser; a discriminator against its own odds along the path of its particles (calibration.py).
+beside the best linear denoiser; a discriminator against its own odds along the path of its particles.
 Beside the run: diagnose.json with the numbers and diagnose.png, the picture.
 """
 
@@ -49,6 +49,7 @@ class Diagnose:
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
+        """Run the command and return its exit status."""
         from diffflow.training.early_stopping import holdout_split
 
         if self.n < 10 or self.levels < 2:
@@ -68,48 +69,51 @@ class Diagnose:
                 record["denoiser"] = self.denoiser(run, sets)
             if "discriminator" in run.players and hasattr(run.config, "game"):  # else it plays none, and has no odds
                 record["discriminator"] = self.discriminator(run, next(reversed(sets.values())))
-        show(record)
+        print_diagnosis(record)
         say(console, f"numbers  {files.write_json(run.path / 'diagnose.json', record)}")
-        say(console, f"picture  {files.write(run.path / 'diagnose.png', figures.png(draw(record)))}")
+        say(console, f"picture  {files.write(run.path / 'diagnose.png', figures.png(diagnosis_figure(record)))}")
         return 0
 
     def rows(self, run: df.Run, data: Data, n: int) -> tuple[Tensor, Tensor | None]:
-        """Some examples in model units, spread over their cells, with their classes."""
+        """Examples (n, *shape) in model units, spread over their cells, and their classes (n,) or None."""
         import torch
 
         from diffflow.metrics.base import pick
 
         rows = pick(torch.arange(len(data)), n, self.seed)
-        spread = run.config.data.dequantise or bool(run.transform.levels)
-        u = df.Noise(self.seed).fork("cells").uniform(len(rows), run.shape) if spread else None
+        dequantise = run.config.data.dequantise or bool(run.transform.levels)
+        u = df.Noise(self.seed).fork("cells").uniform(len(rows), run.shape) if dequantise else None
         x, y = data.batch(rows, u=u)
         return x.to(run.device), None if y is None or not run.classes else y.to(run.device)
 
     def denoiser(self, run: df.Run, sets: Mapping[str, Data]) -> dict[str, Any]:
+        """Errors of the denoiser per noise level, on data by the name of their split."""
         import torch
 
-        from diffflow.runs import diagnose as calibration
+        from diffflow.runs.diagnose import denoising_errors
 
         sampling: Any = run.config.sampling
         low, high = math.log(sampling.sigma_min), math.log(sampling.sigma_max)
         levels = torch.linspace(low, high, self.levels, dtype=torch.float64).exp()
-        found: dict[str, Any] = {"levels": levels.tolist()}
-        many, _ = self.rows(run, next(iter(sets.values())), 5000)
+        record: dict[str, Any] = {"levels": levels.tolist()}
+        reference, _ = self.rows(run, next(iter(sets.values())), 5000)
         for name, data in sets.items():
             x, y = self.rows(run, data, self.n)
-            got = calibration.denoising_errors(denoiser(run), x, levels, y, df.Noise(self.seed), many)
-            found |= {"linear": got.linear.tolist(), name: got.error.tolist(), f"{name}_stderr": got.stderr.tolist()}
-        return found
+            errors = denoising_errors(denoiser(run), x, levels, y, df.Noise(self.seed), reference)
+            record |= {"linear": errors.linear.tolist(), name: errors.error.tolist()}
+            record[f"{name}_stderr"] = errors.stderr.tolist()
+        return record
 
     def discriminator(self, run: df.Run, data: Data) -> list[dict[str, Any]]:
+        """Accuracy and odds of the discriminator at some times of the particles' path."""
         from diffflow.networks.games import GAMES, reliability
-        from diffflow.runs import diagnose as calibration
+        from diffflow.runs.diagnose import logits_along
 
         config: Any = run.config  # a family with a game
         game = GAMES[config.game.loss]
         x, y = self.rows(run, data, self.n)
-        found = []
-        for t, real, fake in calibration.logits_along(run, x, y, df.Noise(self.seed)):
+        entries = []
+        for t, real, fake in logits_along(run, x, y, df.Noise(self.seed)):
             entry: dict[str, Any] = {"t": t}
             if game.balanced:
                 entry["accuracy"] = ((real > 0).float().mean() + (fake < 0).float().mean()).item() / 2
@@ -117,8 +121,8 @@ class Diagnose:
                 odds = reliability(real, fake)
                 entry |= {"gap": odds.gap.item()}
                 entry |= {k: getattr(odds, k).tolist() for k in ("predicted", "real", "count")}
-            found.append(entry)
-        return found
+            entries.append(entry)
+        return entries
 
 
 def denoiser(run: df.Run) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
@@ -136,8 +140,8 @@ def denoiser(run: df.Run) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
     return composite
 
 
-def draw(record: Mapping[str, Any]):
-    """Errors per noise level over those of the best linear denoiser, and shares of real samples over their odds."""
+def diagnosis_figure(record: Mapping[str, Any]):
+    """A figure of errors over those of the best linear denoiser, and of shares of real samples over their odds."""
     import torch
 
     parts = [name for name in ("denoiser", "discriminator") if record.get(name)]
@@ -148,46 +152,47 @@ def draw(record: Mapping[str, Any]):
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(color="#e4e7ec", linewidth=0.6)
     if "denoiser" in axes:
-        ax, found = axes["denoiser"], record["denoiser"]
-        linear = torch.tensor(found["linear"])
-        splits = [k for k in found if f"{k}_stderr" in found]
+        ax, errors = axes["denoiser"], record["denoiser"]
+        linear = torch.tensor(errors["linear"])
+        splits = [k for k in errors if f"{k}_stderr" in errors]
         for colour, name in zip(figures.COLOURS, splits, strict=False):
-            share, err = torch.tensor(found[name]) / linear, 2 * torch.tensor(found[f"{name}_stderr"]) / linear
-            ax.plot(found["levels"], share, color=colour, label=figures.plain(name))
-            ax.fill_between(found["levels"], share - err, share + err, color=colour, alpha=0.2, linewidth=0)
+            share, err = torch.tensor(errors[name]) / linear, 2 * torch.tensor(errors[f"{name}_stderr"]) / linear
+            ax.plot(errors["levels"], share, color=colour, label=figures.plain(name))
+            ax.fill_between(errors["levels"], share - err, share + err, color=colour, alpha=0.2, linewidth=0)
         ax.axhline(1, color=figures.SOFT, linestyle="--", linewidth=1, label="best linear denoiser")
         ax.set(xscale="log", xlabel="noise level σ", title="denoising error, linear = 1")
         ax.set_ylim(bottom=0)
         ax.legend(frameon=False, fontsize=8)
     if "discriminator" in axes:
-        ax, found = axes["discriminator"], record["discriminator"]
+        ax, entries = axes["discriminator"], record["discriminator"]
         ax.plot([0, 1], [0, 1], color=figures.SOFT, linestyle="--", linewidth=1)
-        for colour, entry in zip(figures.COLOURS, found, strict=False):
+        for colour, entry in zip(figures.COLOURS, entries, strict=False):
             if "gap" in entry:
                 full = [k for k, c in enumerate(entry["count"]) if c >= 10]
                 xs, ys = ([entry[name][k] for k in full] for name in ("predicted", "real"))
                 label = "" if entry["t"] is None else f"t = {entry['t']:.4g}, "
                 ax.plot(xs, ys, color=colour, marker="o", markersize=3, label=f"{label}gap {entry['gap']:.3f}")
         ax.set(xlabel="predicted chance of being real", ylabel="share that is real", title="odds against facts")
-        if any("gap" in entry for entry in found):
+        if any("gap" in entry for entry in entries):
             ax.legend(frameon=False, fontsize=8)
         else:
             ax.text(0.5, 0.3, "the logit of this game\nis no log-odds", ha="center", color=figures.SOFT)
     return fig
 
 
-def show(record: Mapping[str, Any]) -> None:
+def print_diagnosis(record: Mapping[str, Any]) -> None:
+    """Print the tables of errors and of odds."""
     console = to_stdout()
-    if found := record.get("denoiser"):
-        splits = [k for k in found if f"{k}_stderr" in found]
+    if errors := record.get("denoiser"):
+        splits = [k for k in errors if f"{k}_stderr" in errors]
         heads = ("noise level", "best linear", *(f"error, {k}" for k in splits))
         rows = table(*heads)
-        for k, sigma in enumerate(found["levels"]):
-            rows.add_row(f"{sigma:.3g}", f"{found['linear'][k]:.3g}", *(f"{found[name][k]:.3g}" for name in splits))
+        for k, sigma in enumerate(errors["levels"]):
+            rows.add_row(f"{sigma:.3g}", f"{errors['linear'][k]:.3g}", *(f"{errors[name][k]:.3g}" for name in splits))
         console.print(rows)
-    if found := record.get("discriminator"):
+    if entries := record.get("discriminator"):
         rows = table("t", "told apart", "calibration gap")
-        for entry in found:
+        for entry in entries:
             t, gap = entry["t"], entry.get("gap")
             rows.add_row(
                 "-" if t is None else f"{t:.2f}",
@@ -198,4 +203,5 @@ def show(record: Mapping[str, Any]) -> None:
 
 
 def main(args: Sequence[str]) -> int:
+    """Read the flags and run the command."""
     return parse(Diagnose, args).main()

@@ -2,7 +2,7 @@
 
 At few evaluations the sampler's own discretisation is what is wrong with its samples: their law p is not the data's r.
 The sampler is a generator of particles, so a velocity that brings p to r can be trained into its weights
-(objectives/movers.py): the score difference, the log-ratio, or both. Toward the ends of fine solutions (`endpoints`)
+(objectives/movers): the score difference, the log-ratio, or both. Toward the ends of fine solutions (`endpoints`)
 is the plain distillation of a solver: a first phase, or a control.
 """
 
@@ -72,6 +72,7 @@ class Distill:
     """Print the resolved settings as YAML (good for --config) and stop."""
 
     def main(self) -> int:
+        """Run the command and return its exit status."""
         from diffflow.models.settings.serialise import to_yaml
         from diffflow.runs import report
         from diffflow.runs.train import with_seed
@@ -98,7 +99,7 @@ class Distill:
         beside = home.with_name(with_seed(f"{home.name}-{config.evaluations}-{config.by}", config.fit.seed))
         out = Path(self.out or os.path.relpath(beside))
         console = to_stderr()
-        made = train(
+        run_dir = train(
             config,
             out,
             resume=self.resume if going_on else None,
@@ -107,15 +108,14 @@ class Distill:
             console=console,
         )
         if find_process(self.device).rank == 0:
-            name = shlex.quote(str(made))
+            name = shlex.quote(str(run_dir))
             say(console, f"sample   diffflow sample {name} -n 100\nmeasure  diffflow evaluate {name}")
             say(console, f"compare  diffflow frontier {shlex.quote(self.run)} --beside {name}")
-            say(console, f"report   {report.write(made)}")
+            say(console, f"report   {report.write(run_dir)}")
         return 0
 
     def fresh(self) -> DistillConfig:
-        """What fits the run and --by, begun as the run's plan where one was calibrated; a file over it, flags over
-        both."""
+        """Settings that fit the run and --by, begun as its plan if one was calibrated; a file and flags over them."""
         from diffflow.models.distill import DistillConfig
         from diffflow.models.presets import DATA_SCALES, fitting
         from diffflow.models.presets.by_model import distilled
@@ -127,8 +127,8 @@ class Distill:
         if "denoiser" not in run.players:
             raise UsageError(f"{self.run} has no denoiser whose sampler could learn: name a run of diffusion.")
         dials = (("guidance", run.dials.guidance, 1), ("gan", run.dials.gan, 0))
-        if left := [f"{name} = {value:g}" for name, value, plain in dials if value != plain]:
-            print(f"note: the denoiser alone is distilled, without this run's {', '.join(left)}", file=sys.stderr)
+        if ignored := [f"{name} = {value:g}" for name, value, neutral in dials if value != neutral]:
+            print(f"note: the denoiser alone is distilled, without this run's {', '.join(ignored)}", file=sys.stderr)
         source, steps = self.data or run.config.data.source, self.steps or 1
         if not source:
             raise UsageError(f"{run.path} was trained on data from Python: say where they are with --data SOURCE.")
@@ -140,15 +140,15 @@ class Distill:
             config = load_yaml(self.config, base=config)
         if not isinstance(config, DistillConfig):
             raise UsageError(f"{self.config} holds settings of a {type(config).__name__}, which is no distillation.")
-        given: dict[str, Any] = {"data.source": source} | self.budget()
-        given |= {k: v for k, v in {"evaluations": self.steps, "fit.seed": self.seed}.items() if v is not None}
+        changes: dict[str, Any] = {"data.source": source} | self.budget()
+        changes |= {k: v for k, v in {"evaluations": self.steps, "fit.seed": self.seed}.items() if v is not None}
         if self.teacher_first_steps is not None and config.teacher_first_steps is None:
             raise UsageError(
                 "--by endpoints is the first phase from beginning to end: leave --teacher-first-steps out."
             )
         if self.teacher_first_steps is not None:
-            given["teacher_first_steps"] = self.teacher_first_steps
-        config = put(config, given)
+            changes["teacher_first_steps"] = self.teacher_first_steps
+        config = put(config, changes)
         if (
             config.teacher_first_steps
             and config.fit.steps is not None
@@ -168,15 +168,16 @@ class Distill:
 
         if not (out / "config.yaml").exists():  # killed before it named itself
             return self.fresh()
-        asked = {
+        flags = {
             "--steps": self.steps,
             "--by": self.by,
             "--teacher-first-steps": self.teacher_first_steps,
             "--config": self.config,
+            "--seed": self.seed,
         }
-        if said := [flag for flag, value in (asked | {"--seed": self.seed}).items() if value is not None]:
+        if given := [flag for flag, value in flags.items() if value is not None]:
             raise UsageError(
-                f"{out} goes on with its own settings: leave {', '.join(said)} out, or choose another --out."
+                f"{out} goes on with its own settings: leave {', '.join(given)} out, or choose another --out."
             )
         config = Folder(out).config()
         if not isinstance(config, DistillConfig):
@@ -199,5 +200,6 @@ def holds_a_run(out: Path) -> bool:
 
 
 def main(args: Sequence[str]) -> int:
+    """Read the flags and run the command."""
     args = aliases.flags(args)
     return parse(Distill, args).main()

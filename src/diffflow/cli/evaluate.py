@@ -1,4 +1,4 @@
-"""`diffflow evaluate`: how good is a run, with errors, against data it has not seen?
+"""`diffflow evaluate`: metrics of a run, with errors, against data it has not seen.
 
 Samples are compared with the training data; the held-out split of the same source is the floor of every number (half
 of the training data, where the run was trained on all of it).
@@ -18,7 +18,7 @@ import diffflow as df
 from diffflow import figures, files
 from diffflow.cli import parse
 from diffflow.cli.sample import Sample
-from diffflow.cli.shared import SolverName, check, check_n, draw, show, splits
+from diffflow.cli.shared import SolverName, check, check_n, draw_samples, print_metrics, splits
 from diffflow.console import say, to_stderr, waiting
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Evaluate:
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
+        """Run the command and return its exit status."""
         import torch
 
         from diffflow.metrics.classifier import unit
@@ -89,7 +90,7 @@ class Evaluate:
                 f"note: trained on the split {train.split!r}, so nothing is held out: floors are taken between two "
                 "halves of the training data, and copies are judged by the distances within it",
             )
-        x, nfe = draw(run, ask, None if labels is None else labels.numpy(), console)
+        x, nfe = draw_samples(run, ask, None if labels is None else labels.numpy(), console)
         dials = replace(run.dials, **{k: v for k, v in how.items() if v is not None})
         planned = self.solver == "default" and "generator" not in run.players and run.plan(dials) is not None
         settings = {"solver": "plan" if planned else self.solver} | asdict(dials)
@@ -100,12 +101,11 @@ class Evaluate:
             "run": {"path": str(run.path), "step": run.step},
         }
         with waiting(console, "measuring"):
-            found = df.metrics.evaluate(
+            evaluation = df.metrics.evaluate(
                 torch.from_numpy(x), train, test, labels, judge, features=eyes, seed=self.seed, card=card
             )
-        show(found.to_dict()["metrics"])
-        where = files.write_json(run.path / "evaluation.json", found.to_dict())
-        say(console, f"protocol {where}")
+        print_metrics(evaluation.to_dict()["metrics"])
+        say(console, f"protocol {files.write_json(run.path / 'evaluation.json', evaluation.to_dict())}")
         if train.kind == "vector" and train.law is None:
             t, truth = train.transform, torch.cat([train.x, *(() if test is None else (test.x,))]).numpy()
             names = t.columns
@@ -114,18 +114,18 @@ class Evaluate:
             if x.shape[1] > 1:
                 files.write(run.path / "pairs.png", figures.png(figures.pairs(x, truth, names)))
         if train.kind == "image":
-            mine, theirs = df.metrics.copies(torch.from_numpy(x), train.x)
-            pairs = torch.cat([torch.from_numpy(x)[mine], unit(train.x[theirs])])
-            files.write(run.path / "copies.png", figures.png(figures.grid(pairs.numpy(), columns=len(mine))))
+            nearest, originals = df.metrics.copies(torch.from_numpy(x), train.x)
+            pairs = torch.cat([torch.from_numpy(x)[nearest], unit(train.x[originals])])
+            files.write(run.path / "copies.png", figures.png(figures.grid(pairs.numpy(), columns=len(nearest))))
         say(console, f"report   {report.write(run.path)}")
         return 0
 
     def eyes(self, train: Data) -> Classifier | None:
-        """The judge whose features are compared."""
-        default = "own" if train.kind == "image" and train.classes else "none"
-        asked = self.features or default
-        return None if asked == "none" else df.metrics.extractor(asked, train, self.seed)
+        """The network whose features are compared."""
+        name = self.features or ("own" if train.kind == "image" and train.classes else "none")
+        return None if name == "none" else df.metrics.extractor(name, train, self.seed)
 
 
 def main(args: Sequence[str]) -> int:
+    """Read the flags and run the command."""
     return parse(Evaluate, args).main()

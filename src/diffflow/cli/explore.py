@@ -37,6 +37,7 @@ class Explore:
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
+        """Run the command and return its exit status."""
         if not 0 <= self.port < 65536:
             raise UsageError(f"--port {self.port}: a port is a number from 0 to 65535.")
         home = Path(self.runs)
@@ -57,4 +58,5 @@ class Explore:
 
 
 def main(args: Sequence[str]) -> int:
+    """Read the flags and run the command."""
     return parse(Explore, args).main()

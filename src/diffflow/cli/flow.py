@@ -65,6 +65,7 @@ class Flow:
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
+        """Run the command and return its exit status."""
         from diffflow.metrics.base import pick
         from diffflow.models import flows
         from diffflow.training.distributed import find_device
@@ -178,4 +179,5 @@ def setting(sde: df.DiffFlow) -> str:
 
 
 def main(args: Sequence[str]) -> int:
+    """Read the flags and run the command."""
     return parse(Flow, args, more=f"\n\nModels:\n{listing(FLOWS)}").main()

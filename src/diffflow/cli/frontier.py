@@ -2,7 +2,7 @@
 
 Every setting draws the same number of samples from the same noise; the distance to the training data is the Frechet
 distance in a judge's features for images, and the sliced Wasserstein distance for vectors. Beside the run:
-frontier.json with every point, frontier.png, and the presets that `diffflow sample --quality` knows.
+frontier.json with every point, frontier.png, and the qualities that `diffflow sample --quality` knows.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from diffflow.console import Console, plus_minus, progress, say, table, to_stder
 if TYPE_CHECKING:
     from diffflow.data import Data
     from diffflow.models.settings.common import Dials
-    from diffflow.runs.frontier import Judge, Point
+    from diffflow.runs.frontier import Distance, Point
 
 
 @dataclass(frozen=True)
 class Frontier:
-    """Sweep steps and dials of a run, measure the samples' distance to data against evaluations and time, and name the
-    best setting for every budget.
+    """Sweep steps and dials of a run, and name the best setting for every budget.
 
-    The settings found are kept as presets: `diffflow sample RUN --quality fast | balanced | best`.
+    The samples' distance to data is measured against evaluations and time. The settings that are worth using are kept
+    by name: `diffflow sample RUN --quality fast | balanced | best`.
 
     Examples:
         diffflow frontier runs/demo
@@ -59,7 +59,7 @@ class Frontier:
     features: Annotated[str | None, tyro.conf.arg(metavar="NAME[=FILE]")] = None
     """Whose features the Frechet distance of images sees, as for `evaluate`; default: own, where there are classes."""
     beside: Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUN")] = ()
-    """Generators of the same data to compare, a point each; presets remain settings of RUN."""
+    """Generators of the same data to compare, a point each; qualities remain settings of RUN."""
     seed: int = 0
     """Random seed."""
     batch: int = 256
@@ -70,11 +70,12 @@ class Frontier:
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
+        """Run the command and return its exit status."""
         import torch
 
         from diffflow.metrics.base import pick
         from diffflow.runs import report
-        from diffflow.runs.frontier import plot_frontier, presets, sweep
+        from diffflow.runs.frontier import plot_frontier, qualities, sweep
         from diffflow.training.run_folder import Folder
 
         check_n(self.n)
@@ -84,14 +85,14 @@ class Frontier:
         files.check_folder(run.path)
         if "generator" in run.players:
             raise UsageError(f"{self.run} is a generator: nothing to sweep. Use `diffflow evaluate`.")
-        every = self.dials(run)
+        dials = self.dials(run)
         train, held = splits(run, self.data)
         others = self.others(run)
-        name, judge = self.judge(train)
-        settings = self.settings(run, every, console)
+        name, distance = self.distance(train)
+        settings = self.settings(run, dials, console)
         draw = partial(
             sweep,
-            judge=judge,
+            distance=distance,
             n=self.n,
             labels=train.labels(self.n) if run.classes else None,
             noise=df.Noise(self.seed),
@@ -99,41 +100,40 @@ class Frontier:
         )
         with progress("sampling", console, "batches") as bar:
             points = draw(run, settings, on_step=bar)
-        chosen = presets(points)
+        best = qualities(points)
         with progress("the runs beside", console, "batches") as bar:
             for named, other in others.items():
                 points += draw(other, [(other.dials, False)], name=named, on_step=bar)
-        floor = None if held is None or len(held) < self.n else judge(pick(held.x, self.n, self.seed)).value
-        show(points, chosen, name, floor)
+        floor = None if held is None or len(held) < self.n else distance(pick(held.x, self.n, self.seed)).value
+        print_front(points, best, name, floor)
         record = {
             "run": str(run.path), "step": run.step, "distance": name, "n": self.n, "seed": self.seed, "floor": floor,
             "reference": train.fingerprint, "device": str(run.device), "threads": torch.get_num_threads(),
             "beside": {name: {"run": str(other.path), "weights": other.weights} for name, other in others.items()},
-            "presets": {k: p.to_dict() for k, p in chosen.items()}, "points": [p.to_dict() for p in points],
+            "presets": {k: p.to_dict() for k, p in best.items()}, "points": [p.to_dict() for p in points],
         }  # fmt: skip
         say(console, f"every point {files.write_json(run.path / 'frontier.json', record)}")
-        Folder(run.path).keep_presets(run.weights, {k: (p.dials, p.plan) for k, p in chosen.items()})
+        Folder(run.path).keep_qualities(run.weights, {k: (p.dials, p.plan) for k, p in best.items()})
         print(f"diffflow sample {shlex.quote(self.run)} --quality fast | balanced | best")
         files.write(run.path / "frontier.png", figures.png(plot_frontier(points, name, floor)))
         say(console, f"report      {report.write(run.path)}")
         return 0
 
     def others(self, run: df.Run) -> dict[str, df.Run]:
-        """The generators to compare with the run, by the names of their folders, or by their paths where two are named
-        alike."""
+        """The generators to compare with the run, by the names of their folders; by their paths where two are alike."""
         names = [Path(path).resolve().name for path in self.beside]
-        found = {}
+        generators = {}
         for path, name in zip(self.beside, names, strict=True):
             other = df.load(path, device=self.device)
             if "generator" not in other.players:
                 raise UsageError(f"--beside {path} is no generator: sweep it by itself (diffflow frontier {path}).")
             if other.data["fingerprint"] != run.data["fingerprint"]:
                 raise UsageError(f"--beside {path} was trained on {other.data['name']}, not on the data of {self.run}.")
-            found[name if names.count(name) == 1 else path] = other
-        return found
+            generators[name if names.count(name) == 1 else path] = other
+        return generators
 
-    def judge(self, train: Data) -> tuple[str, Judge]:
-        """The distance to the training data, and what it is called."""
+    def distance(self, train: Data) -> tuple[str, Distance]:
+        """The name of the distance to the training data, and the function of samples that measures it."""
         from diffflow.metrics import embedding, extractor, frechet, sliced_w2
 
         if train.kind != "image":
@@ -152,27 +152,29 @@ class Frontier:
         )
 
     def dials(self, run: df.Run) -> list[list[Dials]]:
-        """Every combination of the dials, refused before any work where the run has no such dial: one list for every
-        churn and gan, over the steps."""
+        """Every combination of the dials: one list for every churn and gan, over the steps.
+
+        A dial that the run does not have is refused before any work.
+        """
         from diffflow.models.settings.common import Dials
 
-        own = run.dials
-        guidance = own.guidance if self.guidance is None else self.guidance
+        default = run.dials
+        guidance = default.guidance if self.guidance is None else self.guidance
 
         def along(churn: float, gan: float) -> list[Dials]:
-            found = [Dials(steps, gan, churn, guidance) for steps in self.steps]
-            for dials in found:
+            line = [Dials(steps, gan, churn, guidance) for steps in self.steps]
+            for dials in line:
                 run.sde(dials.gan, dials.churn, dials.guidance, steps=dials.steps)
-            return found
+            return line
 
-        churns = self.churn or tuple(sorted({0.0, 1.0} if has_churn(run) else {own.churn}))
-        return [along(churn, gan) for churn in churns for gan in self.gan or (own.gan,)]
+        churns = self.churn or tuple(sorted({0.0, 1.0} if has_churn(run) else {default.churn}))
+        return [along(churn, gan) for churn in churns for gan in self.gan or (default.gan,)]
 
-    def settings(self, run: df.Run, every: Sequence[Sequence[Dials]], console: Console) -> list[tuple[Dials, bool]]:
+    def settings(self, run: df.Run, lines: Sequence[Sequence[Dials]], console: Console) -> list[tuple[Dials, bool]]:
         """All dials by the solver, and by a plan where there is one; plans that are missing are calibrated."""
-        found = []
-        for line in every:
-            found += [(dials, False) for dials in line]
+        settings = []
+        for line in lines:
+            settings += [(dials, False) for dials in line]
             quiet = line[0].churn == 0
             if not run.plannable(line[0]) or self.plans == "no" or not (quiet or self.plans == "all"):
                 continue
@@ -185,8 +187,8 @@ class Frontier:
             for dials in missing:
                 with progress(f"calibrating {dials.steps} steps", console, "grids") as bar:
                     run.calibrate(dials, teacher, fresh, rounds=8, on_step=bar)
-            found += [(dials, True) for dials in line if run.plan(dials) is not None]
-        return found
+            settings += [(dials, True) for dials in line if run.plan(dials) is not None]
+        return settings
 
 
 def has_churn(run: df.Run) -> bool:
@@ -199,21 +201,22 @@ def has_churn(run: df.Run) -> bool:
     return True
 
 
-def show(points: Sequence[Point], chosen: dict[str, Point], name: str, floor: float | None) -> None:
-    """The front and the presets on standard output."""
+def print_front(points: Sequence[Point], best: dict[str, Point], name: str, floor: float | None) -> None:
+    """Print the front, with the names of the qualities."""
     from diffflow.runs.frontier import front, within
 
     real = "" if floor is None else f"; real data {floor:.4g}"
     rows = table("evaluations", name, "seconds per 1000", "setting", "", title=f"the front{real}")
     for p in front(points):
-        names = " ".join(k for k, q in chosen.items() if q == p)
+        names = " ".join(k for k, q in best.items() if q == p)
         rows.add_row(str(p.evaluations), plus_minus(p.distance, p.stderr), f"{p.seconds:.3g}", str(p), names)
     to_stdout().print(rows)
     for budget in (1, 2, 4, 8, 16, 32, 64):
-        found = within(points, budget)
-        if found is not None and found.evaluations > budget // 2:  # a larger budget buys something
-            print(f"best at {budget} evaluation{'s' * (budget > 1)}: {found} ({found.distance:.4g})")
+        point = within(points, budget)
+        if point is not None and point.evaluations > budget // 2:  # a larger budget buys something
+            print(f"best at {budget} evaluation{'s' * (budget > 1)}: {point} ({point.distance:.4g})")
 
 
 def main(args: Sequence[str]) -> int:
+    """Read the flags and run the command."""
     return parse(Frontier, args).main()

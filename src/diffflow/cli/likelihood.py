@@ -1,4 +1,4 @@
-"""`diffflow likelihood`: how probable are data under a run, in nats and bits per dimension?
+"""`diffflow likelihood`: log-likelihoods of data under a run, in nats and bits per dimension.
 
 The values are lower bounds on average (run.Run.log_likelihood): data are spread over the cells that their bytes or
 levels stand for and noised by sigma_min. They belong to the ODE model of the run's probability flow, or with --bound to
@@ -84,6 +84,7 @@ class Likelihood:
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
     def main(self) -> int:
+        """Run the command and return its exit status."""
         for name, least in {"n": 1, "batch": 1, "probes": 1, "times": 2, "steps": 1, "variational": 0}.items():
             if (value := getattr(self, name)) is not None and value < least:
                 raise UsageError(f"--{name} {value} must be at least {least}.")
@@ -104,35 +105,36 @@ class Likelihood:
         if len({c.name for c in chosen}) < len(chosen):
             chosen = [replace(c, name=s) for c, s in zip(chosen, sources, strict=True)]
         q = self.dequantiser(run, console) if self.variational else None
-        found = [self.score(run, s, q, console) for s in chosen]
+        scored = [self.score(run, s, q, console) for s in chosen]
         record: dict[str, Any] = {
             "run": str(run.path),
             "step": run.step,
             "model": self.model(run),
-            "protocol": self.protocol(run, found[0].nfe),
-            "sources": [f.record() for f in found],
+            "protocol": self.protocol(run, scored[0].nfe),
+            "sources": [f.record() for f in scored],
         }
-        if len(found) == 2:
-            record["auc"] = auc(found[0].nats, found[1].nats)
-        show(found, record.get("auc"))
+        if len(scored) == 2:
+            record["auc"] = auc(scored[0].nats, scored[1].nats)
+        print_scores(scored, record.get("auc"))
         say(console, record["model"])
         say(console, f"protocol {files.write_json(run.path / 'likelihood.json', record)}")
-        say(console, f"values   {files.write_text(self.out or run.path / 'likelihood.csv', as_csv(found))}")
-        files.write(run.path / "likelihood.png", figures.png(histogram(found)))
+        say(console, f"values   {files.write_text(self.out or run.path / 'likelihood.csv', as_csv(scored))}")
+        files.write(run.path / "likelihood.png", figures.png(histogram(scored)))
         if run.transform.kind == "image":
-            files.write(run.path / "likelihood-extremes.png", figures.png(extremes(found)))
+            files.write(run.path / "likelihood-extremes.png", figures.png(extremes(scored)))
         return 0
 
     @property
     def noise(self) -> float:
-        """The churn of the model that is asked."""
+        """The churn of the model whose likelihood it is."""
         return self.churn if self.bound else 0.0
 
     def grid(self, run: df.Run) -> int | None:
+        """Runge-Kutta steps of the solve; None: adaptive."""
         return self.steps or (24 if run.transform.kind == "image" else None)
 
     def model(self, run: df.Run) -> str:
-        """What the numbers are, in words."""
+        """The model that the numbers belong to, in words."""
         low = getattr(run.config.sampling, "sigma_min", 0.0)
         model = (
             f"lower bound of the reverse SDE with churn {self.churn:g}, from {self.times} noise levels an example"
@@ -143,7 +145,7 @@ class Likelihood:
 
     def protocol(self, run: df.Run, nfe: int) -> dict[str, Any]:
         """The settings that the numbers belong to."""
-        from diffflow.runs.run import EXACT
+        from diffflow.runs.likelihood import EXACT
 
         exact = math.prod(run.shape) <= EXACT
         how: dict[str, Any] = {"churn": self.churn, "noise_levels": self.times}
@@ -162,7 +164,7 @@ class Likelihood:
         }
 
     def dequantiser(self, run: df.Run, console: Console) -> Dequantiser:
-        """Trained on the data that the run was trained on."""
+        """A dequantiser, trained on the data that the run was trained on."""
         data = run.config.data.load(like=run.transform)
         with progress("dequantiser", console) as bar:
             noise, steps = df.Noise(self.seed), self.variational
@@ -175,9 +177,9 @@ class Likelihood:
         from diffflow.metrics.base import pick
 
         ask, learned = replace(run.config.data, source=source), run.data["split"]
-        own = Path(source).resolve() == Path(run.config.data.source).resolve()
+        same = Path(source).resolve() == Path(run.config.data.source).resolve()
         split = "all" if run.transform.kind == "vector" and Path(source).is_file() else "test"
-        if own:
+        if same:
             split = HELD_OUT.get(learned, "all")
             if ask.load(learned).fingerprint != run.data["fingerprint"]:
                 raise UsageError(
@@ -207,6 +209,7 @@ class Likelihood:
         return Chosen(data, data.name, rows, data.x[rows], labels)
 
     def score(self, run: df.Run, chosen: Chosen, q: Dequantiser | None, console: Console) -> Scored:
+        """The examples with their values."""
         import torch
 
         how: dict[str, Any] = {"steps": self.grid(run), "probes": self.probes}
@@ -216,9 +219,9 @@ class Likelihood:
         with progress(f"likelihood of {chosen.data.name}", console, "examples") as bar:
             for first in range(0, len(chosen.x), self.batch):
                 part = slice(first, first + self.batch)
-                own = df.Noise(self.seed).fork("likelihood").shift(first)
+                streams = df.Noise(self.seed).fork("likelihood").shift(first)
                 labels = None if chosen.labels is None else chosen.labels[part]
-                more = {"noise": own, "batch": self.batch, "dequantiser": q}
+                more = {"noise": streams, "batch": self.batch, "dequantiser": q}
                 parts.append(run.log_likelihood(chosen.x[part], labels, **more, **how))
                 bar(min(first + self.batch, len(chosen.x)), len(chosen.x))
         nats, stderr = (torch.cat([getattr(p, k) for p in parts]) for k in ("value", "stderr"))
@@ -228,8 +231,15 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Examples x (n, *shape) of a source, called `name`, its rows (n,), their classes (n,) as the run numbers them, or
-    None."""
+    """Examples of a source.
+
+    Args:
+        data: the source.
+        name: what it is called.
+        rows: which of its rows (n,).
+        x: the examples (n, *shape), as loaded.
+        labels: their classes (n,) as the run numbers them, or None.
+    """
 
     data: Data
     name: str
@@ -240,8 +250,16 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Scored:
-    """A source with its values: nats (n,), the error of each by its probes (n,) (nan: unknown), evaluations of each.
-    `discrete`: every coordinate has a probability, so that bits are meant."""
+    """Examples of a source with their values.
+
+    Args:
+        chosen: the examples.
+        nats: log-likelihoods (n,).
+        stderr: the error of each by its probes (n,); nan: unknown.
+        dims: dimensions of an example.
+        discrete: whether every coordinate has a probability, so that bits are meant.
+        nfe: network evaluations, an example.
+    """
 
     chosen: Chosen
     nats: Tensor
@@ -252,6 +270,7 @@ class Scored:
 
     @property
     def name(self) -> str:
+        """What the source is called."""
         return self.chosen.name
 
     @property
@@ -260,37 +279,41 @@ class Scored:
         return df.bits_per_dim(self.nats, self.dims, 1.0)
 
     def record(self) -> dict[str, Any]:
+        """Means with standard errors, and what they are of, for JSON."""
         c, n = self.chosen, len(self.nats)
-        found: dict[str, Any] = {"source": c.name, "split": c.data.split, "n": n, "of": len(c.data)}
-        found |= {"sha256": c.data.fingerprint}
+        entry: dict[str, Any] = {"source": c.name, "split": c.data.split, "n": n, "of": len(c.data)}
+        entry["sha256"] = c.data.fingerprint
         for name, v in {"nats": self.nats, "bits_per_dim": self.bits if self.discrete else None}.items():
             if v is not None:
-                found |= {name: v.mean().item(), f"{name}_stderr": v.std().item() / math.sqrt(n) if n > 1 else None}
-        return found
+                entry |= {name: v.mean().item(), f"{name}_stderr": v.std().item() / math.sqrt(n) if n > 1 else None}
+        return entry
 
 
-def as_csv(found: Sequence[Scored]) -> str:
-    """One line an example; `row` counts from 0 within the split, `trace_stderr` is the error of the random probes (or
-    noise levels) alone: each value is also one draw of noise and cells."""
+def as_csv(scored: Sequence[Scored]) -> str:
+    """CSV text, one line an example.
+
+    `row` counts from 0 within the split, `trace_stderr` is the error of the random probes (or noise levels) alone: each
+    value is also one draw of noise and cells.
+    """
     buffer = io.StringIO()
     lines = csv.writer(buffer, lineterminator="\n")
     lines.writerow(("source", "row", "nats", "trace_stderr", "bits_per_dim"))
-    for f in found:
+    for f in scored:
         columns = (f.chosen.rows.tolist(), f.nats.tolist(), f.stderr.tolist(), f.bits.tolist())
         for row, nats, err, bits in zip(*columns, strict=True):
-            known = "" if math.isnan(err) else f"{err:.3g}"
-            lines.writerow((f.name, row, f"{nats:.7g}", known, f"{bits:.6g}" if f.discrete else ""))
+            error = "" if math.isnan(err) else f"{err:.3g}"
+            lines.writerow((f.name, row, f"{nats:.7g}", error, f"{bits:.6g}" if f.discrete else ""))
     return buffer.getvalue()
 
 
-def histogram(found: Sequence[Scored]):
-    """How the values of each source are spread."""
+def histogram(scored: Sequence[Scored]):
+    """A figure of how the values of each source are distributed."""
     fig = figures.figure(5.6, 3.2)
     fig.set_layout_engine("constrained")
     ax = fig.add_subplot()
-    values = [f.bits if f.discrete else f.nats for f in found]
+    values = [f.bits if f.discrete else f.nats for f in scored]
     low, high = min(v.min().item() for v in values), max(v.max().item() for v in values)
-    for colour, f, v in zip(figures.COLOURS, found, values, strict=False):
+    for colour, f, v in zip(figures.COLOURS, scored, values, strict=False):
         ax.hist(
             v.numpy(),
             bins=40,
@@ -299,16 +322,16 @@ def histogram(found: Sequence[Scored]):
             alpha=0.55,
             label=figures.plain(f"{f.name} ({f.chosen.data.split})"),
         )
-    ax.set(xlabel="bits per dimension" if found[0].discrete else "nats", ylabel="examples")
+    ax.set(xlabel="bits per dimension" if scored[0].discrete else "nats", ylabel="examples")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)
     return fig
 
 
-def extremes(found: Sequence[Scored]):
-    """Of each source a row of the most likely images, and a row of the least likely ones, with their bits."""
+def extremes(scored: Sequence[Scored]):
+    """A figure of each source's most likely images, and of its least likely ones, with their bits."""
     rows = []
-    for f in found:
+    for f in scored:
         order = f.nats.argsort(descending=True)
         k = min(10, len(order))
         for name, which in (("most likely", order[:k]), ("least likely", order[-k:].flip(0))):
@@ -324,17 +347,19 @@ def auc(a: Tensor, b: Tensor) -> float:
     return ((diff > 0).double() + 0.5 * (diff == 0).double()).mean().item()
 
 
-def show(found: Sequence[Scored], chance: float | None) -> None:
+def print_scores(scored: Sequence[Scored], chance: float | None) -> None:
+    """Print the means, and the chance that an example of the first source is more likely than one of the second."""
     rows = table("source", "split", "n", "nats", "bits/dim")
-    for f in found:
+    for f in scored:
         r = f.record()
         bits = plus_minus(r["bits_per_dim"], r["bits_per_dim_stderr"]) if f.discrete else "-"
         count = str(r["n"]) if r["n"] == r["of"] else f"{r['n']} of {r['of']}"
         rows.add_row(f.name, f.chosen.data.split, count, plus_minus(r["nats"], r["nats_stderr"]), bits)
     to_stdout().print(rows)
     if chance is not None:
-        print(f"an example of {found[0].name} is more likely than one of {found[1].name} in {chance:.1%} of pairs")
+        print(f"an example of {scored[0].name} is more likely than one of {scored[1].name} in {chance:.1%} of pairs")
 
 
 def main(args: Sequence[str]) -> int:
+    """Read the flags and run the command."""
     return parse(Likelihood, args).main()

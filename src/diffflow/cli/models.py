@@ -1,4 +1,4 @@
-"""`diffflow models`: which models are there, as settings of the equation, and how is each one run?"""
+"""`diffflow models`: the models, as settings of the equation, and how each one is run."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Models:
     """A model of the list: its setting, what it needs, the commands and the BibTeX."""
 
     def main(self) -> int:
+        """Run the command and return its exit status."""
         console = to_stdout()
         if not console.is_terminal:
             console = to_stdout(width=160)  # a pipe has no width: take what the table needs
@@ -45,7 +46,7 @@ class Models:
 
 
 def overview(console: Console) -> None:
-    """One line a model."""
+    """Print one line a model."""
     say(console, f"{EQUATION}\n")
     rows = table("name", "model", "generator", "f", "β", "g²", "λ²", "needs", "evaluations")
     rows.columns[0].no_wrap = True
@@ -57,7 +58,7 @@ def overview(console: Console) -> None:
 
 
 def in_full(m: Model, console: Console) -> None:
-    """Everything the catalogue knows of one model."""
+    """Print everything the catalogue knows of one model."""
     lines = [
         (m.title, ""),
         ("equation", EQUATION),
@@ -75,4 +76,5 @@ def in_full(m: Model, console: Console) -> None:
 
 
 def main(args: Sequence[str]) -> int:
+    """Read the flags and run the command."""
     return parse(Models, args).main()

@@ -1,4 +1,4 @@
-"""`diffflow runs`: which runs are in a folder, how far are they, and how good?
+"""`diffflow runs`: the runs of a folder, how far they are, and how good.
 
 Only files are read (run.json, config.yaml as plain YAML, the last line of metrics.jsonl, evaluation.json or
 frontier.json, the sizes of the newest checkpoint): nothing is loaded and nothing that a file names is imported, so a
@@ -45,16 +45,17 @@ class Runs:
     """Print JSON instead of a table."""
 
     def main(self) -> int:
+        """Run the command and return its exit status."""
         home = Path(self.folder)
         try:
-            found = [look(path) for path in ([home] if is_run(home) else filter(is_run, home.iterdir()))]
+            runs = [look(path) for path in ([home] if is_run(home) else filter(is_run, home.iterdir()))]
         except OSError as e:
             raise UsageError(f"{home} cannot be listed: {e.strerror}. Name the folder that holds the runs.") from None
-        found.sort(key=lambda run: natural(run["name"]))
+        runs.sort(key=lambda run: natural(run["name"]))
         if self.json:
-            print(json.dumps(found, indent=1))
-        elif found:
-            show(found)
+            print(json.dumps(runs, indent=1))
+        elif runs:
+            print_runs(runs)
         else:
             print(f"no runs in {home}")
         return 0
@@ -74,7 +75,7 @@ def look(path: Path) -> dict[str, Any]:
     """One run as plain values; what is not known is None. `reason`: why it is damaged."""
     run: dict[str, Any] = {"name": path.name or path.resolve().name, "path": str(path), "state": "damaged"}
     run |= dict.fromkeys(("data", "model", "steps", "minutes", "metric", "writer", "reason"))
-    who = lock.holder(path)
+    writer = lock.holder(path)
     try:
         about = mapping(path / "run.json", json.loads)
         config = mapping(path / "config.yaml", yaml.safe_load)
@@ -82,30 +83,30 @@ def look(path: Path) -> dict[str, Any]:
             raise ValueError("run.json does not say what the data are")
         run["data"] = str(about["data"].get("name", "?"))
         run["model"] = kind(str(config.get("type", "ScoreConfig")))
-        run |= progress(path, about)
+        run |= training_so_far(path, about)
         run["state"] = "finished" if about.get("finished") else "interrupted"
-        problem = flaw(path)
+        problem = missing_weights(path)
         if problem is not None and not any(path.glob("*.safetensors")):
             run |= {"state": "damaged", "reason": problem}
         run["metric"] = headline(path)
     except PROBLEMS as e:
         run["reason"] = " ".join(str(e).split()) or type(e).__name__
-    if who is not None:
-        run |= {"state": "running", "writer": str(who), "reason": None}
+    if writer is not None:
+        run |= {"state": "running", "writer": str(writer), "reason": None}
     return run
 
 
 def mapping(file: Path, read: Any) -> dict[str, Any]:
     """The table in a file. Raises ValueError, naming the file, for anything else."""
     try:
-        found = read(file.read_text())
+        content = read(file.read_text())
     except FileNotFoundError:
         raise ValueError(f"there is no {file.name}") from None
     except PROBLEMS as e:
         raise ValueError(f"{file.name} cannot be read: {e}") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ValueError(f"{file.name} holds no settings")
-    return found
+    return content
 
 
 def kind(name: str) -> str:
@@ -114,7 +115,7 @@ def kind(name: str) -> str:
     return " ".join(word if word.isupper() else word.lower() for word in words) or name
 
 
-def progress(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+def training_so_far(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     """Steps and minutes of training so far, from the last whole line of the log."""
     try:
         with open(path / "metrics.jsonl", "rb") as file:
@@ -131,7 +132,7 @@ def progress(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     return {"steps": about.get("step")}
 
 
-def flaw(path: Path) -> str | None:
+def missing_weights(path: Path) -> str | None:
     """Why there are no weights to use, as far as names and sizes of files tell; None: there are."""
     reason = "it holds no checkpoint"
     saved = [p for p in (path / "checkpoints").glob("*") if p.name.isdecimal()]
@@ -157,20 +158,20 @@ def headline(path: Path) -> dict[str, Any] | None:
     except (*PROBLEMS, StopIteration):
         pass
     try:
-        found = mapping(path / "frontier.json", json.loads)
-        best = min(found["points"], key=lambda p: p["distance"])
-        return {"name": str(found["distance"]), "value": float(best["distance"]), "stderr": float(best["stderr"])}
+        frontier = mapping(path / "frontier.json", json.loads)
+        best = min(frontier["points"], key=lambda p: p["distance"])
+        return {"name": str(frontier["distance"]), "value": float(best["distance"]), "stderr": float(best["stderr"])}
     except PROBLEMS:
         return None
 
 
-def show(found: Sequence[Mapping[str, Any]]) -> None:
-    """The runs as a table, and below it what is wrong with those that are damaged, or who is training."""
+def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
+    """Print the runs as a table, and below it what is wrong with those that are damaged, or who is training."""
     rows = table("run", "data", "model", "steps", "minutes", "best metric", "state")
     rows.columns[0].overflow = rows.columns[1].overflow = "fold"
     for k in (3, 4):
         rows.columns[k].justify = "right"
-    for run in found:
+    for run in runs:
         m, steps, minutes = run["metric"], run["steps"], run["minutes"]
         best = "-" if m is None else f"{m['name']} {plus_minus(m['value'], m['stderr'])}"
         numbers = ("-" if steps is None else f"{steps:,}", "-" if minutes is None else f"{minutes:.3g}")
@@ -178,10 +179,11 @@ def show(found: Sequence[Mapping[str, Any]]) -> None:
     out = to_stdout()
     width = min(out.width, WIDTH) if out.is_terminal else WIDTH
     to_stdout(width).print(rows)
-    for run in found:
+    for run in runs:
         if note := run["reason"] or (run["writer"] and f"trained by {run['writer']}"):
             print(f"{run['name']}: {note}")
 
 
 def main(args: Sequence[str]) -> int:
+    """Read the flags and run the command."""
     return parse(Runs, args).main()

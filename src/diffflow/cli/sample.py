@@ -1,4 +1,4 @@
-"""`diffflow sample`: from a run to files.
+"""`diffflow sample`: samples of a run, written to files.
 
 Sample i depends on --seed, its own number first + i and its label, not on --batch: `-n 1000 --first 1000` is the
 second half of `-n 2000`, on another machine if need be. The file is written at the end, to a temporary neighbour that
@@ -85,6 +85,7 @@ class Sample:
     """The other dial, of runs with a discriminator: weight of the log-ratio; 0 uses the score alone."""
 
     def main(self) -> int:
+        """Run the command and return its exit status."""
         known_suffixes(self.out, self.animate)
         check(self)
         run = df.load(self.run, raw=self.raw, device=self.device)
@@ -123,4 +124,5 @@ def same_width(states: Sequence[tuple[float, Tensor]]) -> list[tuple[float, Tens
 
 
 def main(args: Sequence[str]) -> int:
+    """Read the flags and run the command."""
     return parse(Sample, args).main()

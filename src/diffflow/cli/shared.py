@@ -1,4 +1,4 @@
-"""What several commands share: the checks of flags, the drawing of samples, the forms of their files, and a run's data.
+"""Parts that several commands share: checks of flags, drawing of samples, forms of their files, and a run's data.
 
 Nothing here imports torch before it is needed: `--help` of every command reads this file.
 """
@@ -25,9 +25,9 @@ from diffflow.console import Console, plus_minus, progress, table, to_stdout
 if TYPE_CHECKING:
     from diffflow.data import Data, Transform
 
-    Labels = np.ndarray | None
-    Classes = Sequence[str] | None
-    Columns = Transform | None  # what the columns of vectors are called, and what their codes stand for
+    LabelArray = np.ndarray | None  # int64 (n,)
+    ClassNames = Sequence[str] | None
+    ColumnNames = Transform | None  # what the columns of vectors are called, and what their codes stand for
 
 SolverName = Literal["default", "exponential", "heun", "euler", "edm"]
 SOLVERS: dict[str, Callable[[], Any]] = {
@@ -41,27 +41,53 @@ LEAST = 12  # samples of an evaluation; precision and recall by 5 neighbours are
 HELD_OUT = {"train": "test", "test": "train"}
 
 
-class Draw(Protocol):
-    """What commands that draw samples are asked for: the flags of `diffflow sample`."""
+class SampleFlags(Protocol):
+    """Flags of `diffflow sample`, which other commands that draw samples have, too."""
 
     @property
-    def n(self) -> int: ...
+    def n(self) -> int:
+        """Number of samples."""
+        ...
+
     @property
-    def steps(self) -> int | None: ...
+    def steps(self) -> int | None:
+        """Steps of the solver; None: the run's own."""
+        ...
+
     @property
-    def churn(self) -> float | None: ...
+    def churn(self) -> float | None:
+        """Stochasticity; None: the run's own."""
+        ...
+
     @property
-    def gan(self) -> float | None: ...
+    def gan(self) -> float | None:
+        """Weight of the log-ratio; None: the run's own."""
+        ...
+
     @property
-    def guidance(self) -> float | None: ...
+    def guidance(self) -> float | None:
+        """Classifier-free guidance; None: the run's own."""
+        ...
+
     @property
-    def solver(self) -> SolverName: ...
+    def solver(self) -> SolverName:
+        """How the path is solved."""
+        ...
+
     @property
-    def seed(self) -> int: ...
+    def seed(self) -> int:
+        """Random seed."""
+        ...
+
     @property
-    def first(self) -> int: ...
+    def first(self) -> int:
+        """Number of the first sample."""
+        ...
+
     @property
-    def batch(self) -> int: ...
+    def batch(self) -> int:
+        """Samples that move together."""
+        ...
 
 
 def known_suffixes(out: str | None, animate: str | None) -> None:
@@ -76,8 +102,18 @@ def known_suffixes(out: str | None, animate: str | None) -> None:
 
 
 def destination(out: str | None, source: str, kind: str, shape: Sequence[int]) -> Path:
-    """The file for samples of this kind and shape, checked; where `out` is None a default, to be written by a name that
-    is free then (`files.unused`)."""
+    """The file for samples, checked before any work.
+
+    Args:
+        out: what --out says; None: a default, to be written by a name that is free then (`files.unused`).
+        source: what makes the samples, for messages.
+        kind: "image" or "vector".
+        shape: of one sample.
+
+    Raises:
+        UsageError: a suffix that does not fit.
+        WriteError: a file that cannot be written.
+    """
     path = Path(out or ("samples.png" if kind == "image" or tuple(shape) == (2,) else "samples.csv"))
     if kind not in WRITERS[path.suffix][0]:
         fitting = [suffix for suffix, (kinds, _) in WRITERS.items() if kind in kinds]
@@ -98,7 +134,7 @@ def drawable(animate: str, source: str, kind: str, shape: Sequence[int]) -> None
         )
 
 
-def check(ask: Draw) -> None:
+def check(ask: SampleFlags) -> None:
     """Refuse before the run is loaded what cannot be meant."""
     least = {"-n": (ask.n, 1), "--steps": (ask.steps, 1), "--batch": (ask.batch, 1), "--first": (ask.first, 0)}
     least |= {"--churn": (ask.churn, 0), "--guidance": (ask.guidance, 0), "--gan": (ask.gan, 0)}
@@ -115,8 +151,19 @@ def labels_of(
     first: int = 0,
     counts: Sequence[int] | None = None,
 ) -> np.ndarray | None:
-    """The class of each sample, int64 (n,), or None: sample i takes entry first + i of the wanted ones in turn; `data`:
-    as often as there were `counts` of them in training."""
+    """The class of each sample, int64 (n,), or None where samples have none.
+
+    Args:
+        wanted: names or numbers of classes, taken in turn, sample i entry first + i; ("none",): no class; ("data",):
+            every class as often as in training; empty: every class in turn.
+        classes: names of the classes that there are.
+        n: how many samples.
+        first: number of the first one.
+        counts: how often each class is in the training data.
+
+    Raises:
+        UsageError: a class that is not there.
+    """
     if tuple(wanted) == ("none",) or (not wanted and not classes):
         return None
     if not classes:
@@ -143,21 +190,31 @@ def class_index(wanted: str, classes: Sequence[str]) -> int:
     if wanted.isdecimal() and int(wanted) < len(classes):
         return int(wanted)
     near = get_close_matches(wanted, classes, n=1)
-    known = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+    names = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UsageError(
-        f"--class {wanted}: no such class.{hint} This run knows {known}; or give a number from 0 to {len(classes) - 1}."
+        f"--class {wanted}: no such class.{hint} This run knows {names}; or give a number from 0 to {len(classes) - 1}."
     )
 
 
-def draw(run: Any, ask: Draw, labels: np.ndarray | None, console: Console) -> tuple[np.ndarray, int]:
+def draw_samples(run: Any, ask: SampleFlags, labels: np.ndarray | None, console: Console) -> tuple[np.ndarray, int]:
     """Samples decoded, float (n, *shape), and the evaluations that each one cost."""
     path = follow(run, ask, labels, console)
     return path.last.numpy(), path.nfe
 
 
-def follow(run: Any, ask: Draw, labels: np.ndarray | None, console: Console, keep: int | None = None) -> df.Trajectory:
-    """The samples' way, decoded and on the CPU, batch by batch with a progress bar; keep: every how many states."""
+def follow(
+    run: Any, ask: SampleFlags, labels: np.ndarray | None, console: Console, keep: int | None = None
+) -> df.Trajectory:
+    """The samples' way, decoded and on the CPU, batch by batch with a progress bar.
+
+    Args:
+        run: whose samples.
+        ask: how they are drawn.
+        labels: their classes (n,), or None.
+        console: where the progress bar is.
+        keep: keep every so many states; None: the last one only.
+    """
     import torch
 
     parts: list[df.Trajectory] = []
@@ -188,8 +245,15 @@ def follow(run: Any, ask: Draw, labels: np.ndarray | None, console: Console, kee
 
 
 def splits(run: df.Run, source: str | None) -> tuple[Data, Data | None]:
-    """The data that the run was trained on, from where it is now (None: where it was), and what of it was held out.
-    Raises UsageError for other data."""
+    """The data that a run was trained on, and what of it was held out (None: nothing).
+
+    Args:
+        run: the run.
+        source: where the data are now; None: where they were.
+
+    Raises:
+        UsageError: other data.
+    """
     ask, split = replace(run.config.data, source=source or run.config.data.source), run.data["split"]
     train = ask.load(split)
     if train.fingerprint != run.data["fingerprint"]:
@@ -206,8 +270,8 @@ def check_n(n: int) -> None:
         raise UsageError(f"-n {n} samples are too few to measure: give at least {LEAST}.")
 
 
-def show(metrics: Sequence[dict[str, Any]]) -> None:
-    """The metrics as a table on standard output."""
+def print_metrics(metrics: Sequence[dict[str, Any]]) -> None:
+    """Print metrics as a table."""
     rows = table("metric", "value", "floor (real data)", "better", "n")
     for m in metrics:
         value = plus_minus(m["value"], m["stderr"])
@@ -218,11 +282,13 @@ def show(metrics: Sequence[dict[str, Any]]) -> None:
             print(f"note: {m['name']}: {m['note']}")
 
 
-def as_png(x: np.ndarray, labels: Labels, classes: Classes, columns: Columns) -> bytes:
+def as_png(x: np.ndarray, labels: LabelArray, classes: ClassNames, columns: ColumnNames) -> bytes:
+    """A PNG: a grid of images, or a scatter plot of vectors."""
     return figures.png(figures.grid(x) if x.ndim == 4 else figures.scatter(x))
 
 
-def as_zip(x: np.ndarray, labels: Labels, classes: Classes, columns: Columns) -> bytes:
+def as_zip(x: np.ndarray, labels: LabelArray, classes: ClassNames, columns: ColumnNames) -> bytes:
+    """A zip of PNG files, one a sample, in a folder for each class."""
     folders = folder_names(classes) if classes else []
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed already
@@ -241,20 +307,21 @@ def folder_names(classes: Sequence[str]) -> list[str]:
 
     What leads out of a folder, hides it, or is the name of a split is replaced, and no two classes share a name.
     """
-    found: dict[str, None] = {}
+    folders: dict[str, None] = {}
     for name in classes:
         name = name.encode("utf-8", "replace").decode()
         plain = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "-", name).strip(" .") or "-"
         plain = f"class-{plain}" if plain.lower() in SPLITS else plain
         free, k = plain, 1
-        while free in found or (free != name and free in classes):
+        while free in folders or (free != name and free in classes):
             k += 1
             free = f"{plain}-{k}"
-        found[free] = None
-    return list(found)
+        folders[free] = None
+    return list(folders)
 
 
-def as_npz(x: np.ndarray, labels: Labels, classes: Classes, columns: Columns) -> bytes:
+def as_npz(x: np.ndarray, labels: LabelArray, classes: ClassNames, columns: ColumnNames) -> bytes:
+    """An .npz: images as uint8 `arr_0` (n, h, w, c), vectors as float32 (n, d), with their labels."""
     arrays: dict[str, Any] = {"arr_0": np.rint(x * 255).astype(np.uint8).transpose(0, 2, 3, 1) if x.ndim == 4 else x}
     if labels is not None and classes:
         arrays |= {"labels": labels, "classes": np.array(classes)}
@@ -263,7 +330,8 @@ def as_npz(x: np.ndarray, labels: Labels, classes: Classes, columns: Columns) ->
     return buffer.getvalue()
 
 
-def as_csv(x: np.ndarray, labels: Labels, classes: Classes, columns: Columns) -> bytes:
+def as_csv(x: np.ndarray, labels: LabelArray, classes: ClassNames, columns: ColumnNames) -> bytes:
+    """A CSV of vectors, with the columns of the data, and words where these had words."""
     names = (columns and columns.columns) or ()
     if all(name.isdecimal() for name in names):  # a header of numbers would be read as a row of them
         names = tuple(f"x{k}" for k in range(x.shape[1]))

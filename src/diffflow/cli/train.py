@@ -7,7 +7,6 @@ the preset, and flags override the file. The resolved values are saved with the 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import shlex
 import sys
@@ -39,24 +38,9 @@ from diffflow.training.train import train
 
 
 @dataclass(frozen=True)
-class Train:
-    """Train a model.
+class OwnFlags:
+    """The flags of the command itself; those of the settings depend on them and on SOURCE."""
 
-    SOURCE is the name of a toy (8gaussians, moons, ...), `digits`, or a path: a folder or zip of images (subfolder =
-    class), an idx folder (MNIST), the CIFAR-10 form, .npy/.npz, .csv. Without --preset a fitting one is taken.
-
-    Examples:
-        diffflow train 8gaussians --minutes 1
-        diffflow train path/to/images --flip --minutes 60 --out runs/flowers
-        diffflow train path/to/mnist --preset mnist --denoiser.lr 5e-4 --model.net.widths 48 96 96
-        diffflow train --resume auto --out runs/flowers --minutes 90          (half an hour more)
-        diffflow train path/to/table.csv --dry-run
-        diffflow train digits --preset discriminator-flow --minutes 5         (any model: `diffflow models` lists them)
-        diffflow train digits --preset score-gan --init-from runs/digits      (a one-step generator of that run)
-    """
-
-    source: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = None
-    """What to learn; optional where the preset, the file or the run to resume says it."""
     preset: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Named settings to start from; an unknown name lists them."""
     config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
@@ -85,6 +69,27 @@ class Train:
     """Print the resolved settings as YAML (good for --config) and stop."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Scan the data, build the model, estimate the time, train nothing."""
+
+
+@dataclass(frozen=True)
+class Train(OwnFlags):
+    """Train a model.
+
+    SOURCE is the name of a toy (8gaussians, moons, ...), `digits`, or a path: a folder or zip of images (subfolder =
+    class), an idx folder (MNIST), the CIFAR-10 form, .npy/.npz, .csv. Without --preset a fitting one is taken.
+
+    Examples:
+        diffflow train 8gaussians --minutes 1
+        diffflow train path/to/images --flip --minutes 60 --out runs/flowers
+        diffflow train path/to/mnist --preset mnist --denoiser.lr 5e-4 --model.net.widths 48 96 96
+        diffflow train --resume auto --out runs/flowers --minutes 90          (half an hour more)
+        diffflow train path/to/table.csv --dry-run
+        diffflow train digits --preset discriminator-flow --minutes 5         (any model: `diffflow models` lists them)
+        diffflow train digits --preset score-gan --init-from runs/digits      (a one-step generator of that run)
+    """
+
+    source: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = None
+    """What to learn; optional where the preset, the file or the run to resume says it."""
     settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=lambda: preset("toy").config
     )
@@ -98,10 +103,11 @@ class Train:
             "fit.precision": self.precision,
             "fit.compile": self.compile or None,
         }
-        given = {key: value for key, value in short.items() if value is not None}
-        return replace(self.settings, given | budget(self.minutes, self.steps))
+        changes = {key: value for key, value in short.items() if value is not None}
+        return replace(self.settings, changes | budget(self.minutes, self.steps))
 
     def main(self, preset: str) -> int:
+        """Train, or print what would be trained; `preset` is what the run directory may be called after."""
         config = self.resolved()
         if self.print_config:
             print(to_yaml(config), end="")
@@ -122,71 +128,75 @@ class Train:
 
 
 def main(args: Sequence[str]) -> int:
+    """Read the flags and run the command."""
     args = aliases.flags(args)
-    # The preset, the file and the run to resume decide the defaults, and so which flags exist: look at those first.
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for flag in ("--preset", "--config", "--out", "--resume", "--init-from"):
-        early.add_argument(flag)
-    known, _ = early.parse_known_args(args)
-    source = bare_word(args)
-    if not {"-h", "--help", "--dry-run", "--print-config"} & set(args):
-        files.check_folder(known.out or "runs", "--out" if known.out else "")  # before the data are scanned
     helping = "-h" in args or "--help" in args
-    preset, base = starting_point(known, source, helping)
-    if known.preset is None and known.config is None and not helping:
-        print(f"settings of {preset!r}; --preset and --print-config say more", file=sys.stderr)
+    flags, source = look_ahead([word for word in args if word not in ("-h", "--help")])
+    if not (helping or flags.dry_run or flags.print_config):  # before the data are scanned
+        files.check_folder(flags.out or "runs", "--out" if flags.out else "")
+    name, base = starting_point(flags, source, helping)
+    if flags.preset is None and flags.config is None and not helping:
+        print(f"settings of {name!r}; --preset and --print-config say more", file=sys.stderr)
     by_data = listing({name: make().about for name, make in BY_DATA.items()})
     by_model = listing({name: make.__doc__ or "" for name, make in BY_MODEL.items()})
     presets = (
         f"\n\nPresets, by data (diffusion models):\n{by_data}\n\nBy model, in the size that fits SOURCE:\n{by_model}"
     )
-    options = parse(Train, args, default=Train(settings=base), more=presets)
-    return options.main(preset)
+    return parse(Train, args, default=Train(settings=base), more=presets).main(name)
 
 
-def bare_word(args: Sequence[str]) -> str | None:
-    """SOURCE wherever it stands: the first word that is neither a flag nor the value of one."""
-    counts, rest = values(Train), list(args)
+def look_ahead(args: Sequence[str]) -> tuple[OwnFlags, str | None]:
+    """The command's own flags, and SOURCE wherever it stands: they decide which settings there are.
+
+    SOURCE is the first word that is neither a flag nor the value of one.
+    """
+    flags, rest = tyro.cli(OwnFlags, prog="diffflow train", args=args, return_unknown_args=True, add_help=False)
+    counts = value_counts(TrainConfig)
     while rest:
         word = rest.pop(0)
         if not word.startswith("-"):
-            return word
+            return flags, word
         if "=" not in word:
-            count = counts.get(word.lstrip("-").replace("-", "_"), 1)
-            count = count if count is not None else next((i for i, w in enumerate(rest) if w[:1] == "-"), len(rest))
+            flag = word.lstrip("-").replace("-", "_")
+            count = 0 if flag.rpartition(".")[2].startswith("no_") else counts.get(flag, 1)
+            if count is None:
+                count = next((i for i, following in enumerate(rest) if following[:1] == "-"), len(rest))
             del rest[:count]
-    return None
+    return flags, None
 
 
-def values(command: type, path: str = "") -> dict[str, int | None]:
-    """How many words follow each flag of a dataclass; None: all up to the next flag."""
-    found: dict[str, int | None] = {}
-    for name, kind in get_type_hints(command).items():
+def value_counts(kind: Any, path: str = "") -> dict[str, int | None]:
+    """How many words follow each flag of a type of settings; None: all up to the next flag."""
+    if kind is TrainConfig:
+        families()  # registers them
+    if isinstance(kind, type) and Choice in kind.__bases__:  # of any kind: their flags of one name take as many words
+        options = tuple(kind.kinds.values())
+    else:
         options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-        if kind is TrainConfig:
-            families()
-        for part in [o for o in options if isinstance(o, type) and Choice in o.__bases__]:
-            options = (*options, *part.kinds.values())  # of any kind: their flags of one name take as many words
-        for option in options:
-            if dataclasses.is_dataclass(option) and isinstance(option, type):
-                found |= values(option, "" if kind is TrainConfig else f"{path}{name}.")
-            elif option is bool:
-                found |= {f"{path}{name}": 0, f"{path}no_{name}": 0}
-            elif get_origin(option) is tuple:
-                found[path + name] = None if ... in get_args(option) else len(get_args(option))
-    return found
+    counts: dict[str, int | None] = {}
+    for option in options:
+        if option is bool:
+            counts[path] = 0
+        elif get_origin(option) is tuple:
+            counts[path] = None if ... in get_args(option) else len(get_args(option))
+        elif isinstance(option, type) and Choice in option.__bases__ and option is not kind:
+            counts |= value_counts(option, path)
+        elif dataclasses.is_dataclass(option):
+            for name, part in get_type_hints(option).items():
+                counts |= value_counts(part, f"{path}.{name}" if path else name)
+    return counts
 
 
-def starting_point(known: argparse.Namespace, source: str | None, helping: bool) -> tuple[str, TrainConfig]:
+def starting_point(flags: OwnFlags, source: str | None, helping: bool) -> tuple[str, TrainConfig]:
     """The name that a run directory may be called after, and the settings that flags start from."""
-    saved = Path(known.out) / "config.yaml" if known.out and known.resume else None
-    if known.preset is None and known.config is None and saved is not None and saved.is_file():
-        return Path(known.out).name, Folder(Path(known.out)).config()
-    if known.preset is not None:
-        name = known.preset
+    folder = Folder(Path(flags.out)) if flags.out and flags.resume else None
+    if flags.preset is None and flags.config is None and folder is not None and folder.begun:
+        return folder.path.name, folder.config()
+    if flags.preset is not None:
+        name = flags.preset
     elif source is not None:
         name = fitting(source)
-    elif known.config is not None or helping:
+    elif flags.config is not None or helping:
         name = "toy"
     else:
         raise UsageError(
@@ -195,23 +205,30 @@ def starting_point(known: argparse.Namespace, source: str | None, helping: bool)
             "`diffflow train --help` explains."
         )
     base = preset(name, source if name in BY_MODEL else None).config
-    if known.init_from is not None and isinstance(base, ScoreGANConfig):
-        base = base.after(Folder(Path(known.init_from)).config())
-    return name, base if known.config is None else load_yaml(known.config, base=base)
+    if flags.init_from is not None and isinstance(base, ScoreGANConfig):
+        base = base.after(Folder(Path(flags.init_from)).config())
+    return name, base if flags.config is None else load_yaml(flags.config, base=base)
 
 
 def dry_run(config: TrainConfig, device: str | None) -> int:
-    """Everything that training would do before its first step, then the time of three steps that are not kept."""
+    """Do all that training would do before its first step, time three steps that are not kept, and print what is known.
+
+    Returns:
+        The exit status.
+    """
     data = config.data.load()
-    place, meta = Process(find_device(device)), data.meta()
-    modules = {name: module.to(place.device) for name, module in config.build(meta).items()}
+    meta = data.meta()
+    process = Process(find_device(device))
+    modules = {name: module.to(process.device) for name, module in config.build(meta).items()}
     training = TrainingState(config.objective(modules, meta), config.players())
-    feed, seconds = Batches(data, config.fit.seed, place.device, config.data.dequantise), []
+    batches = Batches(data, config.fit.seed, process.device, config.data.dequantise)
+    seconds = []
     for k in range(3):
         begun = time.perf_counter()
-        fit(training, feed, dataclasses.replace(config.fit, steps=k + 1, minutes=None), place)
+        fit(training, batches, dataclasses.replace(config.fit, steps=k + 1, minutes=None), process)
         seconds.append(time.perf_counter() - begun)
-    step, size = min(seconds), sum(p.numel() for player in training.players.values() for p in player.parameters)
+    step = min(seconds)
+    size = sum(p.numel() for player in training.players.values() for p in player.parameters)
     kinds = f"{len(data.classes)} classes" if data.classes else "no classes"
     print(f"data     {data.name}: {len(data):,} of shape {data.shape}, {kinds}, sha256 {data.fingerprint[:16]}...")
     for note in data.notes:
@@ -219,7 +236,7 @@ def dry_run(config: TrainConfig, device: str | None) -> int:
     names = ", ".join(f"{n} {sum(p.numel() for p in v.parameters):,}" for n, v in training.players.items())
     print(f"model    {type(config).__name__}, {size:,} parameters: {names}")
     batch = config.fit.batch
-    print(f"speed    {batch / step:,.0f} examples/s on {place.device}: {step:.3g} s a step of {batch}")
+    print(f"speed    {batch / step:,.0f} examples/s on {process.device}: {step:.3g} s a step of {batch}")
     if config.fit.minutes is not None:
         steps = config.fit.minutes * 60 / step
         passes = steps * config.fit.batch / len(data)

@@ -1,4 +1,4 @@
-"""`diffflow weights`: the networks that images are judged with: which are known, which are here, and fetching them."""
+"""`diffflow weights`: list, verify and fetch the networks that images are judged with."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class Weights:
     """With fetch: another place of the same file (its sha256 decides)."""
 
     def main(self) -> int:
+        """Run the command and return its exit status."""
         from diffflow.metrics.pretrained import KNOWN, WeightsError, fetch, home, known, verify
 
         if self.what == "fetch" and not self.names:
@@ -70,4 +71,5 @@ class Weights:
 
 
 def main(args: Sequence[str]) -> int:
+    """Read the flags and run the command."""
     return parse(Weights, args).main()

@@ -1,4 +1,4 @@
-"""The explorer: a page that makes the equation visible, and plays real runs.
+"""The explorer: a page that shows the equation at work, and plays real runs.
 
 static/      the page. Its exact part needs no server: put the folder on any web host
 server.py    what `diffflow explore` serves: the page, and an interface to the runs of a folder

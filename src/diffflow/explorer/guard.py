@@ -1,4 +1,4 @@
-"""Who may ask, and how much?
+"""Guard of the explorer's server: lets through requests of its own page, of a bearable size.
 
 A server on 127.0.0.1 is open to every page that the browser shows: by a form or a script of its own (cross-site
 requests), or by a name that it lets point here (DNS rebinding). So the Host header must name this machine, an Origin
@@ -34,16 +34,19 @@ HEADERS = (
 
 
 class Guard:
-    """Lets requests through to `app` that come from our own page.
+    """Lets requests through to an ASGI application that come from our own page.
 
-    hosts   what the Host header may say, such as 127.0.0.1:8760
-    token   what the header X-Token must say below /api/
+    Args:
+        app: the application.
+        hosts: what the Host header may say, such as 127.0.0.1:8760.
+        token: what the header X-Token must say below /api/.
     """
 
     def __init__(self, app: App, hosts: Iterable[str], token: str):
         self.app, self.hosts, self.token = app, frozenset(h.lower() for h in hosts), token.encode()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer a request: by the application, or with a refusal."""
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
 
@@ -56,10 +59,10 @@ class Guard:
             return await send({"type": "websocket.close", "code": 1008})
         refusal = self.refusal(scope)
         if refusal is None:
-            body, whole = await self.body(receive)
+            body, complete = await self.body(receive)
             if body is None:  # hung up in the middle
                 return None
-            if whole:
+            if complete:
                 return await self.app(scope, replay(body, receive), guarded)
             refusal = 413, f"a request holds at most {LARGEST} bytes"
         return await refuse(guarded, *refusal)
@@ -76,14 +79,16 @@ class Guard:
         if any(origin != f"http://{host[0]}" for origin in origins):
             return 403, f"a page of {', '.join(origins)} may not ask here"
         if scope["path"].startswith("/api/"):
-            given = headers.get(b"x-token", [])
-            if len(given) != 1 or not hmac.compare_digest(given[0], self.token):
+            tokens = headers.get(b"x-token", [])
+            if len(tokens) != 1 or not hmac.compare_digest(tokens[0], self.token):
                 return 401, "the token is missing or wrong: open the address that `diffflow explore` has printed"
         return None
 
     async def body(self, receive: Receive) -> tuple[bytes | None, bool]:
-        """The request's body, None where it did not come to its end, and whether it was small enough. What is a little
-        too large is read to its end, and dropped: who still writes does not hear an answer."""
+        """The request's body, None where it did not come to its end, and whether it was small enough.
+
+        What is a little too large is read to its end, and dropped: who still writes does not hear an answer.
+        """
         parts, size = [], 0
         while True:
             message = await receive()
@@ -98,20 +103,21 @@ class Guard:
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """A body that was read, and then whatever else comes."""
-    told = False
+    """A channel that gives a body that was read, and then whatever else comes."""
+    replayed = False
 
     async def again() -> Message:
-        nonlocal told
-        if told:
+        nonlocal replayed
+        if replayed:
             return await receive()
-        told = True
+        replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again
 
 
 async def refuse(send: Send, status: int, reason: str) -> None:
+    """Answer with a status and a reason, as JSON."""
     body = json.dumps({"error": reason}).encode()
     start = {"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]}
     await send(start)

@@ -1,5 +1,6 @@
-"""How do many requests share one network? One thread works through a short queue; what waits can be given up, and what
-runs can be stopped between two steps.
+"""Jobs: one thread works through a short queue, so that many requests share one network.
+
+What waits can be given up, and what runs can be stopped between two steps.
 
     queued -> running -> done | failed | stopped
 """
@@ -28,7 +29,19 @@ class Stopped(Exception):
 
 @dataclass
 class Job:
-    """A piece of work: `work(report)` gives the result, and calls report(done, total) between its steps."""
+    """A piece of work, and how far it is.
+
+    Args:
+        work: `work(report)` gives the result, and calls report(done, total) between its steps.
+        name: under which it is asked for.
+        state: queued, running, done, failed or stopped.
+        done: steps done.
+        total: of how many.
+        error: why it failed.
+        result: what it gave.
+        seconds: how long it took.
+        unwanted: whether it is to be stopped.
+    """
 
     work: Callable[[Callable[[int, int], None]], Any]
     name: str = field(default_factory=lambda: secrets.token_urlsafe(9))
@@ -41,12 +54,18 @@ class Job:
     unwanted: bool = False
 
     def about(self) -> dict[str, Any]:
+        """State and progress, as the page reads them."""
         keys = ("state", "done", "total", "error", "seconds")
         return {"job": self.name} | {key: getattr(self, key) for key in keys}
 
 
 class Jobs:
-    """A queue with one worker, which starts with the first job."""
+    """A queue with one worker, which starts with the first job.
+
+    Args:
+        waiting: most jobs in the queue.
+        kept: results that are remembered.
+    """
 
     def __init__(self, waiting: int = WAITING, kept: int = KEPT):
         self.waiting, self.kept = waiting, kept
@@ -56,7 +75,7 @@ class Jobs:
         self.thread: threading.Thread | None = None
 
     def add(self, work: Callable[[Callable[[int, int], None]], Any]) -> Job:
-        """Raises Full where too many jobs wait."""
+        """Queue a piece of work. Raises Full where too many jobs wait."""
         with self.turn:
             if len(self.queue) >= self.waiting:
                 raise Full(f"{len(self.queue)} requests for samples wait already: try again in a moment")
@@ -73,7 +92,7 @@ class Jobs:
             return job
 
     def stop(self, name: str) -> Job:
-        """Raises KeyError for a job that is not known."""
+        """Stop a job, or take it out of the queue. Raises KeyError for one that is not known."""
         with self.turn:
             job = self.known[name]
             job.unwanted = True

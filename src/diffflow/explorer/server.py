@@ -1,14 +1,15 @@
-"""What does `diffflow explore` serve? The page, and the runs below one folder.
+"""Server of `diffflow explore`: the page, and an interface to the runs below one folder.
 
     GET    /                        the page, its scripts and styles (static/)
-    GET    /api/runs                the runs: name, kind, step, data, dials
+    GET    /api/runs                the runs: name, kind, data, dials, whether one is training
     GET    /api/runs/NAME           one of them: settings, frontier, last lines of the log
     POST   /api/runs/NAME/samples   {n, class, seed, steps, churn, gan, guidance, frames, plans} -> a job
     GET    /api/jobs/ID             how far it is, and the samples when it is done
     DELETE /api/jobs/ID             stop it
 
 Samples come as one PNG, a row for every moment of the way from noise and a column for every sample; vectors as numbers.
-Everything that is wrong with a request has a status of 4xx and a message that names it.
+Everything that is wrong with a request has a status of 4xx and a message that names it. Listing runs imports nothing
+that their files name.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from starlette.staticfiles import StaticFiles
 import diffflow as df
 from diffflow import figures
 from diffflow.sampling.sample import Step
+from diffflow.training import lock
 from diffflow.training.run_folder import Folder
 
 from .guard import App, Guard
@@ -49,12 +51,17 @@ PIXELS = 1 << 24  # of all moments of all samples together
 LOGGED = 400  # lines of a log that are shown
 
 
-class Bad(ValueError):
+class BadRequest(ValueError):
     """A request that cannot be met."""
 
 
 class Runs:
-    """The runs directly below a folder, by name; the one that was asked for last stays loaded."""
+    """The runs directly below a folder, by name; the one that was asked for last stays loaded.
+
+    Args:
+        home: the folder.
+        device: where samples are computed; default: the best there is.
+    """
 
     def __init__(self, home: Path, device: str | None = None):
         self.home, self.device = home, device
@@ -62,6 +69,8 @@ class Runs:
         self.lock = threading.Lock()
 
     def names(self) -> list[str]:
+        """The folders that hold a run; a link is none."""
+
         def holds(path: Path) -> bool:
             try:
                 return not path.is_symlink() and (path / "run.json").is_file()
@@ -74,12 +83,17 @@ class Runs:
             return []
 
     def folder(self, name: str) -> Folder:
-        """Raises HTTPException for a name that is not in the list: nothing else of the disk can be asked for."""
+        """The directory of a run.
+
+        Raises:
+            HTTPException: a name that is not in the list: nothing else of the disk can be asked for.
+        """
         if name not in self.names():
             raise HTTPException(404, f"there is no run {name!r} in {self.home.name}")
         return Folder(self.home / name)
 
     def load(self, name: str) -> df.Run:
+        """The run itself, read again where it has a new checkpoint."""
         folder = self.folder(name)
         changed = max((p.stat().st_mtime for p in folder.checkpoints.glob("*")), default=0.0)
         with self.lock:
@@ -97,28 +111,28 @@ class Runs:
                 "name": name, "kind": type(config).__name__.removesuffix("Config"), "data": data["name"],
                 "shape": data["shape"], "classes": data["classes"], "image": len(data["shape"]) == 3,
                 "dials": dataclasses.asdict(config.dials), "players": list(config.players()),
-                "training": "finished" not in about, "frontier": (folder.path / "frontier.json").exists(),
+                "training": lock.holder(folder.path) is not None, "frontier": (folder.path / "frontier.json").exists(),
             }  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             return {"name": name, "problem": str(error) or type(error).__name__}
 
     def log(self, name: str) -> list[Any]:
-        """The lines of its log, at most so many, evenly spread, the last among them."""
+        """The lines of its log, at most LOGGED, evenly spread, the last among them."""
         lines = [line for line in Folder(self.home / name).lines() if isinstance(line, dict)]
-        every = max(1, math.ceil(len(lines) / LOGGED))
-        return lines[::-1][::every][::-1]
+        stride = max(1, math.ceil(len(lines) / LOGGED))
+        return lines[::-1][::stride][::-1]
 
     def frontier(self, name: str) -> Any:
         """What `diffflow frontier` has left, if it is readable."""
         try:
-            found = json.loads((self.home / name / "frontier.json").read_bytes())
-            return found if isinstance(found["points"], list) and found["points"] else None
+            content = json.loads((self.home / name / "frontier.json").read_bytes())
+            return content if isinstance(content["points"], list) and content["points"] else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
 
 def finite(value: Any) -> Any:
-    """A value of JSON whose numbers JSON knows: what is infinite or undefined becomes null."""
+    """The value with numbers that JSON knows: what is infinite or undefined becomes null."""
     if isinstance(value, dict):
         return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -126,27 +140,36 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def number(body: Mapping[str, Any], key: str, low: float, high: float, whole: bool, default: Any) -> Any:
-    """A number of a request. Raises Bad, naming it, for anything else."""
+def number(body: Mapping[str, Any], key: str, low: float, high: float, integer: bool, default: Any) -> Any:
+    """A number of a request, or the default where it is left out. Raises BadRequest, naming it, for anything else."""
     value = body.get(key)
     if value is None:  # left out, or null
         return default
-    known = isinstance(value, int | float) and not isinstance(value, bool)
-    if not known or (isinstance(value, float) and not math.isfinite(value)):
-        raise Bad(f"{key} = {json.dumps(value)[:40]} is not a number")
-    if whole and value != int(value):
-        raise Bad(f"{key} = {value} is not a whole number")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or (isinstance(value, float) and not math.isfinite(value)):
+        raise BadRequest(f"{key} = {json.dumps(value)[:40]} is not a number")
+    if integer and value != int(value):
+        raise BadRequest(f"{key} = {value} is not a whole number")
     if not low <= value <= high:
-        raise Bad(f"{key} = {str(value)[:40]} is not between {low:g} and {high:g}")
-    return int(value) if whole else float(value)
+        raise BadRequest(f"{key} = {str(value)[:40]} is not between {low:g} and {high:g}")
+    return int(value) if integer else float(value)
 
 
-ASKED = ("n", "class", "seed", "steps", "churn", "gan", "guidance", "frames", "plans")
+KEYS = ("n", "class", "seed", "steps", "churn", "gan", "guidance", "frames", "plans")
 
 
 @dataclasses.dataclass(frozen=True)
-class Ask:
-    """A request for samples, checked."""
+class SampleRequest:
+    """A request for samples, checked.
+
+    Args:
+        n: how many.
+        label: class index; None: every class in turn.
+        seed: of their noise.
+        frames: moments of the way that are shown.
+        plans: whether a calibrated plan may be used.
+        dials: steps, churn, gan and guidance, where they are given.
+    """
 
     n: int
     label: int | None
@@ -156,20 +179,24 @@ class Ask:
     dials: dict[str, Any]
 
     @classmethod
-    def of(cls, body: Any, about: Mapping[str, Any]) -> Ask:
-        """Of a run that is described by its line (Runs.line): nothing is loaded to refuse a request."""
+    def of(cls, body: Any, about: Mapping[str, Any]) -> SampleRequest:
+        """A request to a run that is described by its line (`Runs.line`): nothing is loaded to refuse one.
+
+        Raises:
+            BadRequest: what is wrong with it.
+        """
         if not isinstance(body, dict):
-            raise Bad("a request for samples is a JSON object")
-        if unknown := sorted(body.keys() - set(ASKED)):
-            raise Bad(f"{', '.join(unknown)[:80]}: a request for samples has only {', '.join(ASKED)}")
+            raise BadRequest("a request for samples is a JSON object")
+        if unknown := sorted(body.keys() - set(KEYS)):
+            raise BadRequest(f"{', '.join(unknown)[:80]}: a request for samples has only {', '.join(KEYS)}")
         if "problem" in about:
-            raise Bad(about["problem"])
+            raise BadRequest(about["problem"])
         classes = about["classes"] or ()
         label = number(body, "class", 0, len(classes) - 1, True, None) if classes else None
         if not classes and body.get("class") is not None:
-            raise Bad("class was given, but this run was trained without classes")
+            raise BadRequest("class was given, but this run was trained without classes")
         if not isinstance(body.get("plans", True), bool):
-            raise Bad("plans is true or false")
+            raise BadRequest("plans is true or false")
         dials = {
             "steps": number(body, "steps", 1, MOST["steps"], True, None),
             "churn": number(body, "churn", 0, 100, False, None),
@@ -180,7 +207,9 @@ class Ask:
         frames = number(body, "frames", 1, MOST["frames"], True, 12)
         size = n * math.prod(about["shape"][-2:] if about["image"] else (2,))
         if 2 * size > PIXELS:
-            raise Bad(f"n = {n} samples of this size are too much for one picture: ask for {PIXELS // (2 * size // n)}")
+            raise BadRequest(
+                f"n = {n} samples of this size are too much for one picture: ask for {PIXELS // (2 * size // n)}"
+            )
         return cls(
             n,
             label,
@@ -191,13 +220,22 @@ class Ask:
         )
 
 
-def drawn(run: df.Run, ask: Ask, report: Callable[[int, int], None]) -> dict[str, Any]:
-    """The samples, as the page shows them."""
+def draw_frames(run: df.Run, ask: SampleRequest, report: Callable[[int, int], None]) -> dict[str, Any]:
+    """The samples and their way from noise, as the page shows them.
+
+    Args:
+        run: whose samples.
+        ask: how they are drawn.
+        report: called with (steps done, of how many).
+
+    Raises:
+        BadRequest: a class that is missing, or samples that are not finite.
+    """
     cond = None
     if run.classes:
         cond = torch.full((ask.n,), ask.label) if ask.label is not None else torch.arange(ask.n) % len(run.classes)
     if not run.config.classless and cond is None and run.classes:
-        raise Bad("this run has classes only: choose one")
+        raise BadRequest("this run has classes only: choose one")
     steps = ask.dials.get("steps", run.dials.steps)
 
     def on_step(step: Step) -> None:
@@ -206,34 +244,46 @@ def drawn(run: df.Run, ask: Ask, report: Callable[[int, int], None]) -> dict[str
     report(0, steps)
     keep = None if "generator" in run.players else max(1, math.ceil(steps / ask.frames))
     noise = df.Noise(ask.seed)
-    found = run.sample(ask.n, cond, noise=noise, keep=keep, on_step=on_step, plans=ask.plans, **ask.dials)
-    states = [*found.kept]
-    if not states or not torch.equal(states[-1][1], found.last):
-        states.append((float(found.times[-1]), found.last))
+    path = run.sample(ask.n, cond, noise=noise, keep=keep, on_step=on_step, plans=ask.plans, **ask.dials)
+    states = [*path.kept]
+    if not states or not torch.equal(states[-1][1], path.last):
+        states.append((float(path.times[-1]), path.last))
     states = states[-(ask.frames + 1) :]
-    told = {
-        "n": ask.n, "times": [float(t) for t, _ in states], "evaluations": found.nfe,
+    answer = {
+        "n": ask.n, "times": [float(t) for t, _ in states], "evaluations": path.nfe,
         "labels": None if cond is None else cond.tolist(), "step": run.step,
     }  # fmt: skip
     cloud = torch.stack([x for _, x in states])  # (moments, n, *shape)
     if not cloud.isfinite().all():
-        raise Bad("some of these samples are not finite numbers: take more steps, less churn, or less guidance")
+        raise BadRequest("some of these samples are not finite numbers: take more steps, less churn, or less guidance")
     if len(run.shape) == 3:
         rows = cloud.reshape(-1, *run.shape)
         picture = figures.grid(rows.numpy(), columns=ask.n, gap=0, scale=1)
-        return told | {"png": base64.b64encode(figures.png(picture)).decode(), "shape": list(run.shape)}
+        return answer | {"png": base64.b64encode(figures.png(picture)).decode(), "shape": list(run.shape)}
     points = cloud[..., :2].double().numpy()
-    return told | {"points": [[[float(f"{v:.5g}") for v in x] for x in xs] for xs in points], "shape": list(run.shape)}
+    return answer | {
+        "points": [[[float(f"{v:.5g}") for v in x] for x in xs] for xs in points],
+        "shape": list(run.shape),
+    }
 
 
-def explain(request: Request, error: Exception) -> Response:
+def error_response(request: Request, error: Exception) -> Response:
+    """What is wrong, as JSON with a status of 4xx."""
     if isinstance(error, HTTPException):
         return JSONResponse({"error": error.detail}, error.status_code)
     return JSONResponse({"error": str(error)}, 429 if isinstance(error, Full) else 400)
 
 
 def create(home: Path, token: str, hosts: list[str], device: str | None = None, jobs: Jobs | None = None) -> App:
-    """The server as an ASGI application, guarded. `hosts` are what its own address may be called."""
+    """The server as an ASGI application, guarded.
+
+    Args:
+        home: the folder of runs.
+        token: what requests below /api/ must carry.
+        hosts: what its own address may be called.
+        device: where samples are computed; default: the best there is.
+        jobs: the queue; default: a new one.
+    """
     runs, queue = Runs(home, device), jobs or Jobs()
 
     def every(request: Request) -> Response:
@@ -250,9 +300,9 @@ def create(home: Path, token: str, hosts: list[str], device: str | None = None, 
         try:
             body = json.loads(await request.body() or b"{}")
         except (ValueError, RecursionError) as error:
-            raise Bad("the request's body is not JSON") from error
-        checked = Ask.of(body, await run_in_threadpool(runs.line, folder.path.name))
-        return JSONResponse(queue.add(lambda report: drawn(runs.load(name), checked, report)).about(), 202)
+            raise BadRequest("the request's body is not JSON") from error
+        checked = SampleRequest.of(body, await run_in_threadpool(runs.line, folder.path.name))
+        return JSONResponse(queue.add(lambda report: draw_frames(runs.load(name), checked, report)).about(), 202)
 
     def find(request: Request) -> Job:
         job = queue.known.get(request.path_params["job"])
@@ -260,7 +310,7 @@ def create(home: Path, token: str, hosts: list[str], device: str | None = None, 
             raise HTTPException(404, "there is no such request, or its samples are forgotten: ask again")
         return job
 
-    def told(request: Request) -> Response:
+    def progress(request: Request) -> Response:
         job = find(request)
         return JSONResponse(job.about() | ({"result": job.result} if job.state == "done" else {}))
 
@@ -271,16 +321,26 @@ def create(home: Path, token: str, hosts: list[str], device: str | None = None, 
         Route("/api/runs", every),
         Route("/api/runs/{name}", one),
         Route("/api/runs/{name}/samples", ask, methods=["POST"]),
-        Route("/api/jobs/{job}", told, methods=["GET"]),
+        Route("/api/jobs/{job}", progress, methods=["GET"]),
         Route("/api/jobs/{job}", stop, methods=["DELETE"]),
         Mount("/", StaticFiles(directory=STATIC, html=True)),
     ]
-    handlers: Any = dict.fromkeys((HTTPException, ValueError, RuntimeError, OSError), explain)
+    handlers: Any = dict.fromkeys((HTTPException, ValueError, RuntimeError, OSError), error_response)
     return Guard(Starlette(routes=routes, exception_handlers=handlers), hosts, token)
 
 
 def serve(home: Path, port: int, device: str | None, say: Callable[[str], None]) -> None:
-    """Serve on 127.0.0.1 until interrupted. Raises OSError where the port is taken."""
+    """Serve on 127.0.0.1 until interrupted.
+
+    Args:
+        home: the folder of runs.
+        port: the port; 0: any that is free.
+        device: where samples are computed; default: the best there is.
+        say: called with the page's address.
+
+    Raises:
+        OSError: the port is taken.
+    """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -62,7 +62,7 @@ class Dequantiser(nn.Module):
 
 
 @gradients()
-def fit(
+def fit_dequantiser(
     dequantiser: Dequantiser,
     score: Callable[[Tensor], Tensor],
     encode: Callable[[Tensor, Tensor | None], Tensor],

@@ -1,4 +1,4 @@
-r"""Are the learned fields what they should be? A denoiser against its target, a discriminator against its odds.
+r"""Diagnosis of the learned fields: a denoiser against its target, a discriminator against its odds.
 
 Nothing says of a denoiser that D(y, sigma) = E[Y | y]: its mean square error E|D - Y|^2 never falls below the
 conditional variance of Y, which nobody knows. Two things can be known: what the best *linear* denoiser achieves, from
@@ -31,7 +31,14 @@ from .run import Run
 
 @dataclass(frozen=True)
 class Errors:
-    """Mean square errors per dimension at noise levels (k,), with standard errors, and the best linear denoiser's."""
+    """Errors of a denoiser per noise level, and those of the best linear one.
+
+    Args:
+        levels: noise levels (k,).
+        error: mean square error per dimension (k,), in model units.
+        stderr: its standard error (k,).
+        linear: the error of the best linear denoiser (k,).
+    """
 
     levels: Tensor
     error: Tensor
@@ -49,19 +56,28 @@ def denoising_errors(
     covariance_of: Tensor | None = None,
     batch: int = 256,
 ) -> Errors:
-    """Errors on x (n, *shape), in model units, one noise each a level. The linear denoiser is that of `covariance_of`
-    (default x itself): data as many as there are."""
+    """Errors of a denoiser at noise levels, one noise an example and level.
+
+    Args:
+        denoiser: (y, sigma, cond) -> E[Y | y].
+        x: clean data (n, *shape), in model units.
+        levels: noise levels (k,).
+        cond: classes (n,), or None.
+        noise: streams, one an example; or an integer seed.
+        covariance_of: data (m, *shape) whose covariance the linear denoiser knows, as many as there are; default: x.
+        batch: examples that are computed together.
+    """
     reference = (x if covariance_of is None else covariance_of).flatten(1).double()
     centred = reference - reference.mean(0)
     small = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
     v = (torch.linalg.eigvalsh(small) / len(centred)).clamp_min(0).cpu()  # the others are zero
-    d, means, errs, noise = x[0].numel(), [], [], as_noise(noise)
+    d, noise = x[0].numel(), as_noise(noise)
+    means, errs = [], []
     for k, sigma in enumerate(levels.tolist()):
         rows = []
         for first in range(0, len(x), batch):
             y = x[first : first + batch]
-            own = noise.fork("level", k).shift(first)
-            eps = own.normal(len(y), tuple(y.shape[1:]), dtype=y.dtype, device=y.device)
+            eps = noise.fork("level", k).shift(first).normal(len(y), tuple(y.shape[1:]), dtype=y.dtype, device=y.device)
             level = torch.tensor(sigma, dtype=y.dtype, device=y.device)
             D = denoiser(y + sigma * eps, level, None if cond is None else cond[first : first + batch])
             rows.append((D - y).square().flatten(1).mean(1))
@@ -77,14 +93,28 @@ def denoising_errors(
 def logits_along(
     run: Run, x: Tensor, cond: Tensor | None = None, noise: Noise | int = Noise(0), times: int = 4
 ) -> Iterator[tuple[float | None, Tensor, Tensor]]:
-    """Logits of a run's discriminator where it was trained: (t, on real samples (n,), on generated ones (n,)) at some
-    times of the particles' path, from data x (n, *shape) in model units; t None where there is no path (a GAN).
+    """Logits of a run's discriminator where it was trained, at some times of the particles' path.
 
     The real samples at t are the data noised as the run's schedule says, the generated ones its own particles then.
+
+    Args:
+        run: a run with a discriminator.
+        x: data (n, *shape), in model units.
+        cond: classes (n,), or None.
+        noise: streams, one a sample; or an integer seed.
+        times: about how many times.
+
+    Yields:
+        The time t (None where there is no path: a GAN), logits on real samples (n,), logits on generated ones (n,).
+
+    Raises:
+        TypeError: the run's discriminator is of no known kind.
     """
     discriminator = run.players["discriminator"]
-    assert isinstance(discriminator, Discriminator)
-    dials, n, noise = run.dials, len(x), as_noise(noise)
+    if not isinstance(discriminator, Discriminator):
+        raise TypeError(f"the discriminator of {run.path} is a {type(discriminator).__name__}, not a df.Discriminator")
+    dials, noise = run.dials, as_noise(noise)
+    n = len(x)
     if isinstance(generator := run.players.get("generator"), Generator):
         fake = generator.draw(n, noise.fork("start"), cond)
         classes = cond if discriminator.classes else None

@@ -1,8 +1,8 @@
-r"""The frontier: what quality does a run give for what cost, and which setting for which budget?
+r"""The frontier of a run: the best quality of its samples for every cost, and the settings that reach it.
 
 A setting (dials, and whether by a calibrated plan) has a cost, network evaluations a sample or seconds, and a distance
 of its samples to data with a standard error. A setting is on the front when no other has both a smaller cost and a
-smaller distance. From the front come three presets:
+smaller distance. From the front come three qualities:
 
     best        the smallest distance, or the cheapest within a standard error of the difference to it
     balanced    the cheapest within 1.2 times that distance
@@ -26,14 +26,23 @@ from ..metrics import Metric
 from ..models.settings.common import Dials
 from .run import Run
 
-PRESETS = {"fast": 2.0, "balanced": 1.2, "best": 1.0}
-Judge = Callable[[Tensor], Metric]
+QUALITIES = {"fast": 2.0, "balanced": 1.2, "best": 1.0}  # by name: most distance, over the smallest
+Distance = Callable[[Tensor], Metric]  # samples (n, *shape) -> their distance to data
 
 
 @dataclass(frozen=True)
 class Point:
-    """A setting and what it gives: distance (lower is better) with its standard error, evaluations of the networks a
-    sample, and seconds per 1000 samples on this machine. `name`: of another run that is compared, if it is of one."""
+    """A setting of a run, and what it gives.
+
+    Args:
+        dials: the setting.
+        plan: whether its solver is a calibrated plan.
+        distance: of its samples to data, lower is better.
+        stderr: standard error of the distance.
+        evaluations: of the networks, a sample.
+        seconds: per 1000 samples, on this machine.
+        name: of another run that is compared, if the point is of one.
+    """
 
     dials: Dials
     plan: bool
@@ -47,19 +56,18 @@ class Point:
         if self.name:
             return self.name
         d = self.dials
-        named = (
-            f"{name} {value:g}" for name, value, plain in (("churn", d.churn, 0), ("gan", d.gan, 0)) if value != plain
-        )
-        return ", ".join([f"{d.steps} step{'s' * (d.steps > 1)}", *named, *(["plan"] if self.plan else [])])
+        turned = (f"{name} {value:g}" for name, value in (("churn", d.churn), ("gan", d.gan)) if value != 0)
+        return ", ".join([f"{d.steps} step{'s' * (d.steps > 1)}", *turned, *(["plan"] if self.plan else [])])
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
         return dataclasses.asdict(self)
 
 
 def sweep(
     run: Run,
     settings: Iterable[tuple[Dials, bool]],
-    judge: Judge,
+    distance: Distance,
     n: int,
     *,
     labels: Tensor | None = None,
@@ -68,12 +76,21 @@ def sweep(
     name: str = "",
     on_step: Callable[[int, int], None] | None = None,
 ) -> list[Point]:
-    """Draw n samples at every setting, from the same streams, and judge them.
+    """Draw n samples at every setting, from the same streams, and measure their distance to data.
 
-    settings: dials, and whether to take the run's plan for them or the solver that the model comes with.
-    labels: (n,) classes. name: of the points, where it is another run than the others' (Point). on_step: called with
-    (batches done, of how many).
-    Raises ValueError where a plan is asked for that has not been calibrated.
+    Args:
+        run: whose samples.
+        settings: dials, and whether to take the run's plan for them or the solver that the model comes with.
+        distance: of samples (n, *shape), decoded, to data.
+        n: samples a setting.
+        labels: their classes (n,), or None.
+        noise: streams, one a sample; or an integer seed.
+        batch: samples that move together.
+        name: of the points, where it is another run than the others'.
+        on_step: called with (batches done, of how many).
+
+    Raises:
+        ValueError: a plan that has not been calibrated.
     """
     settings, noise = list(settings), as_noise(noise)
     total, done = len(settings) * -(-n // batch), 0
@@ -81,7 +98,9 @@ def sweep(
     for dials, planned in settings:
         if planned and run.plan(dials) is None:
             raise ValueError(f"{run.path} has no plan for {dials}: calibrate it first")
-        parts, seconds, nfe = [], 0.0, 0
+        parts = []
+        seconds = 0.0
+        nfe = 0
         for first in range(0, n, batch):
             size = min(batch, n - first)
             start = time.perf_counter()
@@ -98,8 +117,8 @@ def sweep(
             nfe, done = drawn.nfe, done + 1
             if on_step is not None:
                 on_step(done, total)
-        found = judge(torch.cat(parts))
-        points.append(Point(dials, planned, found.value, found.stderr, nfe, 1000 * seconds / n, name))
+        metric = distance(torch.cat(parts))
+        points.append(Point(dials, planned, metric.value, metric.stderr, nfe, 1000 * seconds / n, name))
     return points
 
 
@@ -118,8 +137,8 @@ def within(points: Sequence[Point], evaluations: int) -> Point | None:
     return min(cheap, key=lambda p: p.distance) if cheap else None
 
 
-def presets(points: Sequence[Point]) -> dict[str, Point]:
-    """The three settings, by name."""
+def qualities(points: Sequence[Point]) -> dict[str, Point]:
+    """The three settings that are worth using, by name: fast, balanced and best."""
     top = min(points, key=lambda p: p.distance)
 
     def near(p: Point, factor: float) -> bool:
@@ -128,14 +147,21 @@ def presets(points: Sequence[Point]) -> dict[str, Point]:
 
     return {
         name: min((p for p in points if near(p, factor)), key=lambda p: (p.evaluations, p.distance))
-        for name, factor in PRESETS.items()
+        for name, factor in QUALITIES.items()
     }
 
 
 def plot_frontier(points: Sequence[Any], name: str, floor: float | None = None):
-    """Distance against cost, in evaluations and in seconds, both logarithmic: a line for every churn and gan, with and
-    without a plan, and for every other run that is compared; the front of all in black, real data dashed.
-    points: `Point`."""
+    """A figure of distance against cost, in evaluations and in seconds, both logarithmic.
+
+    It has a line for every churn and gan, with and without a plan, and for every other run that is compared; the front
+    of all in black, real data dashed.
+
+    Args:
+        points: as `Point`.
+        name: of the distance.
+        floor: what real data score, if that is known.
+    """
     from matplotlib import ticker
 
     fig = figures.figure(11.5, 4.0)
@@ -164,11 +190,11 @@ def plot_frontier(points: Sequence[Any], name: str, floor: float | None = None):
             axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
             axis.set_major_formatter(ticker.FormatStrFormatter("%g"))
             axis.set_minor_formatter(ticker.NullFormatter())
-    whole: list[int] = []
+    ticks: list[int] = []
     for n in sorted({p.evaluations for p in points}):  # the numbers that were swept, where there is room for them
-        if not whole or n >= 1.2 * whole[-1]:
-            whole.append(n)
-    axes[0].xaxis.set_major_locator(ticker.FixedLocator(whole))
+        if not ticks or n >= 1.2 * ticks[-1]:
+            ticks.append(n)
+    axes[0].xaxis.set_major_locator(ticker.FixedLocator(ticks))
     axes[0].set_ylabel(figures.plain(name))
     fig.tight_layout(rect=(0, 0, 0.78, 1))
     axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))  # outside: it would hide points

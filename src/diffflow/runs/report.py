@@ -1,9 +1,9 @@
-"""The report of a run: one HTML file that answers what was trained, how well, and how to use it.
+"""The report of a run: one HTML file that says what was trained, how well, and how to use it.
 
-Question answered: what does a stranger need to see to judge a run, and to go on with it? Everything is read from the
-run directory (config.yaml, run.json, metrics.jsonl, samples/, and where they exist dial.png, samples.png,
-marginals.png, pairs.png, evaluation.json), so a report can be rewritten at any time and never disagrees with the
-files. Pictures are inlined, there is no script, and nothing is loaded from anywhere.
+It holds what a stranger needs to judge a run, and to go on with it. Everything is read from the run directory
+(config.yaml, run.json, metrics.jsonl, samples/, and where they exist dial.png, samples.png, marginals.png, pairs.png,
+evaluation.json), so a report can be rewritten at any time and never disagrees with the files. Pictures are inlined,
+there is no script, and nothing is loaded from anywhere.
 """
 
 from __future__ import annotations
@@ -65,11 +65,20 @@ details summary { cursor: pointer; color: var(--blue) }
 
 
 def write(run_dir: str | Path) -> Path:
-    """Write `report.html` into a run directory from what lies in it and return its path.
+    """Write `report.html` into a run directory from what lies in it.
 
     Optional content enters as files: `dial.png` (one start, several settings), `samples.png`, and `evaluation.json`,
     which is {"summary": str, "metrics": [{"name", "value", "stderr", "floor", "remark"}], "card": {...}} with only
-    "metrics" required. Raises FileNotFoundError if the directory holds no run.
+    "metrics" required.
+
+    Args:
+        run_dir: the run directory.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        FileNotFoundError: the directory holds no run.
     """
     home = Path(run_dir)
     about = json.loads((home / "run.json").read_text())
@@ -120,7 +129,8 @@ def _pre(text: str) -> str:
 
 
 def _head(home: Path, about: Mapping, log: Sequence[Mapping], evaluation: Mapping, words: Words) -> str:
-    data, last = about.get("data", {}), log[-1] if log else {}
+    data = about.get("data", {})
+    last = log[-1] if log else {}
     kind = "images" if data.get("kind") == "image" else "vectors"
     what = f"{data.get('count', 0):,} {kind} of shape {'×'.join(map(str, data.get('shape', ())))}"
     classes = f" in {len(data['classes'])} classes" if data.get("classes") else ""
@@ -209,11 +219,11 @@ def _frontier(home: Path) -> str:
     if not ((home / "frontier.json").exists() and (home / "frontier.png").exists()):
         return ""
     try:
-        found = json.loads((home / "frontier.json").read_text())
-        rows = _presets(found)
+        content = json.loads((home / "frontier.json").read_text())
+        rows = _qualities(content)
     except (ValueError, KeyError, TypeError):  # a damaged file must not cost the report
         return ""
-    heads = ("--quality", "setting", "evaluations", escape(str(found["distance"])), "seconds per 1000")
+    heads = ("--quality", "setting", "evaluations", escape(str(content["distance"])), "seconds per 1000")
     table = _table(rows, heads, (2, 3, 4))
     caption = "Distance to the training data against cost; the front of all settings in grey."
     return (
@@ -221,7 +231,7 @@ def _frontier(home: Path) -> str:
     )
 
 
-def _presets(found: Mapping) -> list[tuple[str, ...]]:
+def _qualities(content: Mapping) -> list[tuple[str, ...]]:
     return [
         (
             f"<b>{escape(name)}</b>",
@@ -230,7 +240,7 @@ def _presets(found: Mapping) -> list[tuple[str, ...]]:
             plus_minus(p["distance"], p["stderr"]),
             f"{p['seconds']:.3g}",
         )
-        for name, p in found["presets"].items()
+        for name, p in content["presets"].items()
     ]
 
 
@@ -243,17 +253,18 @@ def _training(log: Sequence[Mapping]) -> str:
     fig = figures.curves(log)
     if fig is None:
         return ""
-    skipped, warned = log[-1].get("skipped", 0), [(line["step"], w) for line in log for w in line.get("warnings", ())]
+    skipped = log[-1].get("skipped", 0)
+    warnings = [(line["step"], w) for line in log for w in line.get("warnings", ())]
     note = "Faint: every logged value; solid: a running mean."
     if skipped:
         note += f" {skipped} steps were skipped because a loss or gradient was not finite."
     parts = ["<h2>Training</h2>", _image(figures.png(fig), note, "loss and gradient norm")]
-    if (fig := figures.signals(log)) is not None:
+    if (fig := figures.game_curves(log)) is not None:
         logged = {key.rpartition("/")[2] for line in log for key in line.get("log", ())}
         words = "; ".join(f"{name}: {text}" for name, text in SIGNALS.items() if name in logged)
         parts.append(_image(figures.png(fig), f"{words[0].upper()}{words[1:]}.", "signals of the training"))
-    if warned:
-        parts.append(_table([(f"step {step:,}", escape(text)) for step, text in warned], ("warnings", "")))
+    if warnings:
+        parts.append(_table([(f"step {step:,}", escape(text)) for step, text in warnings], ("warnings", "")))
     return "\n".join(parts)
 
 
@@ -262,8 +273,8 @@ def _data(data: Mapping) -> str:
         return ""
     classes = [str(c) for c in data.get("classes") or []]
     shown = f"{len(classes)}: {', '.join(classes[:20])}{' ...' if len(classes) > 20 else ''}" if classes else "none"
-    mean, std, spread = (data.get(key, 0.0) for key in ("mean", "std", "principal_std"))
-    units = f"mean {mean:.4g}, std {std:.4g}, largest principal std {spread:.4g}"
+    mean, std, principal_std = (data.get(key, 0.0) for key in ("mean", "std", "principal_std"))
+    units = f"mean {mean:.4g}, std {std:.4g}, largest principal std {principal_std:.4g}"
     rows = [
         ("source", escape(f"{data.get('name')}, split “{data.get('split')}”")),
         ("examples", f"{data.get('count', 0):,} of shape {tuple(data.get('shape', ()))}"),
@@ -299,12 +310,12 @@ import diffflow as df
 
 run = df.load({home.as_posix()!r})
 x = run.sample(100{keywords}).last   # {units}{sde}"""
-    made = ""
+    origin = ""
     if about.get("command"):
         program, *args = about["command"]
         program = "diffflow" if program.endswith("__main__.py") else Path(program).name
-        made = f"<p class=soft>This run was made by</p>\n{_pre(shlex.join([program, *args]))}"
-    return f"<h2>Use it</h2>\n{_pre(shell)}\n{_pre(python)}\n{made}"
+        origin = f"<p class=soft>This run was made by</p>\n{_pre(shlex.join([program, *args]))}"
+    return f"<h2>Use it</h2>\n{_pre(shell)}\n{_pre(python)}\n{origin}"
 
 
 def _fine_print(about: Mapping, config: str, evaluation: Mapping) -> str:

@@ -1,4 +1,4 @@
-"""A trained thing as a user holds it: how do I get samples, equations and likelihoods out of a run directory?
+"""Runs: a trained model as its user holds it, for samples, equations, plans and likelihoods.
 
     run = df.load("runs/demo")
     run.sample(100, cond=labels, steps=20, churn=0.5).last    # images: float in [0, 1], (n, c, h, w)
@@ -12,8 +12,7 @@ the batch it is computed in.
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,31 +24,34 @@ from torch import Tensor, nn
 from ..data import Transform
 from ..equation.noise import Noise, as_noise
 from ..equation.sde import DiffFlow
-from ..likelihood.dequantiser import Dequantiser, fit
-from ..likelihood.elbo import Stratified, blended, elbo
-from ..likelihood.ode import Exact, Hutchinson, LogProb, Trace, decoded, log_prob
-from ..models.base import TrainConfig, device_of, fill
+from ..likelihood.dequantiser import Dequantiser
+from ..likelihood.ode import Exact, LogProb, Trace, log_prob
+from ..models.base import TrainConfig, device_of
 from ..models.joint_likelihood import LikelihoodConfig
 from ..models.settings.common import Dials
 from ..networks.denoiser import Denoiser
-from ..registry import import_plugin
-from ..sampling.calibrate import Teacher, calibrate, default_starts, teach
+from ..sampling.calibrate import Teacher, calibrate, teach
 from ..sampling.plan import Plan
-from ..sampling.sample import Grid, Step, Trajectory, sample
+from ..sampling.sample import Grid, Step, Trajectory
 from ..sampling.solvers import Solver
-from ..training.distributed import find_device
 from ..training.run_folder import Folder
-from ..training.weights import load_averaged
-
-Labels = int | Sequence[int] | Tensor | None
-STARTS = 256  # that plans are fitted to, at most: networks are dear
-EXACT = 16  # dimensions up to which likelihoods sum the divergence exactly
+from .labels import ClassLabels, class_indices, refuse_classless
+from .likelihood import OdeLikelihood, SdeBound, data_log_likelihood, is_discrete, train_dequantiser
+from .plans import fine_starts, median_deviation, own_solver, plannable_sde
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
-    """A trained run. `data` is what run.json says of the data, `step` the training step of the weights, `versions`
-    what made them, `average` which average of them (or raw) this is: plans and presets belong to one.
+    """A trained run, as `load` and `train` give it.
+
+    Args:
+        path: the run directory.
+        config: its settings.
+        data: what run.json says of the data.
+        players: its networks by name, on one device.
+        step: training step of the weights.
+        versions: what made them.
+        average: which average of the weights (or raw) this is: plans and qualities belong to one.
     """
 
     path: Path
@@ -65,11 +67,11 @@ class Run:
 
     @property
     def denoiser(self) -> Denoiser:
-        """The player of that name. Raises ValueError where this family of models has none."""
-        found = self.players.get("denoiser")
-        if not isinstance(found, Denoiser):
+        """The denoiser. Raises ValueError where this family of models has none."""
+        player = self.players.get("denoiser")
+        if not isinstance(player, Denoiser):
             raise ValueError(f"{self.path} has no denoiser; its players are {', '.join(self.players)}")
-        return found
+        return player
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -78,22 +80,25 @@ class Run:
 
     @property
     def classes(self) -> list[str] | None:
+        """Names of the classes; None: it was trained without."""
         return self.data["classes"]
 
     @property
     def device(self) -> torch.device:
+        """Where the networks are, and samples are computed."""
         return device_of(self.players)
 
     @cached_property
     def transform(self) -> Transform:
+        """The way between data units and model units."""
         return Transform.from_meta(self.data)
 
     def encode(self, x: Tensor, u: Tensor | None = None) -> Tensor:
-        """Data units to model units; u in [0, 1) where in their cells discrete values are put."""
+        """Data x (n, *shape) in model units; u (n, *shape) in [0, 1): where in their cells discrete values are put."""
         return self.transform.encode(x, u)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Model units to images in [0, 1], clamped, or vectors in the data's units."""
+        """Model units z (n, *shape) as images in [0, 1], clamped, or vectors in the data's units."""
         return self.transform.decode(z)
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -110,61 +115,41 @@ class Run:
         gan: float | None = None,
         churn: float | None = None,
         guidance: float = 1.0,
-        cond: Labels = None,
+        cond: ClassLabels = None,
         steps: int | None = None,
     ) -> DiffFlow:
         """The equation at (gan, churn) of the spectrum, in model units, with its start, on the run's device.
 
-        gan       weight of the log-ratio; None: the run's own, which is 0 without a discriminator
-        churn     stochasticity; None: 0, or what score and discriminator were trained for as one (LikelihoodConfig)
-        guidance  1 is the law of the class itself, more sharpens it
-        cond      class index, or one per particle; None: no class
-        steps     of the solver to come, which a Diffusion-GAN's discriminator is told; None: the run's own
+        Args:
+            gan: weight of the log-ratio; None: the run's own, which is 0 without a discriminator.
+            churn: stochasticity; None: 0, or what score and discriminator were trained for as one (LikelihoodConfig).
+            guidance: 1 is the law of the class itself, more sharpens it.
+            cond: class index, or one a particle; None: no class.
+            steps: of the solver to come, which a Diffusion-GAN's discriminator is told; None: the run's own.
 
-        Raises ValueError for a dial that this family of models does not have, and for a generator, which has no
-        equation.
+        Raises:
+            ValueError: a dial that this family of models does not have, or a generator, which has no equation.
         """
-        own = self.dials
-        still = own.churn if isinstance(self.config, LikelihoodConfig) else 0.0
-        noise = still if churn is None else churn
-        dials = Dials(own.steps if steps is None else steps, own.gan if gan is None else gan, noise, guidance)
+        default = self.dials
+        if churn is None:
+            churn = default.churn if isinstance(self.config, LikelihoodConfig) else 0.0
+        gan = default.gan if gan is None else gan
+        dials = Dials(default.steps if steps is None else steps, gan, churn, guidance)
         sde = self.config.sde(self.players, self.data, dials)
-        return sde if cond is None else sde.given(self._labels(cond, None))
+        return sde if cond is None else sde.given(class_indices(cond, self.classes, None, self.device, self.path))
 
-    def _labels(self, cond: int | Sequence[int] | Tensor, n: int | None) -> Tensor:
-        """Class indices on the run's device, checked: 0-d, or (n,)."""
-        if not self.classes:
-            raise ValueError(f"cond was given, but {self.path} was trained without classes: leave it out")
-        labels = torch.as_tensor(cond, device=self.device)
-        if labels.dim() > 1:
-            raise ValueError(f"cond has shape {tuple(labels.shape)}: give one class, or one per sample")
-        if labels.is_floating_point() or (
-            labels.numel() and not -1 <= int(labels.min()) <= int(labels.max()) < len(self.classes)
-        ):
-            known = f"0 to {len(self.classes) - 1} ({', '.join(self.classes[:12])})"
-            some = f"{labels.dtype}" if labels.is_floating_point() else f"{int(labels.min())} to {int(labels.max())}"
-            raise ValueError(f"cond holds {some}: classes are integers from {known}, or -1 for none")
-        if n is not None and labels.dim() and len(labels) != n:
-            raise ValueError(
-                f"cond holds {len(labels)} classes for {n} samples: give one per sample, or a single one for all"
-            )
-        return labels.long()
-
-    def _learned(self, labels: Tensor | None, guidance: float) -> None:
-        """Raises ValueError for samples of no class, which guidance compares with, where none were learned."""
-        none = labels is None or bool((labels < 0).any())
-        if self.classes and not self.config.classless and (none or guidance != 1):
-            what = f"guidance = {guidance:g} compares with" if guidance != 1 else "cond = None, or -1, means"
-            raise ValueError(
-                f"{what} samples of no class, and {self.path} learned none (model.label_dropout = 0): give a class for "
-                "each sample and guidance = 1, or train with label dropout"
-            )
+    def _labels(self, cond: ClassLabels, n: int, guidance: float = 1.0) -> Tensor | None:
+        """Class indices (n,) on the run's device, or None. Raises ValueError for what the run has not learned."""
+        labels = None if cond is None else class_indices(cond, self.classes, n, self.device, self.path).expand(n)
+        if self.classes and not self.config.classless:
+            refuse_classless(labels, guidance, self.path)
+        return labels
 
     @torch.no_grad()
     def sample(
         self,
         n: int,
-        cond: Labels = None,
+        cond: ClassLabels = None,
         steps: int | None = None,
         churn: float | None = None,
         gan: float | None = None,
@@ -177,31 +162,43 @@ class Run:
         on_step: Callable[[Step], None] | None = None,
         plans: bool = True,
     ) -> Trajectory:
-        """Draw n samples; the trajectory's states are decoded (images (n, c, h, w) in [0, 1]; vectors in the data's
-        units), on the CPU.
+        """Draw n samples.
 
-        cond   None (no class), one class index for all, or n of them
-        noise  streams, one per sample; an integer seed; None: a fresh seed from torch's generator
-        batch  how many move together: memory, not the outcome
-        steps, churn, gan, guidance default to the run's own `dials`; the rest is as in `df.sample`. Where a plan was
-        calibrated for them, it is the solver and the grid, unless one of those is given, or plans is False.
+        Args:
+            n: how many.
+            cond: None (no class), one class index for all, or n of them.
+            steps: of the solver; default: the run's own `dials`, as for the next three.
+            churn: stochasticity.
+            gan: weight of the log-ratio.
+            guidance: of the classes; 1: none.
+            noise: streams, one a sample; an integer seed; None: a fresh seed from torch's generator.
+            solver: as in `df.sample`; default: the plan that was calibrated for these dials, else the model's own.
+            grid: times of the steps, as in `df.sample`; default: likewise.
+            batch: how many move together: memory, not the outcome.
+            keep: keep every so many states; None: the last one only.
+            on_step: called after every step.
+            plans: whether a calibrated plan may be used.
 
-        Raises ValueError for arguments that cannot be meant.
+        Returns:
+            The trajectory, its states decoded and on the CPU: images (n, c, h, w) in [0, 1]; vectors (n, d) in the
+            data's units.
+
+        Raises:
+            ValueError: arguments that cannot be meant.
         """
         if n < 1 or batch < 1:
             raise ValueError(f"n = {n} and batch = {batch} must be at least 1")
-        asked = {"steps": steps, "gan": gan, "churn": churn, "guidance": guidance}
-        dials = dataclasses.replace(self.dials, **{k: v for k, v in asked.items() if v is not None})
-        labels = None if cond is None else self._labels(cond, n).expand(n)
-        self._learned(labels, dials.guidance)
+        overrides = {"steps": steps, "gan": gan, "churn": churn, "guidance": guidance}
+        dials = dataclasses.replace(self.dials, **{k: v for k, v in overrides.items() if v is not None})
+        labels = self._labels(cond, n, dials.guidance)
         if plans and solver is None and grid is None and (plan := self.plan(dials)) is not None:
             solver, grid = plan, plan.grid
-        noise = as_noise(noise)
+        noise, draw = as_noise(noise), self.config.draw
         parts: list[Trajectory] = []
         for first in range(0, n, batch):
-            size, here = min(batch, n - first), noise.shift(first)
-            own = None if labels is None else labels[first : first + size]
-            parts.append(self.config.draw(self.players, self.data, size, dials, own, here, solver, grid, keep, on_step))
+            size, streams = min(batch, n - first), noise.shift(first)
+            part = None if labels is None else labels[first : first + size]
+            parts.append(draw(self.players, self.data, size, dials, part, streams, solver, grid, keep, on_step))
         last = torch.cat([self.decode(p.last).cpu() for p in parts])
         kept = [
             (states[0][0], torch.cat([self.decode(x).cpu() for _, x in states]))
@@ -210,40 +207,49 @@ class Run:
         return Trajectory(last, parts[0].nfe, parts[0].times, kept)
 
     def plan(self, dials: Dials | None = None) -> Plan | None:
-        """The plan that `calibrate` kept for these dials and these weights, if there is one; None: the run's own
-        dials."""
+        """The plan that `calibrate` kept for these dials (default: the run's own) and weights, if there is one."""
         return Folder(self.path).plans(self.weights).get(dials or self.dials)
 
     @property
     def weights(self) -> str:
-        """What plans and presets are matched by: the step, and which average."""
+        """What plans and qualities are matched by: the step, and which average."""
         return f"step {self.step}, {self.average}"
 
     def plannable(self, dials: Dials) -> bool:
         """Whether plans can be made for these dials (see `calibrate`)."""
-        if dials.gan != 0 and self.config.solver(dials) is not None:
-            return False
-        return self.config.sde(self.players, self.data, dials).on_schedule
+        return not own_solver(self.config, dials) and self.config.sde(self.players, self.data, dials).on_schedule
 
     def quality(self, name: str) -> tuple[Dials, bool]:
-        """The setting called fast, balanced or best by `diffflow frontier`: dials, and whether by their plan. Raises
-        ValueError where it has not been swept for these weights."""
-        kept = Folder(self.path).presets(self.weights)
+        """Dials, and whether by their plan, that `diffflow frontier` found for a quality.
+
+        Args:
+            name: "fast", "balanced" or "best".
+
+        Raises:
+            ValueError: the frontier has not been swept for these weights, or has no such quality.
+        """
+        kept = Folder(self.path).qualities(self.weights)
         if name in kept:
             return kept[name]
         if kept:
             raise ValueError(f"{self.path} has no quality {name!r}; it has {', '.join(kept)}")
         if "generator" in self.players:
             raise ValueError(f"{self.path} is a generator: it draws in one way, no quality to choose")
-        raise ValueError(f"{self.path} has no presets for these weights: run `diffflow frontier {self.path}`")
+        raise ValueError(f"{self.path} has no qualities for these weights: run `diffflow frontier {self.path}`")
 
     def teach(self, dials: Dials | None = None, n: int | None = None, noise: Noise | int = Noise(1)) -> Teacher:
-        """Fine solutions to calibrate plans with, of all classes in turn; one serves any number of steps. See
-        `calibrate.teach`."""
+        """Fine solutions to calibrate plans with, of all classes in turn (`sampling.calibrate.teach`).
+
+        Args:
+            dials: what is solved; default: the run's own. One teacher serves any number of steps.
+            n: how many starts; default: 128 to 256, more of smaller things.
+            noise: streams of the starts; or an integer seed.
+
+        Raises:
+            ValueError: dials that no plan can be made for (`plannable`).
+        """
         sde = self._calibrated(dials or self.dials)
-        start = sde.start
-        assert start is not None
-        x = start.sample(min(default_starts(start.shape), STARTS) if n is None else n, as_noise(noise).fork("start"))
+        x = fine_starts(sde, n, as_noise(noise))
         return teach(sde, x, cond=self._turn(len(x)))
 
     def calibrate(
@@ -257,64 +263,73 @@ class Run:
     ) -> Plan:
         """Fit a sampling plan for these dials and keep it in the run, whose samples use it from now on.
 
-        fresh  fine solutions of other starts; where it is given, a plan that does no better there than the default
-               solver is not kept (without churn: with it no path is the right one)
+        Args:
+            dials: what the plan is for; default: the run's own.
+            teacher: fine solutions to fit to; default: `self.teach(dials)`.
+            fresh: fine solutions of other starts; where it is given, a plan that does no better there than the default
+                solver is not kept (without churn: with it no path is the right one).
+            noise: streams of the starts; or an integer seed.
+            rounds: attempts to improve the best grid.
+            on_step: called with (attempts done, of how many).
 
-        Raises ValueError where there is no equation on a noise schedule, or a discriminator that knows the particles
-        of its own steps only."""
-        dials, home, noise = dials or self.dials, Folder(self.path), as_noise(noise)
+        Raises:
+            ValueError: dials that no plan can be made for (`plannable`).
+        """
+        dials, noise = dials or self.dials, as_noise(noise)
+        folder = Folder(self.path)
         sde = self._calibrated(dials)
-        home.plans(self.weights)  # what is damaged should be known before the work
-        known = teacher or self.teach(dials, noise=noise)
-        cond = self._turn(known.y.shape[1])
-        plan = calibrate(sde, dials.steps, noise=noise, teacher=known, cond=cond, rounds=rounds, on_step=on_step)
+        folder.plans(self.weights)  # what is damaged should be known before the work
+        teacher = teacher or self.teach(dials, noise=noise)
+        cond = self._turn(teacher.y.shape[1])
+        plan = calibrate(sde, dials.steps, noise=noise, teacher=teacher, cond=cond, rounds=rounds, on_step=on_step)
         if fresh is None or plan.noisy or self.deviation(fresh, dials, plan) < self.deviation(fresh, dials):
-            home.keep_plan(self.weights, dials, plan)
+            folder.keep_plan(self.weights, dials, plan)
         return plan
 
-    @torch.no_grad()
     def deviation(self, teacher: Teacher, dials: Dials | None = None, plan: Plan | None = None) -> float:
-        """Median distance of samples from the teacher's starts to its answers, per root dimension, in model units; of
-        the default solver where no plan is given. Without churn."""
+        """Median distance of samples from the teacher's starts to its answers, per root dimension, in model units.
+
+        Args:
+            teacher: fine solutions, without churn.
+            dials: how the samples are drawn; default: the run's own.
+            plan: by which plan; None: by the default solver.
+        """
         dials = dials or self.dials
-        sde, n = self._calibrated(dials), teacher.y.shape[1]
-        assert sde.schedule is not None
-        x = teacher.y[0] * sde.schedule.scale(0.0).item()
-        x = sample(sde, x, dials.steps, plan=plan, noise=Noise(0), cond=self._turn(n)).last
-        return (x - teacher.at(0.0)).flatten(1).square().mean(1).sqrt().median().item()
+        sde = self._calibrated(dials)
+        return median_deviation(sde, teacher, dials.steps, plan, self._turn(teacher.y.shape[1]))
 
     def _calibrated(self, dials: Dials) -> DiffFlow:
-        self._learned(self._turn(1), dials.guidance)
-        sde = self.config.sde(self.players, self.data, dials)
-        if not sde.on_schedule:
-            raise ValueError(f"{self.path} follows no noise schedule: there is nothing for a plan to go along")
-        if not self.plannable(dials):
-            raise ValueError(
-                f"gan = {dials.gan:g}: this discriminator knows the particles of its own solver only, and a plan would "
-                "move them otherwise. Calibrate gan = 0"
-            )
-        return sde
+        """The equation that a plan for these dials is made for. Raises ValueError where none can be."""
+        self._labels(self._turn(1), 1, dials.guidance)
+        return plannable_sde(self.config, self.players, self.data, dials, self.path)
 
     def _turn(self, n: int) -> Tensor | None:
         """Every class in turn, (n,)."""
         return torch.arange(n, device=self.device) % len(self.classes) if self.classes else None
 
-    def log_prob(self, x: Tensor, cond: Labels = None, trace: Trace | None = None) -> LogProb:
-        """Log density of data x (n, *shape), given in data units, at noise sigma_min, in nats of model units (n,).
-        See `df.log_prob`.
+    def log_prob(self, x: Tensor, cond: ClassLabels = None, trace: Trace | None = None) -> LogProb:
+        """Log density of data at noise sigma_min, in nats of model units (n,); see `df.log_prob`.
+
+        Args:
+            x: data (n, *shape) in data units.
+            cond: class index, or one an example; None: no class.
+            trace: how the divergence is taken; default: exactly.
+
+        Raises:
+            ValueError: data of another shape, or a model without a density.
         """
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}: give (n, {', '.join(map(str, self.shape))}) in the data's units"
             )
-        self._learned(None if cond is None else self._labels(cond, None), 1.0)
+        self._labels(cond, len(x))  # checks
         sde = self.sde(churn=0.0, cond=cond)  # any churn has this likelihood, where it has one
         return log_prob(sde, self.encode(x).to(self.device), trace=Exact() if trace is None else trace)
 
     def log_likelihood(
         self,
         x: Tensor,
-        cond: Labels = None,
+        cond: ClassLabels = None,
         *,
         noise: Noise | int = Noise(0),
         probes: int = 1,
@@ -324,43 +339,35 @@ class Run:
         batch: int = 64,
         dequantiser: Dequantiser | None = None,
     ) -> LogProb:
-        """Lower bounds of the log-probability of data x (n, *shape), as they are loaded (bytes of images, columns of a
-        table), in nats (n,), on the CPU: log-probability of discrete coordinates, log-density of the others in data
-        units.
+        """Lower bounds of the log-probability of data, in their own units: probabilities of discrete coordinates.
 
         Each row is spread over its cells and noised by sigma_min once (derivations.md 5.1 and 5.3): on average over
-        `noise` the values are no more than the truth. They belong to the ODE model (`log_prob`, with `steps`), or,
-        where churn is given, to the reverse SDE with it (`elbo`, from `times` noise levels). The divergence is exact
-        for 16 dimensions at most, and from so many random probes a row for more.
+        `noise` the values are no more than the truth. They belong to the ODE model (`log_prob`), or, where churn is
+        given, to the reverse SDE with it (`elbo`). The divergence is exact for 16 dimensions at most.
 
-        dequantiser  where in its cell a value is put (`self.dequantiser()`); None: uniformly
+        Args:
+            x: data (n, *shape), as they are loaded (bytes of images, columns of a table).
+            cond: class index, or one an example; None: no class.
+            noise: streams, one an example; or an integer seed.
+            probes: random probes of the divergence a row, for more than 16 dimensions.
+            steps: Runge-Kutta steps of the solve; None: adaptive.
+            churn: stochasticity of the reverse SDE whose bound is taken; None: the ODE model.
+            times: noise levels of that bound.
+            batch: examples that are computed together: memory, not the outcome.
+            dequantiser: where in its cell a value is put (`self.dequantiser()`); None: uniformly.
 
-        Raises ValueError for values that are not of this data, and for models without a density.
+        Returns:
+            Nats (n,) on the CPU: log-probability of discrete coordinates, log-density of the others in data units.
+
+        Raises:
+            ValueError: values that are not of this data, or a model without a density.
         """
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"x has shape {tuple(x.shape)}: give (n, {', '.join(map(str, self.shape))}), as loaded")
-        labels = None if cond is None else self._labels(cond, len(x)).expand(len(x))
-        self._learned(labels, 1.0)
-        sde, noise = self.sde(churn=0.0 if churn is None else churn), as_noise(noise)
-        parts: list[LogProb] = []
-        for first in range(0, len(x), batch):
-            rows, own = x[first : first + batch].cpu(), noise.shift(first)
-            u, log_q = own.fork("cells").uniform(len(rows), self.shape), torch.zeros(len(rows))
-            if dequantiser is not None:
-                with torch.no_grad():
-                    u, log_q = (v.cpu() for v in dequantiser(self.encode(rows).to(self.device), u.to(self.device)))
-            z = self.transform.encode(rows, u if self.discrete else None).to(self.device)
-            mine = None if labels is None else labels[first : first + batch]
-            at, extra = decoded(sde, z, own) if sde.on_schedule else (z, 0.0)
-            if churn is None:
-                how = Exact() if math.prod(self.shape) <= EXACT else Hutchinson(probes, own)
-                got = log_prob(sde, at, trace=how, cond=mine, steps=steps)
-            else:
-                got = elbo(sde, z, rule=Stratified(times, own), reference=blended(sde), cond=mine)
-            value, stderr, nfe = got.value + extra, got.stderr, got.nfe
-            total = value.double().cpu() + self.transform.log_units(rows) - log_q
-            parts.append(LogProb(total, stderr.double().cpu(), nfe))
-        return LogProb(torch.cat([p.value for p in parts]), torch.cat([p.stderr for p in parts]), parts[0].nfe)
+        labels, noise = self._labels(cond, len(x)), as_noise(noise)
+        sde = self.sde(churn=0.0 if churn is None else churn)
+        rule = OdeLikelihood(probes, steps) if churn is None else SdeBound(times)
+        return data_log_likelihood(sde, self.transform, x, labels, rule, noise, self.device, batch, dequantiser)
 
     def dequantiser(
         self,
@@ -370,65 +377,24 @@ class Run:
         churn: float | None = None,
         on_step: Callable[[int, float], None] | None = None,
     ) -> Dequantiser:
-        """A dequantiser trained on data x (n, *shape), as loaded, for this model (variational dequantisation); `churn`
-        as for `log_likelihood`.
+        """A dequantiser trained on data for this model (variational dequantisation).
 
-        Raises ValueError for data without discrete values, and for models without a score."""
+        Args:
+            x: data (n, *shape), as loaded.
+            steps: gradient steps.
+            noise: streams of the training; or an integer seed.
+            churn: as for `log_likelihood`.
+            on_step: called with (steps done, mean of log q).
+
+        Raises:
+            ValueError: data without discrete values, or a model without a score.
+        """
         if not self.discrete:
             raise ValueError("variational dequantisation is for bytes and for columns with levels, and there are none")
-        sde, levels = self.sde(churn=0.0 if churn is None else churn), self.transform.levels
-        s = sde.schedule
-        if s is None or not sde.on_schedule:
-            raise ValueError("variational dequantisation follows the score of the particles, and this model has none")
-        sigma, scale = s.sigma(sde.horizon).item(), s.scale(sde.horizon).item()
-
-        def score(y: Tensor) -> Tensor:
-            return (sde.denoised(scale * y, sde.horizon) - y) / sigma**2
-
-        mask = torch.tensor([bool(v) for v in levels]) if levels else None
-        with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
-            torch.manual_seed(0)
-            q = Dequantiser(self.shape, mask).to(self.device)
-        return fit(q, score, self.transform.encode, x, steps, noise=noise, on_step=on_step)
+        sde = self.sde(churn=0.0 if churn is None else churn)
+        return train_dequantiser(sde, self.transform, self.shape, x, steps, noise, self.device, on_step)
 
     @property
     def discrete(self) -> bool:
         """Whether some coordinates of the data have probabilities and no density."""
-        return self.transform.kind == "image" or bool(self.transform.levels)
-
-
-def load(
-    path: str | Path,
-    *,
-    raw: bool = False,
-    sigma_rel: float | None = None,
-    device: str | torch.device | None = None,
-    modules: Sequence[str | Path] = (),
-) -> Run:
-    """Open a run directory at its newest whole checkpoint, or at the average that rows kept aside chose (fit.holdout).
-
-    raw        the raw weights instead of averaged ones
-    sigma_rel  relative width of the weight average (default: the run's own); any in (0, 0.28), rebuilt from snapshots
-               where it was not tracked
-    device     default: the best there is (training/distributed.py)
-    modules    files or modules that define what is not ours in the run (my_models.py): a run never imports anything
-               by itself
-
-    Raises RunError, ConfigError (a device that is not there, too) or CheckpointError with what is wrong.
-    """
-    if raw and sigma_rel is not None:
-        raise ValueError(f"raw weights are not averaged: give raw or sigma_rel = {sigma_rel}, not both")
-    for name in modules:
-        import_plugin(name)
-    folder, place = Folder(Path(path)), find_device(device)
-    about = folder.about()
-    config = folder.config()
-    found, step = load_averaged(folder, raw, sigma_rel)
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):  # build draws first weights; see algebra.py
-        players = config.build(about["data"])
-    for name, module in players.items():
-        fill(module, found.get(name, {}), f"{name} in {folder.path}")
-        module.to(place).eval().requires_grad_(False)
-    versions = {k: v for k, v in about.items() if k not in ("data", "finished")}
-    average = "raw" if raw else "its own" if sigma_rel is None else f"sigma_rel {sigma_rel:g}"
-    return Run(folder.path, config, about["data"], players, step, versions, average)
+        return is_discrete(self.transform)

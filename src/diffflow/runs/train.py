@@ -21,7 +21,8 @@ from ..models.presets import BY_MODEL, fitting, preset
 from ..models.settings.serialise import ConfigError, replace
 from ..training.run_folder import Folder, RunError
 from ..training.train import train as train_into
-from .run import Run, load
+from .load import load
+from .run import Run
 
 STILL_FREE = ("data.dequantise",)  # of the settings of the data, what a Data in memory does not decide
 
@@ -81,17 +82,17 @@ def train(
             )
         folder = Path(out or default_folder(source, seed=replace(config, changes).fit.seed))
     else:
-        where, seed = None if out is None else Path(out), changes.get("fit.seed")
-        config, folder = _starting_point(data_or_config, where, model, resume, seed)
+        wanted, seed = None if out is None else Path(out), changes.get("fit.seed")
+        config, folder = _starting_point(data_or_config, wanted, model, resume, seed)
         if not isinstance(data_or_config, Data):
             changes["data.source"] = _source(data_or_config)
     config = replace(config, changes)
-    begun = resume and _begun(folder)
+    goes_on = resume and Folder(folder).begun
     if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(
             f"{folder} exists already: go on with the run in it (resume=True), or choose another directory (out=...)"
         )
-    if config.needs_start and not begun:
+    if config.needs_start and not goes_on:
         raise ConfigError(
             f"{config.needs_start}, to start from: `diffflow train SOURCE --preset NAME --init-from RUN`, or in Python "
             "diffflow.training.train.train(config, out, init_from=RUN)"
@@ -100,8 +101,10 @@ def train(
 
 
 def default_folder(source: str, model: str = "", seed: int = 0) -> Path:
-    """The directory of a run that was given none: called after its source, after its model where the preset names one,
-    and after its seed where that is not 0; the demo after itself.
+    """The directory of a run that was given none.
+
+    It is called after its source, after its model where the preset names one, and after its seed where that is not 0;
+    the demo after itself.
 
     Args:
         source: as `DataConfig.source`, or the name of data in memory.
@@ -122,14 +125,11 @@ def with_seed(name: str, seed: int) -> str:
 
 
 def budget(minutes: float | None, steps: int | None) -> dict[str, Any]:
-    """The settings of a budget: what is given replaces all of the preset's. "For 10 minutes" means 10 minutes, whatever
-    number of steps the preset has in mind."""
+    """The settings of a budget: what is given replaces all of the preset's.
+
+    "For 10 minutes" means 10 minutes, whatever number of steps the preset has in mind.
+    """
     return {} if minutes is None and steps is None else {"fit.minutes": minutes, "fit.steps": steps}
-
-
-def _begun(folder: Path) -> bool:
-    """Whether there is a run to go on with."""
-    return (folder / "config.yaml").is_file()
 
 
 def _source(given: str | Path) -> str:
@@ -142,8 +142,8 @@ def _starting_point(
     given: str | Path | Data, folder: Path | None, model: str | None, resume: bool, seed: int | None = None
 ) -> tuple[TrainConfig, Path]:
     """Settings before they are changed, and the run directory: the preset's, or those of the run to go on with."""
-    own = resume and model is None
-    if folder is None or not (own and _begun(folder)):
+    by_itself = resume and model is None  # the run's own settings hold
+    if folder is None or not (by_itself and Folder(folder).begun):
         source = given if isinstance(given, Data) else _source(given)
         model = fitting(source) if model is None else model
         config = preset(model, source).config
@@ -152,7 +152,7 @@ def _starting_point(
         name = source.name if isinstance(source, Data) else source
         if folder is None:
             folder = default_folder(name, model, config.fit.seed if seed is None else seed)
-        if not (own and _begun(folder)):
+        if not (by_itself and Folder(folder).begun):
             return config, folder
     return Folder(folder).config(), folder
 

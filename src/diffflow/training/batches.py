@@ -1,5 +1,8 @@
-"""Which example comes next? The k-th of the whole training is a function of (seed, k), so nothing of a loader needs
-saving, and W processes see what one process would see."""
+"""Batches: the examples of a training, in an order that needs no saving.
+
+The k-th example of the whole training is a function of (seed, k), so a resumed training goes on where it was, and W
+processes see what one process would see.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,14 @@ from ..objectives.base import Batch
 
 
 class Batches:
-    """Sample k of the whole training, as a function of (seed, k): every pass over the data is a fresh permutation."""
+    """Samples of the whole training by their numbers: every pass over the data is a fresh permutation.
+
+    Args:
+        data: what is learned from.
+        seed: of the order, the flips and the places in cells.
+        device: where batches go.
+        dequantise: spread discrete values over their cells; always done for columns with levels.
+    """
 
     def __init__(self, data: Data, seed: int, device: torch.device, dequantise: bool = False):
         self.data, self.noise, self.device = data, Noise(seed).fork("data"), device
@@ -25,7 +35,7 @@ class Batches:
         return self.noise.fork("order", epoch).uniform(len(self.data), dtype=torch.float64).argsort(stable=True)
 
     def rows(self, first: int, n: int) -> Tensor:
-        """Rows of the data that samples first ... first+n-1 show, int64 (n,)."""
+        """Rows of the data that samples first ... first + n - 1 show, int64 (n,)."""
         size, rows = len(self.data), []
         while n:
             epoch, at = divmod(first, size)
@@ -34,6 +44,7 @@ class Batches:
         return torch.cat(rows)
 
     def __call__(self, first: int, n: int) -> Batch:
+        """Samples first ... first + n - 1, in model units, on the device."""
         rows = self.rows(first, n)
         flips = self.noise.shift(first).fork("flip").uniform(n) < 0.5 if self.data.flip else None
         cells = self.noise.shift(first).fork("cells").uniform(n, self.data.shape) if self.dequantise else None

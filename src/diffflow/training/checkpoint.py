@@ -1,4 +1,4 @@
-"""How does a training survive a crash at any instant? A checkpoint is either whole and verified, or it does not exist.
+"""Checkpoints: what a training needs to go on after a crash at any instant. Each is whole and verified, or not there.
 
     <run>/checkpoints/00001200/{players,ema,optimizer,objective}.safetensors, state.json, manifest.json
 
@@ -44,22 +44,34 @@ class Checkpoint:
 def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """Tensors as a safetensors file; names that share memory (tied weights) get a copy each."""
     content: Tensors = {}
-    seen: set[int] = set()
+    copied: set[int] = set()
     for name, v in tensors.items():
         v = v.detach().cpu().contiguous()
         at = v.untyped_storage().data_ptr()
-        content[name] = v.clone() if at in seen else v
-        seen.add(at)
+        content[name] = v.clone() if at in copied else v
+        copied.add(at)
     return safetensors.torch.save(content)
 
 
 def save(
     folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int = 2
 ) -> Path:
-    """Write checkpoint `step` under `folder` and prune all but the newest `keep` up to it. Returns its path.
+    """Write a checkpoint and prune older ones.
 
     The state is a function of the step, so a whole checkpoint of that step that is there already stays as it is.
-    Raises CheckpointError when the disk refuses; what was there before is untouched and nothing half-written stays.
+
+    Args:
+        folder: where the checkpoints of a run are.
+        step: training step; the checkpoint is called after it.
+        tensors: named groups of named tensors, a file each.
+        state: what else is to be remembered, as JSON.
+        keep: how many checkpoints up to this step stay, the newest ones.
+
+    Returns:
+        The path of the checkpoint.
+
+    Raises:
+        CheckpointError: the disk refuses; what was there before is untouched and nothing half-written stays.
     """
     final = folder / f"{step:08d}"
     temporary = folder / f".{final.name}.tmp"
@@ -92,8 +104,10 @@ def save(
 
 
 def set_aside(folder: Path, step: int) -> list[str]:
-    """Rename what is newer than `step` under `folder`, and say so in a line each: a training that goes on from `step`
-    writes these steps again, and must neither count the old ones among those it keeps nor take them up later.
+    """Rename what is newer than `step` under `folder`; a line for each says so.
+
+    A training that goes on from `step` writes these steps again, and must neither count the old ones among those it
+    keeps nor take them up later.
     """
     lines = []
     for path in listed(folder):
@@ -124,8 +138,8 @@ def _sync(folder: Path) -> None:
 
 def listed(folder: Path) -> list[Path]:
     """Checkpoints under `folder`, oldest first, unverified."""
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted((p for p in found if p.name.isdecimal() and p.is_dir()), key=lambda p: int(p.name))
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted((p for p in paths if p.name.isdecimal() and p.is_dir()), key=lambda p: int(p.name))
 
 
 def flaw(path: Path) -> str | None:
@@ -155,7 +169,11 @@ def flaw(path: Path) -> str | None:
 
 
 def load(path: Path) -> Checkpoint:
-    """Verify and read one checkpoint. Raises CheckpointError when it is missing or not whole."""
+    """Verify and read one checkpoint.
+
+    Raises:
+        CheckpointError: it is missing or not whole.
+    """
     if not path.is_dir():
         raise CheckpointError(f"{path} is not a checkpoint folder")
     if problem := flaw(path):
@@ -169,11 +187,13 @@ def load(path: Path) -> Checkpoint:
 
 
 def latest(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint under `folder` that verifies (None: there is none), and a line for each newer one that
-    was skipped.
+    """The newest checkpoint under `folder` that verifies.
 
-    Raises CheckpointError when there are checkpoints and none of them verifies: starting afresh by accident would be
-    worse.
+    Returns:
+        Its path (None: there is no checkpoint), and a line for each newer one that was skipped.
+
+    Raises:
+        CheckpointError: there are checkpoints and none of them verifies: starting afresh by accident would be worse.
     """
     skipped = []
     for path in reversed(listed(folder)):

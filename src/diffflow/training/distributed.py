@@ -1,4 +1,4 @@
-"""Where does this process compute, what may interrupt it, and what when its memory is too small?
+"""Processes, devices and signals: which of several processes this is, where it computes, what interrupts it.
 
 The launcher (`torchrun`, `accelerate launch`, or nobody) decides the processes and devices; accelerate reads its
 environment.
@@ -18,8 +18,6 @@ import torch
 from torch import Tensor
 
 from ..models.settings.serialise import ConfigError
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 @dataclass(frozen=True)
@@ -56,44 +54,56 @@ class Process:
 
 
 def find_device(name: str | torch.device | None = None) -> torch.device:
-    """The device of that name (default: the accelerator there is, else the CPU).
+    """The device of that name.
 
     Apple's mps is left out: it has no float64, in which the noise and the clocks are computed. Nothing is allocated:
-    under a launcher each process would open the first accelerator just to look. Raises ConfigError with the devices
-    there are.
+    under a launcher each process would open the first accelerator just to look.
+
+    Args:
+        name: such as "cpu", "cuda" or "cuda:1"; default: the accelerator there is, else the CPU.
+
+    Raises:
+        ConfigError: a device that is not there; the message has those that are.
     """
-    there, best = {"cpu": 1}, torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    counts = {"cpu": 1}
+    best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if best is not None and best.type != "mps":
-        there[best.type] = torch.accelerator.device_count()
+        counts[best.type] = torch.accelerator.device_count()
     if name is None:
-        return torch.device(list(there)[-1])
+        return torch.device(list(counts)[-1])
     try:
-        asked = torch.device(name)
+        device = torch.device(name)
     except RuntimeError:  # no device has such a name
-        asked = None
-    if asked is not None and (asked.index or 0) < there.get(asked.type, 0):
-        return asked
-    names = [kind if count == 1 else f"{kind}:{i}" for kind, count in there.items() for i in range(count)]
+        device = None
+    if device is not None and (device.index or 0) < counts.get(device.type, 0):
+        return device
+    names = [kind if count == 1 else f"{kind}:{i}" for kind, count in counts.items() for i in range(count)]
     why = "it lacks float64, which the noise and the clocks need" if str(name).startswith("mps") else "it is not there"
     raise ConfigError(f"--device {name} cannot be used: {why}. This machine and this torch have {', '.join(names)}")
 
 
 def find_process(device: str | None = None) -> Process:
-    """The device asked for (default: the best there is, see `find_device`) and this process's rank, as `torchrun` or
-    `accelerate launch` set them. Raises ConfigError for a device that is not there.
+    """The device and this process's rank, as `torchrun` or `accelerate launch` set them.
+
+    Args:
+        device: name of a device; default: the best there is (`find_device`).
+
+    Raises:
+        ConfigError: a device that is not there.
     """
     from accelerate import PartialState
 
-    found = find_device(device)
-    state = PartialState(cpu=found.type == "cpu")
-    own: Any = state.device if device is None or state.num_processes > 1 else found
-    return Process(torch.device(own), state.process_index, state.num_processes)
+    wanted = find_device(device)
+    state = PartialState(cpu=wanted.type == "cpu")
+    assigned: Any = state.device if device is None or state.num_processes > 1 else wanted
+    return Process(torch.device(assigned), state.process_index, state.num_processes)
 
 
 @contextmanager
-def signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM are collected instead of obeyed, so that a step is never cut in half; a second one is obeyed
-    at once.
+def collected_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of obeying them, so that a step is never cut in half.
+
+    A second one is obeyed at once. Gives the list that received numbers are appended to.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():

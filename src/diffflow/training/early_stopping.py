@@ -1,4 +1,4 @@
-"""When should training have stopped? Asked afterwards, of rows that were kept aside.
+"""Early stopping after the fact: pick the weight average with the lowest held-out loss.
 
 A model of few rows learns them by heart if it trains for long. The averages that a run keeps at geometric times
 (ema.py) are models of every length of training, at steps of 2^(1/4): the one with the least loss on rows kept aside
@@ -34,8 +34,15 @@ SAMPLES = 4096  # draws of noise that a candidate is judged by, at least one of 
 
 @dataclass(frozen=True)
 class Choice:
-    """The average of `step` with relative width `ema`, its loss on the rows aside, and that of the last average. `of`
-    is the step at which the choice was made: a run that went on has to choose again."""
+    """The weight average that was chosen.
+
+    Args:
+        step: training step of the average.
+        ema: its relative width.
+        loss: its mean loss on the rows kept aside.
+        last: that of the last average, for comparison.
+        of: step at which the choice was made: a run that went on has to choose again.
+    """
 
     step: int
     ema: float
@@ -45,7 +52,15 @@ class Choice:
 
 
 def holdout_split(data: Data, share: float) -> tuple[Data, Data | None]:
-    """What is learned from, and what is kept aside: a fixed random share of each class."""
+    """What is learned from, and what is kept aside: a fixed random share of each class.
+
+    Args:
+        data: all rows.
+        share: how much of them is kept aside, in [0, 1); 0: nothing.
+
+    Raises:
+        ConfigError: too few rows would be left to learn from.
+    """
     if not share:
         return data, None
     y, count = None if data.y is None else data.y.numpy(), max(2, round(share * len(data)))
@@ -56,36 +71,37 @@ def holdout_split(data: Data, share: float) -> tuple[Data, Data | None]:
         )
     mask = torch.from_numpy(holdout(len(data), y, count))
 
-    def rows(which: torch.Tensor) -> Data:
-        return replace(data, x=data.x[which], y=None if data.y is None else data.y[which])
+    def rows(index: torch.Tensor) -> Data:
+        return replace(data, x=data.x[index], y=None if data.y is None else data.y[index])
 
     return rows(~mask), rows(mask)
 
 
 @torch.no_grad()
-def losses(training: TrainingState, candidates: list[Tensors], feed: Batches, config: FitConfig) -> np.ndarray:
-    """The mean loss (candidates,) of the one player of `training`, whose weights are left as they were."""
+def losses(training: TrainingState, candidates: list[Tensors], batches: Batches, config: FitConfig) -> np.ndarray:
+    """Mean loss (candidates,) of the one player of `training` with other weights; its own are left as they were."""
     (player,) = training.players.values()
-    own = {k: p.detach().clone() for k, p in player.module.named_parameters()}
-    count = max(SAMPLES, len(feed.data))
-    noise, found = Noise(config.seed).fork("aside"), []
+    present = {k: p.detach().clone() for k, p in player.module.named_parameters()}
+    count = max(SAMPLES, len(batches.data))
+    noise = Noise(config.seed).fork("aside")
+    means = []
     try:
         with evaluating([player.module]):
             for weights in candidates:
-                put(player.module, {k: v.to(own[k]) for k, v in weights.items()})
+                put(player.module, {k: v.to(present[k]) for k, v in weights.items()})
                 total = 0.0
                 for first in range(0, count, 256):
                     n = min(256, count - first)
-                    (turn,) = training.objective.turns(feed(first, n), noise.shift(first))
+                    (turn,) = training.objective.turns(batches(first, n), noise.shift(first))
                     total += turn.loss.double().sum().item()
-                found.append(total / count)
+                means.append(total / count)
     finally:
-        put(player.module, own)
-    return np.asarray(found)
+        put(player.module, present)
+    return np.asarray(means)
 
 
-def choose(training: TrainingState, folder: Folder, feed: Batches, config: FitConfig) -> Choice:
-    """Judge every average that there is, and write the best to the run directory."""
+def choose(training: TrainingState, folder: Folder, batches: Batches, config: FitConfig) -> Choice:
+    """Judge every weight average that there is, and write the best to the run directory."""
     ((name, player),) = training.players.items()
     stored = [(int(group[f"{name}/clock"]), group) for group in folder.snapshots(training.step - 1)]
     places: list[tuple[int, float]] = []
@@ -95,17 +111,17 @@ def choose(training: TrainingState, folder: Folder, feed: Batches, config: FitCo
             places.append((step, width))
             prefix = f"{name}/{width}/"
             candidates.append({k.removeprefix(prefix): v for k, v in group.items() if k.startswith(prefix)})
-    found = losses(training, candidates, feed, config)
-    best = int(found.argmin())
-    last = float(found[len(places) - len(player.config.ema)])
-    choice = Choice(*places[best], float(found[best]), last, training.step)
+    means = losses(training, candidates, batches, config)
+    best = int(means.argmin())
+    last = float(means[len(places) - len(player.config.ema)])
+    choice = Choice(*places[best], float(means[best]), last, training.step)
     content = {f"{name}/{k}": v.contiguous() for k, v in candidates[best].items()}
     files.write(folder.path / "chosen.safetensors", checkpoint.to_bytes(content))
     files.write_json(folder.path / "chosen.json", asdict(choice))
     return choice
 
 
-def chosen(folder: Folder, step: int) -> tuple[Choice, Tensors] | None:
+def load_choice(folder: Folder, step: int) -> tuple[Choice, Tensors] | None:
     """The choice made at `step`, the end of the training so far, and its weights "player/name"; None if none was."""
     try:
         choice = Choice(**json.loads((folder.path / "chosen.json").read_bytes()))

@@ -1,4 +1,4 @@
-"""Which average of the weights along training is best? Keep two, and any other can be had afterwards.
+"""Weight averages along training: two are tracked, and one of any other width is rebuilt from them afterwards.
 
 A power-function profile weighs the weights of step s, seen from step t, by s^gamma (Karras et al. 2024, eq. 7-8):
 
@@ -24,8 +24,18 @@ from torch import Tensor, nn
 
 
 def exponent(sigma_rel: float) -> float:
-    """gamma of the profile whose relative width is sigma_rel: the largest root of gamma^3 + 7 gamma^2 + (16-r) gamma
-    + 12-r, r = sigma_rel^-2.
+    """Exponent gamma of the profile whose relative width is sigma_rel.
+
+    It is the largest root of gamma^3 + 7 gamma^2 + (16-r) gamma + 12-r, r = sigma_rel^-2.
+
+    Args:
+        sigma_rel: width of the average as a share of the training so far, in (0, 0.28).
+
+    Raises:
+        ValueError: a width outside that interval.
+
+    References:
+        Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion Models", appendix C.
     """
     if not 0 < sigma_rel < 0.28:
         raise ValueError(
@@ -45,6 +55,10 @@ class PowerEMA:
 
     `clock` counts updates of this player. `averages[sigma_rel][name]` are float32 tensors (or the parameter's own
     wider type).
+
+    Args:
+        module: whose parameters are averaged.
+        profiles: relative widths sigma_rel.
     """
 
     def __init__(self, module: nn.Module, profiles: Sequence[float]):
@@ -71,18 +85,22 @@ class PowerEMA:
 
     @contextmanager
     def applied(self, sigma_rel: float) -> Iterator[None]:
-        """The module carries the average inside the block, and exactly its own parameters again after it."""
-        own = {k: p.detach().clone() for k, p in self.module.named_parameters()}
+        """Let the module carry the average inside the block, and exactly its present parameters again after it."""
+        present = {k: p.detach().clone() for k, p in self.module.named_parameters()}
         put(self.module, self.averages[sigma_rel])
         try:
             yield
         finally:
-            put(self.module, own)
+            put(self.module, present)
 
 
 @torch.no_grad()
 def put(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Copy weights into the module's parameters in place. The names must be exactly the module's."""
+    """Copy weights into the module's parameters in place.
+
+    Raises:
+        ValueError: names or shapes that are not exactly the module's.
+    """
     names = dict(module.named_parameters())
     if names.keys() != weights.keys():
         raise ValueError(
@@ -112,8 +130,17 @@ class Profile:
 
 
 def mixture(stored: Sequence[Profile], target: Profile) -> np.ndarray:
-    """Weights x (k,) with sum 1 that bring sum_i x_i p_i closest to `target` in L2 (Karras et al. 2024, appendix
-    C.3).
+    """Weights x (k,) with sum 1 that bring sum_i x_i p_i closest to `target` in L2.
+
+    Args:
+        stored: the k profiles p_i that there are.
+        target: the one that is wanted.
+
+    Raises:
+        ValueError: nothing is stored.
+
+    References:
+        Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion Models", appendix C.3.
     """
     if not stored:
         raise ValueError("no EMA snapshots to rebuild an average from")
@@ -128,9 +155,7 @@ def mixture(stored: Sequence[Profile], target: Profile) -> np.ndarray:
 
 
 def snapshot_due(clock: int) -> bool:
-    """Whether to keep a snapshot at this step: geometric times of ratio 2^(1/4), because the profiles are
-    scale-free.
-    """
+    """Whether to keep a snapshot at this step: at geometric times of ratio 2^(1/4), for profiles are scale-free."""
     return clock >= 8 and int(4 * np.log2(clock)) != int(4 * np.log2(clock - 1))
 
 

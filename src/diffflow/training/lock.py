@@ -24,7 +24,7 @@ else:
     import fcntl
 
 NAME = ".training.lock"
-PATIENCE = 1.0  # seconds: who looks whether a lock is held, holds it for a moment himself
+WAIT_SECONDS = 1.0  # who looks whether a lock is held, holds it for a moment himself
 FAR = 1 << 30  # Windows forbids to read what is locked, so a byte beyond the text is
 TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
@@ -35,7 +35,14 @@ class Locked(RuntimeError):
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that writes a run directory; `since`: local time."""
+    """The process that writes a run directory.
+
+    Args:
+        pid: its number.
+        host: the machine it runs on.
+        since: local time at which it took the lock.
+        command: its command line.
+    """
 
     pid: int
     host: str
@@ -49,12 +56,15 @@ class Holder:
 
 
 class Lock:
-    """The right to write the run directory `folder`, or its files that have a lock of another `name`, from `take()` to
-    the end of the `with` block.
+    """The right to write a run directory, from `take()` to the end of the `with` block.
 
-    with Lock(folder) as lock:
-        ...          # checks; the folder may not be there yet
-        lock.take()  # raises Locked, and does nothing where it is held already
+        with Lock(folder) as lock:
+            ...          # checks; the folder may not be there yet
+            lock.take()  # raises Locked, and does nothing where it is held already
+
+    Args:
+        folder: the run directory.
+        name: name of the lock's file; another one than the default stands for some files of the directory only.
     """
 
     def __init__(self, folder: Path, name: str = NAME):
@@ -64,10 +74,15 @@ class Lock:
         return self
 
     def take(self) -> None:
-        """Raises Locked where another process has it, WriteError or OSError where the folder cannot be written."""
+        """Take the lock, waiting for a moment.
+
+        Raises:
+            Locked: another process has it.
+            OSError: the folder cannot be written.
+        """
         if self.handle is not None:
             return
-        path, patience = self.folder / self.name, time.monotonic() + PATIENCE
+        path, deadline = self.folder / self.name, time.monotonic() + WAIT_SECONDS
         while self.handle is None:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
@@ -78,12 +93,12 @@ class Lock:
             finally:
                 if handle is not None:
                     os.close(handle)
-            if time.monotonic() > patience:
-                who = _read(path) or "another process"
-                doing = "trained" if self.name == NAME else "written"
+            if time.monotonic() > deadline:
+                writer = _read(path) or "another process"
+                activity = "trained" if self.name == NAME else "written"
                 raise Locked(
-                    f"{self.folder} is being {doing} by {who}: wait until it has ended, or choose another directory "
-                    "(--out). Sampling from it is free"
+                    f"{self.folder} is being {activity} by {writer}: wait until it has ended, or choose another "
+                    "directory (--out). Sampling from it is free"
                 )
             time.sleep(0.05)
         mine = Holder(os.getpid(), socket.gethostname(), time.strftime("%Y-%m-%d %H:%M:%S"), tuple(sys.argv))
@@ -105,7 +120,7 @@ class Lock:
 
 
 def holder(folder: Path) -> Holder | None:
-    """Who is writing this run directory now; None: nobody."""
+    """The process that is writing this run directory now; None: nobody."""
     path = folder / NAME
     try:
         handle = os.open(path, os.O_RDONLY)
@@ -147,7 +162,7 @@ def _same(handle: int, path: Path) -> bool:
 def _read(path: Path) -> Holder | None:
     """What the holder wrote of itself, if it has."""
     try:
-        found = json.loads(path.read_bytes())
-        return Holder(found["pid"], found["host"], found["since"], tuple(found["command"]))
+        entry = json.loads(path.read_bytes())
+        return Holder(entry["pid"], entry["host"], entry["since"], tuple(entry["command"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

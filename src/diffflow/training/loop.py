@@ -1,5 +1,4 @@
-"""One loop for every objective: how do several players learn in turns, on any number of processes, and survive what
-happens to computers?
+"""The training loop, one for every objective: players take gradient steps in turns, on any number of processes.
 
     for each step:                                     samples  step*batch ... step*batch + batch - 1
         for each turn the objective yields:            (player, loss per sample)
@@ -19,7 +18,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -28,13 +27,18 @@ from ..equation.noise import Noise
 from ..models.settings.common import FitConfig
 from ..models.settings.serialise import ConfigError
 from ..objectives.base import Batch, Turn
-from .distributed import Process, signals
+from .distributed import Process, collected_signals
 from .memory import OutOfMemory, advice, hold_memory, out_of_memory
 from .state import Outcome, TrainingState
 
 
 class NonFinite(RuntimeError):
-    """Too many steps gave infinite or undefined numbers. `batch` says which samples, for a file."""
+    """Too many steps gave infinite or undefined numbers.
+
+    Args:
+        message: fit for a user.
+        batch: which samples were in the last skipped step, for a file.
+    """
 
     def __init__(self, message: str, batch: dict[str, Any]):
         super().__init__(message)
@@ -45,7 +49,12 @@ class NonFinite(RuntimeError):
 
 
 class Interrupted(RuntimeError):
-    """A signal stopped the training after a checkpoint was written; `code` is the exit status that signal asks for."""
+    """A signal stopped the training after a checkpoint was written.
+
+    Args:
+        message: fit for a user.
+        code: the exit status that the signal asks for.
+    """
 
     def __init__(self, message: str, code: int):
         super().__init__(message)
@@ -55,101 +64,142 @@ class Interrupted(RuntimeError):
         return type(self), (str(self), self.code)
 
 
-class Watch(Protocol):
+class Votes(NamedTuple):
+    """Reasons to stop: what this process votes for, and after the all-reduce what any process has voted for."""
+
+    out_of_time: bool
+    interrupted: bool
+
+
+class StepObserver(Protocol):
     """What else happens between steps: log, checkpoint, sample grids."""
 
-    def after(self, training: TrainingState, outcomes: list[Outcome]) -> None: ...
+    def after(self, training: TrainingState, outcomes: list[Outcome]) -> None:
+        """Called after every step with the outcomes of its turns."""
+        ...
 
 
 def fit(
     training: TrainingState,
-    feed: Callable[[int, int], Batch],
+    batches: Callable[[int, int], Batch],
     config: FitConfig,
-    place: Process,
-    watch: Watch | None = None,
+    process: Process,
+    observer: StepObserver | None = None,
     whole_batch: bool = False,
 ) -> int:
-    """Train until `config.steps` or `config.minutes` (of the whole training), or until a process gets a signal. Returns
-    the signal's number (SIGTERM where another process got it), else 0. `whole_batch`: the objective bears no
-    micro-batches, so none are advised where memory runs out.
+    """Train until the budget is spent, or until a process gets a signal.
 
-    Raises NonFinite after 3 skipped turns in a row or more than 1 % of them (of the first 300: more than 3),
-    OutOfMemory with what to change, and ConfigError for a batch that does not divide.
+    Args:
+        training: players, objective and counters; all of it changes.
+        batches: (first, n) -> samples first ... first + n - 1 of the whole training.
+        config: `steps` and `minutes` are those of the whole training, resumed parts included.
+        process: this process and its device.
+        observer: called after every step.
+        whole_batch: the objective bears no micro-batches, so none are advised where memory runs out.
+
+    Returns:
+        The signal's number (SIGTERM where another process got it), else 0.
+
+    Raises:
+        NonFinite: 3 skipped turns in a row, or more than 1 % of them (of the first 300: more than 3).
+        OutOfMemory: with what to change.
+        ConfigError: a batch that does not divide.
     """
-    share = config.accumulate * place.world
+    share = config.accumulate * process.world
     if config.batch % share:
         raise ConfigError(
             f"fit.batch = {config.batch} must be a multiple of accumulate x processes = "
-            f"{config.accumulate} x {place.world}"
+            f"{config.accumulate} x {process.world}"
         )
-    micro, noise = config.batch // share, Noise(config.seed).fork("objective")
+    micro = config.batch // share
+    noise = Noise(config.seed).fork("objective")
     before, begun = training.seconds, time.monotonic()
     limit = float("inf") if config.minutes is None else 60 * config.minutes
     if training.seconds >= limit:
         return 0
-    if place.device.type == "cpu":
+    if process.device.type == "cpu":
         hold_memory()
-    with signals() as received:
+    with collected_signals() as received:
         while config.steps is None or training.step < config.steps:
-            first = training.step * config.batch + place.rank * micro * config.accumulate
-            starts = range(first, first + micro * config.accumulate, micro)
-            votes = (time.monotonic() - begun + before >= limit, len(received) > 0)
-            outcomes: list[Outcome] = []
+            votes = Votes(time.monotonic() - begun + before >= limit, len(received) > 0)
             try:
-                batches = [feed(k, micro) for k in starts]
-                steps = [training.objective.turns(b, noise.shift(k)) for b, k in zip(batches, starts, strict=True)]
-                while (done := take_turn(steps, batches, training, config, place, votes)) is not None:
-                    outcome, out_of_time, interrupted = done
-                    outcomes.append(outcome)
+                outcomes, votes = take_step(training, batches, micro, noise, config, process, votes)
             except (RuntimeError, MemoryError) as e:
                 if not out_of_memory(e):
                     raise
-                raise OutOfMemory(advice(micro, config, place, whole_batch)) from e
+                raise OutOfMemory(advice(micro, config, process, whole_batch)) from e
             training.step += 1
             training.seconds = before + time.monotonic() - begun
-            if watch is not None:
-                watch.after(training, outcomes)
-            if interrupted:
+            if observer is not None:
+                observer.after(training, outcomes)
+            if votes.interrupted:
                 return received[0] if received else signal.SIGTERM
-            if out_of_time:
+            if votes.out_of_time:
                 break
     return 0
 
 
+def take_step(
+    training: TrainingState,
+    batches: Callable[[int, int], Batch],
+    micro: int,
+    noise: Noise,
+    config: FitConfig,
+    process: Process,
+    votes: Votes,
+) -> tuple[list[Outcome], Votes]:
+    """One step, all turns that the objective yields: their outcomes, and what any process has voted for.
+
+    Micro-batches of `micro` samples run in lockstep, one generator of turns each.
+    """
+    first = training.step * config.batch + process.rank * micro * config.accumulate
+    starts = range(first, first + micro * config.accumulate, micro)
+    parts = [batches(k, micro) for k in starts]
+    turns = [training.objective.turns(part, noise.shift(k)) for part, k in zip(parts, starts, strict=True)]
+    outcomes: list[Outcome] = []
+    decided = votes
+    while (result := take_turn(turns, parts, training, config, process, votes)) is not None:
+        outcome, decided = result
+        outcomes.append(outcome)
+    return outcomes, decided
+
+
 def take_turn(
-    steps: list[Iterator[Turn]],
-    batches: list[Batch],
+    turns: list[Iterator[Turn]],
+    parts: list[Batch],
     training: TrainingState,
     config: FitConfig,
-    place: Process,
-    votes: tuple[bool, bool],
-) -> tuple[Outcome, bool, bool] | None:
-    """One player's turn over all micro-batches and processes: its outcome and whether anybody voted yes, for each of
-    the two votes; None when the step is over.
+    process: Process,
+    votes: Votes,
+) -> tuple[Outcome, Votes] | None:
+    """One player's turn over all micro-batches and processes: its outcome, and what any process has voted for.
+
+    None when the step is over.
     """
     losses: list[Tensor] = []
     logs: list[Tensor] = []
     turn: Turn | None = None
-    for turns in steps:
-        with torch.autocast(place.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            own = next(turns, None)
-        if own is None:
+    for part in turns:
+        with torch.autocast(process.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            following = next(part, None)
+        if following is None:
             continue  # the others must end too: what follows their last turn (a pool moves on) is theirs to do
-        turn = own
+        turn = following
         player = training.players[turn.player]
-        torch.autograd.backward(turn.loss.float().mean() / len(steps), inputs=player.parameters)
+        torch.autograd.backward(turn.loss.float().mean() / len(turns), inputs=player.parameters)
         losses.append(turn.loss.detach().float())
         entries = [losses[-1].mean(), *votes, *turn.log.values()]
-        logs.append(torch.stack([torch.as_tensor(v, device=place.device).detach().float() for v in entries]))
+        logs.append(torch.stack([torch.as_tensor(v, device=process.device).detach().float() for v in entries]))
     if turn is None:
         return None
-    name, grads, numbers = turn.player, player.gradients(), torch.stack(logs).mean(0)
-    place.average([*grads, numbers])
+    player = training.players[turn.player]
+    grads, numbers = player.gradients(), torch.stack(logs).mean(0)
+    process.average([*grads, numbers])
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
     grad, loss, out_of_time, interrupted, *log = torch.cat([norm.view(1), numbers]).tolist()
-    ok = math.isfinite(loss) and math.isfinite(grad)
+    finite = math.isfinite(loss) and math.isfinite(grad)
     training.turns += 1
-    if ok:
+    if finite:
         player.step(norm)
         training.streak = 0
     else:
@@ -157,13 +207,10 @@ def take_turn(
         training.streak += 1
     player.optimizer.zero_grad(set_to_none=True)
     if training.streak >= 3 or training.skipped > 0.01 * max(training.turns, 300):
-        raise NonFinite(*complaint(training, name, loss, grad, batches, losses, place))
+        raise NonFinite(*complaint(training, turn.player, loss, grad, parts, losses, process))
     lr = player.optimizer.param_groups[0]["lr"]
-    return (
-        Outcome(name, loss, grad, lr, not ok, dict(zip(turn.log, log, strict=True))),
-        out_of_time > 0,
-        interrupted > 0,
-    )
+    outcome = Outcome(turn.player, loss, grad, lr, not finite, dict(zip(turn.log, log, strict=True)))
+    return outcome, Votes(out_of_time > 0, interrupted > 0)
 
 
 def complaint(
@@ -171,22 +218,23 @@ def complaint(
     player: str,
     loss: float,
     grad: float,
-    batches: list[Batch],
+    parts: list[Batch],
     losses: list[Tensor],
-    place: Process,
+    process: Process,
 ) -> tuple[str, dict[str, Any]]:
-    """The message of NonFinite, and the batch that caused the last skip: the samples of all processes, since the bad
-    one may be anybody's.
+    """The message of NonFinite, and the batch that caused the last skip.
+
+    It holds the samples of all processes, since the bad one may be anybody's.
     """
-    own = zip(torch.cat([b.rows for b in batches]).tolist(), torch.cat(losses).tolist(), strict=True)
-    samples = place.gather(list(own))
+    mine = zip(torch.cat([part.rows for part in parts]).tolist(), torch.cat(losses).tolist(), strict=True)
+    samples = process.gather(list(mine))
     batch = {
         "step": training.step,
         "player": player,
         "loss": str(loss),
         "gradient_norm": str(grad),
         "rows": [row for row, _ in samples],
-        "rows_with_nonfinite_loss": [row for row, each in samples if not math.isfinite(each)],
+        "rows_with_nonfinite_loss": [row for row, sample_loss in samples if not math.isfinite(sample_loss)],
     }
     skips = f"{training.streak} turns in a row and {training.skipped} of {training.turns} in all were skipped"
     message = (

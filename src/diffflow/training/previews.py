@@ -1,4 +1,4 @@
-"""What do the players draw now? Samples for the grid, always from the same noise, and what can be counted in them.
+"""Previews of a training: what its players draw now, always from the same noise, and which modes those samples reach.
 
 Drawing must leave no trace in what is being trained: the weights after a run do not depend on how often it was looked
 at.
@@ -20,10 +20,23 @@ from ..models.base import TrainConfig
 from .state import TrainingState
 
 
-def painter(training: TrainingState, config: TrainConfig, data: Data, device: torch.device) -> Callable[[], Tensor]:
-    """A function that draws the samples of the grid, always from the same noise: 4 per class for the first ten
-    classes, decoded. Drawing leaves no trace in the players: a layer that follows what passes through it while training
-    (the power iteration of spectral normalisation) stands still.
+def grid_sampler(
+    training: TrainingState, config: TrainConfig, data: Data, device: torch.device
+) -> Callable[[], Tensor]:
+    """A function that draws the samples of the preview grid, always from the same noise.
+
+    Drawing leaves no trace in the players: a layer that follows what passes through it while training (the power
+    iteration of spectral normalisation) stands still.
+
+    Args:
+        training: the players, which draw as they are when the function is called.
+        config: how they draw.
+        data: what is learned.
+        device: where the players are.
+
+    Returns:
+        () -> decoded samples on the CPU: 40 images (n, c, h, w) in [0, 1], 4 of each of the first ten classes, or 512
+        vectors (n, d).
     """
     classes = min(len(data.classes or ()), 10)
     n = 512 if data.kind == "vector" else 40
@@ -41,7 +54,7 @@ def painter(training: TrainingState, config: TrainConfig, data: Data, device: to
 
 @contextmanager
 def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """These modules in evaluation mode, and every part of them back in its own mode afterwards."""
+    """Put modules into evaluation mode, and every part of them back into its own mode afterwards."""
     modes = {part: part.training for module in modules for part in module.modules()}
     for part in modes:
         part.training = False
@@ -52,9 +65,11 @@ def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
             part.training = mode
 
 
-def counter(data: Data) -> Callable[[Tensor], dict[str, float]] | None:
-    """For a toy of well separated modes: the share of them that samples reach, and the share of samples that lie in
-    one."""
+def mode_counter(data: Data) -> Callable[[Tensor], dict[str, float]] | None:
+    """For a toy of well separated modes a function of samples (n, d), else None.
+
+    It gives `modes`, the share of modes that the samples reach, and `within`, the share of samples that lie in one.
+    """
     law = data.law
     if not isinstance(law, GaussianMixture) or len(law.means) > 64:  # finer mixtures draw curves
         return None

@@ -1,4 +1,4 @@
-"""What does a run leave behind while it trains? Numbers, pictures, checkpoints and a line for whoever watches.
+"""Recorder: writes what a run leaves behind while it trains, which is numbers, pictures, checkpoints and progress.
 
 All of it hangs on the loop's `after(training, outcomes)` and none of it touches the state of the training, so how
 often it happens changes no weight. Only the first process writes. Files are written whole or not at all.
@@ -24,51 +24,62 @@ from ..models.settings.common import FitConfig
 from ..sampling.sample import NotFinite
 from . import checkpoint
 from .ema import early_share, snapshot_due
-from .health import Watch
+from .health import HealthMonitor
 from .run_folder import Folder
 from .state import Outcome, TrainingState
 
-Draw = Callable[[], torch.Tensor]
-Judge = Callable[[torch.Tensor], dict[str, float]]
-PATIENCE = 15.0  # seconds between lines where there is no terminal to redraw
+SampleGrid = Callable[[], torch.Tensor]  # as previews.grid_sampler
+SampleCounts = Callable[[torch.Tensor], dict[str, float]]  # as previews.mode_counter
+LINE_SECONDS = 15.0  # between lines of progress where there is no terminal to redraw
 
 
 class Recorder:
-    """Writes a run directory while it trains.
+    """Writes a run directory while it trains, as a `StepObserver` of the loop.
 
-    draw   () -> samples of the players as they are now, decoded: images (n, c, h, w) in [0, 1] or vectors (n, d)
-    judge  those samples, of the averaged weights -> numbers for the next line of the log
-    main   whether this is the process that writes
+    Args:
+        folder: the run directory.
+        config: how often it is written.
+        draw: () -> samples of the players as they are now, decoded: images (n, c, h, w) in [0, 1] or vectors (n, d).
+        console: where progress goes.
+        main: whether this is the process that writes.
+        begin: step at which the training begins or goes on.
+        count: such samples, of the averaged weights -> numbers for the next line of the log.
     """
 
     def __init__(
         self,
         folder: Folder,
         config: FitConfig,
-        draw: Draw,
+        draw: SampleGrid,
         console: Console,
         main: bool,
         begin: int = 0,
-        judge: Judge | None = None,
+        count: SampleCounts | None = None,
     ):
-        self.folder, self.config, self.draw, self.console, self.main = folder, config, draw, console, main
-        self.judge = judge or (lambda x: {})
-        self.recent: list[Outcome] = []
-        self.found: dict[str, float] = {}
-        self.watch = Watch(folder.lines() if main else ())
+        self.folder = folder
+        self.config = config
+        self.draw = draw
+        self.console = console
+        self.main = main
+        self.count = count or (lambda x: {})
+        self.recent: list[Outcome] = []  # since the last line of the log
+        self.counts: dict[str, float] = {}  # of a grid that is not in the log yet
+        self.health = HealthMonitor(folder.lines() if main else ())
         now = time.monotonic()
-        self.logged, self.saved, self.drawn, self.said = (now, begin), now, now, now
+        self.logged = (now, begin)
+        self.saved = self.drawn = self.printed = now
         self.board = tensorboard(folder.path / "tensorboard", begin) if main and config.tensorboard else None
         self.progress = bars(console, shown=main)
         self.bar = self.progress.add_task("training", total=None, completed=begin, note="")
         self.progress.start()
 
     def say(self, text: str) -> None:
+        """Print a line for whoever watches, in the first process."""
         if self.main:
             say(self.console, text)
 
     def after(self, training: TrainingState, outcomes: list[Outcome]) -> None:
-        """What is due after a step."""
+        """Log, save and draw what is due after a step."""
         if not self.main:
             return
         self.recent += outcomes
@@ -86,7 +97,7 @@ class Recorder:
             self.picture(training)
 
     def log(self, training: TrainingState) -> None:
-        """One line of metrics.jsonl: means over the steps since the last one."""
+        """Write one line of metrics.jsonl: means over the steps since the last one."""
         now, (then, since) = time.monotonic(), self.logged
         rate = (training.step - since) * self.config.batch / max(now - then, 1e-9)
         self.logged = (now, training.step)
@@ -104,9 +115,9 @@ class Recorder:
             line["grad"][name] = sum(o.grad for o in mine) / len(mine)
             line["lr"][name] = mine[-1].lr
             line["log"] |= {f"{name}/{k}": sum(o.log[k] for o in mine) / len(mine) for k in mine[-1].log}
-        line["log"] |= {f"samples/{k}": v for k, v in self.found.items()}
-        self.recent, self.found = [], {}
-        if warnings := self.watch.see(line):
+        line["log"] |= {f"samples/{k}": v for k, v in self.counts.items()}
+        self.recent, self.counts = [], {}
+        if warnings := self.health.see(line):
             line["warnings"] = warnings
         with open(self.folder.metrics, "a") as file:
             file.write(json.dumps(line) + "\n")
@@ -118,20 +129,22 @@ class Recorder:
         self.warn(training, warnings)
         losses = "  ".join(f"{k} {v:.4f}" for k, v in line["loss"].items())
         text = f"{losses}  {rate:,.0f} images/s" + (f"  {training.skipped} skipped" if training.skipped else "")
-        left = self.left(training)
+        seconds = self.seconds_left(training)
         if self.progress.disable:
-            if now - self.said >= PATIENCE:
-                self.said = now
-                self.say(f"step {training.step}  {text}" + ("" if left is None else f"  {left / 60:.1f} min left"))
+            if now - self.printed >= LINE_SECONDS:
+                self.printed = now
+                remaining = "" if seconds is None else f"  {seconds / 60:.1f} min left"
+                self.say(f"step {training.step}  {text}{remaining}")
         else:
-            total = None if left is None else training.step + left * rate / self.config.batch
+            total = None if seconds is None else training.step + seconds * rate / self.config.batch
             self.progress.update(self.bar, total=total, note=text)
 
     def warn(self, training: TrainingState, warnings: list[str]) -> None:
+        """Print warnings with the step they are of."""
         for text in warnings:
             self.say(f"warning at step {training.step}: {text}")
 
-    def left(self, training: TrainingState) -> float | None:
+    def seconds_left(self, training: TrainingState) -> float | None:
         """Seconds to go, by whichever budget ends first."""
         ends = []
         if self.config.minutes is not None:
@@ -141,7 +154,7 @@ class Recorder:
         return max(0.0, min(ends)) if ends else None
 
     def save(self, training: TrainingState) -> Path | None:
-        """Write a checkpoint now."""
+        """Write a checkpoint now and return its path, in the first process."""
         self.saved = time.monotonic()
         if not self.main:
             return None
@@ -150,7 +163,7 @@ class Recorder:
         )
 
     def picture(self, training: TrainingState) -> None:
-        """The sample grid, from the same noise every time: raw weights on the left, the first average on the right."""
+        """Draw the sample grid, from the same noise every time: raw weights left, the first average right."""
         self.drawn = time.monotonic()
         try:
             raw = self.draw()
@@ -161,7 +174,7 @@ class Recorder:
         except NotFinite as error:  # a young model may not be able to draw yet, and goes on learning
             self.say(f"warning: no sample grid at step {training.step}: {error}")
             return
-        self.found = self.judge(averaged)
+        self.counts = self.count(averaged)
         image = beside(raw, averaged)
         files.write(self.folder.path / "samples" / f"{training.step:06d}.png", figures.png(image))
         if self.board is not None:
@@ -169,15 +182,15 @@ class Recorder:
         self.drawn = time.monotonic()
 
     def finish(self, training: TrainingState) -> None:
-        """The last grid, and a word if the averages are not yet worth using."""
+        """Draw the last grid, and warn of averages that are not yet worth using."""
         self.picture(training)
         if self.recent:
             self.log(training)
-        elif self.found:  # the last line stood before this grid was drawn
+        elif self.counts:  # the last line stood before this grid was drawn
             *earlier, last = self.folder.lines()
-            judged = {f"samples/{k}": v for k, v in self.found.items()}
-            last["log"] |= judged
-            if warnings := self.watch.see({"log": judged, "grad": {}}):
+            counts = {f"samples/{k}": v for k, v in self.counts.items()}
+            last["log"] |= counts
+            if warnings := self.health.see({"log": counts, "grad": {}}):
                 last["warnings"] = [*last.get("warnings", ()), *warnings]
             self.folder.keep([*earlier, last])
             self.warn(training, warnings)
@@ -192,13 +205,14 @@ class Recorder:
                     )
 
     def close(self) -> None:
+        """End the progress bar and TensorBoard's file."""
         self.progress.stop()
         if self.board is not None:
             self.board.close()
 
 
 def tensorboard(path: Path, begin: int) -> Any | None:
-    """A TensorBoard writer, where it is installed."""
+    """A TensorBoard writer, or None where it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -207,7 +221,7 @@ def tensorboard(path: Path, begin: int) -> Any | None:
 
 
 def beside(raw: torch.Tensor, averaged: torch.Tensor) -> Image.Image:
-    """Two sets of samples next to each other: grids of images, or scatter plots of the first two columns of vectors."""
+    """A picture of two sets of samples: grids of images, or scatter plots of the first two columns of vectors."""
     pictures = []
     for x in (raw, averaged):
         x = x.float().cpu()

@@ -1,4 +1,4 @@
-"""Where does a run keep what? One directory, readable without this library.
+"""Run directory: where a run keeps what, readable without this library.
 
 config.yaml             the resolved settings
 run.json                versions, git revision, data, command
@@ -47,23 +47,31 @@ class RunError(RuntimeError):
 
 @dataclass(frozen=True)
 class Folder:
-    """The run directory `path`."""
+    """Reads and writes the run directory `path`, which need not exist yet."""
 
     path: Path
 
     @property
     def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def metrics(self) -> Path:
+        """The log, a line of JSON each `log_every` steps."""
         return self.path / "metrics.jsonl"
 
+    @property
+    def begun(self) -> bool:
+        """Whether it holds a run to go on with."""
+        return (self.path / "config.yaml").is_file()
+
     def names(self) -> list[str]:
-        """What is in the directory, without the lock of whoever writes it and what a dead writer left half done."""
+        """Names in the directory, without the lock of whoever writes it and what a dead writer left half done."""
         return [name for name in os.listdir(self.path) if name != lock.NAME and not files.is_hidden(name)]
 
     def config(self) -> TrainConfig:
+        """The settings. Raises ConfigError where they cannot be read."""
         with warnings.catch_warnings():  # an old run's file has the names of its time
             warnings.simplefilter("ignore", aliases.OldName)
             return load_yaml(self.path / "config.yaml")
@@ -83,6 +91,7 @@ class Folder:
             raise RunError(f"{self.path} is not a readable run directory: run.json: {e}") from e
 
     def write(self, config: TrainConfig, about: Mapping[str, Any]) -> None:
+        """Write run.json and config.yaml, which marks the directory as a run."""
         files.write_json(self.path / "run.json", about)
         files.write_text(self.path / "config.yaml", to_yaml(config))  # last: it marks the directory
 
@@ -106,10 +115,10 @@ class Folder:
 
     def newest(self) -> Checkpoint:
         """The newest checkpoint that verifies. Raises RunError or CheckpointError when there is none."""
-        found, _ = checkpoint.latest(self.checkpoints)
-        if found is None:
+        path, _ = checkpoint.latest(self.checkpoints)
+        if path is None:
             raise RunError(f"{self.path} holds no checkpoint: is it a run directory, and has it trained for a moment?")
-        return checkpoint.load(found)
+        return checkpoint.load(path)
 
     def plans(self, weights: str) -> dict[Dials, Plan]:
         """The sampling plans made for these weights, by dials. Raises RunError where the file is damaged."""
@@ -118,7 +127,7 @@ class Folder:
         )
 
     def keep_plan(self, weights: str, dials: Dials, plan: Plan) -> None:
-        """Keep a plan; those of other weights go."""
+        """Keep a sampling plan for these weights and dials; those of other weights go."""
         with lock.Lock(self.path, ".plans.lock") as writing:  # two calibrations of one run lose nothing
             writing.take()
             kept = self.plans(weights) | {dials: plan}
@@ -126,16 +135,17 @@ class Folder:
             content = {"weights": weights, "plans": entries}
             files.write_json(self.path / "plans.json", content)
 
-    def presets(self, weights: str) -> dict[str, tuple[Dials, bool]]:
-        """Dials, and whether by a plan, by the name of a preset. Raises RunError where the file is damaged."""
+    def qualities(self, weights: str) -> dict[str, tuple[Dials, bool]]:
+        """Dials, and whether by a plan, by the name of a quality. Raises RunError where the file is damaged."""
         return self._read(
             "quality.json",
             weights,
             lambda d: {k: (_dials(v["dials"]), bool(v["plan"])) for k, v in d["presets"].items()},
         )
 
-    def keep_presets(self, weights: str, presets: Mapping[str, tuple[Dials, bool]]) -> None:
-        named = {name: {"dials": asdict(dials), "plan": plan} for name, (dials, plan) in presets.items()}
+    def keep_qualities(self, weights: str, qualities: Mapping[str, tuple[Dials, bool]]) -> None:
+        """Keep dials, and whether by a plan, by the name of a quality, for these weights."""
+        named = {name: {"dials": asdict(dials), "plan": plan} for name, (dials, plan) in qualities.items()}
         content = {"weights": weights, "presets": named}
         files.write_json(self.path / "quality.json", content)
 
@@ -143,8 +153,8 @@ class Folder:
         """What a file keeps for these weights; nothing where it is not there, or is of other ones."""
         file = self.path / name
         try:
-            found = json.loads(file.read_bytes()) if file.exists() else {"weights": ""}
-            return parse(found) if found["weights"] == weights else {}
+            content = json.loads(file.read_bytes()) if file.exists() else {"weights": ""}
+            return parse(content) if content["weights"] == weights else {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
             raise RunError(f"{file} is damaged ({e!r}): delete it, and make it again") from e
 
@@ -190,9 +200,7 @@ def environment() -> dict[str, Any]:
 
 
 def git_revision() -> str | None:
-    """The commit checked out in the working directory, with "+" when files differ from it; None outside a
-    repository.
-    """
+    """The commit of the working directory, with "+" when files differ from it; None outside a repository."""
     try:
         head = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True

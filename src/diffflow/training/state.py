@@ -1,7 +1,6 @@
-"""Who is being trained, and what must be remembered of it? Every player has its own optimizer, learning rate,
-averages and clock.
+"""Training state: everything that changes while training, so that saving and restoring it is all that resuming takes.
 
-`TrainingState` is everything that changes while training, so saving it and putting it back is all that resuming takes.
+Every player has its own optimizer, learning rate, weight averages and clock.
 """
 
 from __future__ import annotations
@@ -21,8 +20,11 @@ from .ema import PowerEMA
 
 
 class Player:
-    """A network that learns: its parameters, optimizer and averages. `updates` counts the steps it has taken: its own
-    clock.
+    """A network that learns, with its optimizer and weight averages.
+
+    Args:
+        module: the network, on its device.
+        config: learning rate, clipping and widths of the averages.
     """
 
     def __init__(self, module: nn.Module, config: PlayerConfig):
@@ -36,16 +38,18 @@ class Player:
 
     @property
     def updates(self) -> int:
+        """Optimizer steps that it has taken: its own clock."""
         return self.ema.clock
 
     def gradients(self) -> list[Tensor]:
+        """The gradients of all its parameters, zeros where a loss did not reach one."""
         for p in self.parameters:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
         return [p.grad for p in self.parameters if p.grad is not None]
 
     def step(self, norm: Tensor) -> None:
-        """One optimizer step on the gradients, whose norm is given, and one of the averages."""
+        """Take one optimizer step on the gradients, of norm `norm` (0-d), and one of the averages."""
         if self.config.clip is not None:
             torch._foreach_mul_(self.gradients(), (self.config.clip / norm).clamp(max=1.0))
         for group in self.optimizer.param_groups:
@@ -55,8 +59,17 @@ class Player:
 
 
 class TrainingState:
-    """Everything that changes while training: the players, the objective's own state and the counters. What a
-    checkpoint holds.
+    """Everything that changes while training, which is what a checkpoint holds.
+
+    These are the players, the objective's own state and the counters: `step`, `turns`, `skipped` turns, the present
+    `streak` of skipped turns, and `seconds`.
+
+    Args:
+        objective: what is minimised, with its networks by player.
+        configs: settings by player.
+
+    Raises:
+        ConfigError: the two name different players.
     """
 
     def __init__(self, objective: Objective, configs: Mapping[str, PlayerConfig]):
@@ -84,6 +97,7 @@ class TrainingState:
         return out
 
     def averages(self) -> Tensors:
+        """The weight averages of all players by "player/width/name"."""
         return {
             f"{n}/{s}/{k}": v
             for n, p in self.players.items()
@@ -92,6 +106,7 @@ class TrainingState:
         }
 
     def state(self) -> dict[str, Any]:
+        """The counters, and the updates of each player."""
         counters = {k: getattr(self, k) for k in ("step", "turns", "skipped", "streak", "seconds")}
         return counters | {"updates": {name: player.updates for name, player in self.players.items()}}
 
@@ -125,8 +140,15 @@ def under(tensors: Tensors, prefix: str) -> Tensors:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one turn came to, averaged over processes. `skipped`: a number was not finite, so the player did not
-    move.
+    """What one turn came to, averaged over processes.
+
+    Args:
+        player: who moved.
+        loss: mean over the batch.
+        grad: norm of the gradient, before clipping.
+        lr: learning rate.
+        skipped: whether a number was not finite, so that the player did not move.
+        log: what else the objective reports, by name.
     """
 
     player: str

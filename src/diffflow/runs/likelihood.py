@@ -1,0 +1,131 @@
+"""Likelihoods of data in their own units: dequantised, decoded, and summed with the change of units.
+
+`Run.log_likelihood` and `Run.dequantiser` check what is asked and call these functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..data import Transform
+from ..equation.noise import Noise
+from ..equation.sde import DiffFlow
+from ..likelihood.dequantiser import Dequantiser, fit_dequantiser
+from ..likelihood.elbo import Bound, Stratified, blended, elbo
+from ..likelihood.ode import Exact, Hutchinson, LogProb, decoded, log_prob
+
+EXACT = 16  # dimensions up to which likelihoods sum the divergence exactly
+
+
+def is_discrete(transform: Transform) -> bool:
+    """Whether some coordinates of the data have probabilities and no density."""
+    return transform.kind == "image" or bool(transform.levels)
+
+
+@dataclass(frozen=True)
+class OdeLikelihood:
+    """The likelihood of the ODE model (the probability flow).
+
+    Args:
+        probes: random probes of the divergence a row; up to EXACT dimensions it is summed exactly.
+        steps: Runge-Kutta steps of the solve; None: adaptive.
+    """
+
+    probes: int
+    steps: int | None
+
+    def __call__(self, sde: DiffFlow, z: Tensor, y: Tensor, cond: Tensor | None, noise: Noise) -> LogProb:
+        """Log density of particles y (n, *shape) at the end of `sde`; z is the data, in model units."""
+        trace = Exact() if math.prod(y.shape[1:]) <= EXACT else Hutchinson(self.probes, noise)
+        return log_prob(sde, y, trace=trace, cond=cond, steps=self.steps)
+
+
+@dataclass(frozen=True)
+class SdeBound:
+    """The lower bound of the reverse SDE, which needs no solve.
+
+    Args:
+        times: noise levels an example.
+    """
+
+    times: int
+
+    def __call__(self, sde: DiffFlow, z: Tensor, y: Tensor, cond: Tensor | None, noise: Noise) -> Bound:
+        """Lower bound of the log density of data z (n, *shape), in model units; y is z with noise."""
+        return elbo(sde, z, rule=Stratified(self.times, noise), reference=blended(sde), cond=cond)
+
+
+def data_log_likelihood(
+    sde: DiffFlow,
+    transform: Transform,
+    x: Tensor,
+    labels: Tensor | None,
+    rule: OdeLikelihood | SdeBound,
+    noise: Noise,
+    device: torch.device,
+    batch: int,
+    dequantiser: Dequantiser | None,
+) -> LogProb:
+    """Lower bounds of the log-probability of data, in nats (n,), on the CPU.
+
+    Args:
+        sde: the equation, in model units, with its start.
+        transform: from data units to model units.
+        x: data (n, *shape), as loaded.
+        labels: class indices (n,), or None.
+        rule: whose likelihood is taken.
+        noise: streams, one an example.
+        device: where the networks are.
+        batch: examples that are computed together.
+        dequantiser: where in its cell a value is put; None: uniformly.
+    """
+    shape = tuple(x.shape[1:])
+    parts: list[LogProb] = []
+    for first in range(0, len(x), batch):
+        rows, streams = x[first : first + batch].cpu(), noise.shift(first)
+        u, log_q = streams.fork("cells").uniform(len(rows), shape), torch.zeros(len(rows))
+        if dequantiser is not None:
+            with torch.no_grad():
+                u, log_q = (v.cpu() for v in dequantiser(transform.encode(rows).to(device), u.to(device)))
+        z = transform.encode(rows, u if is_discrete(transform) else None).to(device)
+        cond = None if labels is None else labels[first : first + batch]
+        y, extra = decoded(sde, z, streams) if sde.on_schedule else (z, 0.0)
+        result = rule(sde, z, y, cond, streams)
+        total = (result.value + extra).double().cpu() + transform.log_units(rows) - log_q
+        parts.append(LogProb(total, result.stderr.double().cpu(), result.nfe))
+    return LogProb(torch.cat([p.value for p in parts]), torch.cat([p.stderr for p in parts]), parts[0].nfe)
+
+
+def train_dequantiser(
+    sde: DiffFlow,
+    transform: Transform,
+    shape: tuple[int, ...],
+    x: Tensor,
+    steps: int,
+    noise: Noise | int,
+    device: torch.device,
+    on_step: Callable[[int, float], None] | None,
+) -> Dequantiser:
+    """A dequantiser trained on data x (n, *shape), as loaded, under the score of `sde` at its smallest noise.
+
+    Raises:
+        ValueError: an equation without a score.
+    """
+    schedule = sde.schedule
+    if schedule is None or not sde.on_schedule:
+        raise ValueError("variational dequantisation follows the score of the particles, and this model has none")
+    sigma, scale = schedule.sigma(sde.horizon).item(), schedule.scale(sde.horizon).item()
+
+    def score(y: Tensor) -> Tensor:
+        return (sde.denoised(scale * y, sde.horizon) - y) / sigma**2
+
+    mask = torch.tensor([bool(v) for v in transform.levels]) if transform.levels else None
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+        torch.manual_seed(0)
+        q = Dequantiser(shape, mask).to(device)
+    return fit_dequantiser(q, score, transform.encode, x, steps, noise=noise, on_step=on_step)

@@ -1,0 +1,62 @@
+"""Loading: a run directory in, a `Run` out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ..models.base import fill
+from ..registry import import_plugin
+from ..training.distributed import find_device
+from ..training.run_folder import Folder
+from ..training.weights import load_averaged
+from .run import Run
+
+
+def load(
+    path: str | Path,
+    *,
+    raw: bool = False,
+    sigma_rel: float | None = None,
+    device: str | torch.device | None = None,
+    modules: Sequence[str | Path] = (),
+) -> Run:
+    """Open a run directory at its newest whole checkpoint, or at the average that rows kept aside chose (fit.holdout).
+
+    Args:
+        path: the run directory.
+        raw: the raw weights instead of averaged ones.
+        sigma_rel: relative width of the weight average (default: the run's own); any in (0, 0.28), rebuilt from
+            snapshots where it was not tracked.
+        device: where the networks go; default: the best there is (training/distributed.py).
+        modules: files or modules that define what is not ours in the run (my_models.py): a run never imports anything
+            by itself.
+
+    Raises:
+        RunError: no run directory, or none that has trained.
+        ConfigError: settings that cannot be read, or a device that is not there.
+        CheckpointError: no checkpoint is whole.
+        PluginError: one of `modules` cannot be imported.
+        ValueError: raw weights with a width of an average.
+    """
+    if raw and sigma_rel is not None:
+        raise ValueError(f"raw weights are not averaged: give raw or sigma_rel = {sigma_rel}, not both")
+    for name in modules:
+        import_plugin(name)
+    folder = Folder(Path(path))
+    place = find_device(device)
+    about = folder.about()
+    if not folder.begun:
+        folder.newest()  # raises, where it holds no run at all
+    config = folder.config()
+    weights, step = load_averaged(folder, raw, sigma_rel)
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):  # build draws first weights; see algebra.py
+        players = config.build(about["data"])
+    for name, module in players.items():
+        fill(module, weights.get(name, {}), f"{name} in {folder.path}")
+        module.to(place).eval().requires_grad_(False)
+    versions = {k: v for k, v in about.items() if k not in ("data", "finished")}
+    average = "raw" if raw else "its own" if sigma_rel is None else f"sigma_rel {sigma_rel:g}"
+    return Run(folder.path, config, about["data"], players, step, versions, average)
