@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .coefficients import Alike
-from .times import NoiseLevels, Time, carries, clock, per_particle
+from .coefficients import EqualByValue
+from .times import NoiseLevels, Time, clock, per_particle, wants_gradient
 
 Cond = Any  # what a network is conditioned on: labels (n,) int64, or None
 Weight = float | Tensor | Callable[[Time], Any]  # of a field in a sum
@@ -124,7 +124,7 @@ def as_field(value: Any, name: str) -> Field:
     raise TypeError(f"{name} is a {kind}, which is no Field: {hint}")
 
 
-def fitting(v: Tensor, x: Tensor, name: str) -> Tensor:
+def checked_shape(v: Tensor, x: Tensor, name: str) -> Tensor:
     """v, what `name` returned at x. Raises ValueError unless it has the shape of x."""
     if v.shape != x.shape:
         raise ValueError(f"{name} returned shape {tuple(v.shape)} for particles of shape {tuple(x.shape)}: equal ones")
@@ -153,19 +153,19 @@ def recordable_net(net: Any) -> Callable[..., Any]:
     return lambda *args: torch.func.functional_call(net, state, args)
 
 
-class Plain(Alike, Field):
+class Plain(EqualByValue, Field):
     """A callable (x, t) -> (n, *shape) as a field."""
 
     def __init__(self, function: Callable[[Tensor, Time], Tensor]) -> None:
         self.function = function
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
-        return fitting(self.function(x, t), x, getattr(self.function, "__name__", type(self.function).__name__))
+        return checked_shape(self.function(x, t), x, getattr(self.function, "__name__", type(self.function).__name__))
 
 
 # -- sums -------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
-class Product(Alike):
+class Product(EqualByValue):
     """The product of weights, a weight again."""
 
     factors: tuple[Weight, ...]
@@ -179,7 +179,7 @@ def is_number(weight: Weight) -> bool:
     return isinstance(weight, (int, float))
 
 
-def _times(a: Weight, b: Weight) -> Weight:
+def _product(a: Weight, b: Weight) -> Weight:
     if callable(a) or callable(b):
         return b if is_number(a) and a == 1 else a if is_number(b) and b == 1 else Product((a, b))
     return a * b
@@ -190,7 +190,7 @@ def weighted_sum(terms: Sequence[tuple[Weight, Field]]) -> Field:
     of one schedule have weights of sum 1, a ratio where all are ratios, and a `Sum` otherwise."""
     flat: list[tuple[Weight, Field]] = []
     for weight, field in terms:
-        for w, f in ((_times(weight, v), f) for v, f in field.terms):
+        for w, f in ((_product(weight, v), f) for v, f in field.terms):
             same = next((i for i, (u, g) in enumerate(flat) if g == f and not (callable(u) or callable(w))), None)
             if same is None:
                 flat.append((w, f))
@@ -201,7 +201,7 @@ def weighted_sum(terms: Sequence[tuple[Weight, Field]]) -> Field:
     return flat[0][1].merged(flat) or Sum(flat)
 
 
-def widest(fields: Sequence[Field]) -> float | None:
+def largest_std(fields: Sequence[Field]) -> float | None:
     """The largest spread that the fields know."""
     return max((f.principal_std for f in fields if f.principal_std is not None), default=None)
 
@@ -215,7 +215,7 @@ def each_given(fields: Sequence[Field], cond: Cond) -> list[Field]:
     return [f.given(cond) if f.conditional else f for f in fields]
 
 
-class Sum(Alike, Field):
+class Sum(EqualByValue, Field):
     """sum_j weight_j field_j. Build it by +, - and *, which find out what kind of field a sum is.
 
     With scores of one schedule among its terms it is a field on that schedule. In y = x/scale it then pulls towards a
@@ -231,7 +231,7 @@ class Sum(Alike, Field):
         self.cloud = any(f.cloud for _, f in self.terms)
         found = [f.schedule for _, f in self.terms if f.schedule is not None]
         self.schedule = found[0] if found and all(s == found[0] for s in found) else None
-        self.principal_std = widest([f for _, f in self.terms])
+        self.principal_std = largest_std([f for _, f in self.terms])
 
     @property
     def terms(self) -> list[tuple[Weight, Field]]:
@@ -247,7 +247,7 @@ class Sum(Alike, Field):
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         out = torch.zeros_like(x)
         for w, field in self._weighed(x, t):
-            out = out + w * fitting(field(x, t), x, type(field).__name__)
+            out = out + w * checked_shape(field(x, t), x, type(field).__name__)
         return out
 
     def total(self, t: Time) -> Tensor:
@@ -270,10 +270,10 @@ class Sum(Alike, Field):
         return len(totals) > 0 and all(bool((total > 0).all()) for total in totals)
 
     @property
-    def whole(self) -> bool:
+    def is_score(self) -> bool:
         """Whether it is a field on a schedule with W = 1, as a score has, and no gradient is wanted by W."""
         totals = self._totals()
-        return len(totals) > 0 and all(not carries(v) and bool(((v - 1).abs() <= 1e-12).all()) for v in totals)
+        return len(totals) > 0 and all(not wants_gradient(v) and bool(((v - 1).abs() <= 1e-12).all()) for v in totals)
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
         """D* in data units, (n, *shape), of a sum on a schedule."""
@@ -286,7 +286,7 @@ class Sum(Alike, Field):
                 out, total = out + w * field.denoise(x, t), total + w
             else:
                 strength = per_particle(s.scale(t) * s.sigma(t) ** 2, x)
-                out = out + strength * w * fitting(field(x, t), x, type(field).__name__)
+                out = out + strength * w * checked_shape(field(x, t), x, type(field).__name__)
         rest = 1 - total
         return out + rest * y if isinstance(rest, Tensor) or abs(rest) > 1e-12 else out
 

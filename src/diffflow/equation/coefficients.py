@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .times import Time, carries
+from .times import Time, wants_gradient
 
 NEGLIGIBLE = 1e-12  # relative size below which a weight is zero; decided in float64
 ALIKE = 1e-6  # relative difference of a coefficient from the schedule's own below which it is the schedule's own
@@ -27,10 +27,10 @@ def value_of(c: Coefficient, t: Time) -> Tensor:
     return torch.as_tensor(c(t) if callable(c) else c, dtype=torch.float64)
 
 
-def moves(w: Tensor, size: Tensor) -> bool:
+def has_derivative(w: Tensor, size: Tensor) -> bool:
     """Whether w, which is zero, has a derivative by what it depends on, measured by that of `size`: beta - g2/2 has
     none where g2 is twice beta by construction, and has one where the two are learned apart."""
-    if not carries(w):
+    if not wants_gradient(w):
         return False
     leaves, todo = {}, [w.grad_fn] if w.grad_fn is not None else []
     if not todo:
@@ -64,7 +64,7 @@ def short(value: Any) -> str:
     return getattr(value, "__name__", str(value))
 
 
-def same(a: Any, b: Any) -> bool:
+def equal_values(a: Any, b: Any) -> bool:
     """Whether two values of an equation are built alike: tensors by value, methods by their object."""
     if isinstance(a, Tensor) or isinstance(b, Tensor):
         both = isinstance(a, Tensor) and isinstance(b, Tensor)
@@ -72,34 +72,34 @@ def same(a: Any, b: Any) -> bool:
     if inspect.ismethod(a) and inspect.ismethod(b):
         return a.__func__ is b.__func__ and a.__self__ == b.__self__
     if isinstance(a, (list, tuple)) and type(a) is type(b):
-        return len(a) == len(b) and all(same(v, w) for v, w in zip(a, b, strict=True))
+        return len(a) == len(b) and all(equal_values(v, w) for v, w in zip(a, b, strict=True))
     return a is b or bool(a == b)
 
 
-class Alike:
+class EqualByValue:
     """Things that are equal when they are of one class and made of the same values (see `same`)."""
 
     def __eq__(self, other: object) -> bool:
         if self is other or type(self) is not type(other):
             return self is other
         mine, theirs = vars(self), vars(other)
-        return mine.keys() == theirs.keys() and all(same(v, theirs[k]) for k, v in mine.items())
+        return mine.keys() == theirs.keys() and all(equal_values(v, theirs[k]) for k, v in mine.items())
 
     def __hash__(self) -> int:
         return hash(type(self))
 
 
-def counts(w: Tensor) -> bool:
+def is_evaluated(w: Tensor) -> bool:
     """Whether a field weighed by w is evaluated: a weight is not zero, or a gradient runs through it."""
-    return bool((w != 0).any()) or carries(w)
+    return bool((w != 0).any()) or wants_gradient(w)
 
 
-def less(beta: Tensor, half: Tensor) -> Tensor:
+def ratio_weight(beta: Tensor, half: Tensor) -> Tensor:
     """beta - half, exactly zero where negligible. A zero whose derivative is none lets no gradient through."""
     w = beta - half
     zero = w.abs() <= NEGLIGIBLE * torch.maximum(beta.abs(), half.abs())
-    if carries(w) and bool(zero.any()):
-        if moves(w[zero], beta):
+    if wants_gradient(w) and bool(zero.any()):
+        if has_derivative(w[zero], beta):
             return w
         w = w.detach() if bool(zero.all()) else w
     return torch.where(zero, 0.0, w)

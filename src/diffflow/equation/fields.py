@@ -26,13 +26,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .algebra import Cond, Field, Sum, Weight, as_field, each_given, fitting, gradients, is_number, recordable, widest
-from .coefficients import Alike
+from .algebra import (
+    Cond,
+    Field,
+    Sum,
+    Weight,
+    as_field,
+    checked_shape,
+    each_given,
+    gradients,
+    is_number,
+    largest_std,
+    recordable,
+)
+from .coefficients import EqualByValue
 from .laws import Law
 from .times import NoiseLevels, Time, clock, per_particle
 
 
-class ScoreField(Alike, Field):
+class ScoreField(EqualByValue, Field):
     """grad log r_t on a noise schedule, from a Law (exact) or a denoiser D(y, sigma). It remembers its `source`."""
 
     schedule: NoiseLevels
@@ -78,7 +90,7 @@ class ScoreField(Alike, Field):
         if self.law is not None:
             return self.law.denoise(y, sigma)
         sigma = sigma.to(device=y.device, dtype=torch.promote_types(y.dtype, torch.float32))
-        return fitting(self.source(y, sigma), y, type(self.source).__name__)
+        return checked_shape(self.source(y, sigma), y, type(self.source).__name__)
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         scale, sigma = self.schedule.scale(t), self.schedule.sigma(t)
@@ -97,12 +109,12 @@ class ScoreField(Alike, Field):
         return super().given(cond)
 
 
-class Mixed(Alike):
+class Mixed(EqualByValue):
     """sum_j w_j D_j, a denoiser made of those of scores of one schedule, sum_j w_j = 1."""
 
     def __init__(self, terms: Sequence[tuple[Weight, Field]]) -> None:
         self.terms, fields = list(terms), [f for _, f in terms]
-        self.cost, self.principal_std = sum(f.cost for f in fields), widest(fields)
+        self.cost, self.principal_std = sum(f.cost for f in fields), largest_std(fields)
         self.classes = int(any(f.conditional for f in fields))
 
     def given(self, cond: Cond) -> Mixed:
@@ -117,7 +129,7 @@ class Mixed(Alike):
         return out
 
 
-class LawScore(Alike, Field):
+class LawScore(EqualByValue, Field):
     """grad log q of a fixed law, the same at all times (Langevin)."""
 
     def __init__(self, law: Law) -> None:
@@ -162,7 +174,7 @@ class RatioSum(Sum, Ratio):
         return logit, out
 
 
-class EnergyField(Alike, Ratio):
+class EnergyField(EqualByValue, Ratio):
     """The gradient of a log density known up to a constant (minus an energy), by autograd.
 
     Args:
@@ -199,7 +211,7 @@ class EnergyField(Alike, Ratio):
         return (value if graph else value.detach()), grad
 
 
-class LawRatio(Alike, Ratio):
+class LawRatio(EqualByValue, Ratio):
     """Exact log-ratio of two known paths of laws: `target(t)` and `particles(t)` give r_t and p_t."""
 
     def __init__(self, target: Callable[[Time], Law], particles: Callable[[Time], Law]) -> None:
@@ -236,7 +248,7 @@ def guide(field: ScoreField, weight: float) -> ScoreField:
     return ScoreField(field.schedule, _Guided(field.source, weight))
 
 
-class Piecewise(Alike, Field):
+class Piecewise(EqualByValue, Field):
     """One field per time interval: fields[i] on [edges[i], edges[i+1])."""
 
     def __init__(self, edges: Sequence[float], fields: Sequence[Field]) -> None:
@@ -244,11 +256,11 @@ class Piecewise(Alike, Field):
             raise ValueError(f"{len(fields)} fields need {len(fields) + 1} rising edges, got {list(edges)}")
         self.edges, self.fields = list(edges), [as_field(f, "a piece") for f in fields]
         self.cost, self.cloud = max(f.cost for f in self.fields), any(f.cloud for f in self.fields)
-        self.principal_std, s = widest(self.fields), self.fields[0].schedule
+        self.principal_std, s = largest_std(self.fields), self.fields[0].schedule
         self.schedule = s if all(f.schedule == s for f in self.fields) else None
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
-        return self._each(x, t, lambda field, x, t: fitting(field(x, t), x, type(field).__name__))
+        return self._each(x, t, lambda field, x, t: checked_shape(field(x, t), x, type(field).__name__))
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
         return self._each(x, t, lambda field, x, t: field.denoise(x, t))

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from .noise import Noise, as_noise
-from .times import Time, carries
+from .times import Time, wants_gradient
 
 
 class Law(Protocol):
@@ -45,7 +45,7 @@ class Law(Protocol):
     def narrowest(self) -> float: ...
 
 
-def _tensor(values: Tensor | Sequence) -> Tensor:
+def _floating(values: Tensor | Sequence) -> Tensor:
     """Lists become float32; floating tensors keep their type."""
     x = torch.as_tensor(values)
     return x if x.is_floating_point() else x.to(torch.float32)
@@ -54,7 +54,7 @@ def _tensor(values: Tensor | Sequence) -> Tensor:
 _TENSORS = ("means", "log_weights", "floor", "axes", "extra")  # what a mixture is made of
 
 
-def at_home(x: Tensor, law: Law) -> Tensor:
+def as_particles(x: Tensor, law: Law) -> Tensor:
     """x as particles (n, *shape) in a floating type. Raises ValueError for particles of another width than the law's,
     before any work."""
     shape = tuple(getattr(law, "shape", x.shape[1:]))
@@ -87,7 +87,7 @@ class GaussianMixture:
         covariances: Tensor | Sequence | None = None,
         factors: Tensor | Sequence | None = None,
     ) -> None:
-        means = _tensor(means)
+        means = _floating(means)
         if means.ndim < 2:
             raise ValueError(
                 f"means must have shape (k, *shape), got {tuple(means.shape)}; one component of dimension d is (1, d)"
@@ -95,14 +95,14 @@ class GaussianMixture:
         self.shape = tuple(means.shape[1:])
         self.means = means.reshape(len(means), -1)
         k, d = self.means.shape
-        w = torch.ones(k) if weights is None else _tensor(weights)
+        w = torch.ones(k) if weights is None else _floating(weights)
         if w.shape != (k,) or not bool((w > 0).all()):
             raise ValueError(f"weights must be {k} positive numbers, got {w.tolist()}")
         self.log_weights = w.to(means).log() - w.to(means).sum().log()
         if covariances is not None:
             if factors is not None:
                 raise ValueError("give covariances or factors, not both")
-            c = _tensor(covariances).to(means)
+            c = _floating(covariances).to(means)
             if c.shape != (k, d, d):
                 raise ValueError(f"covariances must have shape {(k, d, d)}, got {tuple(c.shape)}")
             values, self.axes = torch.linalg.eigh(c)
@@ -120,7 +120,7 @@ class GaussianMixture:
         if factors is None:
             self.axes, self.extra = means.new_zeros(k, d, 0), means.new_zeros(k, 0)
         else:
-            f = _tensor(factors).to(means)
+            f = _floating(factors).to(means)
             if f.ndim != 3 or f.shape[:2] != (k, d):
                 raise ValueError(f"factors must have shape ({k}, {d}, r), got {tuple(f.shape)}")
             self.axes, singular, _ = torch.linalg.svd(f, full_matrices=False)
@@ -215,10 +215,10 @@ class GaussianMixture:
     def _beside(self, x: Tensor) -> tuple[GaussianMixture, Tensor]:
         """This law and x as flat points (n, d), in the wider of their two floating types. Raises ValueError for points
         of another width."""
-        x = at_home(x, self)
+        x = as_particles(x, self)
         kind = torch.promote_types(x.dtype, self.means.dtype)
         law, y = self if self.means.dtype == kind else self.to(kind), x.reshape(len(x), self.means.shape[1]).to(kind)
-        if carries(y) and law.means.is_inference():  # tensors of inference mode cannot take part in gradients
+        if wants_gradient(y) and law.means.is_inference():  # tensors of inference mode cannot take part in gradients
             law = law._map(torch.clone)
         return law, y
 
@@ -270,8 +270,8 @@ class Gaussian(GaussianMixture):
     """N(mean, std^2 I), or N(mean, covariance) for a vector mean. `mean` has the event shape."""
 
     def __init__(self, mean: Tensor | Sequence, std: float = 1.0, covariance: Tensor | Sequence | None = None) -> None:
-        m = _tensor(mean)
-        super().__init__(m[None], std, covariances=None if covariance is None else _tensor(covariance)[None])
+        m = _floating(mean)
+        super().__init__(m[None], std, covariances=None if covariance is None else _floating(covariance)[None])
 
 
 class Empirical(GaussianMixture):

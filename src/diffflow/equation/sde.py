@@ -27,14 +27,24 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .algebra import Cond, Field, as_field, each_given, fitting
-from .coefficients import ALIKE, NEGLIGIBLE, Coefficient, counts, less, moves, same, short, value_of
+from .algebra import Cond, Field, as_field, checked_shape, each_given
+from .coefficients import (
+    ALIKE,
+    NEGLIGIBLE,
+    Coefficient,
+    equal_values,
+    has_derivative,
+    is_evaluated,
+    ratio_weight,
+    short,
+    value_of,
+)
 from .fields import Ratio
 from .laws import Law
 from .noise import Noise
 from .papers import bibtex
 from .schedule import Levels, Schedule
-from .times import Time, carries, clock, per_particle
+from .times import Time, clock, per_particle, wants_gradient
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,7 @@ class DiffFlow:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, DiffFlow):
             return NotImplemented
-        return all(same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
+        return all(equal_values(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
 
     def __hash__(self) -> int:
         return hash((type(self.score), type(self.ratio), self.schedule, float(self.horizon), self.papers))
@@ -149,8 +159,8 @@ class DiffFlow:
                 f"g2 - lam2 = {c2.min().item():.6g} < 0 at t={float(clock(t).max()):.6g} "
                 f"(g2={g2.max().item():.6g}, lam2={lam2.max().item():.6g}): raise g2 to at least lam2"
             )
-        if carries(c2) and bool(zero.any()):
-            if moves(c2[zero], g2):
+        if wants_gradient(c2) and bool(zero.any()):
+            if has_derivative(c2[zero], g2):
                 raise ValueError(
                     f"g2 - lam2 = 0 at t={float(clock(t).max()):.6g}, and its gradient is wanted: that of its root is "
                     "infinite there. Start from a small positive churn, or from g2 > lam2"
@@ -161,12 +171,12 @@ class DiffFlow:
     def _weights(self, t: Time) -> tuple[Tensor | None, Tensor]:
         """(beta - g2/2, g2/2), exactly zero where negligible; the first is None when beta depends on the logit."""
         half = 0.5 * value_of(self.g2, t)
-        return (None if isinstance(self.beta, Speed) else less(value_of(self.beta, t), half)), half
+        return (None if isinstance(self.beta, Speed) else ratio_weight(value_of(self.beta, t), half)), half
 
     def needs(self, t: Time) -> Needs:
         """Which fields the drift evaluates at t: the score iff g2 != 0, the ratio iff g2 != 2 beta."""
         ratio, score = self._weights(t)
-        return Needs(counts(score), ratio is None or counts(ratio))
+        return Needs(is_evaluated(score), ratio is None or is_evaluated(ratio))
 
     @property
     def on_schedule(self) -> bool:
@@ -184,7 +194,7 @@ class DiffFlow:
         return self.__dict__["_follows"]
 
     def _by_value(self, s: Schedule) -> bool:
-        return follows(s, self.f, self.lam2, self.start or getattr(self.score, "law", None))
+        return matches_schedule(s, self.f, self.lam2, self.start or getattr(self.score, "law", None))
 
     @property
     def cloud(self) -> bool:
@@ -202,7 +212,7 @@ class DiffFlow:
                 "this equation weighs the data score but has none: pass score=schedule.score(law or denoiser)"
             )
         self._count(self.score)
-        return fitting(self.score(x, t), x, type(self.score).__name__)
+        return checked_shape(self.score(x, t), x, type(self.score).__name__)
 
     def _ratio_at(self, x: Tensor, t: Time) -> Tensor:
         if self.ratio is None:
@@ -211,7 +221,7 @@ class DiffFlow:
                 "pass ratio=, or set g2 = 2 beta (gan=0)"
             )
         self._count(self.ratio)
-        return fitting(self.ratio(x, t), x, type(self.ratio).__name__)
+        return checked_shape(self.ratio(x, t), x, type(self.ratio).__name__)
 
     def _combine(self, x: Tensor, t: Time, ratio_weight: Tensor | None, score_weight: Tensor, minus: Tensor) -> Tensor:
         """f + ratio_weight grad log r/p + score_weight grad log r; a weight of None is beta(logit) - minus."""
@@ -226,9 +236,9 @@ class DiffFlow:
             logit, grad = self.ratio.value_and_grad(x, t)
             speed = self.beta(logit) - minus.to(logit)
             out = out + speed.reshape(-1, *[1] * (x.ndim - 1)) * grad
-        elif counts(ratio_weight):
+        elif is_evaluated(ratio_weight):
             out = out + per_particle(ratio_weight, x) * self._ratio_at(x, t)
-        if counts(score_weight):
+        if is_evaluated(score_weight):
             out = out + per_particle(score_weight, x) * self._score_at(x, t)
         return out
 
@@ -250,7 +260,7 @@ class DiffFlow:
         elif self.on_schedule and self.ratio is None:
             ratio = torch.zeros_like(half)
         else:
-            ratio = less(value_of(self.beta, t), half)
+            ratio = ratio_weight(value_of(self.beta, t), half)
         return self._combine(x, t, ratio, half, minus=half)
 
     def denoised(self, x: Tensor, t: Time) -> Tensor:
@@ -272,7 +282,7 @@ class DiffFlow:
             d = self.score.denoise(x, t)
         else:
             d = x / per_particle(scale, x) + per_particle(scale * sigma**2, x) * self._score_at(x, t)
-        if counts(ratio):
+        if is_evaluated(ratio):
             d = d + per_particle(scale * sigma**2 * ratio / score, x) * self._ratio_at(x, t)
         return d
 
@@ -300,14 +310,16 @@ class DiffFlow:
         return bibtex(*self.papers)
 
 
-def follows(s: Schedule, f: Callable[[Tensor, Time], Tensor] | None, lam2: Coefficient, law: Law | None) -> bool:
+def matches_schedule(
+    s: Schedule, f: Callable[[Tensor, Time], Tensor] | None, lam2: Coefficient, law: Law | None
+) -> bool:
     """Whether f and lam2 have the values of the schedule's own, on a set of times and particles: those of `law`, where
     it is known. Where gradients run through them they are functions of their own."""
     levels = torch.logspace(0, 1, 7, dtype=torch.float64, base=(s.sigma(s.horizon) / s.sigma(0.0)).item())
     times = [*s.time(levels * s.sigma(0.0)).tolist(), *(s.horizon * u for u in (0.05, 0.3, 0.6, 0.95))]
     for t in times:
         mine, own = value_of(lam2, t), s.lam2(t)
-        if carries(mine) or not bool(((mine - own).abs() <= ALIKE * own.abs()).all()):
+        if wants_gradient(mine) or not bool(((mine - own).abs() <= ALIKE * own.abs()).all()):
             return False
     if f is None:
         return all(s.rate(t).item() == 0 for t in times)
@@ -317,7 +329,7 @@ def follows(s: Schedule, f: Callable[[Tensor, Time], Tensor] | None, lam2: Coeff
             mine, own = f(x, t), s.drift(x, t)
         except (RuntimeError, ValueError, TypeError, IndexError):  # it is made for other particles
             return False
-        same_kind = isinstance(mine, Tensor) and mine.shape == own.shape and not carries(mine)
+        same_kind = isinstance(mine, Tensor) and mine.shape == own.shape and not wants_gradient(mine)
         if not (same_kind and bool((mine - own).abs().max() <= ALIKE * own.abs().max())):
             return False
     return True

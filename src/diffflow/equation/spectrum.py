@@ -37,7 +37,7 @@ from typing import Any
 from torch import Tensor
 
 from .algebra import as_field
-from .coefficients import Alike, short
+from .coefficients import EqualByValue, short
 from .fields import Field, LawScore, Ratio, ScoreField
 from .laws import Law
 from .schedule import Levels, Schedule
@@ -60,7 +60,7 @@ def _read(dial: Dial, t: Time) -> float | Tensor:
 
 # The coefficients that follow from others are values, and no nested functions: they compare, print and pickle.
 @dataclass(frozen=True, eq=False)
-class Dials(Alike):
+class Dials(EqualByValue):
     """A point of the noise-schedule spectrum: its coefficients g2 and beta."""
 
     schedule: Schedule
@@ -80,7 +80,7 @@ class Dials(Alike):
 
 
 @dataclass(frozen=True, eq=False)
-class Churn(Alike):
+class Churn(EqualByValue):
     """The dial churn whose noise is that of Langevin churn at the rate chi(t) (`edm_churn`)."""
 
     schedule: Schedule
@@ -94,7 +94,7 @@ class Churn(Alike):
 
 
 @dataclass(frozen=True, eq=False)
-class Multiple(Alike):
+class Multiple(EqualByValue):
     """factor times a function: of t as a coefficient, of the logit as a speed."""
 
     factor: float
@@ -108,7 +108,7 @@ class Multiple(Alike):
 
 
 @dataclass(frozen=True, eq=False)
-class Annealed(Alike):
+class Annealed(EqualByValue):
     """beta = rate sigma_k^2 at the noise levels of a staircase."""
 
     levels: Levels

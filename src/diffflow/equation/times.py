@@ -25,7 +25,7 @@ class NoiseLevels(Protocol):
         ...
 
 
-def carries(c: Tensor) -> bool:
+def wants_gradient(c: Tensor) -> bool:
     """Whether gradients are wanted through c: then it must not become a number."""
     return c.requires_grad and torch.is_grad_enabled()
 
@@ -38,5 +38,5 @@ def clock(t: Time) -> Tensor:
 def per_particle(c: Tensor, x: Tensor) -> Tensor | float:
     """A float64 coefficient, 0-d or (n,), ready to multiply x (n, *shape) in x's own type. Gradients run through it."""
     if c.ndim == 0:
-        return c.to(x) if carries(c) else c.item()
+        return c.to(x) if wants_gradient(c) else c.item()
     return c.to(x).reshape(-1, *[1] * (x.ndim - 1))

@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from ..equation.fields import Cond
-from ..equation.laws import GaussianMixture, Law, at_home
+from ..equation.laws import GaussianMixture, Law, as_particles
 from ..equation.noise import Noise, as_noise
 from ..equation.schedule import Schedule
 from ..equation.sde import DiffFlow, Tally
@@ -135,7 +135,7 @@ def blended(sde: DiffFlow, sigma: float | None = None) -> Dial:
     return gamma
 
 
-class Kernel:
+class ReferenceKernel:
     """Q_t = N(scale x, V) for a gamma: V / scale^2 by the trapezoidal rule in log sigma (relative error 1e-7)."""
 
     def __init__(self, sde: DiffFlow, gamma: Dial) -> None:
@@ -216,11 +216,11 @@ def elbo(
     noise (c = 0: use `log_prob`).
     """
     s, start = _on_schedule(sde)
-    at_home(x, start)
+    as_particles(x, start)
     tally = Tally()
     each = None if cond is None or torch.as_tensor(cond).ndim == 0 else torch.as_tensor(cond)
     sde = replace(sde if cond is None or each is not None else sde.given(cond), tally=tally)
-    kernel = Kernel(sde, reference)
+    kernel = ReferenceKernel(sde, reference)
     d, nfe = math.prod(x.shape[1:]), 0
 
     with torch.no_grad():
@@ -299,7 +299,7 @@ def importance(
     churn z of its beginning; the reference takes the same steps with x in the place of D*. Raises ValueError as `elbo`.
     """
     s, start = _on_schedule(sde)
-    at_home(x, start)
+    as_particles(x, start)
     tally = Tally()
     sde = replace(sde if cond is None else sde.given(cond), tally=tally)
     noise = as_noise(noise)

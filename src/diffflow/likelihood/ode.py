@@ -28,7 +28,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from ..equation.algebra import Cond, gradients, recordable
-from ..equation.laws import at_home
+from ..equation.laws import as_particles
 from ..equation.noise import Noise, as_noise
 from ..equation.sde import DiffFlow, Tally
 
@@ -114,7 +114,7 @@ def log_prob(
         )
     start, tally = sde.start, Tally()
     sde = replace(sde if cond is None else sde.given(cond), tally=tally)
-    at_home(x, start)
+    as_particles(x, start)
     probes = recordable(trace.probes(x))
     k = len(probes)
     tol = tol if tol is not None else 1e-8 if x.dtype == torch.float64 else 1e-5

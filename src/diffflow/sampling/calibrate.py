@@ -49,11 +49,9 @@ from .sample import sample
 FINALISTS = 8  # grids that are tried with every kind of rows
 RIDGE = 1e-3  # of the mean diagonal of the Gram matrix
 REWEIGHTINGS = 3  # of the robust regression
-SCALES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # of the spread: where laws are compared, and where raising may end
+COMPARED_SCALES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # of the spread: where laws are compared, and where raising may end
 FINE = 19  # the teacher's steps per factor e of noise
 BATCH = 1 << 17  # numbers in a batch of starts, when nobody says how many
-
-Levels = Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ class _Model:
         solved = sample(self.quiet, start, grid=grid, solver=method, noise=Noise(0))
         return solved.last / s.scale(grid[-1].item()).item()
 
-    def raised(self, levels: Levels, floor: float) -> list[float]:
+    def raised(self, levels: Sequence[float], floor: float) -> list[float]:
         """h_i: raised from levels of at least `floor`; not the first, which has all its noise, and not the last."""
         s, high = self.schedule, list(levels)
         for i in range(1, len(levels) - 1):
@@ -152,7 +150,7 @@ def _model(sde: DiffFlow, cond: Cond) -> _Model:
     s = sde.schedule
     if s is None or not sde.on_schedule:
         raise ValueError("calibration needs an equation on a noise schedule (f and lam2 the schedule's own)")
-    if isinstance(sde.score, Sum) and not sde.score.whole:
+    if isinstance(sde.score, Sum) and not sde.score.is_score:
         raise ValueError("calibration needs a score: weights of sum 1. This field is another: use the default solver")
     principal_std = None if sde.score is None else sde.score.principal_std
     return _Model(sde if cond is None else sde.given(cond), s, principal_std or 1.0)
@@ -227,12 +225,12 @@ def calibrate(
     noisy = any(m.sde.noise(m.schedule.time(v).item()).item() > 0 for v in np.geomspace(high, low, 9))
     default = m.schedule.sigma(snr_grid(m.schedule, steps, m.principal_std)[:-1]).tolist()
     tries = [("default", default), *_grids(known, steps, high, low)]
-    floors = [f * m.principal_std for f in SCALES] if noisy and steps > 2 else []
+    floors = [f * m.principal_std for f in COMPARED_SCALES] if noisy and steps > 2 else []
     others = () if noisy or steps < 4 else OTHERS  # rows of order 4 look back on four evaluations
     finals = min(FINALISTS, len(tries)) * len(others)
     total, done = len(tries) + len(floors) + finals + (rounds if steps > 1 else 0), 0
 
-    def attempt(name: str, levels: Levels, floor: float = 0.0, kind: Rows = FITTED) -> _Attempt:
+    def attempt(name: str, levels: Sequence[float], floor: float = 0.0, kind: Rows = FITTED) -> _Attempt:
         nonlocal done
         plan, error = _fit(m, known, levels, floor, kind, noisy, noise)
         done += 1
@@ -277,7 +275,7 @@ class _Attempt:
 
 
 def _fit(
-    m: _Model, teacher: Teacher, levels: Levels, floor: float, kind: Rows, noisy: bool, noise: Noise
+    m: _Model, teacher: Teacher, levels: Sequence[float], floor: float, kind: Rows, noisy: bool, noise: Noise
 ) -> tuple[Plan, float]:
     """The coefficients for these levels, and the error of the answers on the calibration batch."""
     high, y, goal = m.raised(levels, floor), teacher.y[0], teacher.y[0]
@@ -352,10 +350,10 @@ def _unlike(m: _Model, y: Tensor, goal: Tensor) -> float:
     small statistical error.
     """
     total = 0.0
-    for level in SCALES:
+    for level in COMPARED_SCALES:
         sigma = max(level * m.principal_std, m.schedule.sigma_min)
         a, b = ((v - m.denoise(v, sigma)).flatten(1).double().norm(dim=1).sort().values for v in (y, goal))
-        total += ((a - b).abs().mean() / b.mean()).item() / len(SCALES)
+        total += ((a - b).abs().mean() / b.mean()).item() / len(COMPARED_SCALES)
     return total
 
 
@@ -391,7 +389,7 @@ def _grids(teacher: Teacher, steps: int, high: float, low: float) -> Iterator[tu
                 yield name, [high, *np.exp(-at[1:]).tolist()]
 
 
-def _deformed(levels: Levels, generator: np.random.Generator, size: float, smooth: bool) -> list[float]:
+def _deformed(levels: Sequence[float], generator: np.random.Generator, size: float, smooth: bool) -> list[float]:
     """Another grid near this one: a smooth change of all levels but the first, or one level moved between its
     neighbours."""
     n, log = len(levels), np.log(np.array(levels))

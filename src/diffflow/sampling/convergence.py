@@ -105,7 +105,7 @@ def log_sobolev(law: Law, sigma: float = 0.0) -> float:
 
 
 # -- Gaussians --------------------------------------------------------------------------------------------------------
-def _moments(law: Law) -> tuple[Tensor, Tensor]:
+def _gaussian_moments(law: Law) -> tuple[Tensor, Tensor]:
     """Mean (d,) and covariance (d, d) of a Gaussian, float64."""
     if not (isinstance(law, GaussianMixture) and len(law.means) == 1):
         raise ValueError(f"closed forms want Gaussians, got {type(law).__name__}: use grid_decay or particle_decay")
@@ -114,7 +114,7 @@ def _moments(law: Law) -> tuple[Tensor, Tensor]:
 
 def kl_gaussian(p: Law, r: Law) -> float:
     """KL(p|r) of two Gaussians, nats."""
-    (m, C), (mu, S) = _moments(p), _moments(r)
+    (m, C), (mu, S) = _gaussian_moments(p), _gaussian_moments(r)
     inverse = torch.linalg.inv(S)
     trace = (inverse * C).sum() - len(m) + (mu - m) @ inverse @ (mu - m)
     return 0.5 * (trace + torch.linalg.slogdet(S)[1] - torch.linalg.slogdet(C)[1]).item()
@@ -122,7 +122,7 @@ def kl_gaussian(p: Law, r: Law) -> float:
 
 def fisher_gaussian(p: Law, r: Law) -> float:
     """I(p|r) = E_p |grad log p/r|^2 of two Gaussians."""
-    (m, C), (mu, S) = _moments(p), _moments(r)
+    (m, C), (mu, S) = _gaussian_moments(p), _gaussian_moments(r)
     A, inverse = torch.linalg.inv(C) - torch.linalg.inv(S), torch.linalg.inv(S)
     return (torch.trace(A @ C @ A) + (inverse @ (mu - m)).square().sum()).item()
 
@@ -135,7 +135,7 @@ def gaussian_decay(sde: DiffFlow, steps: int = 400, substeps: int = 10) -> Decay
     """
     if isinstance(sde.beta, Speed) or sde.start is None:
         raise ValueError("Gaussians stay Gaussian for a start= and a beta that depends on time alone")
-    r, (m, C) = target(sde), _moments(sde.start)
+    r, (m, C) = target(sde), _gaussian_moments(sde.start)
     eye, zero = torch.eye(len(m), dtype=torch.float64), torch.zeros(1, *sde.start.shape, dtype=torch.float64)
 
     def a(t: float) -> float:
@@ -148,8 +148,8 @@ def gaussian_decay(sde: DiffFlow, steps: int = 400, substeps: int = 10) -> Decay
         return one[0].item()
 
     def rate(t: float, m: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
-        mu, S = _moments(r(t))
-        inverse, beta, lam2 = torch.linalg.inv(S), _number(sde.beta, t), _number(sde.lam2, t)
+        mu, S = _gaussian_moments(r(t))
+        inverse, beta, lam2 = torch.linalg.inv(S), _coefficient_at(sde.beta, t), _coefficient_at(sde.lam2, t)
         drift = a(t) * m - beta * inverse @ (m - mu)
         return drift, 2 * a(t) * C - beta * (inverse @ C + C @ inverse) + (2 * beta - lam2) * eye
 
@@ -157,7 +157,7 @@ def gaussian_decay(sde: DiffFlow, steps: int = 400, substeps: int = 10) -> Decay
     rows = []
     for k, t in enumerate(times.tolist()):
         law, goal = Gaussian(m, covariance=C), r(t)
-        kappa = _number(sde.beta, t) - 0.5 * _number(sde.lam2, t)
+        kappa = _coefficient_at(sde.beta, t) - 0.5 * _coefficient_at(sde.lam2, t)
         rows.append((kl_gaussian(law, goal), fisher_gaussian(law, goal), kappa, math.nan, log_sobolev(goal)))
         if k == steps:
             break
@@ -175,7 +175,7 @@ def gaussian_decay(sde: DiffFlow, steps: int = 400, substeps: int = 10) -> Decay
     return _decay(times, rows)
 
 
-def _number(c: object, t: float) -> float:
+def _coefficient_at(c: object, t: float) -> float:
     return float(c(t)) if callable(c) else float(c)  # type: ignore[arg-type]
 
 
@@ -227,9 +227,9 @@ def grid_decay(sde: DiffFlow, line: Line, steps: int = 2000, records: int = 200)
         beta = (
             sde.beta(0.5 * (log_ratio[1:] + log_ratio[:-1]))
             if isinstance(sde.beta, Speed)
-            else torch.full((len(edges),), _number(sde.beta, t), dtype=torch.float64)
+            else torch.full((len(edges),), _coefficient_at(sde.beta, t), dtype=torch.float64)
         )
-        K = beta - 0.5 * _number(sde.lam2, t)
+        K = beta - 0.5 * _coefficient_at(sde.lam2, t)
         if bool((K < -1e-12).any()):
             raise ValueError(
                 f"beta - lam2/2 = {K.min():.3g} < 0 at t = {t:.3g}: this equation is ill-posed forward in time"
@@ -258,12 +258,12 @@ def grid_decay(sde: DiffFlow, line: Line, steps: int = 2000, records: int = 200)
             F = beta * r(mid).score(edges)[:, 0]
             if sde.f is not None:
                 F = F + sde.f(edges, mid)[:, 0]
-            p = _advance(p, F, K, h, dt, 1.0 if k < 4 else 0.5)
+            p = _fokker_planck_step(p, F, K, h, dt, 1.0 if k < 4 else 0.5)
     times = torch.tensor([k * dt for k in range(steps + 1) if k % every == 0 or k == steps], dtype=torch.float64)
     return _decay(times, rows), torch.stack(laws)
 
 
-def _advance(p: Tensor, F: Tensor, K: Tensor, h: float, dt: float, theta: float) -> Tensor:
+def _fokker_planck_step(p: Tensor, F: Tensor, K: Tensor, h: float, dt: float, theta: float) -> Tensor:
     """One step of dp/dt = -div(p F - K grad p); F, K at the inner edges, theta 1 implicit, 1/2 Crank-Nicolson."""
     n = len(p)
     left, right = (F / 2 + K / h) / h, (F / 2 - K / h) / h  # flux through an edge / h = left p_below + right p_above
@@ -305,7 +305,7 @@ def particle_decay(
         if t > sde.horizon:
             continue
         logit, grad = KernelRatio(r, bandwidth, leave_one_out=True).observe(x, t).value_and_grad(x, t)
-        kappa = _number(sde.beta, t) - 0.5 * _number(sde.lam2, t)
+        kappa = _coefficient_at(sde.beta, t) - 0.5 * _coefficient_at(sde.lam2, t)
         rows.append(
             (-logit.mean().item(), grad.flatten(1).square().sum(1).mean().item(), kappa, math.nan, log_sobolev(r(t)))
         )

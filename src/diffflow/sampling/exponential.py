@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..equation.algebra import Sum
 from ..equation.sde import DiffFlow
-from ..equation.times import carries, per_particle
-from .solvers import _plain, _root, _square
+from ..equation.times import per_particle, wants_gradient
+from .solvers import _plain, _scalar_sqrt, _square
 
 
 def _variable(lam: np.ndarray, principal_std: float) -> np.ndarray:
@@ -77,7 +77,7 @@ def multistep_row(
     return tuple(row[: order + correct].tolist())
 
 
-Evaluation = tuple[float, Tensor]  # (Lambda, D*)
+PathPoint = tuple[float, Tensor]  # (Lambda, D*)
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class Past:
     """What an exponential step remembers: the evaluations, newest first, and where the last step began, (Lambda, y),
     and with what pull, to redo it."""
 
-    evaluations: tuple[Evaluation, ...] = ()
-    begin: Evaluation | None = None
+    evaluations: tuple[PathPoint, ...] = ()
+    begin: PathPoint | None = None
     pull: float | Tensor = 1.0
 
 
@@ -138,16 +138,18 @@ class Exponential:
         if dw is not None:
             mid = s.time(math.sqrt(sigma0 * sigma1)).item()
             z = _square(sde, mid) / s.lam2(mid).item()
-            y = _advance(x / s.scale(t0).item(), lam0, lam1, seen[: self.weak_order], pull * (1 + z), principal_std)
-            fresh = -_expm1(-2 * z * (lam1 - lam0))
+            y = _exponential_step(
+                x / s.scale(t0).item(), lam0, lam1, seen[: self.weak_order], pull * (1 + z), principal_std
+            )
+            fresh = -_scalar_expm1(-2 * z * (lam1 - lam0))
             if isinstance(pull, Tensor) or pull != 1:
                 more, gap = pull * (1 + z) - 1, lam1 - lam0
-                fresh = -_expm1(-2 * more * gap) * (z / more) if more != 0 else 2 * z * gap
-            y = _plus(y, dw, sigma1 * _root(fresh / (t1 - t0)))
+                fresh = -_scalar_expm1(-2 * more * gap) * (z / more) if more != 0 else 2 * z * gap
+            y = _plus(y, dw, sigma1 * _scalar_sqrt(fresh / (t1 - t0)))
             return y * s.scale(t1).item(), Past(seen[: self.order - 1])
         y = predicted = x / s.scale(t0).item()
         if self.correct and self.order > 1 and state.begin is not None:
-            y = _advance(state.begin[1], state.begin[0], lam0, seen[: self.order], state.pull, principal_std)
+            y = _exponential_step(state.begin[1], state.begin[0], lam0, seen[: self.order], state.pull, principal_std)
         if sigma1 == 0:
             # the corrected point less the noise found at the predicted one; after quiet steps its trend is continued to
             # sigma_min
@@ -156,15 +158,15 @@ class Exponential:
             return sum((float(w) * past for w, (_, past) in zip(ends, last, strict=True)), torch.zeros_like(d)), Past()
         if self.selfstart and len(seen) == 1 and self.order > 2:
             seen = self._past_within(sde, y, lam1, seen[0], principal_std)
-            new = _advance(y, lam0, lam1, seen, pull, principal_std)
+            new = _exponential_step(y, lam0, lam1, seen, pull, principal_std)
             seen = seen[1:]  # the next step evaluates at lam1 itself
         else:
-            new = _advance(y, lam0, lam1, seen[: self.order], pull, principal_std)
+            new = _exponential_step(y, lam0, lam1, seen[: self.order], pull, principal_std)
         return new * s.scale(t1).item(), Past(seen[: self.order - 1], (lam0, y), pull)
 
     def _past_within(
-        self, sde: DiffFlow, y: Tensor, lam1: float, first: Evaluation, principal_std: float
-    ) -> tuple[Evaluation, ...]:
+        self, sde: DiffFlow, y: Tensor, lam1: float, first: PathPoint, principal_std: float
+    ) -> tuple[PathPoint, ...]:
         """D* at `order` equal nodes of the first step, newest first: each sweep integrates the last sweep's
         polynomial and gains an order."""
         s, lam0 = sde.schedule, first[0]
@@ -176,17 +178,17 @@ class Exponential:
             swept = [first]
             for lam in nodes[1:]:
                 t = s.time(math.exp(-lam)).item()
-                x = _advance(y, lam0, lam, past, pull, principal_std) * s.scale(t).item()
+                x = _exponential_step(y, lam0, lam, past, pull, principal_std) * s.scale(t).item()
                 swept.append((lam, _pulled(sde, x, t)))
             past = swept
         return tuple(reversed(past))
 
 
-def _advance(
-    y: Tensor, lam0: float, lam1: float, past: Sequence[Evaluation], a: float | Tensor, principal_std: float
+def _exponential_step(
+    y: Tensor, lam0: float, lam1: float, past: Sequence[PathPoint], a: float | Tensor, principal_std: float
 ) -> Tensor:
     """e^{-a (lam1 - lam0)} y + the integral of the polynomial through `past`."""
-    out, nodes = _exp(-a * (lam1 - lam0)) * y, tuple(lam for lam, _ in past)
+    out, nodes = _scalar_exp(-a * (lam1 - lam0)) * y, tuple(lam for lam, _ in past)
     if isinstance(a, Tensor):
         weights: tuple[float | Tensor, ...] = _differentiable_weights(nodes, lam0, lam1, a, principal_std)
     else:
@@ -196,11 +198,11 @@ def _advance(
     return out
 
 
-def _exp(v: float | Tensor) -> float | Tensor:
+def _scalar_exp(v: float | Tensor) -> float | Tensor:
     return v.exp() if isinstance(v, Tensor) else math.exp(v)
 
 
-def _expm1(v: float | Tensor) -> float | Tensor:
+def _scalar_expm1(v: float | Tensor) -> float | Tensor:
     return v.expm1() if isinstance(v, Tensor) else math.expm1(v)
 
 
@@ -237,7 +239,7 @@ def _pull(sde: DiffFlow, lam0: float, lam1: float) -> float | Tensor:
     """W, what the scores of a sum weigh together on average over a step, where it is positive at all times: D* - y is
     then W (D - y), and the equation is one with pull W toward D, which is smooth where D* is not."""
     score, s = sde.score, sde.schedule
-    if not isinstance(score, Sum) or s is None or not score.attracts or score.whole:
+    if not isinstance(score, Sum) or s is None or not score.attracts or score.is_score:
         return 1.0
     if lam1 == math.inf or not any(callable(weight) for weight, _ in score.terms):
         return _plain(score.total(s.time(math.exp(-lam0)).item()))
@@ -250,7 +252,7 @@ def _pull(sde: DiffFlow, lam0: float, lam1: float) -> float | Tensor:
 def _pulled(sde: DiffFlow, x: Tensor, t: float) -> Tensor:
     """What the particles x are pulled to at t, in y = x/scale units: D* itself, or D (`_pull`)."""
     d, score = sde.observe(x, t).denoised(x, t), sde.score
-    if isinstance(score, Sum) and score.attracts and not score.whole:
+    if isinstance(score, Sum) and score.attracts and not score.is_score:
         assert sde.schedule is not None
         y = x / sde.schedule.scale(t).item()
         d = y + (d - y) / per_particle(score.total(t), x)
@@ -303,7 +305,7 @@ class NoiseRaising:
         y, sigma, sigma1 = x / s.scale(t0).item(), s.sigma(t0).item(), s.sigma(t1).item()
         if dw is not None and sigma1 > 0:
             noise = sde.noise(t0)
-            if carries(noise):
+            if wants_gradient(noise):
                 raise ValueError(
                     "the noise-raising step takes its noise as a number, and a gradient by it is wanted: use the "
                     "default solver, Euler() or Heun()"

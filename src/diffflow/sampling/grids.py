@@ -16,16 +16,16 @@ def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> Tensor:
     1,) (Karras et al. 2022, eq. 5)."""
     a, b = schedule._top ** (1 / rho), schedule.sigma_min ** (1 / rho)
     sigma = (a + torch.linspace(0, 1, steps, dtype=torch.float64) * (b - a)) ** rho
-    return _times(schedule, sigma)
+    return _times_of(schedule, sigma)
 
 
 def log_uniform(schedule: Schedule, steps: int) -> Tensor:
     """Times of noise levels in equal ratio from sigma_max to sigma_min, and of 0: (steps + 1,)."""
     sigma = torch.linspace(math.log(schedule._top), math.log(schedule.sigma_min), steps, dtype=torch.float64).exp()
-    return _times(schedule, sigma)
+    return _times_of(schedule, sigma)
 
 
-def _times(schedule: Schedule, sigma: Tensor) -> Tensor:
+def _times_of(schedule: Schedule, sigma: Tensor) -> Tensor:
     sigma[0] = schedule._top
     if len(sigma) > 1 and abs(sigma[-1].item() / schedule.sigma_min - 1) < 1e-9:
         sigma[-1] = schedule.sigma_min
@@ -43,6 +43,6 @@ def snr_grid(schedule: Schedule, steps: int, principal_std: float = 1.0) -> Tens
     b, top = 10 * principal_std, schedule._top
     last = min(schedule.sigma_min * max(1.0, 50 / steps), 0.5 * top)
     if steps == 1:
-        return _times(schedule, torch.tensor([top], dtype=torch.float64))
+        return _times_of(schedule, torch.tensor([top], dtype=torch.float64))
     u = torch.linspace(math.log1p((b / top) ** 2), math.log1p((b / last) ** 2), steps, dtype=torch.float64)
-    return _times(schedule, b / torch.expm1(u).sqrt())
+    return _times_of(schedule, b / torch.expm1(u).sqrt())

@@ -113,7 +113,7 @@ class Plan:
     def init(self, sde: DiffFlow, x: Tensor, t0: float) -> tuple[int, list[Tensor]]:
         if not sde.on_schedule:
             raise ValueError("a plan needs an equation on a noise schedule (f and lam2 the schedule's own)")
-        if isinstance(sde.score, Sum) and not sde.score.whole:
+        if isinstance(sde.score, Sum) and not sde.score.is_score:
             raise ValueError("a plan needs a score: weights of sum 1. This field is another: use the default solver")
         return 0, []
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..equation.algebra import Cond, Sum
-from ..equation.laws import at_home
+from ..equation.laws import as_particles
 from ..equation.noise import Increments, Noise, as_noise
 from ..equation.schedule import Schedule
 from ..equation.sde import DiffFlow, Tally
@@ -74,7 +74,7 @@ def default_grid(sde: DiffFlow, steps: int) -> Tensor:
     return torch.linspace(0, sde.horizon, steps + 1, dtype=torch.float64)
 
 
-def _times(sde: DiffFlow, steps: int, grid: Grid | None) -> Tensor:
+def _grid_times(sde: DiffFlow, steps: int, grid: Grid | None) -> Tensor:
     if int(steps) != steps or steps < 1:
         raise ValueError(f"steps={steps}: a solve takes a whole number of steps, at least 1")
     if grid is None:
@@ -134,7 +134,7 @@ def sample(
         if solver is not None or grid is not None:
             raise ValueError("a plan is a solver and its grid: give the plan alone")
         solver, grid, steps = plan, plan.grid, plan.steps
-    times = _times(sde, steps, grid)
+    times = _grid_times(sde, steps, grid)
     noise = noise if isinstance(noise, Increments) else as_noise(noise)
     if isinstance(x0, int):
         if sde.start is None:
@@ -148,7 +148,7 @@ def sample(
             raise ValueError("particles are drawn from streams: pass x0 as a tensor when noise is a path")
         x = sde.start.sample(x0, noise.fork("start"))
     else:
-        x = x0 if sde.start is None else at_home(x0, sde.start)
+        x = x0 if sde.start is None else as_particles(x0, sde.start)
         x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
     if keep is not None and keep < 1:
         raise ValueError(f"keep={keep}: keep every k-th state, k >= 1")

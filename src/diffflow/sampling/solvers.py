@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..equation.coefficients import value_of
 from ..equation.sde import DiffFlow
-from ..equation.times import carries, per_particle
+from ..equation.times import per_particle, wants_gradient
 
 
 class Solver(Protocol):
@@ -110,19 +110,19 @@ class Heun:
         if dw is None:
             ahead = x + a * h
             return x + (a + sde.observe(ahead, t1).drift(ahead, t1)) * (h / 2), None
-        shock = _root((_square(sde, t0) + _square(sde, t1)) / 2) * dw
+        shock = _scalar_sqrt((_square(sde, t0) + _square(sde, t1)) / 2) * dw
         ahead = x + a * h + shock
         return x + (a + sde.observe(ahead, t1).drift(ahead, t1)) * (h / 2) + shock, None
 
 
 def _plain(v: Tensor) -> float | Tensor:
     """v (0-d) as a number, unless gradients run through it."""
-    return v if carries(v) else v.item()
+    return v if wants_gradient(v) else v.item()
 
 
 def _square(sde: DiffFlow, t: float) -> float | Tensor:
     return _plain(sde.noise(t)) ** 2
 
 
-def _root(v: float | Tensor) -> float | Tensor:
+def _scalar_sqrt(v: float | Tensor) -> float | Tensor:
     return v.sqrt() if isinstance(v, Tensor) else math.sqrt(v)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..algebra import Cond, Field, as_field, each_given
-from ..coefficients import Alike
+from ..coefficients import EqualByValue
 from ..fields import Ratio
 from ..laws import Empirical, Law
 from ..noise import Noise, as_noise
@@ -26,12 +26,12 @@ from ..times import Time, clock
 from .kernel import GaussianKernel, mean_shift
 
 
-def moment(t: Time) -> str:
+def time_key(t: Time) -> str:
     """The instant t as the name of a family of random numbers."""
     return float(clock(t)).hex()
 
 
-class CloudField(Alike, Field):
+class CloudField(EqualByValue, Field):
     """A field that must see the particles before it is called.
 
     The contract of whoever moves particles: `field.observe(x, t)(x, t)`, with the same tensor in both places (a field
@@ -168,7 +168,7 @@ class FieldSum(CloudField):
         return FieldSum([field.on(data, noise) for field in self.fields])
 
 
-class Injected(Alike, Field):
+class Injected(EqualByValue, Field):
     """A field evaluated at x + level xi, xi ~ N(0, I): the noise injection of Arbel et al. (2019), which frees MMD flow
     from local minima. The particles themselves stay free of noise; xi is a function of (noise, t), so that any solver
     may call it. level: a length, or a function of t.
@@ -190,7 +190,7 @@ class Injected(Alike, Field):
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         level = float(self.level(t) if callable(self.level) else self.level)
-        xi = self.noise.fork("injected", moment(t)).normal(len(x), tuple(x.shape[1:]), dtype=x.dtype, device=x.device)
+        xi = self.noise.fork("injected", time_key(t)).normal(len(x), tuple(x.shape[1:]), dtype=x.dtype, device=x.device)
         return self.field(x + level * xi, t)
 
     @property

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..algebra import Cond, Field, as_field, gradients, recordable
 from ..noise import Noise, as_noise
 from ..times import Time
-from .density import CloudField, moment
+from .density import CloudField, time_key
 from .kernel import (
     EnergyKernel,
     GaussianKernel,
@@ -182,7 +182,7 @@ class SlicedWasserstein(OnPoints):
     def axes(self, x: Tensor, t: Time) -> Tensor:
         """The directions at t, (d, directions), unit columns."""
         d = x[0].numel()
-        own = Noise(self.noise.seed).fork("directions", self.noise.first, moment(t))
+        own = Noise(self.noise.seed).fork("directions", self.noise.first, time_key(t))
         draws = own.normal(self.directions, (d,), dtype=x.dtype, device=x.device)
         return torch.cat([torch.linalg.qr(part.T)[0] for part in draws.split(d)], 1)
 
