@@ -1,4 +1,9 @@
-"""Toys: laws in the plane with exact answers."""
+"""Toys: the plane laws that everybody draws (moons, circles, rolls), as Gaussian mixtures with exact answers.
+
+A curve is a fine row of narrow components along it, so that samples, density and score of a toy are those of a mixture
+(laws.py) and need no approximation. `TOYS` has them by name. The largest principal standard deviation of each is
+between 0.8 and 1.3.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,6 @@ from torch import Tensor
 from .laws import GaussianMixture
 
 
-# -- toys: plane laws that everybody draws, each with an exact density ------------------------------------------------
 def _grid(n: int, lo: float, hi: float) -> Tensor:
     """n midpoints of equal cells of [lo, hi]."""
     return lo + (hi - lo) * (torch.arange(n) + 0.5) / n
