@@ -166,7 +166,7 @@ def test_stiff_langevin_is_refused_with_a_step_count_that_would_do():
 def test_multistep_weights_integrate_polynomials():
     """Exact for polynomials in w = 1/sqrt(1 + sigma^2/spread^2) up to degree k - 1, against a fine midpoint rule; sum
     = 1 - e^{-ah}."""
-    from diffflow.sampling.exponential import multistep_weights
+    from diffflow.sampling.multistep import multistep_weights
 
     for a in (1.0, 1.5, 3.0):
         for h in (1e-3, 0.1, 1.0, 5.0):

@@ -1,13 +1,13 @@
-r"""Calibration: fit a sampling plan, grid and coefficients, to a model's own trajectories.
+r"""Calibration: a fit of a sampling plan, grid and coefficients, to a model's own trajectories.
 
 General methods waste evaluations: far above the data's scale the denoiser is the data mean, below the smallest scale it
-is constant, and between it is no polynomial. What it is, a few of the model's own solutions tell. With the plan's step
+is constant, and between it is no polynomial. A few of the model's own solutions show what it is. With the plan's step
 
     y_i+1 = r_i y_i + (1 - r_i) D_i + sum_j c_ij (D_i-j - D_i)                                     (plan.py)
 
 1. Teacher: a batch of starts, solved with many small steps; one teacher serves every number of steps.
-2. Grids: classical ones with a first jump to the data's scale, and grids whose steps are equal in the change of D
-   along the teacher's paths.
+2. Grids (candidate_grids.py): classical ones with a first jump to the data's scale, and grids whose steps are equal in
+   the change of D along the teacher's paths.
 3. Coefficients, on policy: the batch is rolled out once with the plan itself. Each step's c is a robust ridge
    regression onto the teacher's y at the next level, so a step also mends what those before it have missed; sum |c| is
    kept below 1 - r_i, which keeps the plan stable on starts that it has not seen. The regression starts from the
@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,24 +41,30 @@ from ..equation.noise import Noise, as_noise
 from ..equation.schedule import Schedule
 from ..equation.sde import DiffFlow, Speed, value_of
 from ..equation.times import Time
-from .exponential import Exponential, multistep_row, multistep_weights
+from .candidate_grids import candidate_grids, deformed
+from .exponential import Exponential
 from .grids import snr_grid
+from .multistep import multistep_row, multistep_weights
 from .plan import Plan, combine
 from .sample import sample
 
 FINALISTS = 8  # grids that are tried with every kind of rows
 RIDGE = 1e-3  # of the mean diagonal of the Gram matrix
 REWEIGHTINGS = 3  # of the robust regression
-COMPARED_SCALES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # of the spread: where laws are compared, and where raising may end
+COMPARED_SCALES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # of principal_std: where laws are compared, and raising may end
 FINE = 19  # the teacher's steps per factor e of noise
 BATCH = 1 << 17  # numbers in a batch of starts, when nobody says how many
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What the rows of a plan are: the classical step of an `order`, corrected or not, and what is fitted to it.
+    """The kind of a plan's rows: a classical step, and whether a correction is fitted to it.
 
-    reach   evaluations that a step looks back on, its own included
+    Args:
+        order: order of the classical step.
+        correct: whether that step redoes the one before it.
+        fitted: whether its weights are corrected by regression.
+        reach: evaluations that a step looks back on, its own included.
     """
 
     order: int
@@ -78,7 +84,11 @@ OTHERS = (Rows(4, correct=True, fitted=True, reach=5), Rows(4, correct=True, fit
 class Teacher:
     """Fine solutions without noise, in y = x/scale, which serve plans of any number of steps.
 
-    lam (m,) are -log sigma, rising; y and d (m, n, *shape) positions and evaluations there.
+    Attributes:
+        lam: -log sigma at the nodes, rising, (m,).
+        y: positions there, (m, n, *shape).
+        d: evaluations of the denoiser there, (m, n, *shape).
+        principal_std: largest principal standard deviation of the data, data units.
     """
 
     lam: np.ndarray
@@ -87,7 +97,14 @@ class Teacher:
     principal_std: float
 
     def at(self, sigma: float) -> Tensor:
-        """y at a noise level, or the answers for sigma = 0: (n, *shape). Between the nodes by a step of order 4."""
+        """The positions y at a noise level, or the answers for sigma = 0, by a step of order 4 between the nodes.
+
+        Args:
+            sigma: noise level, data units.
+
+        Returns:
+            (n, *shape).
+        """
         if sigma == 0:
             return self.d[-1]
         lam, last = -math.log(sigma), len(self.lam) - 1
@@ -110,7 +127,11 @@ class _Model:
 
     @property
     def quiet(self) -> DiffFlow:
-        """No noise and the same D*, which depends on beta/g2 only (architecture.md, fact 7)."""
+        """The equation without noise and with the same D*, which depends on beta/g2 only.
+
+        Raises:
+            ValueError: a speed that depends on the logit, for which there is no D*.
+        """
         s, beta, g2 = self.schedule, self.sde.beta, self.sde.g2
         if isinstance(beta, Speed):
             raise ValueError("a speed that depends on the logit has no composite denoiser, which a plan is made of")
@@ -121,12 +142,13 @@ class _Model:
         return replace(self.sde, beta=slower, g2=s.lam2)
 
     def denoise(self, y: Tensor, sigma: float) -> Tensor:
+        """The composite denoiser D*(y, sigma): (n, *shape)."""
         t = self.schedule.time(sigma).item()
         x = y * self.schedule.scale(t).item()
         return self.sde.observe(x, t).denoised(x, t)
 
     def flow(self, y: Tensor, high: float, low: float) -> Tensor:
-        """y carried from noise `high` to `low`, or to the answer (low = 0), by a fine solution."""
+        """The points y carried from noise `high` to `low`, or to the answer (low = 0), by a fine solution."""
         s, end = self.schedule, low or self.schedule.sigma_min
         levels = np.geomspace(high, end, 2 + math.ceil(0.5 * FINE * math.log(high / end)))
         levels[0], levels[-1] = high, end
@@ -136,7 +158,10 @@ class _Model:
         return solved.last / s.scale(grid[-1].item()).item()
 
     def raised(self, levels: Sequence[float], floor: float) -> list[float]:
-        """h_i: raised from levels of at least `floor`; not the first, which has all its noise, and not the last."""
+        """The levels h_i to which noise is raised, from levels of at least `floor`.
+
+        The first, which has all its noise, and the last are not raised.
+        """
         s, high = self.schedule, list(levels)
         for i in range(1, len(levels) - 1):
             t = s.time(math.sqrt(levels[i] * levels[i + 1])).item()
@@ -147,6 +172,7 @@ class _Model:
 
 
 def _model(sde: DiffFlow, cond: Cond) -> _Model:
+    """The conditioned equation, once it is known to be one that can be calibrated; raises ValueError else."""
     s = sde.schedule
     if s is None or not sde.on_schedule:
         raise ValueError("calibration needs an equation on a noise schedule (f and lam2 the schedule's own)")
@@ -157,7 +183,7 @@ def _model(sde: DiffFlow, cond: Cond) -> _Model:
 
 
 def default_starts(shape: Sequence[int]) -> int:
-    """How many starts make BATCH numbers, but at least 128 and at most 4096."""
+    """Number of starts of event shape `shape` that make BATCH numbers, but at least 128 and at most 4096."""
     return min(max(BATCH // math.prod(shape), 128), 4096)
 
 
@@ -165,9 +191,19 @@ def default_starts(shape: Sequence[int]) -> int:
 def teach(
     sde: DiffFlow, starts: int | Tensor | None = None, noise: Noise | int = Noise(1), cond: Cond = None
 ) -> Teacher:
-    """Solve `starts` with fine steps; particles x at t = 0 (n, *shape), or how many to draw from sde.start.
+    """Fine solutions of an equation, to which plans of any number of steps can be fitted.
 
-    None: `default_starts`. Raises ValueError for equations that are not on a noise schedule, and without a start.
+    Args:
+        sde: an equation on a noise schedule.
+        starts: particles at t = 0 (n, *shape), or how many to draw from sde.start; None: `default_starts`.
+        noise: streams for the starts, or an integer seed.
+        cond: condition for the fields, one per start.
+
+    Returns:
+        The solutions.
+
+    Raises:
+        ValueError: an equation that is not on a noise schedule, no start, or fewer than 8 starts.
     """
     m, noise = _model(sde, cond), as_noise(noise)
     if not isinstance(starts, Tensor):
@@ -213,18 +249,26 @@ def calibrate(
         rounds: attempts to improve the best grid.
         on_step: called with (done, total) after each grid that was tried.
 
+    Returns:
+        The plan; its `about` says how it was found, with the error on the calibration batch.
+
     Raises:
         ValueError: steps below 1, an equation that is not on a noise schedule, no start, an error that is not finite.
     """
     if int(steps) != steps or steps < 1:
         raise ValueError(f"steps={steps}: a plan takes a whole number of steps, at least 1")
-    m, known, noise = _model(sde, cond), teacher or teach(sde, starts, noise, cond), as_noise(noise)
-    if not (known.y[-1].isfinite().all() and known.at(0.0).isfinite().all()):
+    m = _model(sde, cond)
+    solutions = teacher or teach(sde, starts, noise, cond)
+    noise = as_noise(noise)
+    if not (solutions.y[-1].isfinite().all() and solutions.at(0.0).isfinite().all()):
         raise ValueError("the fine solutions are not finite: look at the denoiser, and at the starts")
     high, low = m.schedule.sigma(0.0).item(), m.schedule.sigma_min
     noisy = any(m.sde.noise(m.schedule.time(v).item()).item() > 0 for v in np.geomspace(high, low, 9))
     default = m.schedule.sigma(snr_grid(m.schedule, steps, m.principal_std)[:-1]).tolist()
-    tries = [("default", default), *_grids(known, steps, high, low)]
+    tries = [
+        ("default", default),
+        *candidate_grids(solutions.lam, solutions.d, solutions.principal_std, steps, high, low),
+    ]
     floors = [f * m.principal_std for f in COMPARED_SCALES] if noisy and steps > 2 else []
     others = () if noisy or steps < 4 else OTHERS  # rows of order 4 look back on four evaluations
     finals = min(FINALISTS, len(tries)) * len(others)
@@ -232,11 +276,11 @@ def calibrate(
 
     def attempt(name: str, levels: Sequence[float], floor: float = 0.0, kind: Rows = FITTED) -> _Attempt:
         nonlocal done
-        plan, error = _fit(m, known, levels, floor, kind, noisy, noise)
+        plan, error = _fit(m, solutions, levels, floor, kind, noisy, noise)
         done += 1
         if on_step is not None:
             on_step(done, total)
-        about = {"error": error, "grid": name, "rows": str(kind), "starts": known.y.shape[1]}
+        about = {"error": error, "grid": name, "rows": str(kind), "starts": solutions.y.shape[1]}
         about |= {"floor": floor} if noisy else {}
         return _Attempt(error if math.isfinite(error) else math.inf, replace(plan, about=about), floor, kind)
 
@@ -249,7 +293,7 @@ def calibrate(
     best = min([best, *more], key=lambda a: a.error)
     generator, size = np.random.default_rng(abs(noise.seed)), 0.3
     for k in range(rounds if steps > 1 else 0):
-        levels = _deformed(best.plan.levels, generator, size, smooth=k % 3 == 0)
+        levels = deformed(best.plan.levels, generator, size, smooth=k % 3 == 0)
         if levels[-1] < low or not all(a > 1.001 * b for a, b in itertools.pairwise(levels)):
             done += 1
             continue
@@ -262,7 +306,7 @@ def calibrate(
 
 @dataclass(frozen=True)
 class _Attempt:
-    """A plan with its error on the calibration batch, inf where that is no number, and how it was made."""
+    """A fitted plan with its error on the calibration batch, inf where that is no number, and how it was made."""
 
     error: float
     plan: Plan
@@ -271,6 +315,7 @@ class _Attempt:
 
     @property
     def grid(self) -> str:
+        """Name of the plan's grid."""
         return self.plan.about["grid"]
 
 
@@ -278,46 +323,50 @@ def _fit(
     m: _Model, teacher: Teacher, levels: Sequence[float], floor: float, kind: Rows, noisy: bool, noise: Noise
 ) -> tuple[Plan, float]:
     """The coefficients for these levels, and the error of the answers on the calibration batch."""
-    high, y, goal = m.raised(levels, floor), teacher.y[0], teacher.y[0]
-    finest = -math.log(m.schedule.sigma_min)
+    high, finest = m.raised(levels, floor), -math.log(m.schedule.sigma_min)
+    y = goal = teacher.y[0]
     past: list[Tensor] = []
     lams: list[float] = []
     rows: list[tuple[float, ...]] = []
-    anew = False
+    was_raised = False
     for i, (s, h, low) in enumerate(zip(levels, high, [*levels[1:], 0.0], strict=True)):
         if h > s:
             xi = noise.fork("raise", i).normal(len(y), tuple(y.shape[1:]), device=y.device, dtype=y.dtype)
-            y, goal, anew = y + math.sqrt(h**2 - s**2) * xi, goal + math.sqrt(h**2 - s**2) * xi, True
+            y, goal = y + math.sqrt(h**2 - s**2) * xi, goal + math.sqrt(h**2 - s**2) * xi
+            was_raised = True
         past, lams = [m.denoise(y, h), *past[: kind.reach - 1]], [-math.log(h), *lams[: kind.reach - 1]]
-        goal = m.flow(goal, h, low) if anew else teacher.at(low)
+        goal = m.flow(goal, h, low) if was_raised else teacher.at(low)
         r, row = low / h, (1 - low / h,)
         if h == s:  # a raised step forgets too much for a trend
             end = -math.log(low) if low > 0 else math.inf
             row = multistep_row(tuple(lams), end, kind.order, m.principal_std, kind.correct, finest)
         if kind.fitted:
-            row = _row(row, past, goal - r * y, 1 - r if low > 0 else 0.5, anew)
+            row = _row(row, past, goal - r * y, 1 - r if low > 0 else 0.5, was_raised)
         y = combine(row, past, r * y)
         rows.append(tuple(row))
-    error = _unlike(m, y, goal) if noisy else _error(y, goal)
+    error = _distance_in_law(m, y, goal) if noisy else _error(y, goal)
     return Plan(tuple(levels), tuple(rows), tuple(high) if noisy else None), error
 
 
-def _row(base: Sequence[float], past: list[Tensor], goal: Tensor, cap: float, anew: bool) -> list[float]:
-    """base + c with sum_j row_j D_j nearest to goal (n, *shape): c_j weighs D_j - D_0, and sum |c| <= cap.
+def _row(base: Sequence[float], past: list[Tensor], goal: Tensor, cap: float, was_raised: bool) -> list[float]:
+    """The row base + c with sum_j row_j D_j nearest to goal (n, *shape): c_j weighs D_j - D_0, and sum |c| <= cap.
 
     Starts that end in another mode must not decide. They are few without noise, where weights 1/error suffice (least
-    absolute errors), and many after a raise (anew), where a far one counts next to nothing.
+    absolute errors), and many after noise was raised, where a far one counts next to nothing.
     """
     row = np.pad(np.array(base), (0, len(past) - len(base)))
     if len(past) == 1:
         return row.tolist()
     features = torch.stack([(d - past[0]).flatten(1).double() for d in past[1:]])  # (p, n, d)
-    left = (goal - combine(row.tolist(), past)).flatten(1).double()
+    residual = (goal - combine(row.tolist(), past)).flatten(1).double()
     gram = torch.einsum("pnd,qnd->npq", features, features)  # per start, to weigh the starts anew
-    right = torch.einsum("pnd,nd->np", features, left)
-    weights, c, eye = left.new_ones(len(left)), right.new_zeros(len(features)), torch.eye(len(features)).to(gram)
+    products = torch.einsum("pnd,nd->np", features, residual)
+    weights = residual.new_ones(len(residual))
+    c = products.new_zeros(len(features))
+    eye = torch.eye(len(features)).to(gram)
     for _ in range(1 + REWEIGHTINGS):
-        a, b, ridge = torch.einsum("n,npq->pq", weights, gram), torch.einsum("n,np->p", weights, right), RIDGE
+        a, b = torch.einsum("n,npq->pq", weights, gram), torch.einsum("n,np->p", weights, products)
+        ridge = RIDGE
         size = a.diagonal().mean()
         if not (size > 0 and size.isfinite()):  # D is constant, or no number: nothing to fit
             return row.tolist()
@@ -326,24 +375,27 @@ def _row(base: Sequence[float], past: list[Tensor], goal: Tensor, cap: float, an
             if c.abs().sum() <= cap or ridge > 1e6:
                 break
             ridge *= 3
-        e = (left - torch.einsum("p,pnd->nd", c, features)).square().sum(1).sqrt()
+        e = (residual - torch.einsum("p,pnd->nd", c, features)).square().sum(1).sqrt()
         far = e / e.median() if e.median() > 0 else torch.zeros_like(e)
-        weights = 1 / (1 + far**2) if anew else 1 / far.clamp_min(1)
+        weights = 1 / (1 + far**2) if was_raised else 1 / far.clamp_min(1)
     row[1:] += c.cpu().numpy()
     row[0] -= float(c.sum())
     return row.tolist()
 
 
 def _error(y: Tensor, goal: Tensor) -> float:
-    """sqrt(mean * root mean square) of the distances per root dimension: a few starts in another mode count, but do not
-    decide."""
+    """Error sqrt(mean * root mean square) of the distances per root dimension.
+
+    A few starts in another mode count, but do not decide.
+    """
     e = (y - goal).flatten(1).double().square().mean(1)
     return math.sqrt(e.sqrt().mean().item() * e.mean().sqrt().item())
 
 
-def _unlike(m: _Model, y: Tensor, goal: Tensor) -> float:
-    """How unlike the answers y are to the goals in law, by the model's own denoiser: of u = |y - D(y, sigma)| the
-    Wasserstein distance over the mean, averaged over noise levels sigma.
+def _distance_in_law(m: _Model, y: Tensor, goal: Tensor) -> float:
+    """Distance in law of the answers y from the goals, as the model's own denoiser sees it.
+
+    It is the Wasserstein distance of u = |y - D(y, sigma)| over its mean, averaged over noise levels sigma.
 
     A start that ends in another mode than its goal is no error in law, if others end there in its stead. A mode drawn
     too wide is, and so is a point between modes, and u shows both. That y and goal share starts and noise leaves a
@@ -355,50 +407,3 @@ def _unlike(m: _Model, y: Tensor, goal: Tensor) -> float:
         a, b = ((v - m.denoise(v, sigma)).flatten(1).double().norm(dim=1).sort().values for v in (y, goal))
         total += ((a - b).abs().mean() / b.mean()).item() / len(COMPARED_SCALES)
     return total
-
-
-def _grids(teacher: Teacher, steps: int, high: float, low: float) -> Iterator[tuple[str, list[float]]]:
-    """Grids worth trying, with a name: levels from `high`, at least `low`, the last above 0."""
-    top, principal_std, m = min(high, math.exp(-teacher.lam[0])), teacher.principal_std, steps - 1
-    if m == 0:
-        return
-    for first in (10.0, 24.0) if m > 1 else (0.5, 1.0, 2.0, 4.0, 10.0):
-        for last in (0.02, 0.05, 0.1, 0.2, 0.4):
-            a, b = first * principal_std, max(last * principal_std, low)
-            if not low < a < top or b >= a:
-                continue
-            yield f"jump to {first:g} spreads, equal ratios to {last:g}", [high, *np.geomspace(a, b, m).tolist()]
-            cubes = np.linspace(a ** (1 / 3), b ** (1 / 3), m) ** 3
-            yield f"jump to {first:g} spreads, Karras 3 to {last:g}", [high, *cubes.tolist()]
-    change, gap = teacher.d, float(teacher.lam[1] - teacher.lam[0])
-    for order in (1, 2, 3):
-        change = change.diff(dim=0)
-        size = change.flatten(2).double().square().mean(2).sqrt().mean(1).cpu().numpy() / gap**order
-        lam = teacher.lam[: len(size)] + 0.5 * order * gap
-        size = (size * np.minimum(1, principal_std * np.exp(lam))) ** (
-            1 / (order + 1)
-        )  # an early error is forgotten in part
-        bell = np.hanning(9) / np.hanning(9).sum()
-        size = np.convolve(np.pad(size, 4, mode="edge"), bell, "valid")
-        for floor in (0.02, 0.1) if order == 1 else (0.02,):  # below, higher orders hardly tell
-            density = np.interp(teacher.lam, lam, np.maximum(size, floor * size.max()))
-            share = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])
-            for tail in (0.1, 0.4):
-                at = np.interp(np.arange(steps) / (m + tail), share / share[-1], teacher.lam)
-                name = f"equal changes of order {order}, floor {floor:g}, tail {tail:g}"
-                yield name, [high, *np.exp(-at[1:]).tolist()]
-
-
-def _deformed(levels: Sequence[float], generator: np.random.Generator, size: float, smooth: bool) -> list[float]:
-    """Another grid near this one: a smooth change of all levels but the first, or one level moved between its
-    neighbours."""
-    n, log = len(levels), np.log(np.array(levels))
-    move = np.zeros(n)
-    if smooth:
-        waves = np.cos(math.pi * np.outer(np.arange(4), np.linspace(0, 1, n)))
-        move = size * (generator.normal(size=4) / (1 + np.arange(4))) @ waves
-    else:
-        i = int(generator.integers(1, n))
-        move[i] = size * generator.normal() * (log[i - 1] - log[min(i + 1, n - 1)])
-    move[0] = 0.0
-    return [levels[0], *np.exp(log + move)[1:].tolist()]

@@ -1,7 +1,9 @@
 r"""Discrepancy flows: fields that descend a distance between the cloud and its target, points or a score.
 
 They are those of derivations.md section 7, items 3 to 6 and 8. With F the functional of n particles, v(x_i) = -n
-dF/dx_i: the tests take that derivative and compare. The formulas stand with each class. Shapes: x (n, *shape) -> (n, *shape); targets (m, *shape).
+dF/dx_i: the tests take that derivative and compare. The formulas stand with each class.
+
+Shapes: x (n, *shape) -> (n, *shape); targets (m, *shape).
 """
 
 from __future__ import annotations
