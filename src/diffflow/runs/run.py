@@ -33,10 +33,11 @@ from ..models.joint_likelihood import LikelihoodConfig
 from ..models.settings.common import Dials
 from ..networks.denoiser import Denoiser
 from ..registry import import_plugin
-from ..sampling.calibrate import Teacher, calibrate, default_starts, teach
+from ..sampling.calibrate import calibrate
 from ..sampling.plan import Plan
 from ..sampling.sample import Grid, Step, Trajectory, sample
 from ..sampling.solvers import Solver
+from ..sampling.teacher import Teacher, default_starts, teach
 from ..training.distributed import find_device
 from ..training.run_folder import Folder
 from ..training.weights import load_averaged
@@ -239,7 +240,7 @@ class Run:
 
     def teach(self, dials: Dials | None = None, n: int | None = None, noise: Noise | int = Noise(1)) -> Teacher:
         """Fine solutions to calibrate plans with, of all classes in turn; one serves any number of steps. See
-        `calibrate.teach`."""
+        `teacher.teach`."""
         sde = self._calibrated(dials or self.dials)
         start = sde.start
         assert start is not None

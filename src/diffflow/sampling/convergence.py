@@ -22,9 +22,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.linalg import solve_banded
 from torch import Tensor
 
 from ..equation.fields import LawRatio, LawScore, ScoreField
@@ -33,6 +31,7 @@ from ..equation.laws import Gaussian, GaussianMixture, Law
 from ..equation.noise import Noise, as_noise
 from ..equation.sde import DiffFlow, Speed
 from ..equation.times import Time
+from .fokker_planck import Line, fokker_planck_step
 from .sample import sample
 
 
@@ -220,31 +219,6 @@ def _decay(times: Tensor, rows: list[tuple[float, ...]]) -> Decay:
 
 
 # -- one dimension, exactly -------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Line:
-    """Equal cells of a line.
-
-    Args:
-        low: left end, in units of x.
-        high: right end.
-        count: number of cells.
-    """
-
-    low: float
-    high: float
-    count: int = 2000
-
-    @property
-    def h(self) -> float:
-        """Width of a cell."""
-        return (self.high - self.low) / self.count
-
-    @property
-    def x(self) -> Tensor:
-        """Centres of the cells (count,), float64."""
-        return self.low + (torch.arange(self.count, dtype=torch.float64) + 0.5) * self.h
-
-
 def grid_decay(sde: DiffFlow, line: Line, steps: int = 2000, records: int = 200) -> tuple[Decay, Tensor]:
     """The decay along the exact law of the particles in one dimension, and that law at the recorded times (m, cells).
 
@@ -313,25 +287,9 @@ def grid_decay(sde: DiffFlow, line: Line, steps: int = 2000, records: int = 200)
             F = beta * r(mid).score(edges)[:, 0]
             if sde.f is not None:
                 F = F + sde.f(edges, mid)[:, 0]
-            p = _fokker_planck_step(p, F, K, h, dt, 1.0 if k < 4 else 0.5)
+            p = fokker_planck_step(p, F, K, h, dt, 1.0 if k < 4 else 0.5)
     times = torch.tensor([k * dt for k in range(steps + 1) if k % every == 0 or k == steps], dtype=torch.float64)
     return _decay(times, rows), torch.stack(laws)
-
-
-def _fokker_planck_step(p: Tensor, F: Tensor, K: Tensor, h: float, dt: float, theta: float) -> Tensor:
-    """One step of dp/dt = -div(p F - K grad p); F, K at the inner edges, theta 1 implicit, 1/2 Crank-Nicolson."""
-    n = len(p)
-    left, right = (F / 2 + K / h) / h, (F / 2 - K / h) / h  # flux through an edge / h = left p_below + right p_above
-    main = torch.zeros(n, dtype=torch.float64)
-    main[:-1] -= left
-    main[1:] += right
-    below, above = left, -right  # dp_i/dt = below_{i-1} p_{i-1} + main_i p_i + above_i p_{i+1}
-    explicit = p + (1 - theta) * dt * main * p
-    explicit[1:] += (1 - theta) * dt * below * p[:-1]
-    explicit[:-1] += (1 - theta) * dt * above * p[1:]
-    bands = np.zeros((3, n))
-    bands[0, 1:], bands[1], bands[2, :-1] = -theta * dt * above, 1 - theta * dt * main, -theta * dt * below
-    return torch.from_numpy(solve_banded((1, 1), bands, explicit.numpy()))
 
 
 # -- particles --------------------------------------------------------------------------------------------------------

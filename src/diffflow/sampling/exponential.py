@@ -54,10 +54,10 @@ class Past:
 class Exponential:
     """Exponential multistep method in log sigma, the default on a noise schedule: one evaluation a step.
 
-    It is exact for a D* that is a polynomial of degree order - 1 along the path. On the probability flow orders 1 to 4. With `correct`, the evaluation at the end of a step is also used to redo
-    that step by interpolation before the next one (predict, evaluate, correct; as in UniPC, Zhao et al. 2023): no
-    further evaluation, a smaller error. With noise the polynomial has degree at most 1 (weak order 2), nothing is
-    redone, and z is taken at the step's middle.
+    It is exact for a D* that is a polynomial of degree order - 1 along the path, on the probability flow with orders
+    1 to 4. With `correct`, the evaluation at the end of a step is also used to redo that step by interpolation before
+    the next one (predict, evaluate, correct; as in UniPC): no further evaluation, a smaller error. With noise the
+    polynomial has degree at most 1 (weak order 2), nothing is redone, and z is taken at the step's middle.
 
     The first steps have no past. By default their orders rise 1, 2, ...: free, and right where D* is still constant,
     as it is at sigma_max; from anywhere else that start limits the order to 2. `selfstart` finds the past inside the

@@ -1,7 +1,8 @@
 r"""Solvers: methods that take one step of the equation from t0 to t1, and the two that work for any equation.
 
 Euler: x1 = x0 + drift h + noise dw. Heun: a predictor and the trapezoid rule with the same increment. On a noise
-schedule the exponential methods (exponential.py) need far fewer steps; without one (Langevin, particle flows) use these.
+schedule the exponential methods (exponential.py) need far fewer steps; these are for equations without one (Langevin,
+particle flows).
 A step onto sigma = 0 is a denoising, x = D*, for every solver.
 
 Each states its order: `order` for ODEs (global), `weak_order` for SDEs, between positive sigmas.
