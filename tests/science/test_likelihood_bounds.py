@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import diffflow as df
-from diffflow.likelihood.elbo import Quadrature, ReferenceKernel, Stratified, blended, elbo, importance
+from diffflow.likelihood.elbo import Quadrature, ReferenceKernel, Stratified, blended, elbo
+from diffflow.likelihood.importance import importance
 
 F64 = torch.float64
 Q = df.GaussianMixture(torch.tensor([[-1.0], [0.8]], dtype=F64), [0.5, 0.3], [0.4, 0.6])

@@ -171,14 +171,12 @@ def _mean_and_covariances(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _frechet(x: Tensor, y: Tensor) -> tuple[float, float]:
     """FD of the Gaussians fitted to x (n, k) and y (m, k), and the variance of that estimate."""
     (mx, cx, x), (my, cy, y) = _mean_and_covariances(x), _mean_and_covariances(y)
-    variance = _quadratic_potential(x, mx - my, cx, cy).var() / len(x) + _quadratic_potential(
-        y, my - mx, cy, cx
-    ).var() / len(y)
-    return gaussian_frechet(mx, cx, my, cy), float(variance)
+    phi, psi = _quadratic_potential(x, mx - my, cx, cy), _quadratic_potential(y, my - mx, cy, cx)
+    return gaussian_frechet(mx, cx, my, cy), float(phi.var() / len(x) + psi.var() / len(y))
 
 
 def _quadratic_potential(x: Tensor, shift: Tensor, c1: Tensor, c2: Tensor) -> Tensor:
-    """phi at centred points x (n, k) of the first law; a direction in which they do not vary adds nothing."""
+    """Potential phi at centred points x (n, k) of the first law; a direction in which they do not vary adds nothing."""
     values, axes = torch.linalg.eigh(c1)
     width = values.clamp_min(0.0).sqrt()
     alive = width > 1e-7 * width[-1]  # below, float64 rounding: C1 keeps 16 digits of a variance
