@@ -36,10 +36,23 @@ from torch import Tensor
 from ..equation.fields import Cond
 from ..equation.laws import GaussianMixture, Law, as_particles
 from ..equation.noise import Noise, as_noise
-from ..equation.schedule import Schedule
 from ..equation.sde import DiffFlow, Tally
 from ..equation.spectrum import Dial
 from ..equation.times import Time, per_particle
+from .importance import Paths, importance, schedule_and_start
+
+__all__ = [
+    "Bound",
+    "Node",
+    "Paths",
+    "Quadrature",
+    "ReferenceKernel",
+    "Rule",
+    "Stratified",
+    "blended",
+    "elbo",
+    "importance",
+]
 
 
 # -- where the integrals are evaluated --------------------------------------------------------------------------------
@@ -242,17 +255,6 @@ class Bound:
     value: Tensor
     stderr: Tensor
     nfe: int
-
-
-def schedule_and_start(sde: DiffFlow) -> tuple[Schedule, Law]:
-    """The schedule and the start of which a bound is made; raises ValueError where there is none."""
-    if sde.schedule is None or not sde.on_schedule:
-        raise ValueError("the bound compares the path with a noising of the data: it needs a point of a noise schedule")
-    if sde.start is None:
-        raise ValueError("a bound starts from a density: set start=, e.g. schedule.prior(shape, data_mean, data_std)")
-    if sde.cloud:
-        raise ValueError("a field made of the particles themselves has no value at a lone point x")
-    return sde.schedule, sde.start
 
 
 def elbo(
