@@ -92,8 +92,8 @@ class EqualByValue:
     def __eq__(self, other: object) -> bool:
         if self is other or type(self) is not type(other):
             return self is other
-        mine, theirs = vars(self), vars(other)
-        return mine.keys() == theirs.keys() and all(equal_values(v, theirs[k]) for k, v in mine.items())
+        a, b = vars(self), vars(other)
+        return a.keys() == b.keys() and all(equal_values(value, b[name]) for name, value in a.items())
 
     def __hash__(self) -> int:
         return hash(type(self))

@@ -288,7 +288,9 @@ class BrownianPath:
                 .normal(x.shape[0], tuple(x.shape[1:]), dtype=x.dtype, device=x.device)
             )
 
-        left, right, lo, hi, node = torch.zeros_like(x), draw(0) * math.sqrt(self.horizon), 0.0, self.horizon, 1
+        left, right = torch.zeros_like(x), draw(0) * math.sqrt(self.horizon)
+        lo, hi = 0.0, self.horizon
+        node = 1
         for _ in range(self.depth):
             if t in (lo, hi):
                 break

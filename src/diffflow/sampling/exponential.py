@@ -107,35 +107,37 @@ class Exponential:
         sigma0, sigma1 = s.sigma(t0).item(), s.sigma(t1).item()
         lam0, lam1 = -math.log(sigma0), -math.log(sigma1) if sigma1 > 0 else math.inf
         d, pull = _pulled(sde, x, t0), _pull(sde, lam0, lam1)
-        seen = ((lam0, d), *state.evaluations)
+        evaluations = ((lam0, d), *state.evaluations)
         if dw is not None:
             mid = s.time(math.sqrt(sigma0 * sigma1)).item()
             z = _square(sde, mid) / s.lam2(mid).item()
             y = _exponential_step(
-                x / s.scale(t0).item(), lam0, lam1, seen[: self.weak_order], pull * (1 + z), principal_std
+                x / s.scale(t0).item(), lam0, lam1, evaluations[: self.weak_order], pull * (1 + z), principal_std
             )
             fresh = -_scalar_expm1(-2 * z * (lam1 - lam0))
             if isinstance(pull, Tensor) or pull != 1:
                 more, gap = pull * (1 + z) - 1, lam1 - lam0
                 fresh = -_scalar_expm1(-2 * more * gap) * (z / more) if more != 0 else 2 * z * gap
             y = _plus(y, dw, sigma1 * _scalar_sqrt(fresh / (t1 - t0)))
-            return y * s.scale(t1).item(), Past(seen[: self.order - 1])
+            return y * s.scale(t1).item(), Past(evaluations[: self.order - 1])
         y = predicted = x / s.scale(t0).item()
         if self.correct and self.order > 1 and state.begin is not None:
-            y = _exponential_step(state.begin[1], state.begin[0], lam0, seen[: self.order], state.pull, principal_std)
+            y = _exponential_step(
+                state.begin[1], state.begin[0], lam0, evaluations[: self.order], state.pull, principal_std
+            )
         if sigma1 == 0:
             # the corrected point less the noise found at the predicted one; after quiet steps its trend is continued to
             # sigma_min
             last = ((lam0, d + (y - predicted)), *state.evaluations)[: min(self.order, 2) if state.begin else 1]
             ends = basis([lam for lam, _ in last], np.array(max(lam0, -math.log(s.sigma_min))), principal_std)
             return sum((float(w) * past for w, (_, past) in zip(ends, last, strict=True)), torch.zeros_like(d)), Past()
-        if self.selfstart and len(seen) == 1 and self.order > 2:
-            seen = self._past_within(sde, y, lam1, seen[0], principal_std)
-            new = _exponential_step(y, lam0, lam1, seen, pull, principal_std)
-            seen = seen[1:]  # the next step evaluates at lam1 itself
+        if self.selfstart and len(evaluations) == 1 and self.order > 2:
+            evaluations = self._past_within(sde, y, lam1, evaluations[0], principal_std)
+            new = _exponential_step(y, lam0, lam1, evaluations, pull, principal_std)
+            evaluations = evaluations[1:]  # the next step evaluates at lam1 itself
         else:
-            new = _exponential_step(y, lam0, lam1, seen[: self.order], pull, principal_std)
-        return new * s.scale(t1).item(), Past(seen[: self.order - 1], (lam0, y), pull)
+            new = _exponential_step(y, lam0, lam1, evaluations[: self.order], pull, principal_std)
+        return new * s.scale(t1).item(), Past(evaluations[: self.order - 1], (lam0, y), pull)
 
     def _past_within(
         self, sde: DiffFlow, y: Tensor, lam1: float, first: PathPoint, principal_std: float
