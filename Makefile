@@ -8,9 +8,10 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 PAGES := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 
 .PHONY: demo test lint docs clean
 .DEFAULT_GOAL := demo
@@ -20,12 +21,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # One stamp for each set of packages: a second call installs nothing unless what is wanted has changed.
-$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@echo 'installing into $(VENV) (about a minute) ...'
 	$(PIP) --editable .
 	@touch $@
 
-$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.installed-%: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@echo 'installing the $* tools into $(VENV) ...'
 	$(PIP) --editable '.[$*]'
 	@touch $@ $(VENV)/.installed
@@ -42,9 +43,10 @@ $(VENV)/.browser: $(VENV)/.installed-dev
 	  || $(BIN)/python -m playwright install --with-deps chromium || $(BIN)/python -m playwright install chromium; }
 	@touch $@
 
-# One thread per worker: two workers that each start a thread per core only get in each other's way.
+# One thread per worker: two workers that each start a thread per core only get in each other's way. Each begins with
+# one half of the tests, so that what a file trains is trained once, and takes over half of the rest of a slower one.
 test: $(VENV)/.installed-dev $(VENV)/.browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.installed-dev $(VENV)/.installed-docs
 	$(BIN)/python -m ruff check .

@@ -52,10 +52,10 @@ def unpack(kept: Path, run: Path) -> None:
     copy(kept, run)
     about = json.loads((kept / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(about, indent=1))
-    ema = {}
+    ema, profiles = {}, default_profiles(Folder(run).config())
     for key, v in flat.items():
         name, k = key.split("/", 1)
-        ema[f"{name}/{default_profiles(Folder(run).config())[name]}/{k}"] = v
+        ema[f"{name}/{profiles[name]}/{k}"] = v
     state = {"step": about["step"], "updates": dict.fromkeys((k.split("/")[0] for k in flat), about["step"])}
     checkpoint.save(run / "checkpoints", about["step"], {"players": flat, "ema": ema}, state)
 

@@ -1,10 +1,9 @@
 """Train."""
 
 import diffflow as df
-from diffflow.models.settings.serialise import replace
-from diffflow.training.train import train
 
-config = df.presets.recipe("toy").config  # a small network, EDM loss
-config = replace(config, {"data.source": "moons", "fit.steps": 200, "model.net.width": 64})
-run = df.load(train(config, "runs/moons"))
-print(run.step, run.sample(5).last)
+run = df.train("moons", "runs/moons", steps=200, settings={"model.net.width": 64})     # or minutes=5; or your own folder of images
+print(run.config.fit, run.step, run.sample(5).last)
+run = df.train("moons", "runs/moons", steps=210, resume=True)
+config = df.replace(run.config, {"model.form": "v", "fit.steps": 20})                   # settings are values, and a start too
+print(df.train(config, "runs/moons-v").metrics()[-1:])

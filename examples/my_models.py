@@ -111,14 +111,18 @@ class EnergyConfig(TrainConfig):
         (dim,) = meta["shape"]
         return {"energy": Energy(dim, self.width)}
 
-    def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> DenoisingScoreMatching:
+    def objective(
+        self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]
+    ) -> DenoisingScoreMatching:
         return DenoisingScoreMatching(modules["energy"], self.sigma * meta["std"])
 
     @property
     def dials(self) -> Dials:
         return Dials(steps=self.sampling.steps)
 
-    def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> df.DiffFlow:
+    def sde(
+        self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials
+    ) -> df.DiffFlow:
         score = EnergyScore(modules["energy"])
         start = df.Gaussian(torch.zeros(meta["shape"]), meta["std"])
         return df.langevin(score, horizon=self.sampling.horizon, start=start)

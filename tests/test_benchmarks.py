@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 from dataclasses import replace
+from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import ModuleType
@@ -35,6 +36,7 @@ import diffflow as df
 import models as bench
 import training
 from diffflow.cli import main
+from diffflow.metrics import Classifier
 from diffflow.models.catalogue import MODELS
 from diffflow.models.settings import aliases
 from diffflow.models.settings.common import Dials
@@ -44,6 +46,10 @@ from diffflow.training.run_folder import Folder
 HOME = Path(__file__).parents[1]
 SCRIPTS = sorted((HOME / "benchmarks").rglob("*.py"))
 PEERS = ("azula", "playwright")  # packages that a script imports at its top and that the tests do without
+SMALL = (
+    "--model.net.widths 8 --model.net.head 8 --model.net.layers 1 --model.net.groups 4 --sampling.steps 2 "
+    "--fit.no-tensorboard"
+)
 BUDGET = bench.Budget(0.005, 200, 30, "cpu", True)
 
 
@@ -146,7 +152,10 @@ def test_every_dataset_has_minutes_of_its_own_unless_they_are_given() -> None:
     assert {given.minutes(d) for d in bench.DATASETS} == {7.0}
 
 
-def test_a_cell_is_done_again_when_its_settings_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_is_done_again_when_its_settings_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_judge: Classifier
+) -> None:
+    monkeypatch.setattr(bench.metrics, "fit_classifier", lambda *_: digits_judge)
     cell = bench.Cell("score-gan", "digits", 0)
     assert not bench.current(cell, BUDGET, tmp_path)
     assert bench.work(cell, BUDGET, tmp_path / "runs", tmp_path) is None
@@ -248,7 +257,7 @@ def test_plain_pictures_pack_small() -> None:
 def test_the_cifar_recipe_runs_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    np.savez("images.npz", x=rng.integers(0, 256, (60, 3, 32, 32), np.uint8), y=np.arange(60) % 3)
+    np.savez("images.npz", x=rng.integers(0, 256, (60, 3, 16, 16), np.uint8), y=np.arange(60) % 3)
     # a judge of a few pixels: the real one has 64 features and a training of its own
     monkeypatch.setattr(cifar, "extractor", lambda *_: None)
     monkeypatch.setattr(cifar, "embedding", lambda _: lambda x: x.float().flatten(1)[:, :8])
@@ -288,8 +297,7 @@ def test_a_distilled_sampler_is_set_beside_the_best_pure_one_of_no_more_evaluati
 
 def test_the_distillation_benchmark_runs_small_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    net = "--model.net.widths 8 --model.net.head 8 --model.net.layers 1 --model.net.groups 4 --fit.no-tensorboard"
-    assert main(["train", "digits", "--steps", "2", "--fit.batch", "8", *net.split(), "--out", "run"]) == 0
+    assert main(["train", "digits", "--steps", "2", "--fit.batch", "8", *SMALL.split(), "--out", "run"]) == 0
     Folder(Path("run")).keep_plan(df.load("run").weights, Dials(2), df.Plan.multistep([80.0, 1.0]))
     # a judge of a few pixels, and no processes of their own: both take long, and neither is what is tested
     monkeypatch.setattr(distill, "extractor", lambda *_: None)
@@ -297,6 +305,7 @@ def test_the_distillation_benchmark_runs_small_and_goes_on(tmp_path: Path, monke
     context = argparse.Namespace(Pool=lambda n, maxtasksperchild: ThreadPool(n))
     monkeypatch.setattr(distill.multiprocessing, "get_context", lambda _: context)
     monkeypatch.setattr(distill, "TIMED", 8)
+    monkeypatch.setattr(distill, "clocked", partial(distill.clocked, rounds=2))
     threads = torch.get_num_threads()
 
     def measured(*more: str) -> dict:
@@ -355,9 +364,8 @@ def test_torch_fidelity_s_estimators_are_ours_by_hand() -> None:
 
 
 def test_a_run_that_is_kept_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    net = "--model.net.widths 8 --model.net.head 8 --model.net.layers 1 --model.net.groups 4 --fit.no-tensorboard"
     run = tmp_path / "run"
-    assert main(["train", "digits", "--steps", "4", "--fit.batch", "8", *net.split(), "--out", str(run)]) == 0
+    assert main(["train", "digits", "--steps", "4", "--fit.batch", "8", *SMALL.split(), "--out", str(run)]) == 0
     plan = df.Plan.multistep([80.0, 1.0])
     Folder(run).keep_plan(df.load(run).weights, Dials(2), plan)
     for source, target in (("run", "kept"), ("kept", "back")):

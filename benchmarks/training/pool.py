@@ -46,7 +46,8 @@ from diffflow.networks.backbones.discriminator import ConvDiscriminator, MLPDisc
 from diffflow.networks.discriminator import Discriminator
 from diffflow.networks.games import GAMES, Penalty
 from diffflow.objectives.base import Batch, Turn
-from diffflow.objectives.discriminator_path import ParticlePath, PathDiscriminator
+from diffflow.objectives.discriminator_path import Particles, PathDiscriminator
+from diffflow.objectives.paths import ParticlePath
 from diffflow.training.batches import Batches
 from diffflow.training.distributed import Process
 from diffflow.training.loop import fit
@@ -85,15 +86,15 @@ class Again(PathDiscriminator):
     long as the longest, and is judged at a place of its own.
     """
 
-    def take(self, at: Tensor, cond: Tensor, noise: Noise) -> tuple[dict[str, Tensor], int]:
-        self.pool["k"] = torch.full_like(self.pool["k"], -1)
-        return super().take(at, cond, noise)
+    def visit(self, slots: Tensor, cond: Tensor, noise: Noise) -> tuple[Particles, int]:
+        self.pool = replace(self.pool, k=torch.full_like(self.pool.k, -1))
+        return super().visit(slots, cond, noise)
 
     def turns(self, batch: Batch, noise: Noise) -> Iterator[Turn]:
         yield next(super().turns(batch, noise))  # and nothing moves after it
 
-    def evaluations(self, slots: dict[str, Tensor], t: Tensor, births: int) -> int:
-        return super().evaluations(slots, t, births - 1)  # the step that does not follow
+    def evaluations(self, particles: Particles, t: Tensor, births: int) -> int:
+        return super().evaluations(particles, t, births - 1)  # the step that does not follow
 
 
 METHODS: dict[str, type[PathDiscriminator]] = {"pool": PathDiscriminator, "again": Again}

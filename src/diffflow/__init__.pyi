@@ -127,9 +127,7 @@ from .objectives.base import Batch as Batch
 from .objectives.base import InTurn as InTurn
 from .objectives.base import Objective as Objective
 from .objectives.base import Turn as Turn
-from .objectives.discriminator_path import ParticlePath as ParticlePath
 from .objectives.discriminator_path import PathDiscriminator as PathDiscriminator
-from .objectives.discriminator_path import SchedulePath as SchedulePath
 from .objectives.follow_velocity import FollowVelocity as FollowVelocity
 from .objectives.likelihood_bound import JointBound as JointBound
 from .objectives.movers.adversarial import DiscriminatorMover as DiscriminatorMover
@@ -145,6 +143,8 @@ from .objectives.movers.score_difference import LogUniformLevels as LogUniformLe
 from .objectives.movers.score_difference import ScoreDifference as ScoreDifference
 from .objectives.movers.score_difference import ScoreGAN as ScoreGAN
 from .objectives.movers.score_difference import SiD as SiD
+from .objectives.paths import ParticlePath as ParticlePath
+from .objectives.paths import SchedulePath as SchedulePath
 from .objectives.score_matching import EDMWeighting as EDMWeighting
 from .objectives.score_matching import EpsWeighting as EpsWeighting
 from .objectives.score_matching import FlowWeighting as FlowWeighting

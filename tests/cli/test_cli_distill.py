@@ -61,7 +61,7 @@ def test_endpoints_learn_the_fine_solution(runs: Path, here: Path, small: str) -
         run = df.load(out, raw=True)
         config = run.config
         assert isinstance(config, DistillConfig)
-        fine = config.few(run.data, config.exact(run.data))
+        fine = config.few_steps(run.data, config.teacher(run.data))
         fine.net.denoiser.load_state_dict(df.load("toy").denoiser.state_dict())
         with torch.no_grad():
             z = df.Noise(8).normal(500, (2,))
@@ -111,7 +111,7 @@ def test_it_starts_as_the_calibrated_plan(runs: Path, here: Path, small: str) ->
     config = df.load("two").config
     assert isinstance(config, DistillConfig)
     assert config.sampler(toy.data).levels == plan.levels
-    generator = config.few(toy.data, config.sampler(toy.data))
+    generator = config.few_steps(toy.data, config.sampler(toy.data))
     generator.net.denoiser.load_state_dict(toy.denoiser.state_dict())
     z, meta = df.Noise(0).normal(20, (2,)), toy.data
     with torch.no_grad():  # the same particles, before it has learned anything
@@ -196,5 +196,5 @@ def test_a_table_can_be_distilled(here: Path, small: str) -> None:
     assert main(f"distill tab --by endpoints --updates 2 --config {small}".split()) == 0
     config, tab = df.load("tab-1-endpoints").config, df.load("tab")
     assert isinstance(config, DistillConfig)
-    assert config.exact(tab.data).levels[0] == tab.config.sampling.sigma_max == config.sigma_max
+    assert config.teacher(tab.data).levels[0] == tab.config.sampling.sigma_max == config.sigma_max
     assert main("train t.csv --preset gan --steps 2 --data.discrete keep --fit.batch 16 --out gan".split()) == 0

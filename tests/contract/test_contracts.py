@@ -16,13 +16,14 @@ from diffflow.networks.discriminator import Discriminator
 from diffflow.networks.games import GAMES, Penalty
 from diffflow.networks.generator import FewSteps, Generator
 from diffflow.objectives.base import Batch, InTurn
-from diffflow.objectives.discriminator_path import ParticlePath, PathDiscriminator, SchedulePath
+from diffflow.objectives.discriminator_path import PathDiscriminator
 from diffflow.objectives.follow_velocity import FollowVelocity
 from diffflow.objectives.movers.adversarial import DiscriminatorMover
 from diffflow.objectives.movers.base import TeacherFirst, WeightedSum
 from diffflow.objectives.movers.cloud import CloudMover
 from diffflow.objectives.movers.endpoints import EndpointDistillation
 from diffflow.objectives.movers.score_difference import DMD, ScoreDifference, SiD
+from diffflow.objectives.paths import ParticlePath, SchedulePath
 from diffflow.objectives.score_matching import ScoreMatching
 
 F64 = torch.float64

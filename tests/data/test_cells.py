@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import diffflow as df
 from diffflow.data import Columns, DataError, Transform, load
 from diffflow.data.discrete import Cells, discrete
+from diffflow.data.prepare import holdout
 
 F64 = torch.float64
 levels = st.lists(st.integers(-50, 50), min_size=2, max_size=9, unique=True).map(lambda v: tuple(map(float, sorted(v))))
@@ -25,8 +26,8 @@ def test_a_value_spread_over_its_cell_is_read_back(v, u):
     spread = cells.dequantise(x, torch.full(x.shape, u))
     assert torch.equal(cells.snap(spread), x.double())
     assert torch.equal(cells.dequantise(x, None), x.double())
-    assert cells.known(x).all()
-    assert not cells.known(x + 0.3).any()
+    assert cells.is_level(x).all()
+    assert not cells.is_level(x + 0.3).any()
     # the cells partition their range: every inner edge is the middle of its levels
     assert (cells.edges.diff() > 0).all()
     torch.testing.assert_close(cells.edges[1:-1], (x[1:] + x[:-1]).double() / 2)
@@ -129,6 +130,14 @@ def test_columns_are_refused_with_their_choices_or_changed_and_stated(tmp_path):
     for wrong in ({"text": "keep"}, {"constant": "levels"}, {"discrete": "yes"}):
         with pytest.raises(DataError, match="is one of refuse"):
             take(**wrong)
+
+
+def test_the_value_of_a_constant_column_of_words_is_that_of_its_training_rows(tmp_path):
+    """The held-out row has another word, which comes first in the alphabet."""
+    words = np.where(holdout(10, None, 1), "blue", "red")
+    (tmp_path / "t.csv").write_text("\n".join(f"{k + 0.5},{word}" for k, word in enumerate(words)))
+    with pytest.raises(DataError, match="column 2: always red"):
+        load(tmp_path / "t.csv", columns=Columns(text="levels"))
 
 
 @pytest.mark.parametrize(

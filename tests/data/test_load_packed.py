@@ -1,4 +1,4 @@
-"""idx folders and the CIFAR-10 form, on small files made here."""
+"""idx folders, the CIFAR-10 form, and kinds of data that a plug-in reads, on small files made here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffflow.data import DataError, load
+from diffflow.data import READERS, DataError, Raw, Reader, by_suffix, load
 
 RNG = np.random.default_rng(0)
 
@@ -128,3 +128,44 @@ def test_damaged_sheets_say_what_is_wrong(tmp_path):
         load(root)
     assert [p.split(":")[0] for p in caught.value.problems] == ["009.webp", "010.webp", "011.webp"]
     assert "cannot identify" in caught.value.problems[2]
+
+
+@pytest.fixture
+def own_readers():
+    """Two kinds of data from outside the package: a file of float32 pairs, and a folder that ours take for images."""
+    rows = {
+        f"{__name__}:pairs": Reader(
+            (".f32",), by_suffix(".f32"), lambda path, request: Raw(np.fromfile(path, np.float32).reshape(-1, 2))
+        ),
+        f"{__name__}:shards": Reader(
+            ("folders of shards",),
+            lambda path: (path / "shards.txt").is_file(),
+            lambda path, request: Raw(np.arange(40.0).reshape(20, 2), test=np.arange(20) >= 15),
+        ),
+    }
+    READERS.update(rows)
+    yield
+    for name in rows:
+        del READERS[name]
+
+
+@pytest.mark.usefixtures("own_readers")
+def test_a_reader_from_outside_reads_files_of_its_kind(tmp_path):
+    x = RNG.normal(size=(30, 2)).astype(np.float32)
+    x.tofile(tmp_path / "points.F32")
+    data = load(tmp_path / "points.F32", "all")
+    assert np.array_equal(data.x.numpy(), x)
+    with pytest.raises(DataError, match=r"size=8 \(--data.size\) is for image files"):
+        load(tmp_path / "points.F32", size=8)
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"no known kind; known are folders, .zip, .npy, .npz, .csv, .csv.gz, .f32 and"):
+        load(tmp_path / "x.parquet")
+    # rows from outside are asked first: our reader of image folders takes every folder
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "shards.txt").write_text("1\n")
+    assert len(load(tmp_path / "shards")) == 15
+
+
+def test_readers_from_outside_say_their_module():
+    with pytest.raises(ValueError, match="a data reader from outside the package is called MODULE:NAME"):
+        READERS["pairs"] = Reader((".f32",), by_suffix(".f32"), lambda path, request: Raw(np.zeros((1, 2))))

@@ -52,7 +52,7 @@ def test_toys_are_the_same_laws(ask, toy: str) -> None:
     c = q.covariances()
     close(found["cov"], torch.stack([c[:, 0, 0], c[:, 0, 1], c[:, 1, 1]], 1), 1e-6)
     close(found["weights"], q.weights, 1e-6)
-    assert [found["principal_std"], found["narrowest"]] == pytest.approx([q.principal_std, q.narrowest], rel=1e-5)
+    assert [found["spread"], found["narrowest"]] == pytest.approx([q.principal_std, q.narrowest], rel=1e-5)
 
 
 LAW = "const q = new E.Mixture(given.means, given.cov, given.weights);"
@@ -195,11 +195,11 @@ def test_equal_streams_give_equal_numbers_and_normal_ones(ask) -> None:
     assert abs(fourth - 3) < error * math.sqrt(96)
 
 
-@pytest.mark.parametrize(("principal_std", "h"), [(0.02, 0.12), (1.0, 0.12), (1.0, 0.3), (4.0, 1.2)])
-def test_the_fast_density_is_the_exact_sum(ask, principal_std: float, h: float) -> None:
+@pytest.mark.parametrize(("spread", "h"), [(0.02, 0.12), (1.0, 0.12), (1.0, 0.3), (4.0, 1.2)])
+def test_the_fast_density_is_the_exact_sum(ask, spread: float, h: float) -> None:
     """A grid of spacing h/4 errs by some (1/4)^2/6 = 1 % of second derivatives before its kernel is narrowed, by less
     after; most at a particle that is alone with its kernel."""
-    cloud = torch.randn(2000, 2, generator=torch.Generator().manual_seed(2), dtype=F64) * principal_std
+    cloud = torch.randn(2000, 2, generator=torch.Generator().manual_seed(2), dtype=F64) * spread
     cloud[:400] += 1.5
     at = torch.cat([cloud, cloud[:200] + 0.5 * h, torch.tensor([[30.0, -30.0]], dtype=F64)])
     code = """const { binnedDensity } = await import("/density.js"), x = Float64Array.from(given.x), at = Float64Array.from(given.at);

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import diffflow as df
-from diffflow.metrics import copies, evaluate, extractor, kid, pretrained
+from diffflow.metrics import Classifier, copies, evaluate, extractor, kid, pretrained
 from diffflow.metrics.evaluate import differences
 from diffflow.metrics.pretrained import KNOWN, ResNet20, WeightsError, fetch, load_resnet20, verify
 
 
 def test_kid_is_the_distance_of_the_first_three_moments() -> None:
     """k = (x.y/d + 1)^3 in one dimension: MMD^2 = 3 a^2 + 3 b^2 + c^2, with a, b, c the differences of the moments."""
-    shift, n = 0.4, 4000
+    shift, n = 0.4, 1500
     x, y = (df.Noise(k).normal(n, (1,), dtype=torch.float64) for k in (0, 1))
     found = kid(x + shift, y, limit=n)
     raw = (shift, shift**2, shift**3 + 3 * shift)  # E (Z + s)^k - E Z^k
@@ -113,16 +114,17 @@ def test_unknown_names_are_refused() -> None:
 
 
 def test_features_change_the_numbers_and_the_protocol() -> None:
-    train, test = (df.data.load("digits", split) for split in ("train", "test"))
-    judge = extractor("own", train)
-    half = test.x[:200]
-    plain, seen = evaluate(half, train, test.x[200:]), evaluate(half, train, test.x[200:], features=judge)
+    train, test = (df.data.load("digits", split).x[..., ::2, ::2] for split in ("train", "test"))
+    # the digits' own judge has 1024 features, of which every Frechet distance takes seconds: eyes of 8 will do
+    judge = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 10)), None, 10, "eyes")
+    half, held = test[:60], test[200:]
+    plain, seen = (evaluate(half, train, held, features=f, limit=50) for f in (None, judge))
     assert {m.name for m in seen} - {m.name for m in plain} == {"frechet", "kid"}
     assert plain["recall"].value != seen["recall"].value
     assert plain["w2"].value == seen["w2"].value
     assert differences(plain.card, seen.card) == ["features"]
     assert differences(seen.card, copy.deepcopy(seen.card)) == []
-    fewer = evaluate(half[:150], train, test.x[200:], features=judge)
+    fewer = evaluate(half[:50], train, held, features=judge, limit=50)
     assert differences(fewer.card, seen.card) == ["number of samples"]
 
 

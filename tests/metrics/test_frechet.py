@@ -94,19 +94,20 @@ def test_floor_takes_as_many_points_as_there_are_samples() -> None:
 
 
 def test_features_are_what_the_last_layer_reads() -> None:
-    digits = load("digits")
-    judge = fit_classifier(digits.x, digits.y, steps=150)
+    # every other pixel: a Frechet distance of 512 features takes an eighth of the time of 1024
+    digits, test = load("digits"), load("digits", "test")
+    real, held = digits.x[..., ::2, ::2], test.x[..., ::2, ::2]
+    judge = fit_classifier(real, digits.y, steps=150)
     see = embedding(judge)
     assert isinstance(judge.net, nn.Sequential)
-    torch.testing.assert_close(judge.net[-1](see(digits.x[:50])), judge.logits(digits.x[:50]))
-    assert torch.equal(see(digits.x[:50]), see(digits.x[:50].float() / 255))
-    test = load("digits", "test")
-    m = frechet(test.x[:250], digits.x, test.x[250:], features=judge)
+    torch.testing.assert_close(judge.net[-1](see(real[:50])), judge.logits(real[:50]))
+    assert torch.equal(see(real[:50]), see(real[:50].float() / 255))
+    m = frechet(held[:250], real, held[250:], features=judge)
     assert m.floor is not None
     assert abs(m.value - m.floor) < 4 * math.sqrt(2) * m.stderr
-    noise = torch.rand(250, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert frechet(noise, digits.x, features=judge).value > 10 * m.floor
-    assert frechet(test.x[:250], digits.x, features=see).value == frechet(test.x[:250], digits.x, features=judge).value
+    noise = torch.rand(250, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert frechet(noise, real, features=judge).value > 10 * m.floor
+    assert frechet(held[:250], real, features=see).value == m.value
 
 
 def test_lenet_shows_its_84_features() -> None:
@@ -161,6 +162,6 @@ def judged(batch: int, threads: int) -> list[float]:
 def test_numbers_depend_neither_on_the_size_of_a_batch_nor_on_the_process() -> None:
     here = judged(512, torch.get_num_threads())
     assert judged(7, torch.get_num_threads()) == pytest.approx(here, rel=1e-5)
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
         for elsewhere in pool.starmap(judged, [(64, 1), (64, 2)]):
             assert elsewhere == pytest.approx(here, rel=1e-5)

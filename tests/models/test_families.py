@@ -23,7 +23,7 @@ from diffflow.models.diffusion import ScoreConfig
 from diffflow.models.discriminator_flow import PathConfig
 from diffflow.models.distill import DistillConfig, PlanConfig
 from diffflow.models.joint_likelihood import LikelihoodConfig
-from diffflow.models.presets import BY_MODEL, SCALES, fitting, preset
+from diffflow.models.presets import BY_MODEL, DATA_SCALES, fitting, preset
 from diffflow.models.presets.by_model import distilled
 from diffflow.models.score_gan import ScoreGANConfig
 from diffflow.models.settings.networks import ConvGeneratorConfig, MLPGeneratorConfig
@@ -63,7 +63,9 @@ def shrunk(values):
 
 def sized(name, source):
     if name == "distill":  # a first phase, then both movers
-        return replace(distilled(SCALES[fitting(source)], "both", 2), {"teacher_first_steps": 2, "teacher_steps": 4})
+        return replace(
+            distilled(DATA_SCALES[fitting(source)], "both", 2), {"teacher_first_steps": 2, "teacher_steps": 4}
+        )
     return preset(name, source).config
 
 
@@ -118,7 +120,7 @@ def made(tmp_path_factory, scores):
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", DATA_SCALES)
 @pytest.mark.parametrize("name", BY_MODEL)
 def test_every_preset_of_every_size_survives_yaml(name, scale):
     made = BY_MODEL[name](scale)
@@ -290,7 +292,7 @@ def test_an_unknown_preset_or_setting_is_helped():
         preset("discriminator-flo")
     with pytest.raises(ConfigError, match=r"type = 'GANConfg' is no family.*did you mean 'GANConfig'\?"):
         from_dict({"type": "GANConfg"})
-    with pytest.raises(ConfigError, match=r"game.loss = 'hing' is unknown; did you mean 'hinge'\?"):
+    with pytest.raises(ConfigError, match=r"game.loss = 'hing' is no game; did you mean 'hinge'\?"):
         tiny("gan", "moons", **{"game.loss": "hing"})
 
 
@@ -361,7 +363,7 @@ def test_images_are_judged_as_they_are_saved(source, clip):
 def test_a_plan_survives_the_configuration():
     s = df.EDM()
     plan = df.calibrate(df.probability_flow(s, s.score(df.TOYS["8gaussians"]())), 6, starts=64, rounds=0)
-    config = dataclasses.replace(tiny("distill", "moons"), evaluations=6, fine=9, plan=PlanConfig.of(plan))
+    config = dataclasses.replace(tiny("distill", "moons"), evaluations=6, teacher_steps=9, plan=PlanConfig.of(plan))
     again = from_yaml(to_yaml(config))
     assert again == config
     assert again.sampler({}).levels == plan.levels
@@ -412,7 +414,7 @@ def test_images_distilled_by_the_log_ratio_remember_their_moments(tmp_path, monk
     start = scores["digits"]
     if not dropout:
         start = train(tiny("digits", "digits", **{"model.label_dropout": 0.0}), tmp_path / "start", console=quiet())
-    config = distilled(SCALES["digits"], "ratio", 2).after(Folder(start).config())
+    config = distilled(DATA_SCALES["digits"], "ratio", 2).after(Folder(start).config())
     assert config.moments > 0
     settings = {f"fit.{k}": v for k, v in FIT.items()} | {"fit.steps": 8, "fit.tensorboard": False}
     config = replace(config, settings)
@@ -464,7 +466,7 @@ def test_a_field_keeps_its_batch_whole(tmp_path, monkeypatch):
     config = tiny("sw-generator", "moons")
     with pytest.raises(ConfigError, match=r"one process.* --fit.accumulate 1, not in 1 x 2 parts"):
         train(replace(config, {"fit.accumulate": 2}), tmp_path / "run", console=quiet())
-    monkeypatch.setattr("diffflow.training.loop.find_process", lambda device: Process(torch.device("cpu"), 0, 2))
+    monkeypatch.setattr("diffflow.training.train.find_process", lambda device: Process(torch.device("cpu"), 0, 2))
     with pytest.raises(ConfigError, match=r"one process.* not in 2 x 1 parts"):
         train(config, tmp_path / "run", console=quiet())
     assert not (tmp_path / "run").exists()

@@ -1,7 +1,6 @@
 """Score and discriminator trained on one likelihood bound, through the package's own loop, on every schedule."""
 
 import io
-from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -36,7 +35,8 @@ def quiet() -> Console:
 
 
 def test_every_schedule_of_the_table_is_a_setting():
-    assert get_args(get_type_hints(JointSampling)["schedule"]) == tuple(df.SCHEDULES)
+    with pytest.raises(ConfigError, match="'edn' is no noise schedule; did you mean 'edm'"):
+        JointSampling(schedule="edn")
     for name, kind in df.SCHEDULES.items():
         path = JointSampling(schedule=name, sigma_min=0.01, sigma_max=30.0).path
         assert path == kind(sigma_min=0.01, sigma_max=30.0)
@@ -45,13 +45,13 @@ def test_every_schedule_of_the_table_is_a_setting():
 @pytest.mark.parametrize("schedule", df.SCHEDULES)
 def test_the_bound_rises_on_every_schedule(tmp_path, schedule):
     """By nats, on points that were not trained on, and never above the true density's mean."""
-    x, found = df.data.load("8gaussians", "test").x[:500], []
-    for steps in (1, 150):
+    x, found = df.data.load("8gaussians", "test").x[:200], []
+    for steps in (1, 120):
         run = df.load(train(tiny(schedule, steps), tmp_path / str(steps), console=quiet()), raw=True)
         found.append(run.log_likelihood(x, churn=1.0, times=32).value)
     truth = df.TOYS["8gaussians"]().log_prob(x).mean()
     assert found[1].mean() > found[0].mean() + 0.3
-    assert found[1].mean() < truth + 4 * found[1].std() / 500**0.5
+    assert found[1].mean() < truth + 4 * found[1].std() / 200**0.5
     assert run.sample(20).last.isfinite().all()
 
 

@@ -12,7 +12,7 @@ from torch import nn
 import diffflow as df
 from diffflow.networks.backbones.discriminator import ConvDiscriminator, Down, MLPDiscriminator, Stages
 from diffflow.networks.discriminator import Discriminator, DiscriminatorRatio
-from diffflow.networks.games import GAMES, STEEP, Penalty, signals
+from diffflow.networks.games import GAMES, STEEP, Penalty, game_signals
 
 F64 = torch.float64
 ROWS = pytest.mark.parametrize("game", GAMES.values(), ids=list(GAMES))
@@ -281,8 +281,8 @@ def test_signals_tell_an_honest_logit_from_a_boastful_one():
     g = torch.Generator().manual_seed(0)
     real, fake = (m + torch.randn(n, generator=g, dtype=F64) for m in (0.5, -0.5))
     vanilla = GAMES["vanilla"]
-    honest = signals(vanilla, real, fake)  # log q/p of N(1/2, 1) and N(-1/2, 1) is x itself
-    boast = signals(vanilla, 3 * real, 3 * fake)
+    honest = game_signals(vanilla, real, fake)  # log q/p of N(1/2, 1) and N(-1/2, 1) is x itself
+    boast = game_signals(vanilla, 3 * real, 3 * fake)
     phi = 0.5 * (1 + math.erf(0.5 / math.sqrt(2)))
     assert abs(float(honest["accuracy"]) - phi) < 4.5 * math.sqrt(phi * (1 - phi) / (2 * n))
     assert float(honest["calibration"]) < 2 * 0.9 / math.sqrt(n)
@@ -397,7 +397,7 @@ def test_every_time_of_an_equal_grid_begins_its_own_stage(dtype):
 @ROWS
 def test_signals_are_those_that_a_game_s_logit_can_be_read_for(game):
     """Odds where the optimum is log q/p, sides where it vanishes at q = p and nowhere else (hinge, lsgan)."""
-    found = signals(game, torch.ones(3), torch.zeros(3)).keys()
+    found = game_signals(game, torch.ones(3), torch.zeros(3)).keys()
     assert ("calibration" in found) == (game.name in {"vanilla", "saturating", "kl", "chi2"})
     assert ("accuracy" in found) == (game.name not in {"ipm", "relativistic", "fgan-kl"})
     assert {"logit_real", "logit_fake"} <= found
@@ -405,7 +405,7 @@ def test_signals_are_those_that_a_game_s_logit_can_be_read_for(game):
 
 def test_signals_of_broken_numbers_are_broken_numbers():
     """The loop skips such a step and counts it; the log must not stop it first."""
-    found = signals(GAMES["vanilla"], torch.tensor([1.0, float("nan")]), torch.tensor([float("inf"), -1.0]))
+    found = game_signals(GAMES["vanilla"], torch.tensor([1.0, float("nan")]), torch.tensor([float("inf"), -1.0]))
     assert math.isnan(found["calibration"])
     assert math.isnan(found["logit_real"])
 

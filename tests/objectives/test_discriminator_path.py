@@ -15,7 +15,8 @@ from diffflow.networks.backbones.mlp import MLP
 from diffflow.networks.discriminator import Discriminator
 from diffflow.networks.games import GAMES, Penalty
 from diffflow.objectives.base import Batch, InTurn
-from diffflow.objectives.discriminator_path import ParticlePath, PathDiscriminator, SchedulePath
+from diffflow.objectives.discriminator_path import PathDiscriminator
+from diffflow.objectives.paths import ParticlePath, SchedulePath
 from diffflow.objectives.score_matching import ScoreMatching
 
 F64 = torch.float64
@@ -92,7 +93,7 @@ def test_the_pool_at_each_step_is_the_simulated_law(entropy):
         assert abs(x.mean().item() - moments[k][0]) < 4.5 * math.sqrt(moments[k][1] / x.numel())
     for step in range(3):
         train(objective, 1, size, begin=step)
-        x, k = objective.pool["x"], objective.pool["k"]
+        x, k = objective.pool.x, objective.pool.k
         assert set(k.tolist()) == set(range(N))
         for j, (m, v) in enumerate(moments):
             own = x[k == j]
@@ -116,7 +117,7 @@ def test_every_slot_visits_every_step_and_is_judged_at_its_time(N, n, size):
             slot = (step * n + i) % size
             visits.setdefault(slot, []).append(round(t[i].item() * N))
             if len(visits[slot]) > 1:  # where its last visit left it
-                assert torch.equal(x[n + i], objective.pool["x"][slot])
+                assert torch.equal(x[n + i], objective.pool.x[slot])
         assert next(turns, None) is None
     assert set(visits) == set(range(size))
     for seen in visits.values():
@@ -153,10 +154,10 @@ def test_a_slot_on_a_schedule_is_the_process_that_sampler_samples():
     films = []
     for step in range(rounds):
         train(objective, 1, n, begin=step)
-        films.append({k: v.clone() for k, v in objective.pool.items()})
+        films.append(objective.pool.map(torch.clone))
     for j in range(n):
-        begin = next(i for i, pool in enumerate(films) if pool["k"][j] == 0)
-        N, gan, churn = films[begin]["dials"][j].tolist()
+        begin = next(i for i, pool in enumerate(films) if pool.k[j] == 0)
+        N, gan, churn = films[begin].dials[j].tolist()
 
         class Recorded:
             def increment(self, k, t0, t1, x, first=begin + 1, j=j):
@@ -164,10 +165,10 @@ def test_a_slot_on_a_schedule_is_the_process_that_sampler_samples():
                 return xi[None] * math.sqrt(t1 - t0)
 
         sde, solver = path.sampler(discriminator, int(N), gan, churn)
-        x0 = films[begin]["x"][j][None]
+        x0 = films[begin].x[j][None]
         kept = df.sample(sde, x0, steps=int(N), solver=solver, keep=1, noise=Recorded()).kept
         for pool, (_, x) in zip(films[begin : begin + int(N)], kept, strict=False):
-            torch.testing.assert_close(pool["x"][j], x[0], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(pool.x[j], x[0], rtol=1e-4, atol=1e-4)
             checked += 1
     assert checked >= 4 * n
 
@@ -175,7 +176,7 @@ def test_a_slot_on_a_schedule_is_the_process_that_sampler_samples():
 def test_dials_are_drawn_as_stated():
     n, path = 20_000, schedule_path()
     objective = PathDiscriminator(Discriminator(Known(dials=3)), path, VANILLA, size=1)
-    dials = objective.draw(n, df.Noise(3), torch.device("cpu"))
+    dials = objective.draw_dials(n, df.Noise(3), torch.device("cpu"))
     assert set(dials[:, 0].tolist()) == {4.0, 5.0, 6.0, 7.0}
     for N in (4, 5, 6, 7):
         share, p = (dials[:, 0] == N).double().mean().item(), math.log((N + 1) / N) / math.log(2)
@@ -184,7 +185,7 @@ def test_dials_are_drawn_as_stated():
         u = dials[:, column] / high
         assert 0 < u.min() < 0.01 < 0.99 < u.max() < 1
         assert abs(u.mean().item() - 0.5) < 4.5 / math.sqrt(12 * n)
-    told = path.told(dials)
+    told = path.dial_inputs(dials)
     torch.testing.assert_close(told, torch.stack([dials[:, 1], dials[:, 2], dials[:, 0].log2()], 1).float())
 
 
@@ -262,7 +263,7 @@ def test_a_particle_keeps_its_label_and_some_are_hidden():
     net = Known(classes=3)
     objective = PathDiscriminator(Discriminator(net), ParticlePath(unit, N), VANILLA, size=n, label_dropout=share)
     for step in range(N + 2):
-        before = objective.pool["cond"]
+        before = objective.pool.cond
         train(objective, 1, n, begin=step, classes=3)
         real, fake = next(cond for _, _, cond, _ in net.seen[::-1] if len(cond) == 2 * n).split(n)
         hidden = (real == -1).float().mean().item()
@@ -270,8 +271,8 @@ def test_a_particle_keeps_its_label_and_some_are_hidden():
         assert torch.equal(real[real >= 0], batch(n, step * n, 3).cond[real >= 0])
         if step:
             assert torch.equal(fake, before)
-            kept = objective.pool["k"] > 0
-            assert torch.equal(objective.pool["cond"][kept], fake[kept])
+            kept = objective.pool.k > 0
+            assert torch.equal(objective.pool.cond[kept], fake[kept])
         assert abs((fake == -1).float().mean().item() - share) < 4.5 * math.sqrt(share * (1 - share) / n)
 
 
@@ -299,9 +300,9 @@ def test_evaluations_are_what_was_called(penalty):
         births = 4 if step == 0 else 0
         assert turn.log["evaluations"] == 4 + 2 + 2 * births + 4 * (len(net.seen) - 2 - births)
         assert len(net.seen) == 2 + births + (2 if penalty.real else 0)
-    gone = (objective.pool["x"] - net.seen[-1][0]).square().mean(1).sqrt()
-    on = objective.pool["k"] > 0
-    torch.testing.assert_close(objective.pool["moved"][on], gone[on])
+    gone = (objective.pool.x - net.seen[-1][0]).square().mean(1).sqrt()
+    on = objective.pool.k > 0
+    torch.testing.assert_close(objective.pool.moved[on], gone[on])
 
 
 @pytest.mark.parametrize("stages", [False, True])
@@ -383,15 +384,15 @@ def test_a_lost_particle_starts_again_and_is_counted(step):
     n, N = 16, 3
     objective = PathDiscriminator(Discriminator(Known()), ParticlePath(unit, N), VANILLA, size=n)
     train(objective, 2, n)
-    at = int((objective.pool["k"] == 1).nonzero()[0])
-    objective.pool["x"][at, 0] = float("nan") if step else float("inf")
-    objective.pool["k"][at] = step
+    at = int((objective.pool.k == 1).nonzero()[0])
+    objective.pool.x[at, 0] = float("nan") if step else float("inf")
+    objective.pool.k[at] = step
     ((turn,),) = train(objective, 1, n, begin=2)
     assert torch.isfinite(turn.loss).all()
     assert turn.log["lost"] == 1 / n
-    assert torch.isfinite(objective.pool["x"]).all()
-    assert torch.isfinite(objective.pool["moved"]).all()
-    assert objective.pool["k"][at] == 1  # from the start, one step
+    assert torch.isfinite(objective.pool.x).all()
+    assert torch.isfinite(objective.pool.moved).all()
+    assert objective.pool.k[at] == 1  # from the start, one step
     ((turn,),) = train(objective, 1, n, begin=3)
     assert turn.log["lost"] == 0
     assert torch.isfinite(turn.log["displacement"])
@@ -411,7 +412,7 @@ def test_a_step_that_loses_a_particle_costs_no_turn():
     objective = PathDiscriminator(Discriminator(net), ParticlePath(unit, N), VANILLA, size=n)
     train(objective, 1, n)
     for k in range(N):
-        net.broken = int((objective.pool["k"] == k).nonzero()[0])
+        net.broken = int((objective.pool.k == k).nonzero()[0])
         train(objective, 1, n, begin=1 + 2 * k)
         net.broken = -1
         ((turn,),) = train(objective, 1, n, begin=2 + 2 * k)

@@ -74,7 +74,7 @@ MOVERS = {
     "critic": lambda c: a_discriminator(c, updates=2),
     "blurred critic": lambda c: a_discriminator(c, sigma=0.3),
     "critic of noised samples": lambda c: a_discriminator(c, updates=2, instance_noise=0.3),
-    "critic of clipped samples": lambda c: a_discriminator(c, updates=2, clip=0.5),
+    "critic of clipped samples": lambda c: a_discriminator(c, updates=2, data_range=0.5),
     "score difference": lambda c: a_difference(c, updates=2, label_dropout=0.3 if c else 0.0),
     "guided": lambda c: a_difference(c, guidance=2.0 if c else 1.0),
     "DMD": lambda c: a_difference(c, pull=DMD()),
@@ -344,8 +344,8 @@ def test_a_penalty_at_a_share_of_the_samples_is_the_same_in_expectation(classes)
     batch = a_batch(classes=classes)
     made = batch.x.flip(0) - 0.3
     full, part = (
-        replace(a_discriminator(classes, share=1.0), penalty=Penalty(real=0.3, fake=0.2)),
-        replace(a_discriminator(classes, share=1.0), penalty=Penalty(real=0.3, fake=0.2), share=0.3),
+        replace(a_discriminator(classes, penalty_share=1.0), penalty=Penalty(real=0.3, fake=0.2)),
+        replace(a_discriminator(classes, penalty_share=1.0), penalty=Penalty(real=0.3, fake=0.2), penalty_share=0.3),
     )
     exact = full._penalised(batch.x, made, batch.cond, df.Noise(0)).detach()
     drawn = torch.stack([part._penalised(batch.x, made, batch.cond, df.Noise(k)).detach() for k in range(600)])
@@ -356,9 +356,9 @@ def test_a_penalty_at_a_share_of_the_samples_is_the_same_in_expectation(classes)
     torch.testing.assert_close(half, drawn[0][6:])
     torch.testing.assert_close(drawn[0][at], exact[at] / 0.3)
     with pytest.raises(ValueError, match="not between them"):
-        replace(a_discriminator(share=1.0), share=0.5)
+        replace(a_discriminator(penalty_share=1.0), penalty_share=0.5)
     with pytest.raises(ValueError, match=r"share = 0"):
-        a_discriminator(share=0.0)
+        a_discriminator(penalty_share=0.0)
 
 
 class Bowl(torch.nn.Module):
@@ -439,7 +439,7 @@ def test_what_is_cut_off_is_never_shown_and_nothing_moves_further_out():
     x = torch.tensor([[0.3, -0.9], [1.7, -0.2], [-4.0, 1.01]])
     batch, wall = Batch(x, None, torch.arange(3)), x.clamp(-1, 1)
     bowl = Bowl()
-    free, boxed = (DiscriminatorMover(Discriminator(bowl), GAMES["ipm"], clip=clip) for clip in (math.inf, 1.0))
+    free, boxed = (DiscriminatorMover(Discriminator(bowl), GAMES["ipm"], data_range=edge) for edge in (math.inf, 1.0))
     beyond = x.abs() > 1
     assert torch.equal(boxed.velocity(x, None, batch, df.Noise(0)), torch.where(beyond, 0.0, x))
     assert torch.equal(free.velocity(x, None, batch, df.Noise(0)), x)
@@ -449,8 +449,8 @@ def test_what_is_cut_off_is_never_shown_and_nothing_moves_further_out():
     bowl.a.data.fill_(-1.0)
     assert torch.equal(boxed.velocity(x, None, batch, df.Noise(0)), -wall)
     for bad in (0.0, -1.0, math.nan):
-        with pytest.raises(ValueError, match=f"clip = {bad}"):
-            replace(boxed, clip=bad)
+        with pytest.raises(ValueError, match=f"data_range = {bad}"):
+            replace(boxed, data_range=bad)
 
 
 # -- a finer solution -------------------------------------------------------------------------------------------------

@@ -107,7 +107,9 @@ def test_it_rests_until_a_quarter_of_its_window_is_there():
 
 def test_nothing_moves_beyond_the_cut():
     x, real, cond = clouds((3,))
-    v = Moments((3,), 3, window=len(x), clip=0.2).velocity(x, cond, Batch(real, cond, torch.arange(len(x))), Noise(0))
+    v = Moments((3,), 3, window=len(x), data_range=0.2).velocity(
+        x, cond, Batch(real, cond, torch.arange(len(x))), Noise(0)
+    )
     assert ((v * (x - x.clamp(-0.2, 0.2))) <= 0).all()
     assert v.abs().max() > 0
 
@@ -180,7 +182,9 @@ def test_a_sample_that_is_no_number_is_forgotten(bad):
     torch.testing.assert_close(*after)
 
 
-@pytest.mark.parametrize("wrong", [{"side": 0}, {"window": 0.0}, {"window": math.inf}, {"clip": 0.0}, {"window": -1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"side": 0}, {"window": 0.0}, {"window": math.inf}, {"data_range": 0.0}, {"window": -1.0}]
+)
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError, match=r"shape \(3, 8\): samples are"):
         Moments((3, 8))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from diffflow import figures
 from diffflow.models.base import TrainConfig
 from diffflow.models.presets import BY_MODEL
-from diffflow.models.presets.scales import SCALES
+from diffflow.models.presets.scales import DATA_SCALES
 from diffflow.models.settings.serialise import families, replace, to_yaml
 from diffflow.runs import report
 
@@ -261,7 +261,7 @@ def test_every_family_is_described() -> None:
         assert family.words != TrainConfig.words
         assert all(symbol and meaning for symbol, meaning in family().equation_rows())
     for preset in BY_MODEL.values():
-        for scale in SCALES:
+        for scale in DATA_SCALES:
             rows = preset(scale).config.equation_rows()
             assert all(symbol and meaning for symbol, meaning in rows)
             assert "None" not in str(rows)

@@ -44,7 +44,7 @@ def test_a_plan_beats_the_default_on_fresh_starts(steps, factor):
     q, fresh = ring(), starts(1000, 2, 7)
     sde = flow(q)
     exact = teach(sde, fresh).at(0.0)
-    plan = df.calibrate(sde, steps, starts=starts(1024, 2, 1), rounds=15)
+    plan = df.calibrate(sde, steps, starts=starts(512, 2, 1), rounds=15)
 
     def error(x):
         return (x - exact).square().sum(1).mean().sqrt().item()
@@ -57,8 +57,8 @@ def test_a_plan_beats_the_default_on_fresh_starts(steps, factor):
 
 def test_more_evaluations_are_more_exact():
     sde = flow(ring())
-    known = teach(sde, starts(512, 2, 1))
-    errors = [df.calibrate(sde, n, teacher=known, rounds=0).about["error"] for n in (1, 2, 3, 5, 10, 20, 40)]
+    known = teach(sde, starts(128, 2, 1))
+    errors = [df.calibrate(sde, n, teacher=known, rounds=0).about["error"] for n in (1, 2, 3, 5, 10, 20)]
     assert all(a > b for a, b in itertools.pairwise(errors)), errors
 
 
@@ -74,7 +74,7 @@ def test_with_churn_the_law_stays_the_mixtures(churn):
     q, n = ring(), 8000
     s = df.EDM()
     sde = df.reverse_sde(s, s.score(q), churn=churn)
-    plan = df.calibrate(sde, 20, starts=starts(1024, 2, 1), rounds=0)
+    plan = df.calibrate(sde, 20, starts=starts(256, 2, 1), rounds=0)
     assert plan.noisy
     x = df.sample(sde, starts(n, 2, 5), plan=plan, noise=df.Noise(9)).last
     off = torch.cdist(x, q.means)
@@ -111,7 +111,7 @@ def test_the_law_of_a_plan_is_the_law_of_its_seeds():
 def test_calibration_on_any_schedule():
     for s in (df.VP(), df.Cosine(), df.RectifiedFlow(), df.SubVP(), df.VE()):
         sde = flow(ring(), s)
-        plan = df.calibrate(sde, 8, starts=256, rounds=0)
+        plan = df.calibrate(sde, 8, starts=64, rounds=0)
         assert plan.about["error"] < 0.03, s
         assert df.sample(sde, 100, plan=plan).nfe == 8
 

@@ -69,8 +69,8 @@ def end_at_horizon(steps: int):
 @pytest.mark.parametrize("churn", [0.0, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("s", SCHEDULES, ids=IDS)
 def test_particles_follow_the_target(s, churn, d):
-    q = target(d)
-    tr = df.sample(df.at(s, s.score(q), churn=churn), 4000, grid=end_at_horizon(161), noise=df.Noise(11))
+    q, n = target(d), 1000 if d == 64 else 4000  # in 64-D, the bound on the sum of variances is the sharper one still
+    tr = df.sample(df.at(s, s.score(q), churn=churn), n, grid=end_at_horizon(161), noise=df.Noise(11))
     assert_component_by_component(tr.last, s.law(q, s.horizon))
 
 
@@ -175,7 +175,7 @@ class Line:
         return df.Gaussian(torch.tensor([m], dtype=F64), math.sqrt(c))
 
 
-def run_gaussian(lam2_factor: float, g2_factor: float) -> tuple[float, float, float, float]:
+def run_gaussian(lam2_factor: float, g2_factor: float, n: int) -> tuple[float, float, float, float]:
     """From a wrong start toward N(0.5, 0.6^2) at rate beta = 1 with lam2 = lam2_factor, g2 = g2_factor: measured and
     predicted mean and variance."""
     q = df.Gaussian(torch.tensor([0.5], dtype=F64), 0.6)
@@ -186,28 +186,27 @@ def run_gaussian(lam2_factor: float, g2_factor: float) -> tuple[float, float, fl
     from dataclasses import replace
 
     sde = replace(sde, score=df.LawScore(q), ratio=df.LawRatio(lambda t: q, Line(times, path)))
-    x = df.sample(sde, 20000, grid=times, solver=df.Heun(), noise=df.Noise(2)).last
+    x = df.sample(sde, n, grid=times, solver=df.Heun(), noise=df.Noise(2)).last
     return x.mean().item(), x.var().item(), *path[-1]
-
-
-N = 20000
 
 
 @pytest.mark.parametrize("lam2", [0.0, 0.7, -0.8])
 def test_invariant_in_g2_at_fixed_f_beta_lam2(lam2):
     """Proposition 2: the law equals eq. (9), which has no g2 in it, from the ODE to past 2 beta (where the ratio's
     weight is negative)."""
+    n = 6000
     for g2 in {max(0.0, lam2), 1.0, 2.0, 3.0}:
-        mean, var, m, c = run_gaussian(lam2, g2)
-        assert abs(mean - m) < 4.5 * math.sqrt(c / N) + 1e-4
-        assert abs(var / c - 1) < 4.5 * math.sqrt(2 / N) + 1e-3
+        mean, var, m, c = run_gaussian(lam2, g2, n)
+        assert abs(mean - m) < 4.5 * math.sqrt(c / n) + 1e-4
+        assert abs(var / c - 1) < 4.5 * math.sqrt(2 / n) + 1e-3
 
 
 def test_not_invariant_in_lam2():
     """lam2 enters as -(lam2/2) Laplace p: the variances for lam2 = 0 and 0.7 differ by what eq. (9) says, many
     standard errors apart."""
-    (_, v0, _, c0), (_, v1, _, c1) = run_gaussian(0.0, 2.0), run_gaussian(0.7, 2.0)
-    error = 4.5 * math.sqrt(2 / N) * (c0 + c1)
+    n = 20000
+    (_, v0, _, c0), (_, v1, _, c1) = run_gaussian(0.0, 2.0, n), run_gaussian(0.7, 2.0, n)
+    error = 4.5 * math.sqrt(2 / n) * (c0 + c1)
     assert c0 - c1 > 2 * error
     assert abs((v0 - v1) - (c0 - c1)) < error
 
@@ -217,7 +216,7 @@ def test_tempered_stationary_law(lam2):
     """Constant coefficients, f = 0: p_inf ~ q^(beta / (beta - lam2/2)): flattened for lam2 < 0, q^2 at lam2 = beta
     (derivations.md section 1)."""
     q = df.GaussianMixture(torch.tensor([[-1.0], [1.0]], dtype=F64), [0.6, 0.8], [0.35, 0.65])
-    beta, h, steps, n = 1.0, 0.01, 1200, 8000
+    beta, h, steps, n = 1.0, 0.02, 600, 3000
     sde = df.DiffFlow(
         score=df.LawScore(q),
         beta=beta,

@@ -15,7 +15,8 @@ from diffflow.networks.discriminator import Discriminator
 from diffflow.networks.games import GAMES
 from diffflow.objectives import discriminator_path as ratios
 from diffflow.objectives.base import Batch
-from diffflow.objectives.discriminator_path import ParticlePath, PathDiscriminator, SchedulePath
+from diffflow.objectives.discriminator_path import PathDiscriminator
+from diffflow.objectives.paths import ParticlePath, SchedulePath
 from diffflow.sampling.exponential import step_per_particle
 
 F64 = torch.float64
@@ -174,7 +175,7 @@ def test_a_slip_in_the_clocks_of_the_pool_is_noticed(monkeypatch, law):
 
 
 def test_a_slip_in_what_the_discriminator_is_told_is_noticed(monkeypatch):
-    plain = SchedulePath.told
-    monkeypatch.setattr(SchedulePath, "told", lambda self, dials: plain(self, dials)[..., [1, 0, 2]])
+    plain = SchedulePath.dial_inputs
+    monkeypatch.setattr(SchedulePath, "dial_inputs", lambda self, dials: plain(self, dials)[..., [1, 0, 2]])
     with pytest.raises(AssertionError):
         diffusion_path()

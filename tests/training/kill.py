@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 # more than a machine trains between two kills, so that every one hits a running training
-STEPS_PER_KILL = {"score": 1000, "discriminator-flow": 150, "improved-gan": 150, "score-gan": 150}
+STEPS_PER_KILL = {"score": 600, "discriminator-flow": 150, "improved-gan": 150, "score-gan": 150}
 
 
 FIT = {

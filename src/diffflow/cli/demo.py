@@ -50,6 +50,8 @@ class Demo:
     """Steps of the solver."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Load the digits, build the model, estimate the time; train and write nothing."""
 
     def main(self) -> int:
         from diffflow.models.presets import preset
@@ -57,6 +59,11 @@ class Demo:
         from diffflow.runs import report
         from diffflow.training.train import train
 
+        if self.dry_run:
+            from diffflow.cli.train import dry_run
+
+            given = {} if self.minutes is None else {"fit.minutes": self.minutes, "fit.steps": None}
+            return dry_run(settings(preset("demo").config, given), self.device)
         ask = Sample(self.out, self.n, steps=self.steps, batch=500)
         check(ask)
         check_n(self.n)

@@ -117,7 +117,7 @@ class Distill:
         """What fits the run and --by, begun as the run's plan where one was calibrated; a file over it, flags over
         both."""
         from diffflow.models.distill import DistillConfig
-        from diffflow.models.presets import SCALES, fitting
+        from diffflow.models.presets import DATA_SCALES, fitting
         from diffflow.models.presets.by_model import distilled
         from diffflow.models.settings.common import Dials
         from diffflow.models.settings.serialise import load_yaml
@@ -132,7 +132,7 @@ class Distill:
         source, steps = self.data or run.config.data.source, self.steps or 1
         if not source:
             raise UsageError(f"{run.path} was trained on data from Python: say where they are with --data SOURCE.")
-        scale = SCALES[fitting(source)]
+        scale = DATA_SCALES[fitting(source)]
         by = self.by or ("both" if scale.vectors else "ratio")
         plan = run.plan(Dials(steps, gan=0.0, churn=0.0, guidance=1.0))
         config = distilled(scale, by, steps, plan).after(run.config)

@@ -1,5 +1,4 @@
-"""What is a data set, once it is in memory? A tensor of events, their classes, and the map to the units a network likes
-(transform.py).
+"""Data sets in memory: examples, their classes, and the map to the units that a network likes (transform.py).
 
 Images stay uint8 in memory (a quarter of float32) and are encoded batch by batch.
 """
@@ -28,9 +27,19 @@ if TYPE_CHECKING:
 class Data:
     """A data set in memory.
 
-    x: uint8 (n, c, h, w) for images, float32 (n, d) for vectors. y: int64 (n,) in 0..len(classes)-1, or None.
-    law: the exact Law the points were drawn from (toys), else None. flip: a training batch may mirror left and right.
-    notes: what the loader had to decide or convert, one sentence each.
+    Args:
+        x: examples, uint8 (n, c, h, w) for images, float32 (n, d) for vectors.
+        y: classes int64 (n,) in 0..len(classes)-1; None without classes.
+        classes: the names of the classes; None without classes.
+        name: what messages call the data.
+        split: "train", "test" or "all": which part of the source they are.
+        transform: the map between data units and model units.
+        law: the exact Law that the points were drawn from (toys); None for others.
+        flip: whether a training batch may mirror images left and right.
+        notes: what the loader had to decide or convert, one sentence each.
+
+    Raises:
+        DataError: there are no examples, or their shape, labels or flip do not fit.
     """
 
     x: Tensor
@@ -64,25 +73,39 @@ class Data:
 
     @property
     def kind(self) -> str:
+        """What an example is: "image" or "vector"."""
         return self.transform.kind
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of an example, (c, h, w) or (d,)."""
         return self.transform.shape
 
     def encode(self, x: Tensor, u: Tensor | None = None) -> Tensor:
-        """See Transform.encode."""
+        """Data units to model units; see `Transform.encode`."""
         return self.transform.encode(x, u)
 
     def decode(self, z: Tensor) -> Tensor:
-        """See Transform.decode."""
+        """Model units to what a user reads; see `Transform.decode`."""
         return self.transform.decode(z)
 
     def batch(
         self, indices: Tensor, flips: Tensor | None = None, u: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Examples `indices` (b,), encoded, float32 (b, *shape), and their labels; mirrored where flips is true,
-        discrete values spread over their cells by u (b, *shape) uniform numbers, where given."""
+        """Some of the examples, encoded.
+
+        Args:
+            indices: which examples, int64 (b,).
+            flips: images only: which of them are mirrored left and right, bool (b,); None: none.
+            u: uniform numbers in [0, 1), (b, *shape), that spread discrete values over their cells; None: no spreading.
+
+        Returns:
+            x: float32 (b, *shape), in model units.
+            y: their labels int64 (b,); None without classes.
+
+        Raises:
+            DataError: vectors are to be mirrored.
+        """
         x = self.transform.encode(self.x[indices], u)
         if flips is not None:
             if self.kind != "image":
@@ -91,8 +114,17 @@ class Data:
         return x, None if self.y is None else self.y[indices]
 
     def labels(self, n: int, first: int = 0) -> Tensor | None:
-        """Classes for n samples, as often as the data have them, int64 (n,); None without classes. Samples of a perfect
-        model have the data's law only then. See `in_proportion`."""
+        """Classes for samples, as often as the data have them (`in_proportion`).
+
+        Only with these do samples of a perfect model have the law of the data.
+
+        Args:
+            n: number of samples.
+            first: number of the first sample.
+
+        Returns:
+            int64 (n,); None without classes.
+        """
         return None if (counts := self._counts) is None else in_proportion(counts, n, first)
 
     @cached_property
@@ -102,6 +134,7 @@ class Data:
 
     @cached_property
     def _moments(self) -> tuple[float, float]:
+        """Mean and standard deviation over all entries, model units."""
         if self.kind == "image":  # exact, from the histogram: no float copy of the whole set
             counts = torch.bincount(self.x.flatten(), minlength=256).double()
             values = torch.arange(256, dtype=torch.float64) / 127.5 - 1.0
@@ -167,9 +200,19 @@ class Data:
 
 
 def in_proportion(counts: Tensor, n: int, first: int = 0) -> Tensor:
-    """Classes as often as in counts (k,), int64 (n,): sample i = first, first + 1, ... has the class at the quantile
-    (i + 1)/phi mod 1, phi the golden ratio. A class's number is never off by more than a few (it grows like log n), and
-    what sample i is does not depend on how many there are."""
+    """Classes in given proportions: sample i has the class at the quantile (i + 1)/phi mod 1, phi the golden ratio.
+
+    A class's number is never off by more than a few (it grows like log n), and what sample i is does not depend on how
+    many there are.
+
+    Args:
+        counts: how often each class is, (k,).
+        n: number of samples.
+        first: number i of the first sample.
+
+    Returns:
+        int64 (n,) in 0..k-1.
+    """
     quantile = (GOLDEN * torch.arange(first + 1, first + n + 1, dtype=torch.float64)) % 1.0
     shares = counts.double().cumsum(0) / counts.sum()
     return torch.bucketize(quantile, shares[:-1], right=True)
@@ -177,10 +220,16 @@ def in_proportion(counts: Tensor, n: int, first: int = 0) -> Tensor:
 
 @dataclass(frozen=True)
 class Raw:
-    """What a reader hands over: all it read, and which rows are test rows (None: the source has no split of its own).
+    """What a reader hands over: the examples as it read them.
 
-    x: uint8 (n, c, h, w) or floating point (n, d). y: integers or strings (n,), or None.
-    classes: the names in label order; None: the sorted distinct labels name themselves.
+    Args:
+        x: uint8 (n, c, h, w), or floating point (n, d).
+        y: labels, integers or strings (n,); None without labels.
+        classes: the names in label order; None: the sorted distinct labels name themselves.
+        test: mask (n,) of the test rows; None: the source has no split of its own.
+        notes: what the reader had to decide or convert, one sentence each.
+        columns: tables: the names of the d columns; None where they have none.
+        names: tables: by the place of a column of words, the words that its codes 0, 1, ... stand for.
     """
 
     x: np.ndarray
@@ -189,4 +238,4 @@ class Raw:
     test: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     columns: tuple[str, ...] | None = None
-    names: Mapping[int, tuple[str, ...]] = field(default_factory=dict)  # the words that the codes of a column stand for
+    names: Mapping[int, tuple[str, ...]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-r"""How does a density model discrete values? By the cells of the line that they stand for (derivations.md 5.3).
+r"""Discrete values as cells of the line, which a density can model (docs/theory/derivations.md, section 5.3).
 
 A column that takes the levels v_1 < ... < v_K has a probability for each, and no density. Every level owns the cell up
 to the middles between it and its neighbours (the outer cells are as wide as their inner halves say), and a value is
@@ -23,7 +23,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of rising levels. Raises ValueError unless there are two at least."""
+    """The cells of the line that the levels of a discrete quantity stand for.
+
+    Args:
+        levels: the values that it takes, rising.
+
+    Raises:
+        ValueError: fewer than two levels, or levels that do not rise.
+    """
 
     levels: tuple[float, ...]
 
@@ -37,26 +44,34 @@ class Cells:
 
     @cached_property
     def edges(self) -> Tensor:
-        """(k + 1,) float64."""
+        """The edges of the k cells, rising, (k + 1,) float64."""
         v = self._levels
         middle = 0.5 * (v[1:] + v[:-1])
         return torch.cat([(2 * v[:1] - middle[:1]), middle, (2 * v[-1:] - middle[-1:])])
 
     def index(self, x: Tensor) -> Tensor:
-        """The cell that each value falls into, the outer ones beyond the ends."""
+        """The number of the cell that each value falls into, int64; beyond the ends, of the outer cells."""
         inner = self.edges[1:-1].to(x.device)
         return torch.bucketize(x.double().contiguous(), inner, right=True)
 
-    def known(self, x: Tensor) -> Tensor:
-        """Whether each value is a level, as float32 has it."""
+    def is_level(self, x: Tensor) -> Tensor:
+        """Whether each value is a level, rounded to float32."""
         return self._levels.to(x.device)[self.index(x)].float() == x.float()
 
     def widths(self, x: Tensor) -> Tensor:
-        """The widths of the cells of values, float64."""
+        """The widths of the cells that values fall into, float64."""
         return self.edges.diff().to(x.device)[self.index(x)]
 
     def dequantise(self, x: Tensor, u: Tensor | None) -> Tensor:
-        """Values over their cells, float64: u of the way through, or the levels themselves where u is None."""
+        """Spread values over their cells.
+
+        Args:
+            x: values, of any shape.
+            u: how far through its cell each is put, numbers in [0, 1) of the same shape; None: on its level.
+
+        Returns:
+            float64, of the same shape.
+        """
         k = self.index(x)
         if u is None:
             return self._levels.to(x.device)[k]
@@ -70,6 +85,14 @@ class Cells:
 
 
 def discrete(x: np.ndarray, repeats: float = 10.0) -> tuple[float, ...]:
-    """The levels of a column (n,) whose values are met `repeats` times each on average; () for others."""
+    """The levels of a column of few values.
+
+    Args:
+        x: the values of the column, (n,).
+        repeats: how many times each value is met on average, at least, where they are few.
+
+    Returns:
+        The distinct values, rising; () for a continuous or a constant column.
+    """
     levels = np.unique(x)
     return tuple(levels.tolist()) if 2 <= len(levels) <= len(x) / repeats else ()

@@ -1,9 +1,11 @@
-"""Which reader does a source want? `load` looks at what is there, never at a flag.
+"""Loading: from a name or a path to data in memory. `load` looks at what is there, never at a flag.
 
-a toy's name ("8gaussians", "moons", ...)   10000 seeded points of an exact law
-"digits"                                     scikit-learn's 1797 digits, 8x8, bundled: 1297 train, 500 test, stratified
-a folder                                     idx files, the CIFAR-10 form, or images (subfolder = class)
-.zip, .npy, .npz, .csv, .csv.gz              images, arrays, tables
+    a toy's name ("8gaussians", "moons", ...)   10000 seeded points of an exact law
+    "digits"                                     scikit-learn's 1797 digits, 8x8: 1297 train, 500 test, stratified
+    a folder                                     idx files, the CIFAR-10 form, or images (subfolder = class)
+    .zip, .npy, .npz, .csv, .csv.gz              images, arrays, tables
+
+Which reader takes a path is said by one table, `readers.READERS`, to which plug-ins add rows.
 """
 
 from __future__ import annotations
@@ -18,11 +20,7 @@ import torch
 from .dataset import Data, Raw
 from .errors import DataError
 from .prepare import Columns, finish
-from .readers.arrays import read_arrays
-from .readers.cifar import is_sheets, read_sheets
-from .readers.idx import is_idx, read_idx
-from .readers.images import read_folder, read_zip
-from .readers.tables import read_table
+from .readers import READERS, Request, reader_of
 from .transform import Transform
 
 REFUSED = Columns()
@@ -41,13 +39,20 @@ def load(
 ) -> Data:
     """Load a data set into memory.
 
-    source: see the head of this file; a name wins over a path, so write "./digits" for a folder of that name.
-    split: "train", "test" or "all". A source without a split of its own holds out a fixed random tenth for "test".
-    flip: let training mirror images left and right (natural images, not digits).
-    size: image files only: side, or (height, width), of a resize and centre crop.
-    columns: tables only: what becomes of columns of text, constant ones and those of few values (`Columns`).
-    like: files only: take the columns, levels and units of other data (`Data.transform`), for instance to score rows.
-    Raises DataError that names every bad file, row or column and what to do.
+    Args:
+        source: see the head of this file; a name wins over a path, so write "./digits" for a folder of that name.
+        split: "train", "test" or "all". A source without a split of its own holds out a fixed random tenth for "test".
+        flip: let training mirror images left and right (natural images, not digits).
+        size: image files only: side, or (height, width) in pixels, of a resize and centre crop.
+        columns: tables only: what becomes of columns of text, constant ones and those of few values (`Columns`).
+        like: files only: take the columns, levels and units of other data (`Data.transform`), for instance to score
+            rows.
+
+    Returns:
+        The data: images uint8 (n, c, h, w), vectors float32 (n, d), with labels where the source has some.
+
+    Raises:
+        DataError: what cannot be used: every bad file, row or column is named, with what to do.
     """
     if split not in SPLITS:
         raise DataError(f"split (--data.split) is one of {', '.join(SPLITS)}, not {split!r}{_suggest(split, SPLITS)}")
@@ -65,45 +70,40 @@ def load(
         raise _missing(path, name, [*TOYS, "digits"])
     if like is not None:  # words are looked up there, in its own columns only
         columns = replace(columns, text="levels")
-    raw = _read(path, name, split, side, columns)
-    return finish(raw, path.resolve().name, split, flip, columns=columns, like=like)
-
-
-def _read(path: Path, name: str, split: str, size: tuple[int, int] | None, columns: Columns) -> Raw:
-    kind = path.name.lower()
     if path.is_dir() and not any(path.iterdir()):
         raise DataError(f"the folder {name!r} is empty; put images in it, one subfolder for each class")
-    packed = path.is_dir() and (is_idx(path) or is_sheets(path))
-    if path.is_dir() and not packed:
-        return read_folder(path, size)
-    if kind.endswith(".zip"):
-        return read_zip(path, size)
-    if size is not None:
+    reader = reader_of(path)
+    if reader is None:
+        raise DataError(f"{name!r} is of no known kind; known are {_list_kinds()}")
+    if side is not None and not reader.resizes:
         raise DataError(
             f"size={size!r} (--data.size) is for image files; {name!r} holds arrays, resize them before saving"
         )
-    if packed:
-        return read_idx(path, split) if is_idx(path) else read_sheets(path, split)
-    if kind.endswith((".npy", ".npz")):
-        return read_arrays(path)
-    if kind.endswith((".csv", ".csv.gz")):
-        return read_table(path, columns.text)
-    raise DataError(f"{name!r} is of no known kind; known are folders, .zip, .npy, .npz, .csv and .csv.gz")
+    return finish(
+        reader.read(path, Request(split, side, columns)), path.resolve().name, split, flip, columns=columns, like=like
+    )
+
+
+def _list_kinds() -> str:
+    """What the readers read, for a message."""
+    *kinds, last = dict.fromkeys(kind for reader in READERS.values() for kind in reader.kinds)
+    return f"{', '.join(kinds)} and {last}"
 
 
 def _digits(split: str, flip: bool) -> Data:
+    """Scikit-learn's digits, 8x8, by class."""
     from sklearn.datasets import load_digits
 
     pixels, target = load_digits(return_X_y=True)
-    x = np.rint(np.asarray(pixels).reshape(-1, 1, 8, 8) * (255.0 / 16.0)).astype(
-        np.uint8
-    )  # 17 grey levels, exactly recoverable
+    # 17 grey levels, exactly recoverable
+    x = np.rint(np.asarray(pixels).reshape(-1, 1, 8, 8) * (255.0 / 16.0)).astype(np.uint8)
     return finish(
         Raw(x, np.asarray(target), [str(k) for k in range(10)]), "digits", split, flip, test_count=DIGITS_TEST
     )
 
 
 def _toy(name: str, split: str, flip: bool) -> Data:
+    """Points of a toy law, another draw for each split."""
     from ..equation.noise import Noise
     from ..equation.toys import TOYS
 
@@ -114,12 +114,14 @@ def _toy(name: str, split: str, flip: bool) -> Data:
     return Data(x, None, None, name, split, Transform("vector", (d,), (0.0,) * d, (1.0,) * d), law, flip)
 
 
-def _suggest(word: str, known: list[str] | tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+def _suggest(word: str, choices: list[str] | tuple[str, ...]) -> str:
+    """'; did you mean ...?' for a misspelt word; nothing where no choice is near."""
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _missing(path: Path, name: str, names: list[str]) -> DataError:
+    """The error for a source that is neither a name nor a path, with the nearest of these."""
     folder = next((p for p in path.parents if p.is_dir()), Path("."))
     beside = [p.name for p in folder.iterdir()] if folder == path.parent else []
     if hint := _suggest(name, names) or _suggest(path.name, beside):

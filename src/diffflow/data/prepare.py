@@ -1,5 +1,7 @@
-"""How does what a reader read become data? Labels are numbered, a split is taken, and the columns of a table are kept,
-spread over cells, or left out: by explicit choice, never silently.
+"""Preparation: what a reader read becomes data.
+
+Labels are numbered, a split is taken, and the columns of a table are kept, spread over cells, or left out: by explicit
+choice, never silently.
 """
 
 from __future__ import annotations
@@ -9,16 +11,21 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .columns import Column, column_label
 from .dataset import Data, Raw
-from .discrete import discrete
 from .errors import DataError
-from .transform import LARGEST, Transform, name_of
+from .transform import Transform
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What becomes of the columns of a table whose density cannot be asked for as they are. Nothing is done silently:
-    by default each kind is refused, with its columns and the choices named."""
+    """What becomes of the columns of a table whose density cannot be asked for as they are.
+
+    Nothing is done silently: by default each kind is refused, with its columns and the choices named.
+
+    Raises:
+        DataError: a choice that there is not.
+    """
 
     text: str = "refuse"
     """Columns of words: refuse; drop; levels, to model each word as a level."""
@@ -30,16 +37,24 @@ class Columns:
 
     def __post_init__(self) -> None:
         choices = {"text": ("refuse", "drop", "levels"), "constant": ("refuse", "drop")}
-        for name, known in (choices | {"discrete": ("refuse", "drop", "levels", "keep")}).items():
-            if getattr(self, name) not in known:
-                raise DataError(f"{name} (--data.{name}) is one of {', '.join(known)}, not {getattr(self, name)!r}")
+        for name, allowed in (choices | {"discrete": ("refuse", "drop", "levels", "keep")}).items():
+            if getattr(self, name) not in allowed:
+                raise DataError(f"{name} (--data.{name}) is one of {', '.join(allowed)}, not {getattr(self, name)!r}")
 
 
 def holdout(n: int, y: np.ndarray | None, count: int) -> np.ndarray:
-    """A fixed random test mask (n,) with `count` true entries, stratified by label when there are labels.
+    """A fixed random choice of test rows, stratified by label where there are labels.
 
     Each class gets its share of `count` rounded down, the largest remainders one more. RandomState(0) is frozen by
     numpy's compatibility policy, so the split is the same everywhere and always.
+
+    Args:
+        n: rows.
+        y: labels (n,), or None.
+        count: how many of the rows are test rows.
+
+    Returns:
+        Mask (n,), true for the `count` test rows.
     """
     random, mask = np.random.RandomState(0), np.zeros(n, bool)
     groups = [np.arange(n)] if y is None else [np.flatnonzero(y == label) for label in np.unique(y)]
@@ -60,28 +75,25 @@ def finish(
     columns: Columns = Columns(),
     like: Transform | None = None,
 ) -> Data:
-    """A reader's output to Data: labels numbered, split taken, columns chosen, the training rows' statistics attached.
-    `like`: the transform of other data instead, whose columns are looked for in a table, and no statistics.
+    """Make data of what a reader read: number the labels, take the split, choose the columns, measure the statistics.
 
-    Without a split of its own a tenth of the examples (or test_count) is the test split.
+    Args:
+        raw: what the reader read.
+        name: of the data.
+        split: "train", "test" or "all".
+        flip: whether training may mirror the images.
+        test_count: test rows where the source has no split of its own; None: a tenth.
+        columns: tables: what becomes of columns of text, constant ones and those of few values.
+        like: the transform of other data to use instead of one of these data's own statistics; in a table its columns
+            are looked for.
+
+    Raises:
+        DataError: there are no examples, labels or columns do not fit, or values cannot be used.
     """
-    notes, y, classes, n = list(raw.notes), None, raw.classes, len(raw.x)
+    n, notes = len(raw.x), list(raw.notes)
     if not n:
         raise DataError(f"{name!r} holds no examples")
-    if raw.y is not None:
-        if len(raw.y) != n:
-            raise DataError(f"{n} examples but {len(raw.y)} labels in {name!r}")
-        if classes is None:
-            names, y = np.unique(raw.y, return_inverse=True)
-            classes = [str(v) for v in names]
-            if classes != [str(k) for k in range(len(classes))]:
-                notes.append(f"labels numbered 0..{len(classes) - 1} in the order {', '.join(classes[:20])}")
-        else:
-            y = raw.y.astype(np.int64)
-            if y.min() < 0 or y.max() >= len(classes):
-                raise DataError(
-                    f"labels of {name!r} run from {y.min()} to {y.max()}, but there are {len(classes)} classes"
-                )
+    y, classes = _number_labels(raw, name, notes)
     test = raw.test
     if test is None:
         count = test_count if test_count is not None else max(1, round(n / 10)) if n > 1 else 0
@@ -101,7 +113,7 @@ def finish(
                 "asked for"
             )
     elif kind == "vector":
-        x, transform = _table(raw, name, ~test if (~test).any() else test, columns, notes)
+        x, transform = _prepare_table(raw, name, ~test if (~test).any() else test, columns, notes)
     else:
         transform = Transform(kind, tuple(raw.x.shape[1:]))
     return Data(
@@ -117,104 +129,160 @@ def finish(
     )
 
 
+def _number_labels(raw: Raw, name: str, notes: list[str]) -> tuple[np.ndarray | None, list[str] | None]:
+    """The labels as numbers (n,) and the names of the classes; None without labels. A new order is added to `notes`.
+
+    Raises:
+        DataError: labels that do not fit the examples or the names.
+    """
+    if raw.y is None:
+        return None, raw.classes
+    if len(raw.y) != len(raw.x):
+        raise DataError(f"{len(raw.x)} examples but {len(raw.y)} labels in {name!r}")
+    if raw.classes is None:
+        labels, y = np.unique(raw.y, return_inverse=True)
+        classes = [str(label) for label in labels]
+        if classes != [str(k) for k in range(len(classes))]:
+            notes.append(f"labels numbered 0..{len(classes) - 1} in the order {', '.join(classes[:20])}")
+        return y, classes
+    y = raw.y.astype(np.int64)
+    if y.min() < 0 or y.max() >= len(raw.classes):
+        raise DataError(f"labels of {name!r} run from {y.min()} to {y.max()}, but there are {len(raw.classes)} classes")
+    return y, raw.classes
+
+
 def _columns_of(raw: Raw, name: str, like: Transform) -> np.ndarray:
-    """The columns of `like`, by name, or in their order where one side has no names; float32 (n, d), words numbered as
-    there. Raises DataError naming columns that are missing, and words that were never seen."""
-    called = _called(raw)
-    missing = [c for c in like.columns if c not in called]
-    nameless = any(all(c.isdecimal() for c in names) for names in (called, like.columns))
-    if missing and not (nameless and len(called) == like.shape[0]):
-        raise DataError(f"{name!r} lacks columns that the model has", [f"column {name_of(c)}" for c in missing])
-    order = list(range(like.shape[0])) if missing else [called.index(c) for c in like.columns]
+    """The columns that another transform has, by name, or in their order where one side has no names.
+
+    Args:
+        raw: what a reader read.
+        name: of the data, for messages.
+        like: the transform whose columns are looked for; words are numbered as there.
+
+    Returns:
+        float32 (n, d).
+
+    Raises:
+        DataError: columns that are missing, words that were never seen, values that are not finite in float32.
+    """
+    names = _column_names(raw)
+    missing = [c for c in like.columns if c not in names]
+    nameless = any(all(c.isdecimal() for c in side) for side in (names, like.columns))
+    if missing and not (nameless and len(names) == like.shape[0]):
+        raise DataError(f"{name!r} lacks columns that the model has", [f"column {column_label(c)}" for c in missing])
+    order = list(range(like.shape[0])) if missing else [names.index(c) for c in like.columns]
     x = raw.x[:, order].astype(np.float32)
     for k, words in enumerate(like.names or ((),) * len(order)):
-        mine = raw.names.get(order[k], ())
-        if bool(words) != bool(mine):
+        words_here = raw.names.get(order[k], ())
+        if bool(words) != bool(words_here):
             raise DataError(f"{name!r}: column {order[k] + 1} must hold {'words' if words else 'numbers'}")
-        if strange := sorted({*mine} - {*words}):
-            raise DataError(f"{name!r} has words in column {order[k] + 1} that the model never saw", strange, show=20)
+        if unseen := sorted({*words_here} - {*words}):
+            raise DataError(f"{name!r} has words in column {order[k] + 1} that the model never saw", unseen, show=20)
         if words:
-            x[:, k] = np.asarray([words.index(w) for w in mine], np.float32)[raw.x[:, order[k]].astype(int)]
+            x[:, k] = np.asarray([words.index(w) for w in words_here], np.float32)[raw.x[:, order[k]].astype(int)]
     bad = [f"row {i + 1}, column {order[k] + 1}: {x[i, k]:g}" for i, k in np.argwhere(~np.isfinite(x))]
     if bad:
         raise DataError(f"{name!r} has {len(bad)} values that are not finite in float32", bad, show=20)
     return x
 
 
-def _called(raw: Raw) -> tuple[str, ...]:
+def _column_names(raw: Raw) -> tuple[str, ...]:
     """The names of the columns, their numbers where they have none."""
     return raw.columns or tuple(str(k + 1) for k in range(raw.x.shape[1]))
 
 
-def _table(raw: Raw, name: str, train: np.ndarray, choose: Columns, notes: list[str]) -> tuple[np.ndarray, Transform]:
-    """The columns that are kept, float32 (n, d), and their transform, with means and stds over the training rows. What
-    was done is added to `notes`. Raises DataError naming columns that are refused, and values that cannot be used."""
+def _prepare_table(
+    raw: Raw, name: str, train: np.ndarray, choose: Columns, notes: list[str]
+) -> tuple[np.ndarray, Transform]:
+    """The columns that are kept and their transform.
+
+    Args:
+        raw: what a reader read: x (n, d).
+        name: of the data, for messages.
+        train: mask (n,) of the training rows, whose means and standard deviations scale the columns.
+        choose: what becomes of columns whose density cannot be asked for as they are.
+        notes: what was done is added to these.
+
+    Returns:
+        x: float32 (n, kept columns).
+        transform: between data units and model units.
+
+    Raises:
+        DataError: values that cannot be used, and columns that are refused, each named.
+    """
     x = raw.x.astype(np.float64)
-    called = _called(raw)
-    names = [raw.names.get(k, ()) for k in range(x.shape[1])]
-    fits = np.abs(x) <= LARGEST  # false for NaN too
-    if not fits.all():
-        bad = [f"row {i + 1}, column {name_of(called[k])}: {x[i, k]:g}" for i, k in np.argwhere(~fits)]
-        raise DataError(
-            f"{name!r} has {len(bad)} values that are not finite in float32; remove, impute or rescale them",
-            bad,
-            show=20,
-        )
+    columns = [Column(column, x[:, k], raw.names.get(k, ())) for k, column in enumerate(_column_names(raw))]
+    _refuse_values(name, x, columns)
     mean, std = x[train].mean(0), x[train].std(0)
-    flat = [k for k in range(x.shape[1]) if std[k] <= 1e-12 * np.abs(mean[k])]
-    if flat and choose.constant == "refuse":
+    kinds = [column.kind(mean[k], std[k]) for k, column in enumerate(columns)]
+    constant = [k for k, kind in enumerate(kinds) if kind == "constant"]
+    discrete = [k for k, kind in enumerate(kinds) if kind == "discrete"]
+    if constant and choose.constant == "refuse":
         raise DataError(
             f"{name!r} has columns that never change over its training rows; remove them, or leave them out with "
             "--data.constant drop",
-            [
-                f"column {name_of(called[k])}: always {names[k][0] if names[k] else format(mean[k], '.6g')}"
-                for k in flat
-            ],
+            [f"column {columns[k].label}: always {_constant_value(columns[k], mean[k])}" for k in constant],
         )
-    steps: dict[int, tuple[float, ...]] = {}
-    for k in range(x.shape[1]):
-        levels = tuple(map(float, range(len(names[k])))) if names[k] else discrete(x[:, k])
-        if levels and k not in flat:
-            steps[k] = levels
-    found = [k for k in steps if not names[k]]
-    if found and choose.discrete == "refuse":
+    if discrete and choose.discrete == "refuse":
         raise DataError(
             f"{name!r} has columns of few values, which have probabilities and no density. Choose: --data.discrete "
             "levels (each value is spread over the cell that it stands for, and samples are read back from it), drop, "
             "or keep (as if continuous)",
-            [f"column {name_of(called[k])}: {len(steps[k])} values, {_values(steps[k])}" for k in found],
+            [
+                f"column {columns[k].label}: {len(columns[k].levels)} values, {_list_levels(columns[k].levels)}"
+                for k in discrete
+            ],
         )
-    drop = {*flat, *(found if choose.discrete == "drop" else ())}
-    keep = [k for k in range(x.shape[1]) if k not in drop]
+    dropped = {"constant": constant, "of few values": discrete if choose.discrete == "drop" else []}
+    keep = [k for k in range(len(columns)) if not any(k in which for which in dropped.values())]
     if not keep:
         raise DataError(f"{name!r} has no columns left to model")
-    cells = [steps.get(k, ()) if names[k] or choose.discrete == "levels" else () for k in range(x.shape[1])]
-    for what, which in (("constant", flat), ("of few values", [k for k in found if k in drop])):
+    with_cells = {"words", "discrete"} if choose.discrete == "levels" else {"words"}
+    levels = tuple(columns[k].levels if kinds[k] in with_cells else () for k in keep)
+    words = tuple(columns[k].words for k in keep)
+    for what, which in dropped.items():
         if which:
-            notes.append(f"left out: {', '.join(called[k] for k in which)} ({what})")
-    if spread := [k for k in keep if cells[k]]:
-        notes.append(f"spread over cells: {', '.join(f'{called[k]} ({len(cells[k])} values)' for k in spread)}")
-    if choose.discrete == "keep" and found:
-        notes.append(
-            f"taken as continuous: {', '.join(called[k] for k in found)} (few values: their density is unbounded)"
+            notes.append(f"left out: {', '.join(columns[k].name for k in which)} ({what})")
+    spread = [f"{columns[k].name} ({len(values)} values)" for k, values in zip(keep, levels, strict=True) if values]
+    if spread:
+        notes.append(f"spread over cells: {', '.join(spread)}")
+    if discrete and choose.discrete == "keep":
+        names = ", ".join(columns[k].name for k in discrete)
+        notes.append(f"taken as continuous: {names} (few values: their density is unbounded)")
+    coarse = [k for k in keep if np.spacing(np.abs(mean[k]).astype(np.float32)) > 1e-3 * std[k]]
+    if coarse:
+        raise DataError(
+            f"{name!r} has columns too far from zero for float32; subtract an offset first",
+            [f"column {columns[k].label}: mean {mean[k]:.6g}, std {std[k]:.6g}" for k in coarse],
         )
-    x, mean, std = x[:, keep], mean[keep], std[keep]
-    coarse = np.flatnonzero(np.spacing(np.abs(mean).astype(np.float32)) > 1e-3 * std)
-    if len(coarse):
-        bad = [f"column {name_of(called[keep[k]])}: mean {mean[k]:.6g}, std {std[k]:.6g}" for k in coarse]
-        raise DataError(f"{name!r} has columns too far from zero for float32; subtract an offset first", bad)
-    kept = [cells[k] for k in keep], [names[k] for k in keep]
-    return x.astype(np.float32), Transform(
+    return x[:, keep].astype(np.float32), Transform(
         "vector",
         (len(keep),),
-        tuple(mean.tolist()),
-        tuple(std.tolist()),
-        tuple(kept[0]) if any(kept[0]) else (),
-        tuple(kept[1]) if any(kept[1]) else (),
-        tuple(called[k] for k in keep),
+        mean=tuple(mean[keep].tolist()),
+        std=tuple(std[keep].tolist()),
+        levels=levels if any(levels) else (),
+        names=words if any(words) else (),
+        columns=tuple(columns[k].name for k in keep),
     )
 
 
-def _values(levels: tuple[float, ...]) -> str:
+def _refuse_values(name: str, x: np.ndarray, columns: list[Column]) -> None:
+    """Raise DataError that names every value of x (n, d) that is no finite float32 number, row by row."""
+    places = sorted((i, k) for k, column in enumerate(columns) for i in column.unusable)
+    if places:
+        raise DataError(
+            f"{name!r} has {len(places)} values that are not finite in float32; remove, impute or rescale them",
+            [f"row {i + 1}, column {columns[k].label}: {x[i, k]:g}" for i, k in places],
+            show=20,
+        )
+
+
+def _constant_value(column: Column, value: float) -> str:
+    """The one value of a constant column, as a file has it."""
+    return column.words[round(value)] if column.words else format(value, ".6g")
+
+
+def _list_levels(levels: tuple[float, ...]) -> str:
+    """The first six levels."""
     shown = ", ".join(f"{v:g}" for v in levels[:6])
     return shown if len(levels) <= 6 else f"{shown}, ..."

@@ -1,11 +1,11 @@
-"""What units does the model see? An invertible map between those of the data and its own ("model units", z):
+"""Transforms: the invertible map from the units of the data to those that a model sees ("model units", z).
 
     images   x uint8 (n, c, h, w)       z = x / 127.5 - 1          in [-1, 1]
     vectors  x float32 (n, d)           z = (x - mean) / std       column by column, statistics of the training rows
 
 Discrete values (bytes, and columns of few levels) are spread over the cells that they stand for where a density is
-asked of them (cells.py), and read back from the cell that a sample falls into. The map is a value of its own, so that a
-run can decode its samples when the data are no longer there.
+asked of them (discrete.py), and read back from the cell that a sample falls into. The map is a value of its own, so
+that a run can decode its samples when the data are no longer there.
 """
 
 from __future__ import annotations
@@ -15,23 +15,29 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from .columns import column_label
 from .discrete import Cells
 from .errors import DataError
-
-LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
 class Transform:
     """The invertible map between the units of the data and the units of the model.
 
-    kind: "image" or "vector". shape: the event shape, (c, h, w) or (d,). mean, std: d numbers each, vectors only.
-    For tables, column by column: columns, their names; levels, the rising values that a discrete one takes, () where it
-    is continuous; names, the words that its levels 0, 1, ... stand for, () for numbers.
+    Args:
+        kind: "image" or "vector".
+        shape: of an example, (c, h, w) or (d,).
+        mean: vectors only: of each column, d numbers in data units.
+        std: vectors only: the standard deviations, likewise.
+        levels: tables only: the rising values that each discrete column takes, () for a continuous one.
+        names: tables only: the words that the levels 0, 1, ... of each column stand for, () for numbers.
+        columns: tables only: the names of the columns.
+
+    Raises:
+        DataError: an unknown kind, or numbers that do not fit the shape.
     """
 
     kind: str
@@ -60,13 +66,19 @@ class Transform:
         return {k: Cells(levels) for k, levels in enumerate(self.levels) if levels}
 
     def encode(self, x: Tensor, u: Tensor | None = None) -> Tensor:
-        """Data units to model units, float32, same shape (n, *shape).
+        """Data units to model units.
 
-        u      uniform numbers in [0, 1) of that shape: where in their cells discrete values are put (bytes of images,
-               columns with levels); None: bytes in the middle, columns on their levels
+        Args:
+            x: examples (n, *shape): vectors; images as uint8 in [0, 255] or floating point in [0, 1].
+            u: uniform numbers in [0, 1) of the same shape: where in their cells discrete values are put (bytes of
+                images, columns with levels); None: bytes in the middle, columns on their levels.
 
-        Images may be uint8 in [0, 255] or floating point in [0, 1]. Raises ValueError for floats outside, for floats
-        where cells are asked for, and for values that are no level of their column.
+        Returns:
+            float32 (n, *shape).
+
+        Raises:
+            ValueError: floating-point pixels outside [0, 1], or where cells are needed; values that are no level of
+                their column.
         """
         if self.kind == "vector":
             x = x.double()
@@ -94,19 +106,25 @@ class Transform:
         cells = self._cells.get(k)
         if cells is None:
             return x
-        wrong = ~cells.known(x)
+        wrong = ~cells.is_level(x)
         if bool(wrong.any()):
-            name = name_of(self.columns[k]) if self.columns else str(k + 1)
-            known = ", ".join(f"{v:g}" for v in cells.levels[:8]) + (", ..." if len(cells.levels) > 8 else "")
+            name = column_label(self.columns[k]) if self.columns else str(k + 1)
+            levels = ", ".join(f"{v:g}" for v in cells.levels[:8]) + (", ..." if len(cells.levels) > 8 else "")
             raise ValueError(
-                f"column {name} takes the levels {known}, and here {x[wrong][0].item():g}: these are not the data that "
-                "the transform was made for"
+                f"column {name} takes the levels {levels}, and here {x[wrong][0].item():g}: these are not the data "
+                "that the transform was made for"
             )
         return cells.dequantise(x, u)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Model units to what a user reads: images float in [0, 1], clamped (n, c, h, w); vectors in original units,
-        discrete columns on their levels."""
+        """Model units to what a user reads.
+
+        Args:
+            z: samples (n, *shape).
+
+        Returns:
+            float32 (n, *shape): images clamped to [0, 1]; vectors in original units, discrete columns on their levels.
+        """
         if self.kind == "vector":
             x = z.double() * self._row(self.std, z) + self._row(self.mean, z)
             for k, cells in self._cells.items():
@@ -115,8 +133,17 @@ class Transform:
         return ((z.float() + 1.0) / 2.0).clamp(0.0, 1.0)
 
     def log_units(self, x: Tensor) -> Tensor:
-        """What to add to the log-density of encode(x, u), in model units, for the log-probability of discrete
-        coordinates and the log-density of the others in data units: nats (n,) float64 (derivations.md 5.3)."""
+        """What turns the log-density of encode(x, u), in model units, into that of x in data units, when added to it.
+
+        Discrete coordinates then have a log-probability, the others a log-density (docs/theory/derivations.md, section
+        5.3).
+
+        Args:
+            x: examples (n, *shape) in data units.
+
+        Returns:
+            Nats (n,) float64.
+        """
         if self.kind == "image":
             return torch.full((len(x),), math.prod(self.shape) * math.log(1 / 127.5), dtype=torch.float64)
         total = -self._row(self.std, x).log().sum().expand(len(x))
@@ -125,9 +152,10 @@ class Transform:
         return total
 
     def to_meta(self) -> dict[str, Any]:
-        known = {"kind": self.kind, "shape": list(self.shape), "mean": list(self.mean), "std": list(self.std)}
+        """The map as plain values, JSON-able; empty parts of tables are left out."""
+        basics = {"kind": self.kind, "shape": list(self.shape), "mean": list(self.mean), "std": list(self.std)}
         lists = {"levels": [list(v) for v in self.levels], "names": [list(v) for v in self.names]}
-        return known | {k: v for k, v in (lists | {"columns": list(self.columns)}).items() if v}
+        return basics | {k: v for k, v in (lists | {"columns": list(self.columns)}).items() if v}
 
     @classmethod
     def from_meta(cls, meta: dict[str, Any]) -> Transform:
@@ -140,8 +168,3 @@ class Transform:
     @staticmethod
     def _row(numbers: tuple[float, ...], like: Tensor) -> Tensor:
         return torch.tensor(numbers, dtype=torch.float64, device=like.device)
-
-
-def name_of(column: str) -> str:
-    """A column as messages call it: its number, or its name in quotes."""
-    return column if column.isdecimal() else repr(column)

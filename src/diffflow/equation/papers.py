@@ -1,4 +1,4 @@
-"""The papers behind the rows of the model table, as BibTeX, for `sde.cite()` and `diffflow cite`."""
+"""Papers behind the rows of the model table, as BibTeX, for `sde.cite()` and `diffflow cite`."""
 
 from __future__ import annotations
 
@@ -211,5 +211,15 @@ BIBTEX: dict[str, str] = {
 
 
 def bibtex(*keys: str) -> str:
-    """The entries of `keys`, once each, the equation's own paper first."""
+    """BibTeX entries of papers, once each, the equation's own paper first.
+
+    Args:
+        keys: keys of `BIBTEX`.
+
+    Returns:
+        The entries, with an empty line between them.
+
+    Raises:
+        KeyError: for a key that is not in `BIBTEX`.
+    """
     return "\n\n".join(BIBTEX[k] for k in dict.fromkeys(("diffflow", *keys)))

@@ -1,4 +1,4 @@
-"""Times: the clock of the particles, and float64 coefficients that meet tensors of another type."""
+"""Times: the particles' clock in float64, and float64 coefficients made ready for particles of another type."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ Time = float | Tensor
 
 
 class NoiseLevels(Protocol):
-    """What a field has to know of a noise schedule: its two functions of time, and where it ends."""
+    """What a field needs of a noise schedule: its two functions of time, and where it ends."""
 
     @property
-    def horizon(self) -> float: ...
+    def horizon(self) -> float:
+        """The generation time of the data."""
+        ...
 
     def sigma(self, t: Time, /) -> Tensor:
-        """Noise level of the blurred data, in data units."""
+        """Noise level of the blurred data, in data units, float64 like t."""
         ...
 
     def scale(self, t: Time, /) -> Tensor:
-        """Factor between data units and x."""
+        """Factor between data units and x, float64 like t."""
         ...
 
 
@@ -31,12 +33,20 @@ def wants_gradient(c: Tensor) -> bool:
 
 
 def clock(t: Time) -> Tensor:
-    """A time as a float64 tensor, 0-d or (n,)."""
+    """Time t as a float64 tensor, 0-d or (n,)."""
     return torch.as_tensor(t, dtype=torch.float64)
 
 
 def per_particle(c: Tensor, x: Tensor) -> Tensor | float:
-    """A float64 coefficient, 0-d or (n,), ready to multiply x (n, *shape) in x's own type. Gradients run through it."""
+    """Coefficient made ready to multiply particles in their own type. Gradients run through it.
+
+    Args:
+        c: float64 coefficient, 0-d or (n,).
+        x: particles (n, *shape).
+
+    Returns:
+        A number, or a tensor like x: 0-d where gradients are wanted through c, or (n, 1, ..., 1).
+    """
     if c.ndim == 0:
         return c.to(x) if wants_gradient(c) else c.item()
     return c.to(x).reshape(-1, *[1] * (x.ndim - 1))

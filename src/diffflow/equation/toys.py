@@ -17,7 +17,7 @@ from .laws import GaussianMixture
 
 
 def _grid(n: int, lo: float, hi: float) -> Tensor:
-    """n midpoints of equal cells of [lo, hi]."""
+    """Midpoints of n equal cells of [lo, hi]."""
     return lo + (hi - lo) * (torch.arange(n) + 0.5) / n
 
 
@@ -67,10 +67,11 @@ def pinwheel() -> GaussianMixture:
     means, covariances = [], []
     for arm in range(5):
         turn = 2 * math.pi * arm / 5 + bend
-        out, on = torch.stack([turn.cos(), turn.sin()], 1), torch.stack([-turn.sin(), turn.cos()], 1)
-        means.append(1.2 * r[:, None] * out)
-        along = 1.2 * 0.06 * (dr[:, None] * out + r[:, None] * on)  # about as far as two thirds of the next one
-        covariances.append(0.07**2 * torch.eye(2) + along[:, :, None] * along[:, None, :])
+        radial = torch.stack([turn.cos(), turn.sin()], 1)
+        tangential = torch.stack([-turn.sin(), turn.cos()], 1)
+        means.append(1.2 * r[:, None] * radial)
+        axis = 1.2 * 0.06 * (dr[:, None] * radial + r[:, None] * tangential)  # two thirds of the way to the next one
+        covariances.append(0.07**2 * torch.eye(2) + axis[:, :, None] * axis[:, None, :])
     return GaussianMixture(torch.cat(means), weights=mass.repeat(5), covariances=torch.cat(covariances))
 
 
@@ -83,9 +84,8 @@ def spirals() -> GaussianMixture:
 
 
 def checkerboard() -> GaussianMixture:
-    """The eight dark squares of a 4 x 4 board on [-2, 2]^2, each a fine lattice of components: uniform to 0.5 %
-    inside, edges of width 0.06."""
-    p = _grid(10, 0, 1)
+    """The eight dark squares of a 4 x 4 board on [-2, 2]^2: uniform to 0.5 % inside, edges of width 0.06."""
+    p = _grid(10, 0, 1)  # a fine lattice of components in each square
     cell = torch.cartesian_prod(p, p)
     corners = [(i, j) for i in range(-2, 2) for j in range(-2, 2) if (i + j) % 2 == 0]
     return GaussianMixture(torch.cat([cell + torch.tensor(c) for c in corners]), 0.06)

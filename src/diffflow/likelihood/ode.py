@@ -169,6 +169,8 @@ def log_prob(
         return t, (hi - lo) / s.log_sigma_rate(t).item()
 
     def rhs(tau: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        if tau.isnan():
+            raise AssertionError("its step is no number")
         t, speed = clock(tau.item())
         with gradients():
             y = recordable(state[0]).detach().requires_grad_(True)

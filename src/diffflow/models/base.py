@@ -1,11 +1,11 @@
-"""What every run has in common: the data, the loop, how a player moves, and what a family of models must say."""
+"""Families of models: the settings that every run has, and what a family says to be trained, sampled and reported."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,9 @@ from ..sampling.solvers import Solver
 from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig
 from .settings.serialise import Choice, require
 
+Kind = TypeVar("Kind")
 RATIO = "∇log(<i>r</i>/<i>p</i>)"  # as a report writes it
-STILL = ("<i>f</i>, <i>g</i>²", "0: no drift of its own, no score")
+NO_DRIFT = ("<i>f</i>, <i>g</i>²", "0: no drift of its own, no score")
 SDE = "\nsde = run.sde({})   # the equation, with what was trained in it"
 
 
@@ -44,10 +45,19 @@ class Words:
 
 
 class TrainConfig(Choice):
-    """A whole run of one family of models. Subclasses are frozen dataclasses of plain values, which build what they
-    describe: networks, the objective that trains them, the equation that samples them.
+    """The settings of a whole run of one family of models.
 
-    `meta` describes the data (Data.meta()): shape, classes, mean, std, spread in model units.
+    Subclasses are frozen dataclasses of plain values, which build what they describe: networks, the objective that
+    trains them, the equation that samples them. In their methods `modules` are the players' networks by name, and
+    `meta` describes the data (`Data.meta()`): shape, classes, and, in model units, mean, std and principal_std.
+
+    Attributes:
+        needs_start: what must be trained before, where it must: a new run then needs --init-from; "" where nothing.
+        whole_batch: why a batch may not be cut into micro-batches or processes; "" where it may.
+        words: what a report says of the family.
+        composite: whether its denoiser means nothing without its discriminator.
+        selects: whether its loss tells which average is best, so that fit.holdout makes sense.
+        fixed: dotted names of the settings of `sampling` that the training depends on.
     """
 
     called: ClassVar[str] = "family of models"
@@ -55,36 +65,59 @@ class TrainConfig(Choice):
     data: DataConfig
     fit: FitConfig
     sampling: Any  # has `ema`, the width of the weight average to use, or None for the player's first
-    needs_start: ClassVar[str] = ""  # what must be trained before, where it must: a new run then needs --init-from
-    whole_batch: ClassVar[str] = ""  # why a batch may not be cut into micro-batches or processes, where it may not
 
-    words: ClassVar[Words] = Words()  # what a report says of it
-    composite: ClassVar[bool] = False  # whether its denoiser means nothing without its discriminator
-    selects: ClassVar[bool] = False  # whether its loss tells which average is best, so that fit.holdout makes sense
-    fixed: ClassVar[tuple[str, ...]] = ()  # settings of `sampling` that the training depends on
+    needs_start: ClassVar[str] = ""
+    whole_batch: ClassVar[str] = ""
+    words: ClassVar[Words] = Words()
+    composite: ClassVar[bool] = False
+    selects: ClassVar[bool] = False
+    fixed: ClassVar[tuple[str, ...]] = ()
 
     def players(self) -> dict[str, PlayerConfig]:
-        """How each player moves."""
+        """How each player is trained, by its name."""
         raise NotImplementedError(f"{type(self).__name__} must define players")
 
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
-        """The players' networks, by name."""
+        """Build the players' networks.
+
+        Args:
+            meta: describes the data.
+
+        Returns:
+            The networks by the names of their players.
+
+        Raises:
+            ConfigError: networks that the data's shape or classes do not fit.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define build")
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Objective:
-        """What the players minimise; on their device."""
+        """Build what the players minimise.
+
+        Args:
+            modules: the players' networks, on the device of the training.
+            meta: describes the data.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define objective")
 
     def begin(self, objective: Objective, weights: Mapping[str, Mapping[str, Tensor]], source: str) -> None:
-        """Start from the averaged weights of another run: the players that it has too. Raises ConfigError where they
-        do not fit."""
-        known = objective.players.keys() & weights.keys()
+        """Start from the weights of another run: fill the players that both have.
+
+        Args:
+            objective: a new one of this family.
+            weights: the averaged weights of the other run, by player and tensor name.
+            source: what messages call that run.
+
+        Raises:
+            ConfigError: the two have no player in common, or weights do not fit.
+        """
+        shared = objective.players.keys() & weights.keys()
         require(
-            bool(known),
+            bool(shared),
             f"--init-from {source} has {', '.join(sorted(weights))}, and this model {', '.join(objective.players)}: "
             "nothing to start from",
         )
-        for name in known:
+        for name in shared:
             fill(objective.players[name], weights[name], source)
 
     @property
@@ -94,18 +127,17 @@ class TrainConfig(Choice):
 
     @property
     def papers(self) -> tuple[str, ...]:
-        """What a run rests on besides the equation, as keys of references.BIBTEX, where no row of the catalogue says
-        it."""
+        """The papers of a run without a row of the catalogue, besides the equation's: keys of `papers.BIBTEX`."""
         return ()
 
     @property
     def classless(self) -> bool:
-        """Whether, of data with classes, samples of no class were learned too (they take label dropout)."""
+        """Whether samples of no class can be drawn where the data have classes (they take label dropout)."""
         return True
 
     @property
     def dials(self) -> Dials:
-        """How samples are drawn when nobody says otherwise."""
+        """The dials that samples are drawn with by default."""
         raise NotImplementedError(f"{type(self).__name__} must define dials")
 
     def equation_rows(self) -> list[tuple[str, str]]:
@@ -113,8 +145,19 @@ class TrainConfig(Choice):
         return []
 
     def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> DiffFlow:
-        """The equation that samples obey, in model units, with its start, on the players' device. Raises ValueError for
-        dials that this family does not have."""
+        """The equation that samples obey, in model units, with its start.
+
+        Args:
+            modules: the players' networks.
+            meta: describes the data.
+            dials: steps, gan, churn and guidance.
+
+        Returns:
+            The equation, on the players' device.
+
+        Raises:
+            ValueError: dials that this family does not have.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define sde")
 
     def solver(self, dials: Dials) -> Solver | None:
@@ -122,7 +165,7 @@ class TrainConfig(Choice):
         return None
 
     def check(self, dials: Dials, solver: Solver | None, grid: Grid | None) -> None:
-        """Before a draw: warn of what the model was not trained for."""
+        """Warn, before a draw, of what the model was not trained for."""
 
     def draw(
         self,
@@ -137,7 +180,26 @@ class TrainConfig(Choice):
         keep: int | None = None,
         on_step: Callable[[Step], None] | None = None,
     ) -> Trajectory:
-        """n samples in model units, of classes `cond` (n,)."""
+        """Draw samples.
+
+        Args:
+            modules: the players' networks.
+            meta: describes the data.
+            n: number of samples.
+            dials: steps, gan, churn and guidance.
+            cond: their classes, int64 (n,), -1 for no class; None: none.
+            noise: the source of randomness.
+            solver: None: the model's own (`solver`).
+            grid: times of the steps; None: the solver's own.
+            keep: keep every so-many-th state; None: the last only.
+            on_step: called after every step.
+
+        Returns:
+            The samples in model units, (n, *shape), with times and the number of evaluations.
+
+        Raises:
+            ValueError: dials that this family does not have.
+        """
         self.check(dials, solver, grid)
         sde = self.sde(modules, meta, dials)
         method = solver or self.solver(dials)
@@ -145,9 +207,18 @@ class TrainConfig(Choice):
 
 
 def fill(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Load the weights of a run into a network. Raises ConfigError where they do not fit."""
-    old = dict(module.state_dict())
-    misfits = sorted(weights.keys() ^ old.keys()) or [k for k, v in weights.items() if v.shape != old[k].shape]
+    """Load the weights of a run into a network.
+
+    Args:
+        module: the network.
+        weights: tensors by name.
+        source: what messages call the run.
+
+    Raises:
+        ConfigError: they do not fit.
+    """
+    present = dict(module.state_dict())
+    misfits = sorted(weights.keys() ^ present.keys()) or [k for k, v in weights.items() if v.shape != present[k].shape]
     require(
         not misfits,
         f"the weights of {source} do not fit this network: {', '.join(misfits[:5])}. Use the same model settings and "
@@ -159,13 +230,25 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
 
 
 def device_of(modules: Mapping[str, nn.Module]) -> torch.device:
-    """Where the players live."""
+    """The device of the players."""
     return next(p.device for module in modules.values() for p in module.parameters())
+
+
+def of_kind(value: object, kind: type[Kind]) -> Kind:
+    """The value itself, where it is of a kind. Raises TypeError where it is not."""
+    if not isinstance(value, kind):
+        raise TypeError(f"a {type(value).__name__} stands where a {kind.__name__} is expected")
+    return value
+
+
+def player(modules: Mapping[str, nn.Module], name: str, kind: type[Kind]) -> Kind:
+    """The network of a player, of the kind that its family builds. Raises TypeError for another kind."""
+    return of_kind(modules[name], kind)
 
 
 @dataclass(frozen=True)
 class GeneratorSampling:
-    """How samples are drawn when nobody says otherwise: in one evaluation."""
+    """How samples are drawn by default: in one evaluation."""
 
     ema: float | None = None
     """Width of the weight average to use; none: the player's first."""
@@ -173,7 +256,11 @@ class GeneratorSampling:
 
 @dataclass(frozen=True)
 class MoveConfig:
-    """How a generator follows the field that moves its samples."""
+    """How a generator follows the field that moves its samples, step by step.
+
+    Raises:
+        ConfigError: eta that is not positive, or fewer than one step or update.
+    """
 
     eta: float = 1.0
     """How far samples are moved, in units of the velocity. With one regression step it scales the gradient only."""
@@ -198,14 +285,16 @@ ONE_EVALUATION = (
 
 
 class GeneratorConfig(TrainConfig, kind=False):
-    """What families with a generator share: a sample costs a fixed number of evaluations, mostly one, and there is no
-    equation to solve."""
+    """The settings that families with a generator share.
+
+    A sample costs a fixed number of evaluations, mostly one, and there is no equation to solve.
+    """
 
     move: MoveConfig
 
     @property
     def evaluations(self) -> int:
-        """Of networks, for a sample."""
+        """Network evaluations for a sample."""
         return 1
 
     words: ClassVar[Words] = Words("A generator", ONE_EVALUATION)
@@ -215,12 +304,13 @@ class GeneratorConfig(TrainConfig, kind=False):
         return []
 
     def equation_rows(self) -> list[tuple[str, str]]:
+        """The rows of the equation for a report: target, what moves samples, and how the generator follows."""
         steps = self.move.steps
         follow = f"the generator follows by {steps} regression step{'s' if steps > 1 else ''} for each move"
         return [
             ("<i>r</i>", self.target),
             *self.moved_rows(),
-            STILL,
+            NO_DRIFT,
             ("<i>λ</i>²", "0: no noise"),
             ("generator", follow),
         ]
@@ -232,9 +322,11 @@ class GeneratorConfig(TrainConfig, kind=False):
 
     @property
     def dials(self) -> Dials:
+        """As many steps as evaluations; a generator has no other dial."""
         return Dials(steps=self.evaluations)
 
     def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> DiffFlow:
+        """Raise ValueError: a generator has no equation."""
         raise ValueError("a generator has no equation: it has learned where its particles end (sample)")
 
     def draw(
@@ -250,26 +342,20 @@ class GeneratorConfig(TrainConfig, kind=False):
         keep: int | None = None,
         on_step: Callable[[Step], None] | None = None,
     ) -> Trajectory:
-        """As for every family; where there are classes and none are asked for, they are drawn at random."""
-        asked = {k: v for k, v in dataclasses.asdict(dials).items() if v != getattr(self.dials, k)}
-        asked |= {k: v for k, v in {"solver": solver, "grid": grid, "keep": keep}.items() if v is not None}
-        if asked:
+        """Draw samples as every family does; where classes are not given, they are drawn at random."""
+        unusable = {k: v for k, v in dataclasses.asdict(dials).items() if v != getattr(self.dials, k)}
+        unusable |= {k: v for k, v in {"solver": solver, "grid": grid, "keep": keep}.items() if v is not None}
+        if unusable:
             raise ValueError(
-                f"{', '.join(f'{k} = {v}' for k, v in asked.items())}: a generator draws in "
+                f"{', '.join(f'{k} = {v}' for k, v in unusable.items())}: a generator draws in "
                 f"{'one evaluation' if self.evaluations == 1 else f'{self.evaluations} evaluations'}, and has no "
                 "steps, dials, solver, grid or states between; leave it out"
             )
-        generator = modules["generator"]
-        assert isinstance(generator, Generator)
+        generator = player(modules, "generator", Generator)
         if generator.classes:
-            some = noise.fork("class").randint(n, generator.classes, device=device_of(modules))
-            cond = some if cond is None else torch.where(cond < 0, some, cond)
+            random_classes = noise.fork("class").randint(n, generator.classes, device=device_of(modules))
+            cond = random_classes if cond is None else torch.where(cond < 0, random_classes, cond)
         x = generator.draw(n, noise.fork("start"), cond)
         if on_step is not None:
             on_step(Step(1, 1, 1.0, x))
         return Trajectory(x, self.evaluations, torch.tensor([0.0, 1.0], dtype=torch.float64), [])
-
-
-def as_generator(module: nn.Module) -> Generator:
-    assert isinstance(module, Generator)
-    return module

@@ -1,4 +1,4 @@
-"""Score-based diffusion: a denoiser, its loss, and how it is sampled."""
+"""Diffusion models: a denoiser, the weighting of its loss, and how samples are drawn with it."""
 
 from __future__ import annotations
 
@@ -25,17 +25,21 @@ from ..objectives.score_matching import (
     ScoreMatching,
     VWeighting,
 )
-from .base import RATIO, SDE, TrainConfig, Words, device_of
+from .base import RATIO, SDE, TrainConfig, Words, device_of, player
 from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig, make_schedule
 from .settings.networks import NetConfig, UNetConfig
 from .settings.serialise import require, suggest
 
-Weighting = EDMWeighting | EpsWeighting | VWeighting | FlowWeighting | LikelihoodWeighting
+WeightingConfig = EDMWeighting | EpsWeighting | VWeighting | FlowWeighting | LikelihoodWeighting
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The denoiser."""
+    """The denoiser: its network, and what the network predicts.
+
+    Raises:
+        ConfigError: an unknown form, or a share of dropped labels outside [0, 1).
+    """
 
     net: NetConfig = UNetConfig()
     """The network."""
@@ -49,14 +53,18 @@ class ModelConfig:
         require(0 <= self.label_dropout < 1, f"model.label_dropout = {self.label_dropout} must be in [0, 1)")
 
     def build(self, meta: Mapping[str, Any]) -> Denoiser:
-        """The denoiser for data described by `meta` (Data.meta())."""
+        """The denoiser for data that `meta` describes. Raises ConfigError where the network does not fit them."""
         net = self.net.build(tuple(meta["shape"]), len(meta["classes"] or ()))
         return Denoiser(net, meta["std"], meta["principal_std"], form=FORMS[self.form])
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How samples are drawn when nobody says otherwise, on a noise schedule from sigma_max to sigma_min."""
+    """How samples are drawn by default, on a noise schedule from sigma_max down to sigma_min.
+
+    Raises:
+        ConfigError: an unknown schedule, or a number out of its range.
+    """
 
     steps: int = 20
     """Steps of the solver."""
@@ -69,8 +77,7 @@ class SamplingConfig:
     sigma_max: float = 80.0
     """Highest noise level."""
     schedule: str = "edm"
-    """Noise schedule, the clock and the scale of the path: edm, ve, vp, subvp, cosine, flow. A denoiser knows none, so
-    that one training serves them all."""
+    """Noise schedule, clock and scale of the path: edm, ve, vp, subvp, cosine, flow. One training serves them all."""
     ema: float | None = None
     """Width of the weight average to use; none: the player's first."""
 
@@ -90,7 +97,7 @@ class SamplingConfig:
         return make_schedule(self.schedule, self.sigma_min, self.sigma_max)
 
     def equation_rows(self) -> list[tuple[str, str]]:
-        """The schedule's rows of the equation, as HTML."""
+        """The rows of the equation that the schedule decides, as HTML."""
         edm = self.schedule == "edm"
         y = "<i>x</i>" if edm else "<i>x</i>/<i>s</i>"
         clock = (
@@ -113,7 +120,7 @@ class SamplingConfig:
         ]
 
     def start(self, meta: Mapping[str, Any], device: torch.device) -> Law:
-        """The Gaussian that samples start from."""
+        """The Gaussian that samples start from, for data that `meta` describes, on a device."""
         return self.path.prior(tuple(meta["shape"]), meta["mean"], meta["std"]).to(device)
 
 
@@ -123,7 +130,7 @@ class ScoreConfig(TrainConfig):
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
-    loss: Weighting = field(default_factory=EDMWeighting)
+    loss: WeightingConfig = field(default_factory=EDMWeighting)
     denoiser: PlayerConfig = PlayerConfig()
     fit: FitConfig = FitConfig()
     sampling: SamplingConfig = SamplingConfig()
@@ -140,42 +147,51 @@ class ScoreConfig(TrainConfig):
     )
 
     def equation_rows(self) -> list[tuple[str, str]]:
+        """The rows of the schedule, and of a speed that gives the log-ratio no weight."""
         weight = f"<i>g</i>²/2, so that {RATIO} has no weight and no discriminator is needed"
         return [*self.sampling.equation_rows(), ("<i>β</i>", weight)]
 
     @property
     def classless(self) -> bool:
+        """Whether labels were dropped in training."""
         return self.model.label_dropout > 0
 
     def players(self) -> dict[str, PlayerConfig]:
+        """How the denoiser is trained."""
         return {"denoiser": self.denoiser}
 
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
+        """The denoiser."""
         return {"denoiser": self.model.build(meta)}
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> ScoreMatching:
-        return ScoreMatching(as_denoiser(modules["denoiser"]), self.loss, self.model.label_dropout)
+        """Denoising score matching with the weighting of `loss`."""
+        return ScoreMatching(player(modules, "denoiser", Denoiser), self.loss, self.model.label_dropout)
 
     @property
     def dials(self) -> Dials:
+        """The dials of `sampling`, without log-ratio."""
         return Dials(self.sampling.steps, 0.0, self.sampling.churn, self.sampling.guidance)
 
     def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> DiffFlow:
+        """The equation on the schedule with the data score alone. Raises ValueError for gan other than 0."""
         if dials.gan != 0:
             raise ValueError(f"gan = {dials.gan} weighs the log-ratio, and this run has no discriminator: use gan=0")
-        score = guided(self.sampling.path, modules["denoiser"], dials.guidance)
+        score = guided(self.sampling.path, player(modules, "denoiser", Denoiser), dials.guidance)
         return at(self.sampling.path, score, churn=dials.churn, start=self.sampling.start(meta, device_of(modules)))
 
 
-def as_denoiser(module: nn.Module) -> Denoiser:
-    assert isinstance(module, Denoiser)
-    return module
+def guided(schedule: Schedule, denoiser: Denoiser, guidance: float) -> ScoreField:
+    """The score of a denoiser with classifier-free guidance.
 
+    Args:
+        schedule: the noise schedule.
+        denoiser: the network, conditional on classes where guidance is not 1.
+        guidance: 1 is the class-conditional law itself; more sharpens it.
 
-def guided(schedule: Schedule, module: nn.Module, guidance: float) -> ScoreField:
-    """The score of a denoiser with classifier-free guidance. Raises ValueError where there are no classes to steer
-    by."""
-    denoiser = as_denoiser(module)
+    Raises:
+        ValueError: guidance that is not finite, or other than 1 without classes to steer by.
+    """
     if not math.isfinite(guidance):
         raise ValueError(f"guidance = {guidance} must be a finite number: 1 is none")
     if guidance != 1.0 and not denoiser.classes:

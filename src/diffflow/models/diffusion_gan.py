@@ -1,4 +1,4 @@
-"""Diffusion-GAN."""
+"""Diffusion-GAN: a denoiser and a discriminator that correct samples together, with free dials between the two."""
 
 from __future__ import annotations
 
@@ -13,23 +13,31 @@ from torch import nn
 
 from ..equation.sde import DiffFlow
 from ..equation.spectrum import at
+from ..networks.denoiser import Denoiser
+from ..networks.discriminator import Discriminator
 from ..objectives.base import InTurn
-from ..objectives.discriminator_path import PathDiscriminator, SchedulePath
+from ..objectives.discriminator_path import PathDiscriminator
+from ..objectives.paths import SchedulePath
 from ..objectives.score_matching import EDMWeighting, ScoreMatching
 from ..sampling.sample import Grid
 from ..sampling.solvers import Solver
-from .base import RATIO, SDE, TrainConfig, Words, device_of
-from .diffusion import ModelConfig, SamplingConfig, Weighting, as_denoiser, guided
+from .base import RATIO, SDE, TrainConfig, Words, device_of, player
+from .diffusion import ModelConfig, SamplingConfig, WeightingConfig, guided
 from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig
-from .settings.games import GameConfig, along, as_discriminator, class_count, log_ratio_game
+from .settings.games import GameConfig, along, class_count, log_ratio_game
 from .settings.networks import DiscriminatorNet, MLPDiscriminatorConfig
 from .settings.serialise import require
 
 
 @dataclass(frozen=True)
 class RangesConfig:
-    """Settings of the sampler that a Diffusion-GAN is trained for: the discriminator is told them. Sampling outside
-    warns."""
+    """The ranges of dials that a Diffusion-GAN is trained for; its discriminator is told where each batch stands.
+
+    Sampling outside of them warns.
+
+    Raises:
+        ConfigError: a range that is empty or not finite.
+    """
 
     gan: float = 2.0
     """Largest weight of the log-ratio; the least is 0."""
@@ -47,7 +55,11 @@ class RangesConfig:
 
 @dataclass(frozen=True)
 class DiffusionGANSampling(SamplingConfig):
-    """As for a denoiser alone, and the weight of the log-ratio."""
+    """How samples are drawn by default: as for a denoiser alone, and the weight of the log-ratio.
+
+    Raises:
+        ConfigError: a number out of its range.
+    """
 
     gan: float = 1.0
     """Weight of the log-ratio; 0 is the denoiser alone."""
@@ -59,13 +71,18 @@ class DiffusionGANSampling(SamplingConfig):
 
 @dataclass(frozen=True)
 class DiffusionGANConfig(TrainConfig):
-    """Score and discriminator together (equations 29 and 30 of the DiffFlow paper), with the dials gan, churn and steps
-    free at sampling within the trained ranges."""
+    """Score and discriminator together (equations 29 and 30 of the DiffFlow paper).
+
+    The dials gan, churn and steps are free at sampling, within the trained ranges.
+
+    Raises:
+        ConfigError: a game whose logit is no log-ratio, or dials of `sampling` outside the ranges.
+    """
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     discriminator_net: DiscriminatorNet = field(default_factory=MLPDiscriminatorConfig)
-    loss: Weighting = field(default_factory=EDMWeighting)
+    loss: WeightingConfig = field(default_factory=EDMWeighting)
     game: GameConfig = GameConfig()
     ranges: RangesConfig = RangesConfig()
     denoiser: PlayerConfig = PlayerConfig()
@@ -101,6 +118,7 @@ class DiffusionGANConfig(TrainConfig):
     )
 
     def equation_rows(self) -> list[tuple[str, str]]:
+        """The rows of the schedule, of the discriminator's weight, and of the trained ranges."""
         ranges, steps = self.ranges, "–".join(map(str, self.ranges.steps))
         return [
             *self.sampling.equation_rows(),
@@ -118,30 +136,43 @@ class DiffusionGANConfig(TrainConfig):
 
     @property
     def row(self) -> str:
+        """The row "diffusion-gan" of the catalogue."""
         return "diffusion-gan"
 
     @property
     def classless(self) -> bool:
+        """Whether labels were dropped in training."""
         return self.model.label_dropout > 0
 
     def players(self) -> dict[str, PlayerConfig]:
+        """How denoiser and discriminator are trained."""
         return {"denoiser": self.denoiser, "discriminator": self.discriminator}
 
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
+        """The denoiser, and a discriminator that is told the noise level and three dials."""
         schedule, std = self.sampling.path, float(meta["std"])
         net = self.discriminator_net.build(tuple(meta["shape"]), class_count(meta), timed=True, dials=3)
         return {"denoiser": self.model.build(meta), "discriminator": along(net, schedule, std)}
 
     def path(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], guidance: float = 1.0) -> SchedulePath:
+        """The path of the particles that the discriminator is trained on.
+
+        Args:
+            modules: the players' networks.
+            meta: describes the data.
+            guidance: of the denoiser; 1 is none.
+        """
         schedule, ranges = self.sampling.path, self.ranges
-        source = guided(schedule, modules["denoiser"], guidance).source
+        source = guided(schedule, player(modules, "denoiser", Denoiser), guidance).source
         start = self.sampling.start(meta, device_of(modules))
         std = float(meta["std"])
         return SchedulePath(schedule, source, start, ranges.steps, ranges.gan, ranges.churn, reach=std)
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> InTurn:
-        score = ScoreMatching(as_denoiser(modules["denoiser"]), self.loss, self.model.label_dropout)
-        discriminator, dropout = as_discriminator(modules["discriminator"]), self.model.label_dropout
+        """Score matching and the discriminator's game along the path, in turn."""
+        dropout = self.model.label_dropout
+        score = ScoreMatching(player(modules, "denoiser", Denoiser), self.loss, dropout)
+        discriminator = player(modules, "discriminator", Discriminator)
         path, game = self.path(modules, meta), self.game
         ratio = PathDiscriminator(
             discriminator, path, game.game, game.penalty, size=self.fit.batch, label_dropout=dropout
@@ -150,30 +181,34 @@ class DiffusionGANConfig(TrainConfig):
 
     @property
     def dials(self) -> Dials:
+        """The dials of `sampling`."""
         s = self.sampling
         return Dials(s.steps, s.gan, s.churn, s.guidance)
 
     def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> DiffFlow:
+        """The equation with score and log-ratio; with gan = 0 the denoiser's alone. Warns of guidance beside gan."""
         path = self.path(modules, meta, dials.guidance)
         if dials.gan == 0:
-            score = guided(self.sampling.path, modules["denoiser"], dials.guidance)
+            score = guided(self.sampling.path, player(modules, "denoiser", Denoiser), dials.guidance)
             return at(self.sampling.path, score, churn=dials.churn, start=path.start)
         if dials.guidance != 1.0:
-            foreign(f"guidance = {dials.guidance:g}")
-        return path.sampler(as_discriminator(modules["discriminator"]), dials.steps, dials.gan, dials.churn)[0]
+            warn_untrained(f"guidance = {dials.guidance:g}")
+        discriminator = player(modules, "discriminator", Discriminator)
+        return path.sampler(discriminator, dials.steps, dials.gan, dials.churn)[0]
 
     def solver(self, dials: Dials) -> Solver | None:
+        """The solver of the training; None for the denoiser alone."""
         return None if dials.gan == 0 else SchedulePath.solver  # the very steps that the discriminator was trained on
 
     def check(self, dials: Dials, solver: Solver | None, grid: Grid | None) -> None:
         """Warn of another solver or grid than the particles of the training had."""
         if dials.gan != 0 and solver not in (None, SchedulePath.solver):
-            foreign(f"solver = {solver}")
+            warn_untrained(f"solver = {solver}")
         if dials.gan != 0 and grid is not None:
-            foreign("a grid of your own")
+            warn_untrained("a grid of your own")
 
 
-def foreign(what: str) -> None:
+def warn_untrained(what: str) -> None:
     """Warn that a setting makes another process than the one that a discriminator was trained on."""
     warnings.warn(
         f"{what} moves the particles otherwise than in training: this discriminator does not know their law, and its "

@@ -1,5 +1,4 @@
-"""Discriminators along a path: Discriminator Flow and the improved GAN (no score), Diffusion-GAN (score and
-discriminator together)."""
+"""Discriminator Flow and the improved GAN: particles moved by a discriminator along their own path, without a score."""
 
 from __future__ import annotations
 
@@ -19,17 +18,22 @@ from ..equation.sde import DiffFlow
 from ..equation.spectrum import continued, discriminator_flow, improved_gan
 from ..networks.backbones.discriminator import Stages
 from ..networks.discriminator import Discriminator
-from ..objectives.discriminator_path import ParticlePath, PathDiscriminator
-from .base import RATIO, SDE, STILL, TrainConfig, Words, device_of
+from ..objectives.discriminator_path import PathDiscriminator
+from ..objectives.paths import ParticlePath
+from .base import NO_DRIFT, RATIO, SDE, TrainConfig, Words, device_of, player
 from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig
-from .settings.games import GameConfig, as_discriminator, class_count, log_ratio_game
+from .settings.games import GameConfig, class_count, log_ratio_game
 from .settings.networks import DiscriminatorNet, MLPDiscriminatorConfig
 from .settings.serialise import require
 
 
 @dataclass(frozen=True)
 class PathConfig:
-    """The particles' path, t from 0 to 1."""
+    """The path of the particles, t from 0 to 1.
+
+    Raises:
+        ConfigError: a number out of its range.
+    """
 
     steps: int = 25
     """Steps N; the discriminator is trained at their times."""
@@ -72,13 +76,17 @@ class PathConfig:
         )
 
     def grid(self, steps: int) -> Tensor:
-        """The times of `steps` steps: (steps + 1,)."""
+        """The times of so many steps, (steps + 1,) float64."""
         return 1 - torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** self.slowing
 
 
 @dataclass(frozen=True)
 class TimedDiscriminatorConfig:
-    """The discriminator d(x, t)."""
+    """The discriminator d(x, t): one network that is told the time, or one for each interval of it.
+
+    Raises:
+        ConfigError: a number out of its range.
+    """
 
     net: DiscriminatorNet = field(default_factory=MLPDiscriminatorConfig)
     """The network."""
@@ -92,6 +100,7 @@ class TimedDiscriminatorConfig:
         require(0 <= self.label_dropout < 1, f"model.label_dropout = {self.label_dropout} must be in [0, 1)")
 
     def build(self, meta: Mapping[str, Any]) -> Discriminator:
+        """The discriminator for data that `meta` describes. Raises ConfigError where the net does not fit."""
         shape, classes = tuple(meta["shape"]), class_count(meta)
         if self.stages is None:
             return Discriminator(self.net.build(shape, classes, timed=True))
@@ -100,7 +109,11 @@ class TimedDiscriminatorConfig:
 
 @dataclass(frozen=True)
 class FlowSampling:
-    """How samples are drawn when nobody says otherwise."""
+    """How samples are drawn by default.
+
+    Raises:
+        ConfigError: fewer than one step.
+    """
 
     steps: int | None = None
     """Steps of the flow; none: as many as in training."""
@@ -113,8 +126,14 @@ class FlowSampling:
 
 @dataclass(frozen=True)
 class DiscriminatorFlowConfig(TrainConfig):
-    """Particles moved by one discriminator along their own path: Discriminator Flow (clean data, speed -eta l'(d)) and
-    the improved GAN (data noised less and less, constant speed). No generator and no score."""
+    """Particles moved by one discriminator along their own path, without generator and without score.
+
+    Discriminator Flow has clean data and the speed -eta l'(d); the improved GAN has data that are noised less and less,
+    and a constant speed.
+
+    Raises:
+        ConfigError: stages that some steps would leave out, or a game whose logit is no log-ratio beside noise.
+    """
 
     data: DataConfig = DataConfig()
     model: TimedDiscriminatorConfig = TimedDiscriminatorConfig()
@@ -146,13 +165,14 @@ class DiscriminatorFlowConfig(TrainConfig):
     )
 
     def equation_rows(self) -> list[tuple[str, str]]:
+        """The rows of the target, the discriminator, its speed, and the noise."""
         path, stages = self.path, self.model.stages
         noised = f"noised less and less, from {path.noise:g} to {path.noise_end:g} of its standard deviation"
         size = f"{path.eta:g} × entries of a sample × the data’s variance"
         speed = size if path.noise else f"−<i>η</i> <i>l</i>′(<i>d</i>), <i>η</i> = {size}"
-        still = "0: no noise"
+        noise = "0: no noise"
         if path.entropy:
-            still = f"−{path.entropy:g} × the data’s variance: noise that flattens the law"
+            noise = f"−{path.entropy:g} × the data’s variance: noise that flattens the law"
         shrinking = " that shrink toward the data" if path.slowing > 1 else ""
         which = "one discriminator" if stages is None else f"{stages} independent discriminators, one per interval,"
         return [
@@ -163,28 +183,38 @@ class DiscriminatorFlowConfig(TrainConfig):
                 f"game {escape(self.game.loss)}",
             ),
             ("<i>β</i>", f"{speed}, in {path.steps} steps{shrinking}"),
-            STILL,
-            ("<i>λ</i>²", still),
+            NO_DRIFT,
+            ("<i>λ</i>²", noise),
         ]
 
     @property
     def row(self) -> str:
+        """The row of the catalogue: Discriminator Flow, or one of the two improved GANs."""
         if not self.path.noise:
             return "discriminator-flow"
         return "improved-gan" if self.model.stages is None else "improved-gan-independent"
 
     @property
     def classless(self) -> bool:
+        """Whether labels were dropped in training."""
         return self.model.label_dropout > 0
 
     def players(self) -> dict[str, PlayerConfig]:
+        """How the discriminator is trained."""
         return {"discriminator": self.discriminator}
 
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
+        """The discriminator."""
         return {"discriminator": self.model.build(meta)}
 
     def flow(self, ratio: Ratio, meta: Mapping[str, Any], device: torch.device) -> DiffFlow:
-        """The equation of the particles."""
+        """The equation of the particles, with its start.
+
+        Args:
+            ratio: stands for the log-ratio.
+            meta: describes the data.
+            device: of the start.
+        """
         path, std = self.path, float(meta["std"])
         speed = path.eta * math.prod(meta["shape"]) * std**2
         width = path.start_width * math.hypot(std, path.noise * std)
@@ -197,9 +227,10 @@ class DiscriminatorFlowConfig(TrainConfig):
         return continued(sde, -path.entropy * std**2) if path.entropy else sde
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> PathDiscriminator:
+        """The discriminator's game along the path of its own particles."""
         device = device_of(modules)
         return PathDiscriminator(
-            as_discriminator(modules["discriminator"]),
+            player(modules, "discriminator", Discriminator),
             ParticlePath(lambda ratio: self.flow(ratio, meta, device), self.path.steps),
             self.game.game,
             self.game.penalty,
@@ -209,14 +240,16 @@ class DiscriminatorFlowConfig(TrainConfig):
 
     @property
     def dials(self) -> Dials:
+        """The steps of `sampling`, by default those of the training; the log-ratio's weight is 1."""
         return Dials(self.sampling.steps or self.path.steps, gan=1.0)
 
     def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> DiffFlow:
-        refuse(dials, Dials(gan=1.0))
-        return self.flow(as_discriminator(modules["discriminator"]).ratio(), meta, device_of(modules))
+        """The equation of the particles. Raises ValueError for dials other than the steps."""
+        refuse_dials(dials, Dials(gan=1.0))
+        return self.flow(player(modules, "discriminator", Discriminator).ratio(), meta, device_of(modules))
 
 
-def refuse(dials: Dials, fixed: Dials) -> None:
+def refuse_dials(dials: Dials, fixed: Dials) -> None:
     """Raise ValueError for a dial, other than the steps, that does not stand where this family of models has it."""
     for name in ("gan", "churn", "guidance"):
         if getattr(dials, name) != getattr(fixed, name):

@@ -1,5 +1,8 @@
-"""A run's own sampler of few steps as a generator: at N evaluations its discretisation error is a mismatch between the
-law p of its samples and the data's r, which a velocity of the particle view mends, trained into its weights."""
+"""Distillation: a run's own sampler of few steps becomes a generator (`diffflow distill`).
+
+At N evaluations the discretisation error of a sampler is a mismatch between the law p of its samples and the data's r,
+which a velocity of the particle view mends, trained into its weights.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from html import escape
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +31,13 @@ from ..objectives.movers.moments import Moments
 from ..objectives.movers.score_difference import ScoreDifference
 from ..sampling.grids import snr_grid
 from ..sampling.plan import Plan
-from .base import RATIO, TrainConfig, Words, as_generator, device_of, fill
-from .diffusion import ModelConfig, as_denoiser
+from .base import RATIO, TrainConfig, Words, device_of, fill, of_kind, player
+from .diffusion import ModelConfig
 from .score_gan import DIFFERENCE, ScoreGANConfig
 from .settings.common import PlayerConfig
-from .settings.games import GameConfig, as_discriminator, class_count
+from .settings.games import GameConfig, class_count
 from .settings.networks import DiscriminatorNet, MLPDiscriminatorConfig, UNetConfig
-from .settings.serialise import require
+from .settings.serialise import ConfigError, require
 
 LOWEST = 0.3  # last level of a sampler of several steps, in standard deviations of the data
 PAPERS = {
@@ -48,7 +51,11 @@ PAPERS = {
 
 @dataclass(frozen=True)
 class PlanConfig:
-    """A sampling plan (plan.py), as plain numbers."""
+    """A sampling plan (sampling/plan.py), as plain numbers.
+
+    Raises:
+        ConfigError: rows of weights that do not fit the levels.
+    """
 
     levels: tuple[float, ...] = ()
     """Noise levels; none: no plan."""
@@ -64,7 +71,7 @@ class PlanConfig:
 
     @classmethod
     def of(cls, plan: Plan) -> PlanConfig:
-        """Of a plan without noise. Raises ValueError for one that raises it."""
+        """The settings of a plan. Raises ValueError for one that raises the noise."""
         if plan.noisy:
             raise ValueError("this plan raises the noise, and a generator has none but its z: take one without churn")
         rows = [(*row, *[0.0] * (i + 1 - len(row))) for i, row in enumerate(plan.weights)]
@@ -72,14 +79,20 @@ class PlanConfig:
 
     @property
     def plan(self) -> Plan:
+        """The sampling plan of these numbers."""
         rows = [self.weights[i * (i + 1) // 2 : (i + 1) * (i + 2) // 2] for i in range(len(self.levels))]
         return Plan(self.levels, tuple(rows))
 
 
 @dataclass(frozen=True)
 class UNetDiscriminatorConfig:
-    """The discriminator for images that begins as the run's own denoiser (nets/unet.py): the way down of its net, at a
-    fixed noise level."""
+    """The discriminator for images that begins as the run's own denoiser (networks/backbones/unet.py).
+
+    It is the way down of the denoiser's net, at a fixed noise level.
+
+    Raises:
+        ConfigError: a level that is not positive and finite.
+    """
 
     level: float = 0.3
     """The noise level that the net is told, in standard deviations of the data; none is added."""
@@ -88,29 +101,42 @@ class UNetDiscriminatorConfig:
         require(0 < self.level < math.inf, f"discriminator_net.level = {self.level} must be positive and finite")
 
     def build(self, model: ModelConfig, meta: Mapping[str, Any]) -> Discriminator:
+        """The discriminator.
+
+        Args:
+            model: the settings of the denoiser.
+            meta: describes the data.
+
+        Raises:
+            ConfigError: the denoiser has no U-Net.
+        """
         net = model.net
-        require(
-            isinstance(net, UNetConfig),
-            "UNetDiscriminatorConfig begins as a denoiser with a UNetConfig, and this one has an "
-            f"{type(net).__name__}: use "
-            "an MLPDiscriminatorConfig",
-        )
-        assert isinstance(net, UNetConfig)
+        if not isinstance(net, UNetConfig):
+            raise ConfigError(
+                "UNetDiscriminatorConfig begins as a denoiser with a UNetConfig, and this one has an "
+                f"{type(net).__name__}: use an MLPDiscriminatorConfig"
+            )
         std = float(meta["std"])
         sigma = torch.tensor(self.level * std, dtype=torch.float64)
-        told, factor = quarter_log(sigma).item(), FORMS[model.form].at(sigma, std).c.item()
-        whole: Any = replace(net, octaves=()).build(tuple(meta["shape"]), class_count(meta))
+        time, factor = quarter_log(sigma).item(), FORMS[model.form].at(sigma, std).c.item()
+        unet: Any = replace(net, octaves=()).build(tuple(meta["shape"]), class_count(meta))
         return Discriminator(
-            UNetDiscriminator(whole),
-            time=lambda t: torch.full_like(t, told),
+            UNetDiscriminator(unet),
+            time=lambda t: torch.full_like(t, time),
             precondition=lambda t: torch.full_like(t, factor),
         )
 
 
 @dataclass(frozen=True)
 class DistillConfig(ScoreGANConfig):
-    """A sampler of few steps of a run's denoiser as a generator (`diffflow distill`), moved by the score difference, by
-    the log-ratio, or both, after a first phase toward the ends of fine solutions; or by these alone."""
+    """A sampler of few steps of a run's denoiser as a generator (`diffflow distill`).
+
+    It is moved by the score difference, by the log-ratio, or by both, after a first phase toward the ends of fine
+    solutions; or by these alone.
+
+    Raises:
+        ConfigError: weights and phases that contradict each other, or a number out of its range.
+    """
 
     evaluations: int = 1  # pyright: ignore[reportIncompatibleMethodOverride]
     """Evaluations a sample."""
@@ -203,9 +229,11 @@ class DistillConfig(ScoreGANConfig):
 
     @property
     def target(self) -> str:
+        """The data, noised where a score moves the samples, as HTML."""
         return "the data, noised by <i>σ</i> for the scores" if self.score else "the data itself"
 
     def moved_rows(self) -> list[tuple[str, str]]:
+        """The row of what moves the samples."""
         symbol = "velocity" if self.teacher_first_steps is None else f"<i>β</i> {RATIO}"
         return [(symbol, escape(self.moved_by()))]
 
@@ -213,14 +241,15 @@ class DistillConfig(ScoreGANConfig):
         """What moves the samples, in words."""
         discriminator = f"the gradient of a discriminator of samples and data; game {self.game.loss}"
         parts = [f"{w:g} × {what}" for w, what in ((self.score, DIFFERENCE), (self.ratio, discriminator)) if w]
-        ends = f"to the ends of fine solutions ({self.teacher_steps} evaluations) from the same noise"
+        endpoints = f"to the ends of fine solutions ({self.teacher_steps} evaluations) from the same noise"
         if not parts:
-            return ends
-        first = f"; in the first {self.teacher_first_steps} steps {ends}" if self.teacher_first_steps else ""
-        return " + ".join(parts) + first
+            return endpoints
+        phase = f"; in the first {self.teacher_first_steps} steps {endpoints}" if self.teacher_first_steps else ""
+        return " + ".join(parts) + phase
 
     @property
     def row(self) -> str | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """No row of the catalogue: what moves the samples is free."""
         return None
 
     @property
@@ -232,6 +261,7 @@ class DistillConfig(ScoreGANConfig):
 
     @property
     def papers(self) -> tuple[str, ...]:
+        """The papers of what moves the samples."""
         twins = self.ratio > 0 and isinstance(self.discriminator_net, UNetDiscriminatorConfig)
         used = {
             "score": self.score > 0,
@@ -242,25 +272,34 @@ class DistillConfig(ScoreGANConfig):
         }
         return tuple(paper for name, uses in used.items() if uses for paper in PAPERS[name])
 
-    def after(self, run: TrainConfig) -> DistillConfig:
-        """Also with the noise levels of the run, and data as they are: noise that fills the steps of a scale is for
-        densities, and a discriminator would ask the generator for it."""
-        found = super().after(run)
-        assert isinstance(found, DistillConfig)
+    def after(self, run: TrainConfig) -> Self:
+        """These settings with the data, the network and the noise levels of a run of a denoiser.
+
+        The data are taken as they are: noise that fills the steps of a scale is for densities, and a discriminator
+        would ask the generator for it.
+
+        Args:
+            run: the settings of that run.
+
+        Raises:
+            ConfigError: it has no denoiser that stands alone, or guidance asks for label dropout that it lacks.
+        """
         data, levels = replace(run.data, dequantise=False), run.sampling
-        return replace(found, data=data, sigma_min=levels.sigma_min, sigma_max=levels.sigma_max)
+        return replace(super().after(run), data=data, sigma_min=levels.sigma_min, sigma_max=levels.sigma_max)
 
     def players(self) -> dict[str, PlayerConfig]:
-        found = {"generator": self.generator}
+        """How the generator is trained, and second denoiser and discriminator where they have weight."""
+        configs = {"generator": self.generator}
         if self.score > 0:
-            found["fake"] = self.fake
+            configs["fake"] = self.fake
         if self.ratio > 0:
-            found["discriminator"] = self.discriminator
-        return found
+            configs["discriminator"] = self.discriminator
+        return configs
 
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
+        """The generator, and second denoiser and discriminator where they have weight."""
         classes = class_count(meta)
-        modules: dict[str, nn.Module] = {"generator": self.few(meta, self.sampler(meta))}
+        modules: dict[str, nn.Module] = {"generator": self.few_steps(meta, self.sampler(meta))}
         if self.score > 0:
             modules["fake"] = self.model.build(meta)
         if self.ratio > 0:
@@ -272,30 +311,34 @@ class DistillConfig(ScoreGANConfig):
         return modules
 
     def sampler(self, meta: Mapping[str, Any]) -> Plan:
-        """The plan; else equal ratios from sigma to the smallest scale that one denoising can still make sharp."""
+        """The plan that the generator starts as.
+
+        Without one of its own: equal ratios from sigma to the smallest scale that one denoising can still make sharp.
+        """
         if self.plan.levels:
             return self.plan.plan
         high, n = self.sigma * float(meta["std"]), self.evaluations
         low = min(LOWEST * float(meta["std"]), high / 2)
         return Plan.multistep([high * (low / high) ** (i / max(1, n - 1)) for i in range(n)])
 
-    def exact(self, meta: Mapping[str, Any]) -> Plan:
-        """The fine solutions."""
+    def teacher(self, meta: Mapping[str, Any]) -> Plan:
+        """The plan of the fine solutions."""
         principal_std, schedule = float(meta["principal_std"]), EDM(self.sigma_min, self.sigma_max)
         levels = schedule.sigma(snr_grid(schedule, self.teacher_steps, principal_std)[:-1]).tolist()
         return Plan.multistep([self.sigma_max, *levels[1:]], 4, principal_std)
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> FollowVelocity:
-        device, movers = device_of(modules), list[tuple[float, Mover]]()
+        """The generator follows the weighted sum of what moves it, after the first phase."""
+        device = device_of(modules)
+        movers: list[tuple[float, Mover]] = []
         data_range = 1.0 if meta["kind"] == "image" else math.inf  # images are saved so (Transform.decode)
         if self.score > 0:
-            data, fake = self.model.build(meta).to(device), as_denoiser(modules["fake"])
+            data, fake = self.model.build(meta).to(device), player(modules, "fake", Denoiser)
             mover = ScoreDifference(data, fake, self.pull, self.levels, self.move.updates, self.guidance)
             movers.append((self.score, mover))
         if self.ratio > 0:
-            discriminator = as_discriminator(modules["discriminator"])
             mover = DiscriminatorMover(
-                discriminator,
+                player(modules, "discriminator", Discriminator),
                 self.game.game,
                 self.game.penalty,
                 self.move.updates,
@@ -308,20 +351,22 @@ class DistillConfig(ScoreGANConfig):
             movers.append((self.moments, Moments(tuple(meta["shape"]), class_count(meta), data_range=data_range)))
         mover: Mover = WeightedSum(movers)
         if self.teacher_first_steps != 0:
-            ends = EndpointDistillation(self.few(meta, self.exact(meta)).to(device))
+            endpoints = EndpointDistillation(self.few_steps(meta, self.teacher(meta)).to(device))
             mover = (
-                ends
+                endpoints
                 if self.teacher_first_steps is None
-                else TeacherFirst(ends, self.teacher_first_steps * self.fit.batch, mover)
+                else TeacherFirst(endpoints, self.teacher_first_steps * self.fit.batch, mover)
             )
         return FollowVelocity(
-            as_generator(modules["generator"]), mover, self.move.eta, self.move.steps, self.move.reuse
+            player(modules, "generator", Generator), mover, self.move.eta, self.move.steps, self.move.reuse
         )
 
     def begin(self, objective: Objective, weights: Mapping[str, Mapping[str, Tensor]], source: str) -> None:
-        """Generator, second denoiser and what they are compared with all start from the other run's denoiser, and so
-        may the discriminator."""
-        assert isinstance(objective, FollowVelocity)
+        """Start generator, second denoiser and what they are compared with from the other run's denoiser.
+
+        So may the discriminator.
+        """
+        objective = of_kind(objective, FollowVelocity)
         require(
             "denoiser" in weights,
             f"{source} has no denoiser (it has {', '.join(sorted(weights))}): name a run of diffusion",
@@ -330,8 +375,8 @@ class DistillConfig(ScoreGANConfig):
             fill(denoiser, weights["denoiser"], source)
         judge = objective.players.get("discriminator")
         if isinstance(judge, Discriminator) and isinstance(judge.net, UNetDiscriminator):
-            found = {k.removeprefix("net."): v for k, v in weights["denoiser"].items()}
-            judge.net.begin(found, classless=self.model.label_dropout > 0)
+            net_weights = {k.removeprefix("net."): v for k, v in weights["denoiser"].items()}
+            judge.net.begin(net_weights, classless=self.model.label_dropout > 0)
 
 
 def denoisers(*parts: Any) -> Iterator[Denoiser]:
@@ -344,7 +389,7 @@ def denoisers(*parts: Any) -> Iterator[Denoiser]:
                 yield from (data, fake)
             case EndpointDistillation(teacher=teacher):
                 yield from denoisers(teacher)
-            case TeacherFirst(teacher=first, then=then):
-                yield from denoisers(first, then)
-            case WeightedSum(parts=several):
-                yield from denoisers(*(mover for _, mover in several))
+            case TeacherFirst(teacher=teacher, then=then):
+                yield from denoisers(teacher, then)
+            case WeightedSum(parts=movers):
+                yield from denoisers(*(mover for _, mover in movers))

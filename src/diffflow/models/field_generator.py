@@ -1,4 +1,4 @@
-"""Field generators."""
+"""Field generators: a generator moved by a field of its samples and the data alone, without a second network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..equation.kernels import (
 from ..networks.generator import Generator
 from ..objectives.follow_velocity import FollowVelocity
 from ..objectives.movers.cloud import CloudMover
-from .base import RATIO, GeneratorConfig, GeneratorSampling, MoveConfig, as_generator, device_of
+from .base import RATIO, GeneratorConfig, GeneratorSampling, MoveConfig, device_of, player
 from .settings.common import DataConfig, FitConfig, PlayerConfig
 from .settings.games import class_count
 from .settings.networks import GeneratorNet, MLPGeneratorConfig
@@ -31,10 +31,14 @@ from .settings.serialise import Choice, require
 
 
 class FieldMoverConfig(Choice):
-    """Settings of a field of samples and data that moves a generator: subclasses are dataclasses with `build`."""
+    """Settings of a field of samples and data that moves a generator: subclasses are dataclasses with `build`.
+
+    Attributes:
+        row: its row in the catalogue.
+    """
 
     called = "field that moves a generator"
-    row: ClassVar[str]  # of the catalogue
+    row: ClassVar[str]
 
     def build(self, data: Tensor) -> CloudField:
         """The field.
@@ -47,10 +51,14 @@ class FieldMoverConfig(Choice):
 
 @dataclass(frozen=True)
 class DriftingConfig(FieldMoverConfig):
-    """Toward the data's kernel-weighted mean, away from the samples' own (kernels.Drifting)."""
+    """Drifting: toward the data's kernel-weighted mean, away from the samples' own (kernels.Drifting).
+
+    Raises:
+        ConfigError: no temperature, or one that is not positive.
+    """
 
     temperatures: tuple[float, ...] = (0.1, 0.4)
-    """tau of the kernels exp(-|x-y|/tau), whose fields add up: wide ones to come, narrow ones to settle."""
+    """Lengths tau of the kernels exp(-|x-y|/tau), whose fields add up: wide ones to come, narrow ones to settle."""
     gaussian: bool = False
     """Gaussian kernels of these widths instead: each field is then the difference of two kernel scores."""
     others: bool = True
@@ -65,6 +73,7 @@ class DriftingConfig(FieldMoverConfig):
         )
 
     def build(self, data: Tensor) -> CloudField:
+        """The sum of the drifting fields of all temperatures."""
         kernel = GaussianKernel if self.gaussian else LaplaceKernel
         return FieldSum([Drifting(data, kernel(tau), self.others) for tau in self.temperatures])
 
@@ -74,11 +83,12 @@ class MMDConfig(FieldMoverConfig):
     """Descent of the maximum mean discrepancy (kernels.MMD)."""
 
     bandwidth: float | None = None
-    """Of a Gaussian kernel; none: the energy distance, which needs no scale."""
+    """Bandwidth of a Gaussian kernel; none: the energy distance, which needs no scale."""
 
     row: ClassVar[str] = "mmd-generator"
 
     def build(self, data: Tensor) -> CloudField:
+        """The field of the MMD."""
         return MMD(data, EnergyKernel() if self.bandwidth is None else GaussianKernel(self.bandwidth))
 
 
@@ -92,12 +102,17 @@ class SlicedWassersteinConfig(FieldMoverConfig):
     row: ClassVar[str] = "sw-generator"
 
     def build(self, data: Tensor) -> CloudField:
+        """The field of the sliced Wasserstein distance."""
         return SlicedWasserstein(data, self.directions)
 
 
 @dataclass(frozen=True)
 class FieldConfig(GeneratorConfig):
-    """A generator moved by a field of its samples and the data alone: no second network."""
+    """A generator moved by a field of its samples and the data alone: no second network.
+
+    Raises:
+        ConfigError: updates of a network that there is not.
+    """
 
     data: DataConfig = DataConfig()
     model: GeneratorNet = field(default_factory=MLPGeneratorConfig)
@@ -116,23 +131,28 @@ class FieldConfig(GeneratorConfig):
     whole_batch: ClassVar[str] = "a field is made of the whole batch, and the cloud of a field lives in one process"
 
     def moved_rows(self) -> list[tuple[str, str]]:
+        """The row of the field."""
         kind = escape(type(self.mover).__name__.removesuffix("Config"))
         return [(f"<i>β</i> {RATIO}", f"a field of samples and data alone: {kind}")]
 
     @property
     def row(self) -> str:
+        """The row of the catalogue of its field."""
         return self.mover.row
 
     def players(self) -> dict[str, PlayerConfig]:
+        """How the generator is trained."""
         return {"generator": self.generator}
 
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
+        """The generator."""
         shape = tuple(meta["shape"])
         return {"generator": Generator(self.model.build(shape, class_count(meta)), shape)}
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> FollowVelocity:
+        """The generator follows the field of each batch."""
         device = device_of(modules)
         mover = CloudMover(self.mover.build(torch.zeros(2, *meta["shape"], device=device)))  # the batch takes its place
         return FollowVelocity(
-            as_generator(modules["generator"]), mover, self.move.eta, self.move.steps, self.move.reuse
+            player(modules, "generator", Generator), mover, self.move.eta, self.move.steps, self.move.reuse
         )

@@ -1,4 +1,4 @@
-r"""Models without training: which field, which steps, which bandwidth make particles follow a target at once?
+r"""Flows: models without training, whose field, steps and bandwidth make particles follow a target at once.
 
 One entry of FLOWS is one setting of the equation whose fields are known and not learned: kernels of the cloud, the
 target's points, or a given score. `build` fills it in:
@@ -52,8 +52,17 @@ MONOFLOWS: dict[str, Speed | float] = {
 
 @dataclass(frozen=True)
 class Cooling(Schedule):
-    """sigma(t) = sigmas[k], scale 1, for a time pace * sigmas[k]^2 each: one step a level. Constant between jumps, so
-    lam2 = 0."""
+    """A staircase of noise levels: sigma(t) = sigmas[k], scale 1, for a time pace * sigmas[k]^2 each, one step a level.
+
+    It is constant between jumps, so lam2 = 0.
+
+    Args:
+        sigmas: the levels, in data units.
+        pace: the fraction of the way to its denoised value that a step moves x, in (0, 2).
+
+    Raises:
+        ValueError: levels that are not positive, or a pace outside (0, 2).
+    """
 
     sigmas: tuple[float, ...]
     pace: float
@@ -68,7 +77,15 @@ class Cooling(Schedule):
 
     @classmethod
     def geometric(cls, sigma_max: float, sigma_min: float, steps: int, pace: float, rest: float = 0.2) -> Cooling:
-        """`steps` levels in equal ratio from sigma_max to sigma_min, the last share `rest` of them at sigma_min."""
+        """Levels in equal ratio.
+
+        Args:
+            sigma_max: the first level.
+            sigma_min: the last level.
+            steps: number of levels.
+            pace: see the class.
+            rest: the share of the levels, the last ones, that stay at sigma_min.
+        """
         last = max(1, round((1 - rest) * steps) - 1)
         return cls(tuple(sigma_max * (sigma_min / sigma_max) ** min(k / last, 1.0) for k in range(steps)), pace)
 
@@ -79,29 +96,41 @@ class Cooling(Schedule):
 
     @property
     def horizon(self) -> float:
+        """The time at which the last level ends."""
         return self.grid[-1]
 
     def sigma(self, t: Time) -> Tensor:
+        """The level at time t, float64."""
         jumps = torch.tensor(self.grid[1:-1], dtype=torch.float64)
         return torch.tensor(self.sigmas, dtype=torch.float64)[torch.bucketize(clock(t), jumps, right=True)]
 
     def scale(self, t: Time) -> Tensor:
+        """One at every time."""
         return torch.ones_like(clock(t))
 
     def rate(self, t: Time) -> Tensor:
+        """Zero: the scale does not change."""
         return torch.zeros_like(clock(t))
 
     def lam2(self, t: Time) -> Tensor:
+        """Zero: the noise is constant between jumps."""
         return torch.zeros_like(clock(t))
 
     def time(self, sigma: Time) -> Tensor:
+        """Raise ValueError: a staircase has no inverse."""
         raise ValueError("a staircase of levels has no inverse: many times share one sigma")
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a flow may know of its target: points (m, *shape), where it is known a source of scores (a Law, or a
-    denoiser D(y, sigma)), how many steps it has, and the streams of its randomness."""
+    """What a flow knows of its target.
+
+    Args:
+        points: of the target, (m, *shape) in data units.
+        source: of its score: a Law, or a denoiser D(y, sigma); None where it is not known.
+        steps: number of steps of the flow.
+        noise: the source of the flow's randomness.
+    """
 
     points: Tensor
     source: Any
@@ -116,10 +145,10 @@ class Target:
     @cached_property
     def principal_std(self) -> float:
         """Largest principal standard deviation, from at most 1000 points."""
-        few = self.points.flatten(1)[:1000].double()
-        few = few - few.mean(0)
-        gram = few @ few.T if len(few) < few.shape[1] else few.T @ few
-        return math.sqrt(torch.linalg.eigvalsh(gram)[-1].item() / len(few))
+        x = self.points.flatten(1)[:1000].double()
+        x = x - x.mean(0)
+        gram = x @ x.T if len(x) < x.shape[1] else x.T @ x
+        return math.sqrt(torch.linalg.eigvalsh(gram)[-1].item() / len(x))
 
     @cached_property
     def finest(self) -> float:
@@ -132,7 +161,7 @@ class Target:
         return self.source if hasattr(self.source, "noised") else None
 
     def cooling(self, pace: float = 0.3) -> Cooling:
-        """From noise as wide as the target to its finest structure."""
+        """The staircase from noise as wide as the target to its finest structure."""
         return Cooling.geometric(self.principal_std, self.finest, self.steps, pace)
 
     def slowing(self, first: float, last: float) -> list[float]:
@@ -143,11 +172,12 @@ class Target:
 
 # -- the models -------------------------------------------------------------------------------------------------------
 def _particle_flow(field: Field, grid: list[float], beta: Coefficient | Speed = 1.0) -> DiffFlow:
+    """The flow of particles along beta times a field, on a grid of times."""
     return replace(gan_flow(field, beta, horizon=grid[-1]), grid=grid)
 
 
 def _mono(target: Target, beta: Speed | float) -> DiffFlow:
-    """dx = beta(d) grad d, d = log q_sigma / p_sigma by kernels, at the same pace for every beta where p = q."""
+    """The flow dx = beta(d) grad d, d = log q_sigma / p_sigma by kernels, at one pace for every beta where p = q."""
     at_rest = beta(torch.zeros(())).item() if isinstance(beta, Speed) else beta
     cooling = target.cooling(0.3 / at_rest)
     ratio = KernelRatio(target.points if target.law is None else target.law, cooling.sigma)
@@ -159,12 +189,12 @@ def _stein(target: Target, field: type[SVGD] | type[KSD], size: Callable[[float]
 
     The kernel is as wide as the noise: a wider one hardly sees the structure within a mode.
     """
-    cooling, few = target.cooling(), target.points[:500].flatten(1)
+    cooling, points = target.cooling(), target.points[:500].flatten(1)
     kernel = GaussianKernel(cooling.sigma)
 
     def speed(t: Time) -> Tensor:
         sigma = cooling.sigma(t).item()
-        noised = few + sigma * target.noise.fork("mass").normal(len(few), (few.shape[1],)).to(few)
+        noised = points + sigma * target.noise.fork("mass").normal(len(points), (points.shape[1],)).to(points)
         pairs = kernel.fitted(noised, t).derivatives(squares(noised, noised), 0)[0]
         return size(sigma) / pairs.mean().double().cpu()
 
@@ -172,18 +202,22 @@ def _stein(target: Target, field: type[SVGD] | type[KSD], size: Callable[[float]
 
 
 def _mmd(target: Target) -> DiffFlow:
+    """Descent of the energy distance, by steps that shrink."""
     size = target.std * math.sqrt(target.points[0].numel())
     return _particle_flow(MMD(target.points), target.slowing(2 * size, 0.2 * size))
 
 
 def _sliced_wasserstein(target: Target) -> DiffFlow:
+    """Descent of the sliced Wasserstein distance, whose field shrinks with the dimension as 1/d."""
     d = target.points[0].numel()
     return _particle_flow(SlicedWasserstein(target.points, max(64, d), target.noise), target.slowing(0.5 * d, 0.05 * d))
 
 
 def _drifting(target: Target) -> DiffFlow:
-    """The temperature falls from a good part of the distances between points to what is fine. A particle weighs itself,
-    too: at low temperatures one without neighbours would be pushed away without end."""
+    """Drifting at a temperature that falls from a good part of the distances between points to what is fine.
+
+    A particle weighs itself, too: at low temperatures one without neighbours would be pushed away without end.
+    """
     size, grid = target.std * math.sqrt(target.points[0].numel()), target.slowing(0.3, 0.3)
     kernel = LaplaceKernel(lambda t: size * 0.3 * 0.05 ** (float(t) / grid[-1]))
     return _particle_flow(Drifting(target.points, kernel, leave_one_out=False), grid)
@@ -196,56 +230,62 @@ def _langevin(cooling: Cooling, target: Target) -> DiffFlow:
 
 
 @dataclass(frozen=True)
-class Flow:
+class FlowModel:
     """A model without training.
 
-    What it does, in words, is `models.FLOWS`. papers: keys of references.BIBTEX. steps: how many it is good for.
-    needs_score: it needs the target's score. wide: particles start with the target's spread added to its std, as wide
-    as its first noise level.
+    What it does, in words, is `models.FLOWS`.
+
+    Args:
+        papers: keys of `papers.BIBTEX`.
+        steps: how many it takes by default.
+        make: makes its equation for a target.
+        needs_score: whether it needs the score of the target.
+        wide_start: whether particles start as wide as the first noise level: at the target's std and largest principal
+            std together, hypot(std, principal_std), instead of the std alone.
     """
 
     papers: tuple[str, ...]
     steps: int
     make: Callable[[Target], DiffFlow]
     needs_score: bool = False
-    wide: bool = True
+    wide_start: bool = True
 
 
-FLOWS: dict[str, Flow] = {
-    "svgd": Flow(
+FLOWS: dict[str, FlowModel] = {
+    "svgd": FlowModel(
         ("liu2016",),
         300,
         partial(_stein, field=SVGD, size=lambda sigma: 1.0),
         needs_score=True,
     ),
-    "mmd": Flow(("arbel2019",), 300, _mmd, wide=False),
-    "ksd": Flow(
+    "mmd": FlowModel(("arbel2019",), 300, _mmd, wide_start=False),
+    "ksd": FlowModel(
         ("korba2021",),
         300,
         partial(_stein, field=KSD, size=lambda sigma: 3 * sigma**2),
         needs_score=True,
     ),
-    "sliced-wasserstein": Flow(("liutkus2019",), 200, _sliced_wasserstein, wide=False),
-    "score-difference": Flow(("weber2023",), 300, partial(_mono, beta=1.0)),
-    "drifting": Flow(("deng2026",), 300, _drifting, wide=False),
+    "sliced-wasserstein": FlowModel(("liutkus2019",), 200, _sliced_wasserstein, wide_start=False),
+    "score-difference": FlowModel(("weber2023",), 300, partial(_mono, beta=1.0)),
+    "drifting": FlowModel(("deng2026",), 300, _drifting, wide_start=False),
     **{
-        name: Flow(
+        name: FlowModel(
             ("yi2023", "gao2019"),
             300,
             partial(_mono, beta=MONOFLOWS[name]),
-            wide="chi2" not in name,  # far out, where q << p, beta is extreme: none start there
+            wide_start="chi2" not in name,  # far out, where q << p, beta is extreme: none start there
         )
         for name in MONOFLOWS
     },
-    "langevin": Flow(
+    "langevin": FlowModel(
         ("roberts1996",),
         500,
         lambda a: _langevin(Cooling((a.finest,) * a.steps, 0.3), a),
         needs_score=True,
-        wide=False,
+        wide_start=False,
     ),
-    "ncsn": Flow(("song2019",), 300, lambda a: _langevin(a.cooling(0.2), a), needs_score=True),
-    "continuation": Flow(
+    "ncsn": FlowModel(("song2019",), 300, lambda a: _langevin(a.cooling(0.2), a), needs_score=True),
+    "continuation": FlowModel(
         ("song2019",),
         300,
         lambda a: continued(_langevin(a.cooling(0.2), a), -1.0),
@@ -255,7 +295,7 @@ FLOWS: dict[str, Flow] = {
 
 
 class Ready(NamedTuple):
-    """What `sample` wants: df.sample(sde, x0, steps)."""
+    """A flow that is ready to run, `df.sample(sde, x0, steps)`: its equation, particles (n, *shape), and steps."""
 
     sde: DiffFlow
     x0: Tensor
@@ -271,16 +311,28 @@ def build(
     steps: int | None = None,
     noise: Noise | int = Noise(0),
 ) -> Ready:
-    """The flow `name` toward `data`, its particles at the start, and the number of its steps.
+    """Make a flow toward data ready to run.
 
-    data: target points (m, *shape), or a Law, whose score is then exact and which is asked for as many points as there
-    are particles, at least 2000. score: a Law, a Denoiser, any D(y, sigma), or a ScoreField of one, in the units of
-    the data. steps: default the flow's own. Raises ValueError for an unknown name, and where a score is needed and
-    missing.
+    Args:
+        name: a row of FLOWS.
+        data: target points (m, *shape), or a Law, whose score is then exact and of which as many points are drawn as
+            there are particles, at least 2000.
+        score: a Law, a Denoiser, any D(y, sigma), or a ScoreField of one, in the units of the data; None: the data's
+            own, where they are a Law.
+        particles: number of particles, at least 2.
+        steps: number of steps; None: the flow's default.
+        noise: the source of randomness, or a seed.
+
+    Returns:
+        The equation, the particles at the start, and the number of steps.
+
+    Raises:
+        ValueError: an unknown name, too few particles or steps, or a score that is needed and missing.
     """
     if name not in FLOWS:
         raise ValueError(f"no flow called {name!r}; there are {', '.join(FLOWS)}")
-    flow, steps, noise = FLOWS[name], FLOWS[name].steps if steps is None else steps, as_noise(noise)
+    flow, noise = FLOWS[name], as_noise(noise)
+    steps = flow.steps if steps is None else steps
     if particles < 2 or steps < 1:
         raise ValueError(f"particles={particles}, steps={steps}: a flow takes at least two particles and one step")
     source = getattr(score, "source", score)
@@ -291,6 +343,6 @@ def build(
     points = data if isinstance(data, Tensor) else data.sample(max(2000, particles), noise.fork("points"))
     target = Target(points, source, steps, noise.fork("field"))
     mean, kind = points.mean(0), {"dtype": points.dtype, "device": points.device}
-    std = math.hypot(target.std, target.principal_std) if flow.wide else target.std
+    std = math.hypot(target.std, target.principal_std) if flow.wide_start else target.std
     x0 = mean + std * noise.fork("start").normal(particles, tuple(points.shape[1:]), **kind)
     return Ready(replace(flow.make(target), papers=flow.papers), x0, steps)

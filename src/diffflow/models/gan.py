@@ -1,5 +1,4 @@
-"""Generators, moved by a velocity field: of a discriminator (GAN), of two scores (Score GAN), or of the samples and the
-data alone (drifting, MMD, sliced Wasserstein)."""
+"""GANs: a generator whose samples are moved by a discriminator. One family; its games are the rows of games.GAMES."""
 
 from __future__ import annotations
 
@@ -14,15 +13,15 @@ from ..networks.discriminator import Discriminator
 from ..networks.generator import Generator
 from ..objectives.follow_velocity import FollowVelocity
 from ..objectives.movers.adversarial import DiscriminatorMover
-from .base import ONE_EVALUATION, RATIO, GeneratorConfig, GeneratorSampling, MoveConfig, Words, as_generator
+from .base import ONE_EVALUATION, RATIO, GeneratorConfig, GeneratorSampling, MoveConfig, Words, player
 from .settings.common import DataConfig, FitConfig, PlayerConfig
-from .settings.games import GameConfig, as_discriminator, class_count
+from .settings.games import GameConfig, class_count
 from .settings.networks import DiscriminatorNet, GeneratorNet, MLPDiscriminatorConfig, MLPGeneratorConfig
 
 
 @dataclass(frozen=True)
 class GANNets:
-    """The two networks."""
+    """The two networks of a GAN."""
 
     generator: GeneratorNet = field(default_factory=MLPGeneratorConfig)
     """G(z)."""
@@ -32,7 +31,7 @@ class GANNets:
 
 @dataclass(frozen=True)
 class GANConfig(GeneratorConfig):
-    """A generator moved by a discriminator (Algorithm 1 of the DiffFlow paper): every GAN is a row of games.GAMES."""
+    """A generator moved by a discriminator (Algorithm 1 of the DiffFlow paper); its loss is a row of games.GAMES."""
 
     data: DataConfig = DataConfig()
     model: GANNets = GANNets()
@@ -46,6 +45,7 @@ class GANConfig(GeneratorConfig):
     words: ClassVar[Words] = Words("A generator and a discriminator", ONE_EVALUATION)
 
     def moved_rows(self) -> list[tuple[str, str]]:
+        """The rows of the discriminator's gradient and of its speed."""
         return [
             (RATIO, f"the gradient of the discriminator <i>d</i>(<i>x</i>); game {escape(self.game.loss)}"),
             ("<i>β</i>", "−<i>l</i>′(<i>d</i>), the slope of the generator’s loss"),
@@ -53,12 +53,15 @@ class GANConfig(GeneratorConfig):
 
     @property
     def row(self) -> str:
+        """The row of the catalogue of its game."""
         return self.game.game.row
 
     def players(self) -> dict[str, PlayerConfig]:
+        """How generator and discriminator are trained."""
         return {"generator": self.generator, "discriminator": self.discriminator}
 
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
+        """The generator and a discriminator that is told no time."""
         shape, classes = tuple(meta["shape"]), class_count(meta)
         return {
             "generator": Generator(self.model.generator.build(shape, classes), shape),
@@ -66,9 +69,10 @@ class GANConfig(GeneratorConfig):
         }
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> FollowVelocity:
+        """The game: the generator follows the velocity that the discriminator gives its samples."""
         discriminator = DiscriminatorMover(
-            as_discriminator(modules["discriminator"]), self.game.game, self.game.penalty, self.move.updates
+            player(modules, "discriminator", Discriminator), self.game.game, self.game.penalty, self.move.updates
         )
         return FollowVelocity(
-            as_generator(modules["generator"]), discriminator, self.move.eta, self.move.steps, self.move.reuse
+            player(modules, "generator", Generator), discriminator, self.move.eta, self.move.steps, self.move.reuse
         )

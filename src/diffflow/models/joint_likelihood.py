@@ -1,4 +1,8 @@
-"""Maximum likelihood of score and discriminator together (derivations.md eq. 12; Theorem 3 of the DiffFlow paper)."""
+"""Joint likelihood: a denoiser and a discriminator trained together on one likelihood bound, without a game.
+
+References:
+    docs/theory/derivations.md, eq. 12; Theorem 3 of the DiffFlow paper.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +18,25 @@ from ..equation.laws import Law
 from ..equation.schedule import SCHEDULES, Schedule
 from ..equation.sde import DiffFlow
 from ..equation.spectrum import at
+from ..networks.denoiser import Denoiser
+from ..networks.discriminator import Discriminator
 from ..objectives.likelihood_bound import JointBound
 from ..objectives.score_matching import LikelihoodWeighting
-from .base import TrainConfig, Words, device_of
-from .diffusion import ModelConfig, as_denoiser
+from .base import TrainConfig, Words, device_of, player
+from .diffusion import ModelConfig
 from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig, make_schedule
-from .settings.games import along, as_discriminator, class_count
+from .settings.games import along, class_count
 from .settings.networks import DiscriminatorNet, MLPDiscriminatorConfig
 from .settings.serialise import require
 
 
 @dataclass(frozen=True)
 class JointSampling:
-    """The equation that is trained, and how samples are drawn when nobody says otherwise."""
+    """The equation that is trained, and how samples are drawn by default.
+
+    Raises:
+        ConfigError: an unknown schedule, or a number out of its range.
+    """
 
     schedule: str = "edm"
     """Noise schedule of the path, its clock and its scale: edm, ve, vp, subvp, cosine, flow."""
@@ -62,13 +72,17 @@ class JointSampling:
         return make_schedule(self.schedule, self.sigma_min, self.sigma_max)
 
     def start(self, meta: Mapping[str, Any], device: torch.device) -> Law:
+        """The Gaussian that samples start from, for data that `meta` describes, on a device."""
         return self.path.prior(tuple(meta["shape"]), meta["mean"], meta["std"]).to(device)
 
 
 @dataclass(frozen=True)
 class LikelihoodConfig(TrainConfig):
-    """A denoiser and a discriminator that descend one likelihood bound (objectives/elbo.py): double backpropagation,
-    no game. The two make one composite denoiser, so their dials are those of the training."""
+    """A denoiser and a discriminator that descend one likelihood bound (objectives/likelihood_bound.py).
+
+    There is double backpropagation and no game. The two make one composite denoiser, so their dials are those of the
+    training.
+    """
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -93,6 +107,7 @@ class LikelihoodConfig(TrainConfig):
     )
 
     def equation_rows(self) -> list[tuple[str, str]]:
+        """The rows of the target, the schedule, and the weights that were trained."""
         s = self.sampling
         return [
             (
@@ -107,28 +122,35 @@ class LikelihoodConfig(TrainConfig):
 
     @property
     def classless(self) -> bool:
+        """Whether labels were dropped in training."""
         return self.model.label_dropout > 0
 
     def players(self) -> dict[str, PlayerConfig]:
+        """How denoiser and discriminator are trained."""
         return {"denoiser": self.denoiser, "discriminator": self.discriminator}
 
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
+        """The denoiser, and a discriminator that is told the noise level."""
         s, std = self.sampling.path, float(meta["std"])
         net = self.discriminator_net.build(tuple(meta["shape"]), class_count(meta), timed=True)
         return {"denoiser": self.model.build(meta), "discriminator": along(net, s, std)}
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> JointBound:
+        """The likelihood bound of the composite denoiser."""
         s = self.sampling
         weighting = LikelihoodWeighting(s.path.sigma(s.path.horizon).item(), s.path.sigma(0.0).item(), self.middle)
-        denoiser, discriminator = as_denoiser(modules["denoiser"]), as_discriminator(modules["discriminator"])
+        denoiser = player(modules, "denoiser", Denoiser)
+        discriminator = player(modules, "discriminator", Discriminator)
         return JointBound(denoiser, discriminator, s.path, weighting, s.gan, s.churn, self.model.label_dropout)
 
     @property
     def dials(self) -> Dials:
+        """The dials of `sampling`, which are those of the training."""
         s = self.sampling
         return Dials(s.steps, s.gan, s.churn)
 
     def sde(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], dials: Dials) -> DiffFlow:
+        """The equation that was trained. Raises ValueError for other dials than its own, but for the steps."""
         s = self.sampling
         if (dials.gan, dials.churn, dials.guidance) != (s.gan, s.churn, 1.0):
             raise ValueError(
@@ -136,8 +158,6 @@ class LikelihoodConfig(TrainConfig):
                 f"were trained as one for gan = {s.gan:g} and churn = {s.churn:g} (its likelihood is a bound: --bound "
                 f"--churn {s.churn:g}), without guidance"
             )
-        score, ratio = (
-            s.path.score(as_denoiser(modules["denoiser"])),
-            as_discriminator(modules["discriminator"]).ratio(),
-        )
+        score = s.path.score(player(modules, "denoiser", Denoiser))
+        ratio = player(modules, "discriminator", Discriminator).ratio()
         return at(s.path, score, ratio, gan=s.gan, churn=s.churn, start=s.start(meta, device_of(modules)))

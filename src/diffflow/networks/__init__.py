@@ -1,1 +1,1 @@
-"""What a network is to the equation: denoiser, discriminator, generator; backbones/ holds the nets themselves."""
+"""Networks as the equation sees them: denoiser, discriminator, generator; backbones/ holds the nets themselves."""

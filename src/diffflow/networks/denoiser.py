@@ -1,4 +1,4 @@
-"""What does a network have to say for the flow to use it? One thing: the denoiser D(y, sigma).
+"""Denoisers: networks that estimate E[Y | y], the one thing that the flow needs of a network.
 
     y = Y + sigma * eps,    D(y, sigma) = E[Y | y],    score of y's law = (D(y, sigma) - y) / sigma^2
 
@@ -17,6 +17,9 @@ Every prediction form in use is affine in what the net returns, so all of them a
 d = sigma_data. No row knows a schedule: a variance-preserving net sees y/sqrt(1+s^2), a rectified flow sees y/(1+s),
 whatever path the particles take.
 Shapes: y (n, *shape); sigma 0-d or (n,); cond None or int64 (n,), -1 = no class; D like y.
+
+References:
+    Karras et al. 2022, "Elucidating the design space of diffusion-based generative models", arXiv:2206.00364, table 1.
 """
 
 from __future__ import annotations
@@ -32,7 +35,13 @@ from ..equation.algebra import recordable_net
 
 
 class Coefficients(NamedTuple):
-    """The three numbers per sigma that tie a net to the denoiser: it sees `c y` and D = a y + b F."""
+    """Preconditioning at one sigma or at each: the net sees c y, and D = a y + b F.
+
+    Attributes:
+        c: factor of the net's input, shaped like sigma.
+        a: weight of y in the denoiser, shaped like sigma.
+        b: weight of the net's output, shaped like sigma.
+    """
 
     c: Tensor
     a: Tensor
@@ -41,61 +50,89 @@ class Coefficients(NamedTuple):
 
 @dataclass(frozen=True)
 class Form:
-    """A prediction form: `at(sigma, sigma_data) -> Coefficients`, each shaped like sigma."""
+    """Prediction form: what a net predicts, as the coefficients that make a denoiser of it.
+
+    Args:
+        at: (sigma, sigma_data) -> Coefficients, each shaped like sigma.
+    """
 
     at: Callable[[Tensor, float], Coefficients]
 
     def denoised(self, out: Tensor, y: Tensor, sigma: Tensor, sigma_data: float = 1.0) -> Tensor:
-        """D from what a net of this form returned at (y, sigma). Shapes: out and y (n, *shape)."""
-        _, a, b = (per_particle(k, y) for k in self.at(sigma, sigma_data))
+        """Denoiser D = a y + b F from what a net of this form returned.
+
+        Args:
+            out: the net's output F (n, *shape).
+            y: noisy data (n, *shape).
+            sigma: its noise level, 0-d or (n,).
+            sigma_data: standard deviation of the data in model units.
+
+        Returns:
+            D(y, sigma), (n, *shape).
+        """
+        _, a, b = (_factor(k, y) for k in self.at(sigma, sigma_data))
         return a * y + b * out
 
     def predicted(self, D: Tensor, y: Tensor, sigma: Tensor, sigma_data: float = 1.0) -> Tensor:
-        """What a net of this form returns at (y, sigma) when its denoiser is D: the inverse of `denoised`."""
-        _, a, b = (per_particle(k, y) for k in self.at(sigma, sigma_data))
+        """Output F of a net of this form whose denoiser is D: the inverse of `denoised`.
+
+        Args:
+            D: the denoiser's value (n, *shape).
+            y: noisy data (n, *shape).
+            sigma: its noise level, 0-d or (n,).
+            sigma_data: standard deviation of the data in model units.
+
+        Returns:
+            F = (D - a y) / b, (n, *shape).
+        """
+        _, a, b = (_factor(k, y) for k in self.at(sigma, sigma_data))
         return (D - a * y) / b
 
 
-def per_particle(k: Tensor, y: Tensor) -> Tensor:
-    """k of shape () or (n,), in y's dtype and device, shaped to multiply y of shape (n, *shape)."""
+def _factor(k: Tensor, y: Tensor) -> Tensor:
+    """Factor k of shape () or (n,), in y's dtype and device, shaped to multiply y of shape (n, *shape).
+
+    `times.per_particle` but for one number for all: that stays a tensor on its device, since to read a number would
+    wait for the device at every evaluation.
+    """
     k = k.to(y.device, y.dtype)
     return k.reshape(-1, *[1] * (y.dim() - 1)) if k.dim() else k
 
 
-def _eps(s: Tensor, d: float) -> Coefficients:
+def _eps_form(s: Tensor, d: float) -> Coefficients:
     return Coefficients((1 + s * s).rsqrt(), torch.ones_like(s), -s)
 
 
-def _v(s: Tensor, d: float) -> Coefficients:
+def _v_form(s: Tensor, d: float) -> Coefficients:
     r = (1 + s * s).rsqrt()
     return Coefficients(r, r * r, -s * r)
 
 
-def _x0(s: Tensor, d: float) -> Coefficients:
+def _x0_form(s: Tensor, d: float) -> Coefficients:
     return Coefficients((1 + s * s).rsqrt(), torch.zeros_like(s), torch.ones_like(s))
 
 
-def _flow(s: Tensor, d: float) -> Coefficients:
+def _flow_form(s: Tensor, d: float) -> Coefficients:
     u = 1 / (1 + s)
     return Coefficients(u, u, -s * u)
 
 
-def _score(s: Tensor, d: float) -> Coefficients:
+def _score_form(s: Tensor, d: float) -> Coefficients:
     return Coefficients(torch.ones_like(s), torch.ones_like(s), s * s)
 
 
-def _edm(s: Tensor, d: float) -> Coefficients:
+def _edm_form(s: Tensor, d: float) -> Coefficients:
     r = (s * s + d * d).rsqrt()
     return Coefficients(r, (d * r) ** 2, s * d * r)
 
 
 FORMS: dict[str, Form] = {
-    "eps": Form(_eps),
-    "v": Form(_v),
-    "x0": Form(_x0),
-    "flow": Form(_flow),
-    "score": Form(_score),
-    "edm": Form(_edm),
+    "eps": Form(_eps_form),
+    "v": Form(_v_form),
+    "x0": Form(_x0_form),
+    "flow": Form(_flow_form),
+    "score": Form(_score_form),
+    "edm": Form(_edm_form),
 }
 
 
@@ -105,15 +142,22 @@ def quarter_log(sigma: Tensor) -> Tensor:
 
 
 class Denoiser(nn.Module):
-    """D(y, sigma) = a y + b net(c y, time(sigma), cond), for a net of any form; the default is EDM preconditioning.
+    """Denoiser D(y, sigma) = a y + b net(c y, time(sigma), cond), for a net of any form.
 
-    net         module or callable (x (n, *shape), time (n,), cond int64 (n,) or None) -> (n, *shape)
-    sigma_data  standard deviation of the data in model units, > 0
-    spread      largest principal standard deviation of the data, for the default sampling grid (default: sigma_data)
-    form, time  a row of `FORMS` and what the net is told about sigma
+    The affine arithmetic runs in at least float32, whatever the net runs in.
 
-    `net.classes` (int, optional) is how many classes it knows. The affine arithmetic runs in at least float32,
-    whatever the net runs in.
+    Args:
+        net: module or callable (x (n, *shape), time (n,), cond int64 (n,) or None) -> (n, *shape). `net.classes` (int,
+            optional) is how many classes it knows.
+        sigma_data: standard deviation of the data in model units, > 0.
+        principal_std: largest principal standard deviation of the data, for the default sampling grid; default
+            sigma_data.
+        form: what the net predicts, a row of `FORMS`; default EDM's preconditioning.
+        time: what the net is told about sigma, a map of (n,) to (n,).
+
+    Raises:
+        TypeError: for a net that is a class, or cannot be called.
+        ValueError: for a sigma_data that is not positive and finite.
     """
 
     cost = 1
@@ -143,14 +187,23 @@ class Denoiser(nn.Module):
 
     @property
     def classes(self) -> int:
-        """How many classes the net knows; 0 when it takes no condition."""
+        """Number of classes the net knows; 0 when it takes no condition."""
         return int(getattr(self.net, "classes", 0))
 
     def forward(self, y: Tensor, sigma: Tensor, cond: Tensor | None = None) -> Tensor:
-        """D(y, sigma) in y's dtype. y (n, *shape); sigma 0-d or (n,), positive; cond None (no class) or int64 (n,).
+        """Estimate of the clean data.
 
-        Raises ValueError for a sigma <= 0 (NaN comes back where sigma lies on an accelerator) or of another length,
-        and for a net that returns another shape.
+        Args:
+            y: noisy data (n, *shape).
+            sigma: its noise level, positive, 0-d or (n,).
+            cond: classes int64 (n,), -1 for no class; None for no class throughout.
+
+        Returns:
+            D(y, sigma) in y's dtype, (n, *shape).
+
+        Raises:
+            ValueError: for a sigma <= 0 (NaN comes back where sigma lies on an accelerator) or of another length, and
+                for a net that returns another shape.
         """
         work = y.to(torch.promote_types(y.dtype, torch.float32))
         sigma = torch.as_tensor(sigma)
@@ -163,7 +216,7 @@ class Denoiser(nn.Module):
             sigma = torch.where(sigma > 0, sigma, torch.nan)
         sigma = sigma.to(y.device)
         inner = next((p.dtype for p in self.parameters() if p.is_floating_point()), work.dtype)
-        c = per_particle(self.form.at(sigma, self.sigma_data).c, work)
+        c = _factor(self.form.at(sigma, self.sigma_data).c, work)
         # A tensor of shape (n,), never a float: diffusers' UNet2DModel casts a python float to an integer.
         time = self.time(sigma).to(inner).expand(len(y))
         out = recordable_net(self.net)((c * work).to(inner), time, cond)
@@ -177,12 +230,30 @@ class Denoiser(nn.Module):
         return self.form.denoised(out.to(work.dtype), work, sigma, self.sigma_data).to(y.dtype)
 
     def given(self, cond: Tensor | int | None) -> Denoiser | Given:
-        """This denoiser with the class fixed: int or 0-d for all particles, (n,) one each, None for no class."""
+        """This denoiser with the class fixed.
+
+        Args:
+            cond: an int or 0-d for all particles, (n,) one each, None for no class.
+
+        Returns:
+            A denoiser that is called as D(y, sigma), sharing these weights.
+
+        Raises:
+            ValueError: for a net without classes, or classes that it does not know.
+        """
         return self if cond is None else Given(self, cond)
 
 
 class Given:
-    """A denoiser with its condition bound: the same protocol as `Denoiser`, sharing its weights."""
+    """Denoiser with its class fixed: called as D(y, sigma), sharing the weights of its source.
+
+    Args:
+        source: the denoiser.
+        cond: a class for all particles, or one each (n,); -1 is no class.
+
+    Raises:
+        ValueError: for a denoiser without classes, or classes that it does not know.
+    """
 
     def __init__(self, source: Denoiser, cond: Tensor | int):
         if not source.classes:
@@ -195,14 +266,13 @@ class Given:
                 f"cond = {cond.tolist()} must be integer classes 0..{source.classes - 1} (or -1 for no class)"
             )
         self.source, self.cond = source, cond.long()
-        self.cost, self.principal_std, self.sigma_data, self.classes = (
-            source.cost,
-            source.principal_std,
-            source.sigma_data,
-            source.classes,
-        )
+        self.cost = source.cost
+        self.principal_std = source.principal_std
+        self.sigma_data = source.sigma_data
+        self.classes = source.classes
 
     def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
+        """D(y, sigma) of y (n, *shape) at the fixed class. Raises ValueError for another number of classes."""
         cond = self.cond.to(y.device)
         if cond.dim() and len(cond) != len(y):
             raise ValueError(
@@ -211,4 +281,5 @@ class Given:
         return self.source(y, sigma, cond.expand(len(y)))
 
     def given(self, cond: Tensor | int | None) -> Denoiser | Given:
+        """The source with another class fixed in place of this one."""
         return self.source.given(cond)

@@ -1,1 +1,1 @@
-"""What each player minimises. One file an objective; the words they share are in `objective.py`."""
+"""Objectives: what each player minimises, one file an objective; base.py holds the words they share."""

@@ -1,4 +1,4 @@
-"""What does a training loop need to know of a model to train it? Only whose turn it is, and the loss of that turn.
+"""Objectives: all that a training loop needs to know of a model, whose turn it is and the loss of that turn.
 
 An objective is a set of players and a generator. One training step runs the generator once; each `yield Turn(player,
 loss)` hands the loop a loss per sample, and when the generator resumes that player has moved:
@@ -25,8 +25,12 @@ from ..equation.noise import Noise
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples x (n, *shape) in model units, their classes cond int64 (n,) or None, and their rows (n,) in the data
-    set.
+    """Batch of data.
+
+    Args:
+        x: samples (n, *shape) in model units.
+        cond: their classes int64 (n,), or None.
+        rows: their rows in the data set, int64 (n,).
     """
 
     x: Tensor
@@ -36,8 +40,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Turn:
-    """`player` is to descend the mean of `loss` (n,), one entry per sample. `log` holds further numbers worth a
-    line.
+    """Turn of one player, which is to descend the mean of its loss.
+
+    Args:
+        player: name of the player.
+        loss: one entry per sample (n,), differentiable in its parameters.
+        log: further numbers worth a line of the log, each a number or 0-d.
     """
 
     player: str
@@ -46,29 +54,43 @@ class Turn:
 
 
 class Objective(Protocol):
-    """Players by name, the turns of one step, and whatever else must survive a restart (pools of particles), as named
-    tensors.
-
-    `turns` yields the same players in the same order in every step and process; `state` is the same on every process.
-    """
+    """What is minimised: players by name, the turns of one step, and what else must survive a restart."""
 
     @property
-    def players(self) -> Mapping[str, nn.Module]: ...
+    def players(self) -> Mapping[str, nn.Module]:
+        """The networks that take turns, by name."""
+        ...
 
-    def turns(self, batch: Batch, noise: Noise) -> Iterator[Turn]: ...
+    def turns(self, batch: Batch, noise: Noise) -> Iterator[Turn]:
+        """Turns of one training step: the same players in the same order in every step and process.
 
-    def state(self) -> dict[str, Tensor]: ...
+        Args:
+            batch: data of this step.
+            noise: all randomness of this step, stream i for sample i of the batch.
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None: ...
+        Yields:
+            A turn; when the generator resumes, its player has moved.
+        """
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors beside the players' that a checkpoint keeps (pools of particles), the same on every process."""
+        ...
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over a saved `state`. Raises ValueError for one of another objective."""
+        ...
 
 
 class Stateless:
-    """An objective (or a part of one) with nothing but its players to keep."""
+    """Base of objectives (or parts of one) with nothing but their players to keep."""
 
     def state(self) -> dict[str, Tensor]:
+        """No tensors."""
         return {}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Accept an empty state. Raises ValueError for any other: it is of another objective."""
         if state:
             raise ValueError(
                 f"this objective keeps no state, but the checkpoint holds {sorted(state)}: it is of another objective"
@@ -76,39 +98,55 @@ class Stateless:
 
 
 class InTurn:
-    """Several objectives as one: in every step each has its turns, one after the other, on the same batch and with its
-    own randomness. State of the k-th is kept under "k/...".
+    """Several objectives as one: in every step each has its turns, one after the other.
 
-    Raises ValueError where two objectives name a player alike.
+    All see the same batch, each with its own randomness. State of the k-th is kept under "k/...".
+
+    Args:
+        objectives: in the order of their turns.
+
+    Raises:
+        ValueError: where two objectives name a player alike.
     """
 
     def __init__(self, objectives: Sequence[Objective]):
         names = [name for o in objectives for name in o.players]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"players {twice} belong to two of the objectives: every player learns from one")
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"players {repeated} belong to two of the objectives: every player learns from one")
         self.objectives = list(objectives)
 
     @property
     def players(self) -> Mapping[str, nn.Module]:
+        """The players of all objectives."""
         return {name: module for o in self.objectives for name, module in o.players.items()}
 
     def turns(self, batch: Batch, noise: Noise) -> Iterator[Turn]:
+        """Turns of the first objective, then those of the next."""
         for k, objective in enumerate(self.objectives):
             yield from objective.turns(batch, noise.fork("joint", k))
 
     def state(self) -> dict[str, Tensor]:
+        """Tensors of all objectives, those of the k-th under "k/..."."""
         return {f"{k}/{name}": v for k, o in enumerate(self.objectives) for name, v in o.state().items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        known = tuple(f"{k}/" for k in range(len(self.objectives)))
-        if alien := sorted(name for name in state if not name.startswith(known)):
-            raise ValueError(f"the checkpoint holds {alien}, which none of the {len(known)} objectives keeps")
+        """Hand each objective its part. Raises ValueError for tensors that none of them keeps."""
+        prefixes = tuple(f"{k}/" for k in range(len(self.objectives)))
+        if unknown := sorted(name for name in state if not name.startswith(prefixes)):
+            raise ValueError(f"the checkpoint holds {unknown}, which none of the {len(prefixes)} objectives keeps")
         for k, objective in enumerate(self.objectives):
             objective.load_state({n.removeprefix(f"{k}/"): v for n, v in state.items() if n.startswith(f"{k}/")})
 
 
-def everywhere(v: Tensor) -> Tensor:
-    """The rows (n, ...) of all processes, so that what is kept of them is the same on each."""
+def gather_rows(v: Tensor) -> Tensor:
+    """The rows of all processes, joined, so that what is kept of them is the same on each.
+
+    Args:
+        v: the rows of this process (n, ...), as many on each.
+
+    Returns:
+        The rows of all, in the order of the processes (processes n, ...).
+    """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return v
     parts = [torch.empty_like(v) for _ in range(torch.distributed.get_world_size())]

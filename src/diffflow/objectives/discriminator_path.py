@@ -1,5 +1,4 @@
-r"""The discriminator along a path: how does one network d(x, t) learn log r_t/p_t at all times, when p_t is the law of
-particles that d itself moves?
+"""Discriminators along a path: one network d(x, t) learns log r_t/p_t at all times, p_t the law of what d itself moves.
 
     fake   x_k at time t_k, moved there by  dX = [f + (beta - g2/2) grad d + (g2/2) score] dt + sqrt(g2 - lam2) dW
     real   scale(t_k) (Y + sigma(t_k) eps) on a noise schedule, else the clean Y
@@ -18,168 +17,88 @@ stands still each slot is an exact simulation. Slots are born on their first vis
 the path, so that every batch shows all times.
 
 Shapes: x (n, *shape), k int64 (n,), t float64 (n,), dials float64 (n, 3): steps, gan, churn.
+
+References:
+    Franceschi et al. 2023, arXiv:2305.16150 (Discriminator Flow). Zhang et al. 2023, arXiv:2307.02159, algorithms 2
+    and 3.
 """
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ..equation.fields import Ratio
-from ..equation.laws import Law
 from ..equation.noise import GOLDEN, Noise
-from ..equation.schedule import Schedule
 from ..equation.sde import DiffFlow
-from ..equation.spectrum import diffusion_gan
-from ..equation.times import Time, per_particle
+from ..equation.times import per_particle
 from ..networks.discriminator import Discriminator
-from ..networks.games import Game, Penalty, signals
-from ..sampling.exponential import Exponential, step_per_particle
+from ..networks.games import Game, Penalty, game_signals
+from ..sampling.exponential import step_per_particle
 from ..sampling.sample import default_grid
-from ..sampling.solvers import Solver
-from .base import Batch, Turn, everywhere
+from .base import Batch, Turn, gather_rows
+from .paths import Path
 
 
-class Path(Protocol):
-    """How particles move, and between which bounds (low, high) the dials of their motion are drawn."""
+@dataclass(frozen=True, eq=False)
+class Particles:
+    """Particles on their way along a path, or the slots of a pool.
 
-    @property
-    def ranges(self) -> tuple[tuple[float, float], ...]:
-        """Bounds of steps, gan and churn."""
-        ...
-
-    def sde(self, ratio: Ratio, dials: Tensor) -> DiffFlow:
-        """The motion of particles with these dials (n, 3)."""
-        ...
-
-    def told(self, dials: Tensor) -> Tensor | None:
-        """What a discriminator is told of the dials, (n, j) float32."""
-        ...
-
-
-@dataclass(frozen=True)
-class ParticlePath:
-    """N Euler steps of a particle flow without score, equal unless its equation has a grid: Discriminator Flow, the
-    improved GAN.
-
-    flow    the ratio -> its equation, with a start: for instance
-            lambda ratio: discriminator_flow(ratio, game.speed, eta=5.0, start=Gaussian(torch.zeros(2)))
-            lambda ratio: improved_gan(VE(0.01, 1.0), ratio, beta=4.0, start=...)
-            either one `continued(..., -entropy)` for entropic noise
-    steps   N; df.sample(path.flow(ratio), n, steps=N) is the same process
+    Args:
+        x: where they are (n, *shape), float32.
+        k: how many steps they have made, int64 (n,); -1 for a slot whose particle is not born yet.
+        cond: their classes int64 (n,), -1 for no class.
+        dials: their steps, gan and churn, float64 (n, 3).
+        moved: root mean square of each one's last step (n,).
     """
 
-    flow: Callable[[Ratio], DiffFlow]
-    steps: int = 25
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps={self.steps}: a path has at least one step")
-
-    @property
-    def ranges(self) -> tuple[tuple[float, float], ...]:
-        return (self.steps, self.steps), (0.0, 0.0), (0.0, 0.0)
-
-    def sde(self, ratio: Ratio, dials: Tensor) -> DiffFlow:
-        return self.flow(ratio)
-
-    def told(self, dials: Tensor) -> None:
-        return None
-
-
-@dataclass(frozen=True)
-class SchedulePath:
-    """Diffusion-GAN's process on a noise schedule: score and discriminator move the particles together, in exact steps
-    with the composite D* frozen on the default grid of N steps, the last of which is the clean denoising.
-
-    Every particle has dials of its own, kept along its path: gan uniform on [0, gan], churn uniform on [0, churn], N
-    between steps[0] and steps[1] with log N uniform, so that a batch shows all N alike. The discriminator is told
-    (gan, churn, log2 N), because the law of the particles, hence the ratio, depends on them. Its inputs are best told
-    as a denoiser's are: Discriminator(net, time=log sigma(t) / 4, precondition=1 / (scale sqrt(sigma^2 + std^2))).
-
-    The log-ratio weighs gan at small noise and fades as gan reach^2 / (reach^2 + sigma^2) above `reach`: there the laws
-    hardly differ, while D* multiplies whatever error grad d has by sigma^2.
-
-    source   what the score is made of: a Denoiser (which may be learning at the same time) or a Law
-    start    law of the particles at t = 0, for instance schedule.prior(shape)
-    """
-
-    schedule: Schedule
-    source: Any
-    start: Law
-    steps: tuple[int, int] = (8, 32)
-    gan: float = 2.0
-    churn: float = 1.0
-    reach: float = math.inf
-
-    solver = Exponential(order=1, correct=False)  # the steps of the pool, for `sample`
-
-    def __post_init__(self) -> None:
-        low, high = self.steps
-        if not 1 <= low <= high:
-            raise ValueError(f"steps={self.steps}: bounds (low, high) with 1 <= low <= high")
-        if not (0 < self.gan < math.inf and 0 <= self.churn < math.inf):
-            raise ValueError(f"gan={self.gan} must be positive and churn={self.churn} not negative, both finite")
-        if not self.reach > 0:
-            raise ValueError(f"reach={self.reach}: the noise level above which the log-ratio fades is positive")
+    x: Tensor
+    k: Tensor
+    cond: Tensor
+    dials: Tensor
+    moved: Tensor
 
     @property
-    def ranges(self) -> tuple[tuple[float, float], ...]:
-        return self.steps, (0.0, self.gan), (0.0, self.churn)
+    def finite(self) -> Tensor:
+        """Which of them are numbers throughout, bool (n,)."""
+        return self.x.flatten(1).isfinite().all(1)
 
-    def sde(self, ratio: Ratio, dials: Tensor) -> DiffFlow:
-        gan, churn = dials[..., 1], dials[..., 2]
+    def map(self, change: Callable[[Tensor], Tensor]) -> Particles:
+        """The particles with every tensor changed alike."""
+        return Particles(**{name: change(v) for name, v in vars(self).items()})
 
-        def fading(t: Time) -> Tensor:
-            return gan / (1 + (self.schedule.sigma(t) / self.reach) ** 2)
+    def where(self, mask: Tensor, other: Particles) -> Particles:
+        """These particles where the mask (n,) is true, else the other ones."""
+        shaped = {name: mask.reshape(-1, *[1] * (v.ndim - 1)) for name, v in vars(self).items()}
+        return Particles(**{name: torch.where(shaped[name], v, vars(other)[name]) for name, v in vars(self).items()})
 
-        score = self.schedule.score(self.source)
-        return diffusion_gan(self.schedule, score, ratio, gan=fading, churn=lambda t: churn, start=self.start)
-
-    def told(self, dials: Tensor) -> Tensor:
-        return torch.stack([dials[..., 1], dials[..., 2], dials[..., 0].log2()], -1).float()
-
-    def sampler(self, discriminator: Discriminator, steps: int, gan: float, churn: float) -> tuple[DiffFlow, Solver]:
-        """The equation and solver for `sample(sde, n, steps, solver=solver)`: the very process that the discriminator
-        was trained on. Warns outside the trained ranges, where its ratio is a guess; raises ValueError for values that
-        no process has.
-        """
-        if not (steps >= 1 and 0 < gan < math.inf and 0 <= churn < math.inf):
-            raise ValueError(
-                f"steps={steps} must be at least 1, gan={gan} positive and churn={churn} not negative, both finite"
-            )
-        dials = torch.tensor([steps, gan, churn], dtype=torch.float64)
-        names = ("steps", "gan", "churn")
-        for name, value, (low, high) in zip(names, dials.tolist(), self.ranges, strict=True):
-            if not low <= value <= high:
-                warnings.warn(
-                    f"{name}={value:g} is outside [{low:g}, {high:g}], where this discriminator was trained: it does "
-                    "not know the particles of that process",
-                    stacklevel=2,
-                )
-        return self.sde(discriminator.ratio(dials=self.told(dials)), dials), self.solver
+    def put(self, slots: Tensor, other: Particles) -> Particles:
+        """A pool with other particles in these slots, int64 (m,)."""
+        return Particles(**{name: v.index_copy(0, slots, vars(other)[name]) for name, v in vars(self).items()})
 
 
 class PathDiscriminator:
-    """One player, "discriminator", trained between r_t and the particles that it moves, with a pool.
+    """Training of one player, "discriminator", between r_t and the particles that it moves, with a pool.
 
-    discriminator   must be told the time, and as many dials as the path has
-    path            how the particles move
-    game, penalty   what the discriminator minimises (games.py)
-    size            slots of the pool, at least the samples of a step; m times as many means that a particle moves at
-                    every m-th step only, on a discriminator m updates further
-    label_dropout   share of samples and particles whose class is hidden (-1), for a discriminator with classes
+    A turn logs the signals of the game (`games.game_signals`), `evaluations` (network evaluations per sample of this
+    update; a backward pass or an input gradient doubles a call), `displacement` (root mean square of the particles'
+    last step) and `lost` (share of particles whose last step was not finite: they start again at once, so that they
+    cost the game no turn).
 
-    A turn logs the discriminator's signals, `evaluations` (network evaluations per sample of this update; a backward
-    pass or
-    an input gradient doubles a call), `displacement` (root mean square of the particles' last step) and `lost` (share
-    of particles whose last step was not finite: they start again at once, so that they cost the game no turn).
+    Args:
+        discriminator: must be told the time, and as many dials as the path has.
+        path: how the particles move.
+        game: the loss that the discriminator descends.
+        penalty: what is added to it; default nothing.
+        size: slots of the pool, at least the samples of a step; m times as many means that a particle moves at every
+            m-th step only, on a discriminator m updates further.
+        label_dropout: share of samples and particles whose class is hidden (-1), for a discriminator with classes.
+
+    Raises:
+        ValueError: for a discriminator that does not fit the path, a game in pairs, an equation without a start or with
+            a grid of its own of another length, and values out of range.
     """
 
     def __init__(
@@ -206,20 +125,25 @@ class PathDiscriminator:
             raise ValueError(f"size={size}: the pool needs at least as many slots as a step has samples")
         if not 0 <= label_dropout <= 1:
             raise ValueError(f"label_dropout = {label_dropout} must be between 0 and 1")
-        self.discriminator, self.path, self.game = discriminator, path, game
+        self.discriminator = discriminator
+        self.path = path
+        self.game = game
         self.penalty = penalty or Penalty()
         self.size, self.label_dropout = size, label_dropout
-        some = torch.tensor([[high for _, high in path.ranges]], dtype=torch.float64)
-        told = path.told(some)
-        if discriminator.dials != (0 if told is None else told.shape[1]):
+
+        dials = torch.tensor([[high for _, high in path.ranges]], dtype=torch.float64)
+        inputs = path.dial_inputs(dials)
+        width = 0 if inputs is None else inputs.shape[1]
+        if discriminator.dials != width:
             raise ValueError(
-                f"this discriminator takes {discriminator.dials} dials, the path tells it "
-                f"{0 if told is None else told.shape[1]}: build its net with that number"
+                f"this discriminator takes {discriminator.dials} dials, the path tells it {width}: build its net with "
+                "that number"
             )
-        sde = path.sde(discriminator.ratio(dials=told), some)
+        sde = path.sde(discriminator.ratio(dials=inputs), dials)
         if sde.start is None:
             raise ValueError("the particles need a law to start from: give the path's equation a start")
         self.start, self.schedule = sde.start, sde.schedule
+
         self.low, high = (int(n) for n in path.ranges[0])
         grids = [default_grid(sde, n) for n in range(self.low, high + 1)]
         for n, grid in enumerate(grids, self.low):
@@ -228,117 +152,163 @@ class PathDiscriminator:
         # the grid of N steps is row N - low; a place beyond its end repeats the end
         pad = torch.nn.functional.pad
         self.grids = torch.stack([pad(g, (0, high + 1 - len(g)), value=g[-1].item()) for g in grids])
-        self.pool: dict[str, Tensor] = {
-            "x": torch.zeros(size, *self.start.shape),
-            "k": torch.full((size,), -1),  # not born yet
-            "cond": torch.full((size,), -1),
-            "dials": torch.zeros(size, 3, dtype=torch.float64),
-            "moved": torch.zeros(size),  # root mean square of each particle's last step
-        }
+        self.pool = Particles(
+            x=torch.zeros(size, *self.start.shape),
+            k=torch.full((size,), -1),
+            cond=torch.full((size,), -1),
+            dials=torch.zeros(size, 3, dtype=torch.float64),
+            moved=torch.zeros(size),
+        )
 
     @property
     def players(self) -> Mapping[str, Discriminator]:
+        """The discriminator."""
         return {"discriminator": self.discriminator}
 
     # -- the path -----------------------------------------------------------------------------------------------------
     def times(self, k: Tensor, dials: Tensor) -> Tensor:
-        """Time of step k on each particle's own grid: (n,) float64."""
+        """Time of step k (n,) on each particle's own grid: float64 (n,)."""
         return self.grids.to(k.device)[dials[:, 0].long() - self.low, k]
 
-    def draw(self, n: int, noise: Noise, device: torch.device) -> Tensor:
+    def draw_dials(self, n: int, noise: Noise, device: torch.device) -> Tensor:
         """Dials (n, 3) of new particles: log N uniform, gan and churn uniform between their bounds."""
         u = noise.fork("dials").uniform(n, (3,), dtype=torch.float64, device=device)
         (low, high), *others = self.path.ranges
         steps = (low * ((high + 1) / low) ** u[:, 0]).floor().clamp(max=high)
         return torch.stack([steps, *(a + (b - a) * u[:, i + 1] for i, (a, b) in enumerate(others))], 1)
 
-    def move(self, slots: dict[str, Tensor], noise: Noise) -> Tensor:
-        """Where particles are after one step of their own: (n, *shape)."""
-        x, k, dials = slots["x"], slots["k"], slots["dials"]
-        xi = noise.normal(len(x), tuple(x.shape[1:]), dtype=x.dtype, device=x.device)
-        with torch.no_grad():
-            return step_per_particle(self.sde(slots), x, self.times(k, dials), self.times(k + 1, dials), xi)
+    def sde(self, particles: Particles) -> DiffFlow:
+        """The equation that moves these particles, by the discriminator as it is."""
+        ratio = self.discriminator.ratio(dials=self.path.dial_inputs(particles.dials))
+        sde = self.path.sde(ratio, particles.dials)
+        return sde.given(particles.cond) if self.discriminator.classes else sde
 
-    def sde(self, slots: dict[str, Tensor]) -> DiffFlow:
-        ratio = self.discriminator.ratio(dials=self.path.told(slots["dials"]))
-        sde = self.path.sde(ratio, slots["dials"])
-        return sde.given(slots["cond"]) if self.discriminator.classes else sde
-
-    def fresh(self, cond: Tensor, noise: Noise) -> dict[str, Tensor]:
-        """New particles at the start of their path, with these labels."""
+    def new(self, cond: Tensor, noise: Noise) -> Particles:
+        """New particles at the start of their path, with these classes (n,)."""
         n, device = len(cond), cond.device
-        x = self.start.sample(n, noise.fork("start")).to(device, torch.float32)
-        k, moved = torch.zeros(n, dtype=torch.int64, device=device), torch.zeros(n, device=device)
-        return {"x": x, "k": k, "cond": cond, "dials": self.draw(n, noise, device), "moved": moved}
+        return Particles(
+            x=self.start.sample(n, noise.fork("start")).to(device, torch.float32),
+            k=torch.zeros(n, dtype=torch.int64, device=device),
+            cond=cond,
+            dials=self.draw_dials(n, noise, device),
+            moved=torch.zeros(n, device=device),
+        )
 
-    def take(self, at: Tensor, cond: Tensor, noise: Noise) -> tuple[dict[str, Tensor], int]:
-        """The particles of these slots, those not yet born simulated to their places, and the steps that this took."""
-        slots = {name: v[at] for name, v in self.pool.items()}
-        unborn, steps = slots["k"] < 0, 0
+    @torch.no_grad()
+    def step(self, particles: Particles, noise: Noise) -> Particles:
+        """The particles one step of their own later."""
+        x, k, dials = particles.x, particles.k, particles.dials
+        xi = noise.normal(len(x), tuple(x.shape[1:]), dtype=x.dtype, device=x.device)
+        after = step_per_particle(self.sde(particles), x, self.times(k, dials), self.times(k + 1, dials), xi)
+        moved = (after - x).float().flatten(1).square().mean(1).sqrt()
+        return replace(particles, x=after, k=k + 1, moved=moved)
+
+    def visit(self, slots: Tensor, cond: Tensor, noise: Noise) -> tuple[Particles, int]:
+        """The particles of some slots, those not yet born simulated to their places.
+
+        Args:
+            slots: which slots, int64 (n,).
+            cond: classes of the particles that are born now (n,).
+            noise: of their start, dials and steps, stream i for sample i.
+
+        Returns:
+            The particles, and how many steps the births took.
+        """
+        particles, steps = self.pool.map(lambda v: v[slots]), 0
+        unborn = particles.k < 0
         if bool(unborn.any()):
-            new = self.fresh(cond, noise)
-            places = (((at + 1).double() * GOLDEN).frac() * new["dials"][:, 0]).long()
-            while bool((behind := unborn & (new["k"] < places)).any()):
-                new = _where(behind, self.stepped(new, noise.fork("birth", steps)), new)
+            new = self.new(cond, noise)
+            places = (((slots + 1).double() * GOLDEN).frac() * new.dials[:, 0]).long()
+            while bool((behind := unborn & (new.k < places)).any()):
+                new = self.step(new, noise.fork("birth", steps)).where(behind, new)
                 steps += 1
-            slots = _where(unborn, new, slots)
-        return slots, steps
-
-    def stepped(self, slots: dict[str, Tensor], noise: Noise) -> dict[str, Tensor]:
-        """The particles one step later."""
-        x = self.move(slots, noise)
-        moved = (x - slots["x"]).float().flatten(1).square().mean(1).sqrt()
-        return slots | {"x": x, "k": slots["k"] + 1, "moved": moved}
+            particles = new.where(unborn, particles)
+        return particles, steps
 
     # -- learning -----------------------------------------------------------------------------------------------------
     def turns(self, batch: Batch, noise: Noise) -> Iterator[Turn]:
-        y, n, device = batch.x, len(batch.x), batch.x.device
+        """One turn of the discriminator; then its particles move one step.
+
+        Args:
+            batch: data of this step.
+            noise: all randomness of this step, stream i for sample i; sample number i of the training uses slot i mod
+                size.
+
+        Yields:
+            The turn.
+
+        Raises:
+            ValueError: for more samples than slots, samples of another shape, or classes that are missing.
+        """
+        n, device = len(batch.x), batch.x.device
         if n > self.size:
             raise ValueError(f"a batch of {n} samples does not fit into a pool of {self.size} slots: raise its size")
-        if y.shape[1:] != self.pool["x"].shape[1:]:
-            raise ValueError(f"samples of shape {tuple(y.shape[1:])}, but particles start with {self.start.shape}")
-        self.pool = {name: v.to(device) for name, v in self.pool.items()}
-        at = torch.arange(noise.first, noise.first + n, device=device) % self.size
-        real_cond, new_cond = (self.labels(batch, noise.fork(who)) for who in ("real", "new"))
-        slots, births = self.take(at, new_cond, noise)
-        lost = ~_finite(slots["x"])
+        if batch.x.shape[1:] != self.pool.x.shape[1:]:
+            raise ValueError(
+                f"samples of shape {tuple(batch.x.shape[1:])}, but particles start with {self.start.shape}"
+            )
+        self.pool = self.pool.map(lambda v: v.to(device))
+        slots = torch.arange(noise.first, noise.first + n, device=device) % self.size
+        real_cond, new_cond = (self.labels(batch, noise.fork(key)) for key in ("real", "new"))
+        particles, births = self.visit(slots, new_cond, noise)
+        lost = ~particles.finite
         if bool(lost.any()):
-            slots = _where(lost, self.fresh(new_cond, noise.fork("lost")), slots)
-        fake, fake_cond, t = slots["x"], slots["cond"], self.times(slots["k"], slots["dials"])
-        real = y
-        if self.schedule is not None:
-            eps = noise.fork("eps").normal(n, tuple(y.shape[1:]), dtype=y.dtype, device=device)
-            real = per_particle(self.schedule.scale(t), y) * (y + per_particle(self.schedule.sigma(t), y) * eps)
+            particles = self.new(new_cond, noise.fork("lost")).where(lost, particles)
 
-        told, classes = self.path.told(slots["dials"]), self.discriminator.classes
+        t = self.times(particles.k, particles.dials)
+        real = self.real(batch.x, t, noise.fork("eps"))
+        loss, d_real, d_fake = self.loss(real, real_cond, particles, t, noise.fork("penalty"))
+        log = {
+            "evaluations": self.evaluations(particles, t, births),
+            "displacement": particles.moved.square().mean().sqrt(),
+            "lost": lost.float().mean(),
+        }
+        yield Turn("discriminator", loss, game_signals(self.game, d_real.detach(), d_fake.detach()) | log)
+
+        after = self.step(particles, noise.fork("step"))
+        arrived = (after.k >= particles.dials[:, 0]) & after.finite  # the next visit counts the lost
+        after = replace(self.new(new_cond, noise.fork("again")), moved=after.moved).where(arrived, after)
+        self.pool = self.pool.put(gather_rows(slots), after.map(gather_rows))
+
+    def real(self, y: Tensor, t: Tensor, noise: Noise) -> Tensor:
+        """Samples of r_t from clean data y (n, *shape), at the times t (n,) of the particles."""
+        if self.schedule is None:
+            return y
+        eps = noise.normal(len(y), tuple(y.shape[1:]), dtype=y.dtype, device=y.device)
+        return per_particle(self.schedule.scale(t), y) * (y + per_particle(self.schedule.sigma(t), y) * eps)
+
+    def loss(
+        self, real: Tensor, real_cond: Tensor, fake: Particles, t: Tensor, noise: Noise
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss of the game and the penalty.
+
+        Args:
+            real: samples of r_t (n, *shape).
+            real_cond: their classes (n,).
+            fake: as many particles.
+            t: the times of both (n,).
+            noise: of the places between them, for the penalty.
+
+        Returns:
+            The loss, the logits on real samples and those on particles, (n,) each.
+        """
+        n, classes = len(real), self.discriminator.classes
+        inputs = self.path.dial_inputs(fake.dials)
 
         def logit(x: Tensor, cond: Tensor) -> Tensor:
             m = len(x) // n  # the real and the fake in one call
-            both = None if told is None else told.repeat(m, 1)
-            return self.discriminator(x, t.repeat(m), cond if classes else None, both)
-
-        d_real, d_fake = logit(torch.cat([real, fake]), torch.cat([real_cond, fake_cond])).split(n)
+            dials = None if inputs is None else inputs.repeat(m, 1)
+            return self.discriminator(x, t.repeat(m), cond if classes else None, dials)
 
         def at_class(x: Tensor, nearer_real: Tensor) -> Tensor:
-            return logit(x, torch.where(nearer_real, real_cond, fake_cond))
+            return logit(x, torch.where(nearer_real, real_cond, fake.cond))
 
-        loss = self.game.discriminator(d_real, d_fake) + self.penalty(at_class, real, fake, noise.fork("penalty"))
-        log = {
-            "evaluations": self.evaluations(slots, t, births),
-            "displacement": slots["moved"].square().mean().sqrt(),
-            "lost": lost.float().mean(),
-        }
-        yield Turn("discriminator", loss, signals(self.game, d_real.detach(), d_fake.detach()) | log)
-
-        after = self.stepped(slots, noise.fork("step"))
-        arrived = (after["k"] >= slots["dials"][:, 0]) & _finite(after["x"])  # the next visit counts the lost
-        begun = self.fresh(new_cond, noise.fork("again")) | {"moved": after["moved"]}
-        after = _where(arrived, begun, after)
-        at = everywhere(at)
-        self.pool = {name: v.index_copy(0, at, everywhere(after[name])) for name, v in self.pool.items()}
+        d_real, d_fake = logit(torch.cat([real, fake.x]), torch.cat([real_cond, fake.cond])).split(n)
+        loss = self.game.discriminator(d_real, d_fake) + self.penalty(at_class, real, fake.x, noise)
+        return loss, d_real, d_fake
 
     def labels(self, batch: Batch, noise: Noise) -> Tensor:
-        """The classes of the batch, some hidden; -1 throughout for a discriminator without classes."""
+        """The classes of the batch (n,), some hidden; -1 throughout for a discriminator without classes."""
         n, device = len(batch.x), batch.x.device
         if not self.discriminator.classes:
             return torch.full((n,), -1, device=device)
@@ -347,9 +317,9 @@ class PathDiscriminator:
         hidden = noise.fork("label").uniform(n, device=device) < self.label_dropout
         return torch.where(hidden, -1, batch.cond)
 
-    def evaluations(self, slots: dict[str, Tensor], t: Tensor, births: int) -> int:
-        """Network evaluations per sample of an update and of the move after it."""
-        sde = self.sde(slots)
+    def evaluations(self, particles: Particles, t: Tensor, births: int) -> int:
+        """Network evaluations per sample of an update and of the moves around it, `births` before and one after."""
+        sde = self.sde(particles)
         needs = sde.needs(t)
         step = sum(f.cost for f, need in ((sde.score, needs.score), (sde.ratio, needs.ratio)) if f is not None and need)
         penalties = sum(w != 0 for w in (self.penalty.real, self.penalty.fake, self.penalty.between))
@@ -357,30 +327,21 @@ class PathDiscriminator:
 
     # -- surviving a restart ------------------------------------------------------------------------------------------
     def state(self) -> dict[str, Tensor]:
-        return {f"pool/{name}": v for name, v in self.pool.items()}
+        """Tensors of the pool, under "pool/..."."""
+        return {f"pool/{name}": v for name, v in vars(self.pool).items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take over a saved pool. Raises ValueError when it is missing or of another size or shape."""
-        for name, own in self.pool.items():
+        for name, v in vars(self.pool).items():
             saved = state.get(f"pool/{name}")
             if saved is None:
                 raise ValueError(
                     f"the checkpoint holds no particle pool (pool/{name} is missing): it is of another objective, or "
                     "its objective file is lost; start a new run from its weights"
                 )
-            if saved.shape != own.shape:
+            if saved.shape != v.shape:
                 raise ValueError(
-                    f"the saved pool/{name} has shape {tuple(saved.shape)}, this run needs {tuple(own.shape)}: give "
+                    f"the saved pool/{name} has shape {tuple(saved.shape)}, this run needs {tuple(v.shape)}: give "
                     "the same batch, pool and data"
                 )
-        self.pool = {name: state[f"pool/{name}"].to(own) for name, own in self.pool.items()}
-
-
-def _finite(x: Tensor) -> Tensor:
-    """Which particles (n,) are numbers throughout."""
-    return x.flatten(1).isfinite().all(1)
-
-
-def _where(mask: Tensor, a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The particles of a where the mask (n,) is true, else those of b."""
-    return {name: torch.where(mask.reshape(-1, *[1] * (v.ndim - 1)), v, b[name]) for name, v in a.items()}
+        self.pool = Particles(**{name: state[f"pool/{name}"].to(v) for name, v in vars(self.pool).items()})

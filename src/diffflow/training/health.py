@@ -7,7 +7,7 @@ steps), is judged against a level with a reason, and has words and a remedy. A s
 grids are minutes apart: it counts at once.
 
     accuracy      share of samples that a discriminator puts on the right side; 1/2 when it sees no difference
-    calibration   how far its odds are from the shares it claims (games.signals); its gradient is wrong by as much
+    calibration   how far its odds are from the shares it claims (games.game_signals); its gradient is wrong by as much
     spread        standard deviation of generated samples over that of the data
     grad          gradient norm of a player, against its own median so far
     modes         modes of a toy that samples reach, over those that there are

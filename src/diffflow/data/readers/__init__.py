@@ -1,0 +1,82 @@
+"""Readers: one file for each kind of data on disk, and their table.
+
+`load` asks the rows of `READERS` in turn, those from outside the package first, so that a plug-in may also read a
+folder or a file that one of ours would take; the first row that matches reads. A reader of your own is one entry:
+
+    READERS["my_readers:tar"] = Reader((".tar",), by_suffix(".tar"), lambda path, request: Raw(...))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...registry import Registry
+from ..dataset import Raw
+from ..prepare import Columns
+from .arrays import read_arrays
+from .cifar import is_sheets, read_sheets
+from .idx import is_idx, read_idx
+from .images import read_folder, read_zip
+from .tables import read_table
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked of the data; each reader takes from it what concerns it.
+
+    Args:
+        split: "train", "test" or "all": a reader may read this part only, and must say which rows are test rows.
+        size: (height, width) of a resize and centre crop of image files; None: as they are.
+        columns: what becomes of a table's columns of text, constant ones and those of few values.
+    """
+
+    split: str = "train"
+    size: tuple[int, int] | None = None
+    columns: Columns = field(default_factory=Columns)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A kind of data on disk: how it is told from others, and how it is read.
+
+    Args:
+        kinds: what messages call it, such as "folders" or ".csv".
+        matches: whether a path, which exists, is of this kind.
+        read: reads it; raises DataError that names every bad file, row or column.
+        resizes: whether it holds image files, which can be resized (`Request.size`); others refuse a size.
+    """
+
+    kinds: tuple[str, ...]
+    matches: Callable[[Path], bool]
+    read: Callable[[Path, Request], Raw]
+    resizes: bool = False
+
+
+def by_suffix(*suffixes: str) -> Callable[[Path], bool]:
+    """The test whether the name of a file ends in one of some suffixes, such as ".csv.gz", in any case."""
+    return lambda path: not path.is_dir() and path.name.lower().endswith(suffixes)
+
+
+READERS: Registry[Reader] = Registry(
+    "data reader",
+    {
+        "idx": Reader(("folders",), is_idx, lambda path, request: read_idx(path, request.split)),
+        "sheets": Reader(("folders",), is_sheets, lambda path, request: read_sheets(path, request.split)),
+        "folder": Reader(("folders",), Path.is_dir, lambda path, request: read_folder(path, request.size), True),
+        "zip": Reader((".zip",), by_suffix(".zip"), lambda path, request: read_zip(path, request.size), True),
+        "arrays": Reader((".npy", ".npz"), by_suffix(".npy", ".npz"), lambda path, request: read_arrays(path)),
+        "table": Reader(
+            (".csv", ".csv.gz"),
+            by_suffix(".csv", ".csv.gz"),
+            lambda path, request: read_table(path, request.columns.text),
+        ),
+    },
+)
+
+
+def reader_of(path: Path) -> Reader | None:
+    """The reader of a path, which exists; None where no row of the table takes it."""
+    outside_first = sorted(READERS, key=lambda name: ":" not in name)  # a stable sort: otherwise in the table's order
+    return next((READERS[name] for name in outside_first if READERS[name].matches(path)), None)

@@ -1,9 +1,9 @@
-"""How does one read an archive that a stranger made?
+"""Archives: zip and gzip files, read as if a stranger with bad intentions had made them.
 
-Look at the table of contents first, refuse the whole archive with every reason named, and only then read entries, in
-memory: nothing is ever unpacked to disk. What is refused: names that leave the folder, links, encrypted entries,
-duplicates, and anything over the limits on count, size and compression ratio ("zip bombs", also those with overlapping
-entries, which the ratio of the total to the size of the file shows).
+The table of contents is looked at first, the whole archive is refused with every reason named, and only then entries
+are read, in memory: nothing is ever unpacked to disk. What is refused: names that leave the folder, links, encrypted
+entries, duplicates, and anything over the limits on count, size and compression ratio ("zip bombs", also those with
+overlapping entries, which the ratio of the total to the size of the file shows).
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ Entry = tuple[str, Callable[[], bytes]]
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may hold. Sizes in bytes, uncompressed; ratio: uncompressed to compressed."""
+    """What an archive may hold.
+
+    Args:
+        count: entries.
+        entry: bytes of an entry, uncompressed.
+        total: bytes of all entries, uncompressed.
+        ratio: uncompressed to compressed bytes, of an entry and of the whole.
+    """
 
     count: int = 2_000_000
     entry: int = 1 << 30
@@ -37,7 +44,18 @@ LIMITS = Limits()
 
 @contextmanager
 def open_zip(path: Path, limits: Limits = LIMITS) -> Iterator[list[Entry]]:
-    """Yield [(name, read)] for the files in a zip archive, checked before anything is read. Raises DataError."""
+    """Open a zip archive, checked before anything is read.
+
+    Args:
+        path: the archive.
+        limits: what it may hold.
+
+    Yields:
+        [(name, read)] for its files: `read()` returns the bytes.
+
+    Raises:
+        DataError: it is no zip archive, or it is refused; every reason is named.
+    """
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
@@ -59,10 +77,12 @@ def open_zip(path: Path, limits: Limits = LIMITS) -> Iterator[list[Entry]]:
             problems.append(f"{total} bytes from a file of {path.stat().st_size}: more than {limits.ratio:g} to 1")
         if problems:
             raise DataError(f"the archive {str(path)!r} is refused; unpack it yourself if you trust it:", problems)
-        yield [(i.filename, _reader(archive, i)) for i in infos]
+        yield [(i.filename, _entry_reader(archive, i)) for i in infos]
 
 
-def _reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], bytes]:
+def _entry_reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], bytes]:
+    """The function that reads one entry. Raises ValueError where it is damaged."""
+
     def read() -> bytes:
         try:
             return archive.read(info)
@@ -73,6 +93,7 @@ def _reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], byt
 
 
 def _objection(info: zipfile.ZipInfo, limits: Limits) -> str | None:
+    """Why an entry is refused; None where it may be read."""
     name = info.orig_filename
     if name.startswith("/") or "\\" in name or "\0" in name or ":" in name.split("/")[0] or ".." in name.split("/"):
         return "the name leaves the folder"
@@ -90,7 +111,15 @@ def _objection(info: zipfile.ZipInfo, limits: Limits) -> str | None:
 
 
 def read_bytes(path: Path, limit: int = 1 << 33) -> bytes:
-    """The bytes of a file, unpacked when it is gzip (told by its first two bytes, not its name). Raises DataError."""
+    """The bytes of a file, unpacked when it is gzip (told by its first two bytes, not its name).
+
+    Args:
+        path: the file.
+        limit: most bytes, unpacked.
+
+    Raises:
+        DataError: it cannot be read, or is larger.
+    """
     try:
         with open(path, "rb") as file:
             packed = file.read(2) == b"\x1f\x8b"

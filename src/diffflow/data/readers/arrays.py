@@ -1,4 +1,4 @@
-"""Arrays in .npy and .npz files.
+"""Arrays in .npy and .npz files: vectors by their two axes, images by three or four.
 
     (n,), (n, d)                                       vectors
     (n, h, w), (n, c, h, w), (n, h, w, c), c = 1, 3, 4 images; four channels are laid over white
@@ -23,10 +23,20 @@ X_KEYS, Y_KEYS = ("x", "images", "data", "samples", "arr_0"), ("y", "labels", "l
 
 
 def read_arrays(path: Path) -> Raw:
-    """An .npy or .npz file; see the head of this file. Raises DataError."""
+    """Read an .npy or .npz file.
+
+    Args:
+        path: the file; see the head of this module for its forms.
+
+    Returns:
+        Raw with x uint8 (n, c, h, w) or float64 (n, d), and labels, class names and test rows where the file has them.
+
+    Raises:
+        DataError: it cannot be read, or its arrays have no known form; every bad example is named.
+    """
     try:
         if path.suffix.lower() == ".npy" and not is_zipfile(path):  # an .npz by another name is read as one
-            return _raw(path, np.load(path, allow_pickle=False), None, None, None)
+            return _to_raw(path, np.load(path, allow_pickle=False), None, None, None)
         with open_zip(path, Limits(ratio=np.inf)), np.load(path, allow_pickle=False) as file:
             arrays = {k: file[k] for k in file.files}
     except DataError:
@@ -43,15 +53,16 @@ def read_arrays(path: Path) -> Raw:
             )
         labelled = {"y_train", "y_test"} <= names.keys()
         y = np.concatenate([arrays[names[k]] for k in ("y_train", "y_test")]) if labelled else None
-        return _raw(path, np.concatenate(x), y, classes, np.repeat([False, True], [len(x[0]), len(x[1])]))
+        return _to_raw(path, np.concatenate(x), y, classes, np.repeat([False, True], [len(x[0]), len(x[1])]))
     key = next((names[k] for k in X_KEYS if k in names), next(iter(arrays)) if len(arrays) == 1 else None)
     if key is None:
         raise DataError(f"{str(path)!r} has the arrays {sorted(arrays)}; name the data one of {', '.join(X_KEYS)}")
     label = next((names[k] for k in Y_KEYS if k in names), None)
-    return _raw(path, arrays[key], None if label is None else arrays[label], classes, None)
+    return _to_raw(path, arrays[key], None if label is None else arrays[label], classes, None)
 
 
-def _raw(path: Path, x: np.ndarray, y: np.ndarray | None, classes: list[str] | None, test: np.ndarray | None) -> Raw:
+def _to_raw(path: Path, x: np.ndarray, y: np.ndarray | None, classes: list[str] | None, test: np.ndarray | None) -> Raw:
+    """Arrays as they are in a file to examples and labels in our form. Raises DataError."""
     source = str(path)
     if x.dtype.kind not in "buif":
         raise DataError(f"{source!r} holds {x.dtype}, not numbers")
@@ -66,7 +77,7 @@ def _raw(path: Path, x: np.ndarray, y: np.ndarray | None, classes: list[str] | N
             f"{len(rows)} of {len(x)} examples in {source!r} have NaN or infinite values; remove them", bad, show=20
         )
     if y is not None:
-        y = _labels(source, y.reshape(-1) if y.ndim == 2 and y.shape[1] == 1 else y)
+        y = _to_labels(source, y.reshape(-1) if y.ndim == 2 and y.shape[1] == 1 else y)
     if x.ndim <= 2:
         return Raw(x.reshape(len(x), -1).astype(np.float64), y, classes, test)
     notes: list[str] = []
@@ -78,7 +89,8 @@ def _raw(path: Path, x: np.ndarray, y: np.ndarray | None, classes: list[str] | N
     return Raw(x, y, classes, test, tuple(notes))
 
 
-def _labels(source: str, y: np.ndarray) -> np.ndarray:
+def _to_labels(source: str, y: np.ndarray) -> np.ndarray:
+    """Labels as int64 or names (n,). Raises DataError for others."""
     if y.ndim != 1 or y.dtype.kind not in "buifU" or (y.dtype.kind == "f" and not (y == np.rint(y)).all()):
         raise DataError(
             f"labels of {source!r} are {y.dtype} {y.shape}; they should be one whole number or name per example"
@@ -87,7 +99,7 @@ def _labels(source: str, y: np.ndarray) -> np.ndarray:
 
 
 def _channels(source: str, x: np.ndarray) -> np.ndarray:
-    """To (n, c, h, w)."""
+    """Images to (n, c, h, w). Raises DataError where it is not clear which axis is the channels."""
     if x.ndim == 3:
         return x[:, None]
     first, last = x.shape[1] in (1, 3, 4), x.shape[3] in (1, 3, 4)
@@ -98,7 +110,7 @@ def _channels(source: str, x: np.ndarray) -> np.ndarray:
 
 
 def _pixels(source: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
-    """To uint8 by the range of the values; a range that fits no convention is refused."""
+    """Pixels to uint8 by the range of their values. Raises DataError for a range that fits no convention."""
     low, high = x.min(), x.max()
     if x.dtype == np.uint8:
         return x

@@ -1,4 +1,8 @@
-"""The CIFAR-10 form."""
+"""Sheets of tiles: the form in which CIFAR-10 comes.
+
+{split}_images.zip holds pictures of 10 columns of square tiles, in name order and row by row; {split}_labels.npz has
+`label` (n,); the last sheet may have empty places.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +22,33 @@ COLUMNS = 10
 
 
 def is_sheets(path: Path) -> bool:
-    """Whether a folder holds sheets of tiles and their labels."""
+    """Whether a path is a folder that holds sheets of tiles and their labels."""
     return any((path / f"{s}_images.zip").is_file() or (path / f"{s}_labels.npz").is_file() for s in ("train", "test"))
 
 
 def read_sheets(path: Path, split: str) -> Raw:
-    """The wanted split (train, test or all) of a folder in the CIFAR-10 form. Raises DataError."""
+    """Read a folder of sheets of tiles.
+
+    Args:
+        path: the folder.
+        split: which part is read: "train", "test" or "all".
+
+    Returns:
+        Raw with x uint8 (n, 3, side, side), labels, and class names: CIFAR-10's for up to ten classes, else numbers.
+
+    Raises:
+        DataError: a file is missing or damaged; every bad sheet is named.
+    """
     wanted = ("train", "test") if split == "all" else (split,)
-    parts = [_sheets(path, s) for s in wanted]
+    parts = [_read_split(path, s) for s in wanted]
     x, y = (np.concatenate([p[k] for p in parts]) for k in (0, 1))
     test = np.repeat([s == "test" for s in wanted], [len(p[1]) for p in parts])
     names = CIFAR10 if y.max(initial=0) < 10 else [str(k) for k in range(y.max() + 1)]
     return Raw(x, y, names, test)
 
 
-def _sheets(path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_split(path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Tiles uint8 (n, 3, side, side) and labels int64 (n,) of one split. Raises DataError."""
     images, labels = path / f"{split}_images.zip", path / f"{split}_labels.npz"
     missing = [f.name for f in (images, labels) if not f.is_file()]
     if missing:

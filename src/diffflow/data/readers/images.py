@@ -1,4 +1,4 @@
-"""Image files, in a folder or a zip, to one uint8 array.
+"""Image files, in a folder or a zip, become one uint8 array.
 
     layout   root/name.png (no labels), root/class/.../name.png, root/train/class/... beside root/test/class/...
     pixels   8 bits, one channel when every image is grey, else three
@@ -30,7 +30,18 @@ MAX_PIXELS = 1 << 27
 
 
 def read_folder(path: Path, size: tuple[int, int] | None = None) -> Raw:
-    """Images under a folder; see the head of this file. Raises DataError."""
+    """Read the images under a folder.
+
+    Args:
+        path: the folder; see the head of this module for its layouts.
+        size: (height, width) in pixels of a resize and centre crop; None: all images have one size.
+
+    Returns:
+        Raw with x uint8 (n, 1 or 3, h, w), and labels, class names and test rows where the folders say them.
+
+    Raises:
+        DataError: there are no images, they do not fit together, or some cannot be read; every bad file is named.
+    """
     entries: list[Entry] = []
     for root, folders, files in os.walk(path):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
@@ -40,24 +51,39 @@ def read_folder(path: Path, size: tuple[int, int] | None = None) -> Raw:
         for file in sorted(files):
             full = Path(root) / file
             entries.append((full.relative_to(path).as_posix(), full.read_bytes))
-    return _read(str(path), entries, size)
+    return _read_images(str(path), entries, size)
 
 
 def read_zip(path: Path, size: tuple[int, int] | None = None, limits: Limits = LIMITS) -> Raw:
-    """Images in a zip archive, read in memory; see the head of this file. Raises DataError."""
+    """Read the images in a zip archive, in memory.
+
+    Args:
+        path: the archive; see the head of this module for its layouts.
+        size: as in `read_folder`.
+        limits: what the archive may hold.
+
+    Returns:
+        As `read_folder`.
+
+    Raises:
+        DataError: as `read_folder`, and for an archive that is refused.
+    """
     with open_zip(path, limits) as entries:
-        return _read(str(path), sorted(entries, key=lambda e: e[0]), size)
+        return _read_images(str(path), sorted(entries, key=lambda e: e[0]), size)
 
 
-def _read(source: str, entries: list[Entry], size: tuple[int, int] | None) -> Raw:
+def _read_images(source: str, entries: list[Entry], size: tuple[int, int] | None) -> Raw:
+    """Images among files, decoded and put into one array. Raises DataError."""
     visible = [e for e in entries if not any(p.startswith((".", "__MACOSX")) for p in e[0].split("/"))]
     chosen = [e for e in visible if os.path.splitext(e[0])[1].lower() in SUFFIXES]
     if not chosen:
-        found = f"; it holds {', '.join(repr(e[0]) for e in visible[:5])}" if visible else ", it is empty"
-        raise DataError(f"no images in {source!r}{found}. Images end in {' '.join(sorted(SUFFIXES))}")
+        contents = f"; it holds {', '.join(repr(e[0]) for e in visible[:5])}" if visible else ", it is empty"
+        raise DataError(f"no images in {source!r}{contents}. Images end in {' '.join(sorted(SUFFIXES))}")
     y, classes, test = layout(source, [e[0] for e in chosen])
     arrays: list[np.ndarray] = []
-    problems, sizes, done = [], Counter(), Counter()
+    problems: list[str] = []
+    sizes: Counter[tuple[int, ...]] = Counter()
+    converted: Counter[str] = Counter()
     for name, read in chosen:
         try:
             pixels, conversions = decode(read(), size)
@@ -65,7 +91,7 @@ def _read(source: str, entries: list[Entry], size: tuple[int, int] | None) -> Ra
             problems.append(f"{name}: {error}")
             continue
         sizes[pixels.shape[:2]] += 1
-        done.update(conversions)
+        converted.update(conversions)
         if len(sizes) == 1:
             arrays.append(pixels)
     if problems:
@@ -73,17 +99,17 @@ def _read(source: str, entries: list[Entry], size: tuple[int, int] | None) -> Ra
             f"{len(problems)} of {len(chosen)} images in {source!r} cannot be read; repair or remove them:", problems
         )
     if len(sizes) > 1:
-        found = ", ".join(f"{w}x{h} ({n} images)" for (h, w), n in sizes.most_common(10))
+        counts = ", ".join(f"{w}x{h} ({n} images)" for (h, w), n in sizes.most_common(10))
         common = min(min(s) for s in sizes)
         raise DataError(
-            f"images in {source!r} have {len(sizes)} different sizes (width x height): {found}. "
+            f"images in {source!r} have {len(sizes)} different sizes (width x height): {counts}. "
             f"Resize them, or ask for a resize and centre crop, for example size={common} (--data.size {common})"
         )
     colours = Counter(a.shape[2] for a in arrays)
     channels = max(colours)
     if len(colours) > 1:
-        done[f"grey, repeated in three channels because {colours[3]} others are in colour"] = colours[1]
-    notes = [f"{count} of {len(chosen)} images: {what}" for what, count in sorted(done.items())]
+        converted[f"grey, repeated in three channels because {colours[3]} others are in colour"] = colours[1]
+    notes = [f"{count} of {len(chosen)} images: {what}" for what, count in sorted(converted.items())]
     ignored = [e[0] for e in visible if e not in chosen]
     if ignored:
         notes.append(f"{len(ignored)} files that are no images were left out: {', '.join(ignored[:5])}")
@@ -94,20 +120,33 @@ def _read(source: str, entries: list[Entry], size: tuple[int, int] | None) -> Ra
 
 
 def layout(source: str, names: list[str]) -> tuple[np.ndarray | None, list[str] | None, np.ndarray | None]:
-    """Labels, class names and test mask from relative paths; folders that all files share mean nothing."""
+    """What the folders of images say; folders that all files share mean nothing.
+
+    Args:
+        source: what messages call the data.
+        names: relative paths of the images, "/" between folders.
+
+    Returns:
+        labels: int64 (n,) in the order of `classes`; None without class folders.
+        classes: the names of the class folders, sorted; None without.
+        test: mask (n,) of the images of the test folder; None without split folders.
+
+    Raises:
+        DataError: more than two splits, or images beside class folders.
+    """
     parts = [n.split("/") for n in names]
     shared = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, zip(*(p[:-1] for p in parts), strict=False)))
     parts = [p[shared:] for p in parts]
     test = None
     tops = {p[0] for p in parts if len(p) > 1}
     if "train" in tops and tops <= {"train", *TEST_NAMES} and all(len(p) > 1 for p in parts):
-        held = next(t for t in TEST_NAMES if t in tops)
-        unused = sorted(tops - {"train", held})
+        test_name = next(t for t in TEST_NAMES if t in tops)
+        unused = sorted(tops - {"train", test_name})
         if unused:
             raise DataError(
                 f"{source!r} has the splits {sorted(tops)}; keep 'train' and one other, move {unused} elsewhere"
             )
-        test = np.array([p[0] == held for p in parts])
+        test = np.array([p[0] == test_name for p in parts])
         parts = [p[1:] for p in parts]
     loose = [n for n, p in zip(names, parts, strict=True) if len(p) == 1]
     if len(loose) == len(names):
@@ -121,9 +160,20 @@ def layout(source: str, names: list[str]) -> tuple[np.ndarray | None, list[str] 
 
 
 def decode(content: bytes, size: tuple[int, int] | None = None) -> tuple[np.ndarray, list[str]]:
-    """One image file to uint8 (h, w, 1 or 3) and the list of conversions it took. Raises on anything damaged.
+    """Decode one image file.
 
-    size: (height, width) of an antialiased resize that covers it, followed by a centre crop.
+    Args:
+        content: its bytes.
+        size: (height, width) in pixels of an antialiased resize that covers it, followed by a centre crop; None: as it
+            is.
+
+    Returns:
+        pixels: uint8 (h, w, 1 or 3).
+        conversions: what had to be converted, in words.
+
+    Raises:
+        ValueError: no image of a known format, too large, or pixels without a stated range; of a damaged file, whatever
+            its decoder raises.
     """
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
@@ -131,33 +181,33 @@ def decode(content: bytes, size: tuple[int, int] | None = None) -> tuple[np.ndar
         raise ValueError(f"not an image of a known format ({len(content)} bytes)") from None
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width}x{image.height} pixels; at most {MAX_PIXELS} are read")
-    done: list[str] = []
+    conversions: list[str] = []
     if getattr(image, "n_frames", 1) > 1:
-        done.append("animated, first frame used")
+        conversions.append("animated, first frame used")
     image.load()
     upright = ImageOps.exif_transpose(image)
     if image.getexif().get(0x0112, 1) != 1:
-        done.append("turned upright as their EXIF flag says")
+        conversions.append("turned upright as their EXIF flag says")
     image = upright
     mode = image.mode
     if mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64)
-        if wide.min() < 0 or wide.max() > 65535:
-            raise ValueError(f"integer pixels from {wide.min()} to {wide.max()}; 8 or 16 bits are read")
-        image = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
-        done.append("16 bits, scaled to 8")
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"integer pixels from {values.min()} to {values.max()}; 8 or 16 bits are read")
+        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+        conversions.append("16 bits, scaled to 8")
     elif mode == "F":
         raise ValueError("floating-point pixels have no stated range; save as 8 or 16 bits")
     elif mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         image = image.convert("L" if mode in ("L", "LA", "La") else "RGB")
-        done.append("transparent, laid over white")
+        conversions.append("transparent, laid over white")
     elif mode not in ("L", "RGB"):
         image = image.convert("L" if mode == "1" else "RGB")
-        done.append(f"{'palette' if mode == 'P' else mode}, converted to {image.mode}")
+        conversions.append(f"{'palette' if mode == 'P' else mode}, converted to {image.mode}")
     if size is not None and (image.height, image.width) != size:
         image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.LANCZOS)
-        done.append(f"resized and centre-cropped to {size[1]}x{size[0]}")
+        conversions.append(f"resized and centre-cropped to {size[1]}x{size[0]}")
     pixels = np.asarray(image)
-    return (pixels[:, :, None] if pixels.ndim == 2 else pixels), done
+    return (pixels[:, :, None] if pixels.ndim == 2 else pixels), conversions

@@ -22,8 +22,8 @@ export function python(state) {
   }
   // where particles begin, as the page has it: beside the target, in its middle, or as wide as `top`
   const begun = (middle, top) => {
-    const std = { prior: top, away: "0.4 * q.spread", narrow: "0.15 * q.spread" }[s.start];
-    return `start = df.Gaussian(${middle}${s.start === "away" ? " - q.mean.new_tensor([3 * q.spread, 0.0])" : ""}, ${std})`;
+    const std = { prior: top, away: "0.4 * q.principal_std", narrow: "0.15 * q.principal_std" }[s.start];
+    return `start = df.Gaussian(${middle}${s.start === "away" ? " - q.mean.new_tensor([3 * q.principal_std, 0.0])" : ""}, ${std})`;
   };
   const euler = "solver=df.Euler()", sample = (...words) => `x = df.sample(sde, ${[s.particles, ...words, `noise=df.Noise(${s.seed})`].join(", ")}).last`;
   const end = "print(q.log_prob(x).mean(), q.log_prob(q.sample(len(x))).mean())";
@@ -42,7 +42,7 @@ export function python(state) {
     if (s.extra) lines.push(`sde = df.continued(sde, lambda t: -${s.extra} * 0.2 * levels.sigma(t) ** 2)`);
     return [...lines, `x = df.sample(sde, start.sample(${s.particles}, df.Noise(${s.seed}).fork("start")), noise=df.Noise(${s.seed})).last`, end].join("\n");
   }
-  lines.push(begun("q.mean", "q.spread"));
+  lines.push(begun("q.mean", "q.principal_std"));
   if (s.family === "cooled") {
     lines.push("s = df.VE(0.05, 1.0)", `ratio = df.KernelRatio(lambda t: s.law(q, t), lambda t: (${width}**2 + (0.3 * s.sigma(t)) ** 2) ** 0.5)`);
     return [...lines, `sde = df.improved_gan(s, ratio, ${py(s.horizon)}, start)`, sample(`steps=${Math.max(s.steps, 1000)}`, euler), end].join("\n");

@@ -1,4 +1,4 @@
-"""A named starting point for a run."""
+"""Presets: named starting points for a run, and their two tables."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from ..base import TrainConfig
 
 @dataclass(frozen=True)
 class Preset:
-    """A named starting point: one line about it, and the settings."""
+    """A named starting point for a run.
+
+    Args:
+        name: its name in the table.
+        about: one line about it.
+        config: the settings.
+    """
 
     name: str
     about: str
     config: TrainConfig
 
 
-BY_DATA: Registry[Callable[[], Preset]] = Registry("preset")  # by data
-BY_MODEL: Registry[Callable[[str], Preset]] = Registry("preset")  # by model, for the scale of that name
+BY_DATA: Registry[Callable[[], Preset]] = Registry("preset")  # diffusion models, by data
+BY_MODEL: Registry[Callable[[str], Preset]] = Registry("preset")  # by model, for a scale of that name

@@ -1,4 +1,4 @@
-"""By data: diffusion models, with the budget they were made for."""
+"""Presets by data: diffusion models, with the budget that they were made for."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from .base import BY_DATA, Preset
 
 
 def for_data(make: Callable[[], TrainConfig]) -> Callable[[], Preset]:
-    """Enter settings into BY_DATA under their function's name, with the first line of its docstring."""
-
+    """Enter a function that makes settings into BY_DATA, under its name, with the first line of its docstring."""
     name = name_of(make)
 
     def build() -> Preset:
@@ -49,9 +48,12 @@ def digits() -> ScoreConfig:
 
 
 def grey() -> ScoreConfig:
-    """Made for little time: a narrow top level, where the pixels are, and noise levels shifted up from EDM's, to where
-    a picture's plan is decided (at 25,000 images, 68 % instead of 32 % of the digits were recognised). Sampled by the
-    reverse SDE, whose noise repairs some of a young score's errors (96.4 % instead of 94.6 % after half an hour)."""
+    """Settings for small grey images, made for little time.
+
+    The top level, where the pixels are, is narrow, and noise levels are shifted up from EDM's, to where a picture's
+    plan is decided (at 25,000 images, 68 % instead of 32 % of the digits were recognised). They are sampled by the
+    reverse SDE, whose noise repairs some of a young score's errors (96.4 % instead of 94.6 % after half an hour).
+    """
     return ScoreConfig(
         model=ModelConfig(UNetConfig(widths=(16, 32, 64), layers=1)),
         loss=EDMWeighting(mean=-0.3, std=1.4),
@@ -103,7 +105,8 @@ def table() -> ScoreConfig:
 
     Trained for likelihood, with sines for narrow columns and, since rows are few, weight decay and a tenth kept aside
     that decides which average becomes the model. The path ends at a noise of .05 of a standard deviation: finer than
-    that, few rows teach a net nothing but themselves."""
+    that, few rows teach a net nothing but themselves.
+    """
     low, high = 0.05, 20.0
     return ScoreConfig(
         model=ModelConfig(MLPConfig(width=128, depth=3, octaves=(0, 1, 2, 3))),

@@ -1,4 +1,4 @@
-"""By model: games, particle flows and generators, in the scale that fits the data."""
+"""Presets by model: games, particle flows and generators, in the scale that fits the data."""
 
 from __future__ import annotations
 
@@ -21,20 +21,28 @@ from ..settings.common import PlayerConfig
 from ..settings.games import GameConfig
 from ..settings.networks import MLPDiscriminatorConfig
 from .base import BY_MODEL, Preset
-from .scales import SCALES, Scale
+from .scales import DATA_SCALES, Scale
 
 Make = TypeVar("Make", bound=Callable[[Scale], TrainConfig])
 
 
 def for_model(make: Make) -> Make:
-    """Enter a model's settings into BY_MODEL under its function's name, with the first line of its docstring."""
+    """Enter a function that makes settings into BY_MODEL, under its name, with the first line of its docstring."""
     enter(name_of(make, make.__name__.replace("_", "-")), (make.__doc__ or "").split("\n")[0], make)
     return make
 
 
 def enter(name: str, about: str, make: Callable[[Scale], TrainConfig]) -> None:
+    """Enter a preset into BY_MODEL.
+
+    Args:
+        name: of the preset.
+        about: one line about it.
+        make: makes its settings for a scale.
+    """
+
     def build(scale: str) -> Preset:
-        return Preset(name, about, make(SCALES[scale]))
+        return Preset(name, about, make(DATA_SCALES[scale]))
 
     build.__doc__ = about
     BY_MODEL.own(name, build)
@@ -45,7 +53,9 @@ def adversary(scale: Scale) -> PlayerConfig:
     return PlayerConfig(lr=scale.lr, betas=(0.0, 0.99), warmup=0, clip=None, decay=scale.decay)
 
 
-def played(loss: str) -> Callable[[Scale], GANConfig]:
+def gan_of(loss: str) -> Callable[[Scale], GANConfig]:
+    """The function that makes a GAN's settings for a scale; loss is a row of games.GAMES."""
+
     def make(scale: Scale) -> GANConfig:
         penalty = Penalty(between=scale.penalty)
         if loss == "ipm":  # as published, but for the weight
@@ -67,7 +77,7 @@ def played(loss: str) -> Callable[[Scale], GANConfig]:
 
 for game in GAMES.values():
     if game.preset:
-        enter(game.preset, game.about, played(game.name))
+        enter(game.preset, game.about, gan_of(game.name))
 
 
 @for_model
@@ -133,7 +143,8 @@ def score_gan(scale: Scale) -> ScoreGANConfig:
     return ScoreGANConfig(base.data, base.model, 3.0, levels=levels, generator=generator, fake=fake, fit=scale.fit)
 
 
-def moved(scale: Scale, mover: DriftingConfig | MMDConfig | SlicedWassersteinConfig) -> FieldConfig:
+def generator_of(scale: Scale, mover: DriftingConfig | MMDConfig | SlicedWassersteinConfig) -> FieldConfig:
+    """A generator moved by a field, in a scale."""
     lr = 2 * scale.lr if scale.vectors else scale.lr  # without an opponent, a small net bears a faster rate
     player = PlayerConfig(lr=lr, betas=(0.9, 0.99), clip=None, decay=scale.decay)
     return FieldConfig(scale.base.data, scale.generator, mover, MoveConfig(), player, replace(scale.fit, batch=256))
@@ -142,22 +153,22 @@ def moved(scale: Scale, mover: DriftingConfig | MMDConfig | SlicedWassersteinCon
 @for_model
 def drifting(scale: Scale) -> FieldConfig:
     """A generator whose samples drift to the data's kernel mean, and from each other."""
-    return moved(scale, DriftingConfig(scale.temperatures, others=not scale.vectors))
+    return generator_of(scale, DriftingConfig(scale.temperatures, others=not scale.vectors))
 
 
 @for_model
 def mmd_generator(scale: Scale) -> FieldConfig:
     """A generator that descends the maximum mean discrepancy."""
-    return moved(scale, MMDConfig())
+    return generator_of(scale, MMDConfig())
 
 
 @for_model
 def sw_generator(scale: Scale) -> FieldConfig:
     """A generator that descends the sliced Wasserstein distance."""
-    return moved(scale, SlicedWassersteinConfig())
+    return generator_of(scale, SlicedWassersteinConfig())
 
 
-SHARES = {  # of the score difference and of the log-ratio in what moves a distilled sampler
+MOVER_WEIGHTS = {  # of the score difference and of the log-ratio in what moves a distilled sampler
     "score": (1.0, 0.0),
     "ratio": (0.0, 1.0),
     "both": (1.0, 1.0),
@@ -166,17 +177,25 @@ SHARES = {  # of the score difference and of the log-ratio in what moves a disti
 
 
 def distilled(scale: Scale, by: str, evaluations: int, plan: Plan | None = None) -> DistillConfig:
-    """A sampler of few steps as a generator, in a run's own scale (`after` gives it data and network). plan: the
-    sampler to start as. Of a single evaluation the plan is one from pure noise, a blur: a few data standard deviations
-    are the better start."""
-    base, (score, ratio) = score_gan(scale), SHARES[by]
+    """Settings of a distilled sampler of few steps; `after` gives it data and network of a run.
+
+    Args:
+        scale: what fits the run's data.
+        by: what moves the samples, a key of MOVER_WEIGHTS.
+        evaluations: evaluations a sample.
+        plan: the sampler to start as. Of a single evaluation it is left out: such a plan is one from pure noise, a
+            blur, and a few data standard deviations are the better start.
+    """
+    base, (score, ratio) = score_gan(scale), MOVER_WEIGHTS[by]
     if score and ratio:  # DMD's pull is of size 1 in every pixel; a discriminator's gradient is spread over all of them
         ratio *= 0.03 if scale.vectors else 100.0
     # what a trained sampler still gets wrong is harder to see than what a generator makes at first
     if isinstance(scale.discriminator, MLPDiscriminatorConfig):
-        discriminator, lr, slopes = replace(scale.discriminator, width=2 * scale.discriminator.width), scale.lr, 0.02
+        discriminator = replace(scale.discriminator, width=2 * scale.discriminator.width)
+        lr, penalty = scale.lr, 0.02
     else:
-        discriminator, lr, slopes = UNetDiscriminatorConfig(), 3e-4, 0.1
+        discriminator = UNetDiscriminatorConfig()
+        lr, penalty = 3e-4, 0.1
     config = DistillConfig(
         base.data,
         base.model,
@@ -194,16 +213,19 @@ def distilled(scale: Scale, by: str, evaluations: int, plan: Plan | None = None)
         teacher_first_steps=None if by == "endpoints" else 0,
         teacher_steps=max(20, 4 * evaluations),
         discriminator_net=discriminator,
-        game=GameConfig("relativistic", Penalty(real=slopes, fake=slopes)),
+        game=GameConfig("relativistic", Penalty(real=penalty, fake=penalty)),
         discriminator=replace(adversary(scale), lr=lr, decay=None),
     )
     return config if scale.vectors or by != "ratio" else duel(config)
 
 
 def duel(config: DistillConfig) -> DistillConfig:
-    """Images and a discriminator alone, which can play for long: the longer they do, the finer what is left to learn,
-    so rates fall and averages are long. The discriminator learns from the very samples that it is about to move, and
-    what it sees last, a spread a few per cent too small, the moments say."""
+    """The settings of a distillation of images by a discriminator alone, for a game that can be played for long.
+
+    The longer it is played, the finer what is left to learn, so rates fall and averages are long. The discriminator
+    learns from the very samples that it is about to move, and what it sees last, standard deviations a few per cent too
+    small, the moments say.
+    """
     return replace(
         config,
         moments=0.3,

@@ -1,10 +1,11 @@
-"""Scales."""
+"""Scales: what fits a kind of data, from points in the plane to colour images, in every preset by model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from ..base import of_kind
 from ..diffusion import ScoreConfig
 from ..settings.common import FitConfig
 from ..settings.networks import ConvDiscriminatorConfig, ConvGeneratorConfig, MLPDiscriminatorConfig, MLPGeneratorConfig
@@ -14,16 +15,23 @@ from .by_data import cifar10, demo, mnist, table, toy
 
 @dataclass(frozen=True)
 class Scale:
-    """What fits a kind of data: the diffusion recipe whose denoiser and budget are taken over, and the networks of the
-    other players. Mirror images are shown only where somebody asks for them: a scale knows the size of pictures, not
-    what is on them.
+    """What fits a kind of data: a diffusion preset, whose denoiser and budget are taken over, and the other networks.
 
-    lr, decay   of the players of a game, and the step from which their rate falls
-    penalty     of |grad d|^2 between real and generated samples. Slopes fall as 1/distance, so the weight grows with
-                the square of it; too small a one, and generators miss modes and discriminators win
-    eta         speed of a Discriminator Flow
-    steps, slowing   of its path, two evaluations a step
-    temperatures   of drifting, in the units of a distance between samples
+    Mirror images are shown only where somebody asks for them: a scale knows the size of pictures, not what is on them.
+
+    Args:
+        diffusion: makes the diffusion preset.
+        discriminator: the network of a discriminator.
+        generator: the network of a generator.
+        batch: samples per step of a game.
+        lr: learning rate of the players of a game.
+        decay: the step from which that rate falls.
+        penalty: weight of |grad d|^2 between real and generated samples. Slopes fall as 1/distance, so the weight grows
+            with the square of it; too small a one, and generators miss modes and discriminators win.
+        eta: speed of a Discriminator Flow.
+        steps: steps of its path, two evaluations each.
+        slowing: how these steps shrink (`PathConfig.slowing`).
+        temperatures: of drifting, in the units of a distance between samples.
     """
 
     diffusion: Callable[[], Preset]
@@ -40,20 +48,22 @@ class Scale:
 
     @property
     def vectors(self) -> bool:
+        """Whether the data are vectors, not images."""
         return isinstance(self.discriminator, MLPDiscriminatorConfig)
 
     @property
     def base(self) -> ScoreConfig:
-        config = self.diffusion().config
-        assert isinstance(config, ScoreConfig)
+        """The settings of the diffusion preset, without mirror images."""
+        config = of_kind(self.diffusion().config, ScoreConfig)
         return replace(config, data=replace(config.data, flip=False))
 
     @property
     def fit(self) -> FitConfig:
+        """The training loop of a game."""
         return replace(self.base.fit, batch=self.batch, holdout=0.0)  # the loss of a game does not choose
 
 
-SCALES = {
+DATA_SCALES = {
     "toy": Scale(
         toy,
         MLPDiscriminatorConfig(64, 3, waves=32),

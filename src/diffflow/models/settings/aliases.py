@@ -1,4 +1,4 @@
-"""Old names: what was called otherwise before 0.1.0, and what it is called now.
+"""Aliases: names from before 0.1.0, and what they are called now.
 
 Every alias of the library lives in this table, for one release. Files of saved runs are read through it without a word;
 settings, flags and names of `df` that people write are understood with a warning that names the new one.
@@ -13,7 +13,7 @@ from typing import Any
 
 from ...registry import suggest
 
-# Dataclasses that the `type` of a config.yaml names
+# Dataclasses that `type` names in a config.yaml
 TYPES = {
     "MLPCriticConfig": "MLPDiscriminatorConfig",
     "ConvCriticConfig": "ConvDiscriminatorConfig",
@@ -63,27 +63,32 @@ class OldName(FutureWarning):
     """A name that is understood for one release more."""
 
 
-def public(name: str, known: Sequence[str]) -> Any:
+def public(name: str, names: Sequence[str]) -> Any:
     """What an old name of `df` stands for now, with a warning.
 
     Args:
         name: an attribute of `diffflow` that is none of its names.
-        known: the names that there are.
+        names: the names that there are.
 
     Raises:
         AttributeError: neither an old name nor a present one; the message has the nearest of these.
     """
     if name not in PUBLIC:
-        same = next((other for other in known if other.lower() == name.lower()), None)
-        hint = f"; did you mean {same!r}?" if same else suggest(name, known).partition("; known are")[0]
+        other_case = next((other for other in names if other.lower() == name.lower()), None)
+        hint = f"; did you mean {other_case!r}?" if other_case else suggest(name, names).partition("; known are")[0]
         raise AttributeError(f"module 'diffflow' has no attribute {name!r}{hint}")
     new = PUBLIC[name]
     warnings.warn(f"diffflow.{name} is {new} now; the old name goes with the next release", OldName, stacklevel=3)
     return pkgutil.resolve_name(new)
 
 
-def setting(owner: type, key: str) -> str:
-    """The present name of a setting of a dataclass; warns of an old one."""
+def setting_name(owner: type, key: str) -> str:
+    """The present name of a setting of a dataclass; warns of an old one.
+
+    Args:
+        owner: the dataclass.
+        key: the name of one of its fields, now or before.
+    """
     for kind in owner.__mro__:
         if key in SETTINGS.get(kind.__name__, ()):
             new = SETTINGS[kind.__name__][key]
@@ -95,20 +100,20 @@ def setting(owner: type, key: str) -> str:
 
 
 def flags(args: Sequence[str]) -> list[str]:
-    """The words of a command line with the present names of settings, such as --critic.width; warns of old ones."""
-    old = {key: new for table in SETTINGS.values() for key, new in table.items()}
-    out = []
+    """The words of a command line with the present names of settings; warns of old ones, such as --critic.width."""
+    renamed = {key: new for table in SETTINGS.values() for key, new in table.items()}
+    words = []
     for word in args:
         name, equals, value = word.partition("=")
         parts = name.removeprefix("--").replace("-", "_").split(".")
         top = parts[:2] if parts[0] == "path" else parts[:1]  # where the renamed settings are
-        if name.startswith("--") and top[-1] in old and (top[0] == "path") == (old[top[-1]] == "start_width"):
-            parts[len(top) - 1] = old[top[-1]]
+        if name.startswith("--") and top[-1] in renamed and (top[0] == "path") == (renamed[top[-1]] == "start_width"):
+            parts[len(top) - 1] = renamed[top[-1]]
             new = "--" + ".".join(parts).replace("_", "-")
             warnings.warn(f"the flag {name} is called {new} now; the old name goes with the next release", OldName)
             word = new + equals + value
-        out.append(word)
-    return out
+        words.append(word)
+    return words
 
 
 def type_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Settings of every family."""
+"""Settings that every family of models has: the data, how a player is trained, the training loop, and the dials."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .serialise import ConfigError, require
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What to learn from."""
+    """The data to learn from."""
 
     source: str = ""
     """A toy's name, "digits", or a path: idx folder, image folder or zip, .npy/.npz, .csv."""
@@ -31,12 +31,18 @@ class DataConfig:
     constant: str = "refuse"
     """Tables: columns that never change are refused, or dropped (drop)."""
     discrete: str = "refuse"
-    """Tables: columns of few values are refused, dropped (drop), spread over cells and read back from them (levels), or
-    taken as if continuous (keep)."""
+    """Tables: columns of few values are refused, dropped (drop), spread over cells (levels), or continuous (keep)."""
 
     def load(self, split: str | None = None, like: Transform | None = None) -> Data:
-        """The data, or another split of them; `like`: in the columns and units of other data. Raises DataError, where
-        no source is said too (a run trained on a `Data` from Python)."""
+        """Load the data.
+
+        Args:
+            split: "train", "test" or "all"; None: as these settings say.
+            like: the transform of other data whose columns and units are wanted.
+
+        Raises:
+            DataError: the data cannot be used, or no source is named (a run trained on a `Data` from Python).
+        """
         if not self.source:
             raise DataError(
                 "the settings name no source of the data: such a run was trained on data from Python. Say where they "
@@ -48,7 +54,11 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class PlayerConfig:
-    """How one player moves (Adam)."""
+    """How one player is trained, by Adam.
+
+    Raises:
+        ConfigError: a number out of its range.
+    """
 
     lr: float = 1e-3
     """Learning rate after the warm-up."""
@@ -82,14 +92,18 @@ class PlayerConfig:
         )
 
     def rate(self, update: int) -> float:
-        """Learning rate of update number `update` (1-based)."""
+        """The learning rate of an update, which are counted from 1."""
         rate = self.lr * min(1.0, update / self.warmup if self.warmup else 1.0)
         return rate / math.sqrt(max(1.0, update / self.decay)) if self.decay else rate
 
 
 @dataclass(frozen=True)
 class FitConfig:
-    """The training loop."""
+    """The training loop.
+
+    Raises:
+        ConfigError: a number out of its range.
+    """
 
     batch: int = 128
     """Samples per step, over all processes and micro-batches together."""
@@ -140,8 +154,14 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class Dials:
-    """How a model is to be sampled: steps of the solver, the weight `gan` of the log-ratio, the stochasticity `churn`,
-    classifier-free `guidance`."""
+    """The dials of a sampler.
+
+    Args:
+        steps: steps of the solver.
+        gan: weight of the log-ratio; 0 is the score alone.
+        churn: stochasticity; 0 is the probability flow, 1 the reverse SDE.
+        guidance: classifier-free guidance; 1 is none.
+    """
 
     steps: int = 20
     gan: float = 0.0
@@ -150,7 +170,7 @@ class Dials:
 
 
 def make_schedule(name: str, sigma_min: float, sigma_max: float) -> Schedule:
-    """The noise schedule of that name between two noise levels. Raises ConfigError for levels out of its reach."""
+    """The noise schedule of a name between two noise levels. Raises ConfigError for levels out of its reach."""
     make = SCHEDULES[name]
     try:
         return make(sigma_min=sigma_min, sigma_max=sigma_max)

@@ -1,4 +1,4 @@
-"""What every family with a discriminator has: its network, the game that it plays, and for how many classes."""
+"""Settings of games: what a discriminator minimises, for how many classes, and what it is told along a schedule."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .serialise import require
 
 
 def class_count(meta: Mapping[str, Any]) -> int:
-    """How many classes a game is played within; 0 where the data have none."""
+    """The number of classes of the data, 0 without. Raises ConfigError for a single class, which says nothing."""
     classes = meta["classes"] or ()
     require(
         len(classes) != 1,
@@ -27,56 +27,70 @@ def class_count(meta: Mapping[str, Any]) -> int:
 
 @dataclass(frozen=True)
 class GameConfig:
-    """What the discriminator minimises."""
+    """The game that a discriminator plays: its loss and its penalty.
+
+    Raises:
+        ConfigError: an unknown loss.
+    """
 
     loss: str = "vanilla"
-    """A row of games.GAMES: vanilla, saturating, kl, chi2, hinge, lsgan, ipm, fgan-kl, fgan-pearson,
-    relativistic (for a generator only: its particles have partners)."""
+    """Loss: vanilla, saturating, kl, chi2, hinge, lsgan, ipm, fgan-kl, fgan-pearson; relativistic (generators only)."""
     penalty: Penalty = Penalty()
-    """weight (|grad d| - centre)^2 at real, fake and in-between points."""
+    """Penalty: weight (|grad d| - centre)^2 at real, fake and in-between points."""
 
     def __post_init__(self) -> None:
         require(self.loss in GAMES, f"game.loss = {GAMES.unknown(self.loss)}")
 
     @property
     def game(self) -> Game:
+        """The row of GAMES."""
         return GAMES[self.loss]
 
 
 def log_ratio_game(config: GameConfig, why: str) -> None:
     """Raise ConfigError for a game whose logit is something else than the log-ratio that the equation asks for."""
-    known = [name for name, game in GAMES.items() if game.additive]
+    additive = [name for name, game in GAMES.items() if game.additive]
     require(
         config.game.additive,
         f"game.loss = {config.loss!r}: with {why} particles move along grad log r/p, and the logit of this game is "
-        f"another function of r and p. Take one of {', '.join(known)}",
+        f"another function of r and p. Take one of {', '.join(additive)}",
     )
 
 
 def along(net: nn.Module, schedule: Schedule, std: float) -> Discriminator:
-    """A discriminator along a noise schedule, for data of this standard deviation, with EDM's preconditioning: inputs
-    of unit size at every noise level, and the level as a quarter of its logarithm."""
+    """A discriminator along a noise schedule, with EDM's preconditioning.
+
+    Its inputs have unit size at every noise level, and it is told the level as a quarter of its logarithm.
+
+    Args:
+        net: the network.
+        schedule: the noise schedule.
+        std: standard deviation of the data, in model units.
+    """
     at = Along(schedule, std)
     return Discriminator(net, time=at.time, precondition=at.precondition, amplitude=at.amplitude)
 
 
 @dataclass(frozen=True)
 class Along:
-    """EDM's preconditioning of a discriminator; a value, so that it travels to other processes."""
+    """EDM's preconditioning of a discriminator; a value, so that it travels to other processes.
+
+    Args:
+        schedule: the noise schedule.
+        std: standard deviation of the data, in model units.
+    """
 
     schedule: Schedule
     std: float
 
     def time(self, t: Tensor) -> Tensor:
+        """What the network is told of the times t (n,): a quarter of the logarithm of the noise level."""
         return 0.25 * self.schedule.sigma(t).log()
 
     def precondition(self, t: Tensor) -> Tensor:
+        """The factor (n,) that gives the inputs unit size."""
         return (self.schedule.sigma(t) ** 2 + self.std**2).rsqrt() / self.schedule.scale(t)
 
     def amplitude(self, t: Tensor) -> Tensor:
+        """The factor (n,) of the logit."""
         return self.std * (self.schedule.sigma(t) ** 2 + self.std**2).rsqrt()
-
-
-def as_discriminator(module: nn.Module) -> Discriminator:
-    assert isinstance(module, Discriminator)
-    return module

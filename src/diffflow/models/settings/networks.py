@@ -1,4 +1,4 @@
-"""Settings of networks."""
+"""Settings of networks: of denoisers, discriminators and generators, each of which builds its network."""
 
 from __future__ import annotations
 
@@ -78,25 +78,25 @@ class GeneratorNet(Choice):
 
 @dataclass(frozen=True)
 class MLPDiscriminatorConfig(DiscriminatorNet):
-    """The discriminator for vectors (networks/backbones/discriminator.py)."""
+    """The discriminator of vectors: a perceptron of residual blocks (networks/backbones/discriminator.py)."""
 
     width: int = 128
     """Units of a layer."""
     depth: int = 3
     """Residual blocks."""
     waves: int = 0
-    """Fourier features of x, for data with features much narrower than their spread."""
+    """Fourier features of x, for data with features much narrower than the data are wide; 0: none."""
     fastest: float = 24.0
-    """Their largest frequency, in radians per unit of x (toys and tables: about the standard deviation)."""
+    """Their largest frequency, in radians per unit of x, which for toys and tables is about a standard deviation."""
     spectral: bool = False
     """Spectral normalisation of every weight matrix."""
 
     def build(self, shape: tuple[int, ...], classes: int, timed: bool, dials: int = 0) -> nn.Module:
+        """The network; see `DiscriminatorNet.build`. Raises ConfigError for images."""
         require(
             len(shape) == 1,
-            f"MLPDiscriminatorConfig is for vectors, and the data has shape {shape}: use a "
-            "ConvDiscriminatorConfig (its `type` in a "
-            "--config file, or another --preset)",
+            f"MLPDiscriminatorConfig is for vectors, and the data has shape {shape}: use a ConvDiscriminatorConfig "
+            "(its `type` in a --config file, or another --preset)",
         )
         return MLPDiscriminator(
             shape[0],
@@ -113,7 +113,7 @@ class MLPDiscriminatorConfig(DiscriminatorNet):
 
 @dataclass(frozen=True)
 class ConvDiscriminatorConfig(DiscriminatorNet):
-    """The discriminator for images (networks/backbones/discriminator.py)."""
+    """The discriminator of images: convolutions (networks/backbones/discriminator.py)."""
 
     widths: tuple[int, ...] = (32, 64)
     """Channels of the blocks, each of which halves the image."""
@@ -121,11 +121,11 @@ class ConvDiscriminatorConfig(DiscriminatorNet):
     """Spectral normalisation of every weight matrix."""
 
     def build(self, shape: tuple[int, ...], classes: int, timed: bool, dials: int = 0) -> nn.Module:
+        """The network; see `DiscriminatorNet.build`. Raises ConfigError for vectors."""
         require(
             len(shape) == 3,
-            f"ConvDiscriminatorConfig is for images, and the data has shape {shape}: use an "
-            "MLPDiscriminatorConfig (its `type` in a "
-            "--config file, or another --preset)",
+            f"ConvDiscriminatorConfig is for images, and the data has shape {shape}: use an MLPDiscriminatorConfig "
+            "(its `type` in a --config file, or another --preset)",
         )
         image = (shape[0], shape[1], shape[2])
         return ConvDiscriminator(image, classes, self.widths, timed=timed, dials=dials, spectral=self.spectral)
@@ -133,7 +133,7 @@ class ConvDiscriminatorConfig(DiscriminatorNet):
 
 @dataclass(frozen=True)
 class MLPGeneratorConfig(GeneratorNet):
-    """The generator of vectors (nets/generator.py)."""
+    """The generator of vectors: a perceptron of residual blocks (networks/backbones/generator.py)."""
 
     latent: int = 16
     """Numbers of the latent z."""
@@ -142,9 +142,10 @@ class MLPGeneratorConfig(GeneratorNet):
     depth: int = 3
     """Residual blocks."""
     waves: int = 0
-    """Fourier features of z."""
+    """Fourier features of z; 0: none."""
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The network; see `GeneratorNet.build`. Raises ConfigError for images."""
         require(
             len(shape) == 1,
             f"MLPGeneratorConfig is for vectors, and the data has shape {shape}: use a ConvGeneratorConfig (its `type` "
@@ -155,7 +156,7 @@ class MLPGeneratorConfig(GeneratorNet):
 
 @dataclass(frozen=True)
 class ConvGeneratorConfig(GeneratorNet):
-    """The generator of images (nets/generator.py)."""
+    """The generator of images: convolutions (networks/backbones/generator.py)."""
 
     latent: int = 64
     """Numbers of the latent z."""
@@ -163,6 +164,7 @@ class ConvGeneratorConfig(GeneratorNet):
     """Channels of the blocks, each of which doubles the image."""
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The network; see `GeneratorNet.build`. Raises ConfigError for vectors."""
         require(
             len(shape) == 3,
             f"ConvGeneratorConfig is for images, and the data has shape {shape}: use an MLPGeneratorConfig (its `type` "
@@ -173,7 +175,7 @@ class ConvGeneratorConfig(GeneratorNet):
 
 @dataclass(frozen=True)
 class MLPConfig(NetConfig):
-    """The net for vectors (nets/mlp.py)."""
+    """The denoiser's network for vectors: a perceptron of residual blocks (networks/backbones/mlp.py)."""
 
     width: int = 256
     """Units of a layer."""
@@ -182,9 +184,10 @@ class MLPConfig(NetConfig):
     embed: int = 64
     """Fourier features of the noise level."""
     octaves: tuple[int, ...] = ()
-    """Sines of 2^k pi x beside the vector x, for these k: for columns of few values, e.g. 0 1 2 3."""
+    """Sines of 2^k pi x beside the vector x, for these k: for columns of few values, such as 0 1 2 3."""
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The network; see `NetConfig.build`. Raises ConfigError for images."""
         from ...networks.backbones.mlp import MLP
 
         require(
@@ -197,7 +200,7 @@ class MLPConfig(NetConfig):
 
 @dataclass(frozen=True)
 class UNetConfig(NetConfig):
-    """The net for images (nets/unet.py)."""
+    """The denoiser's network for images: a U-Net (networks/backbones/unet.py)."""
 
     widths: tuple[int, ...] = (32, 64, 64)
     """Channels at each resolution; each level halves the image."""
@@ -210,9 +213,10 @@ class UNetConfig(NetConfig):
     groups: int = 8
     """Groups of the group normalisation."""
     octaves: tuple[int, ...] = ()
-    """Sines of 2^k pi x beside the image x, for these k: what a density of bytes wants, e.g. 5 6 7."""
+    """Sines of 2^k pi x beside the image x, for these k: for a density of bytes, such as 5 6 7."""
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The network; see `NetConfig.build`. Raises ConfigError for vectors."""
         from ...networks.backbones.unet import UNet
 
         require(

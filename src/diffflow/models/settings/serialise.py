@@ -1,6 +1,6 @@
-"""Settings as plain values: to and from nested dictionaries, YAML and dotted keys.
+"""Settings as plain values: to and from nested dictionaries, YAML and dotted names.
 
-A key nobody knows is an error with a suggestion, because a misspelt option that is silently ignored costs a night of
+An unknown name is an error with a suggestion, because a misspelt option that is silently ignored costs a night of
 training. Where a field admits several dataclasses, `type` says which one it is; the family of models (`TrainConfig`'s
 subclass) is the `type` at the top.
 """
@@ -26,17 +26,17 @@ class ConfigError(ValueError):
     """A setting that cannot be meant; the message names it and what would do."""
 
 
-def require(ok: bool, what: str) -> None:
-    """Raise ConfigError(what) unless ok."""
+def require(ok: bool, message: str) -> None:
+    """Raise ConfigError with a message unless ok."""
     if not ok:
-        raise ConfigError(what)
+        raise ConfigError(message)
 
 
 DEFAULT = "ScoreConfig"  # the family of settings that name none
 
 
 def families() -> Registry[Any]:
-    """The families of models by name: each file of models/ is one, and plug-ins bring others."""
+    """The families of models by name: each file of models/ brings its own, and plug-ins bring others."""
     package = importlib.import_module("diffflow.models")
     for module in pkgutil.iter_modules(package.__path__, "diffflow.models."):
         importlib.import_module(module.name)
@@ -44,8 +44,14 @@ def families() -> Registry[Any]:
 
 
 class Choice:
-    """A part of the settings that comes in several kinds. A direct subclass is the part (`NetConfig`), and its
-    subclasses, frozen dataclasses, are the kinds; a kind from outside the package is as good as ours."""
+    """A part of the settings that comes in several kinds.
+
+    A direct subclass is the part (`NetConfig`), and its subclasses, frozen dataclasses, are the kinds; a kind from
+    outside the package is as good as ours.
+
+    Attributes:
+        kinds: of each part, its kinds by name.
+    """
 
     kinds: ClassVar[Registry[Any]]
 
@@ -57,22 +63,22 @@ class Choice:
 
 
 def _classes(kind: Any) -> dict[str, type]:
-    """The dataclasses that a field's type admits, by name."""
-    found: dict[str, type] = {}
+    """The dataclasses that a field's type admits, by name; none for a plain value."""
+    classes: dict[str, type] = {}
     for option in get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,):
         if isinstance(option, type) and Choice in option.__bases__:
-            found |= option.kinds
+            classes |= option.kinds
         elif dataclasses.is_dataclass(option) and isinstance(option, type):
-            found[option.__name__] = option
-    return found
+            classes[option.__name__] = option
+    return classes
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A run's config as nested plain values; its first key, `type`, is the family."""
-    return {"type": name_of(type(config))} | _values(config)
+    """A run's settings as nested plain values; the first key, `type`, is the family."""
+    return {"type": name_of(type(config))} | _plain_values(config)
 
 
-def _values(config: Any) -> dict[str, Any]:
+def _plain_values(config: Any) -> dict[str, Any]:
     """A dataclass as nested plain values; where a field admits several dataclasses, `type` says which it is."""
     out: dict[str, Any] = {}
     hints = get_type_hints(type(config))
@@ -80,14 +86,14 @@ def _values(config: Any) -> dict[str, Any]:
         value = getattr(config, entry.name)
         if dataclasses.is_dataclass(value):
             tag = {"type": name_of(type(value))} if len(_classes(hints[entry.name])) > 1 else {}
-            out[entry.name] = tag | _values(value)
+            out[entry.name] = tag | _plain_values(value)
         else:
             out[entry.name] = list(value) if isinstance(value, tuple) else value
     return out
 
 
 def _scalar(kind: Any, value: Any, path: str) -> Any:
-    """`value` as the plain type `kind`, or ConfigError."""
+    """A value as a field's plain type has it. Raises ConfigError, naming the field (path), for another type."""
     if get_origin(kind) in (Union, types.UnionType):
         if value is None and type(None) in get_args(kind):
             return None
@@ -111,63 +117,76 @@ def _scalar(kind: Any, value: Any, path: str) -> Any:
     raise ConfigError(f"{path} = {value!r} must be of type {kind.__name__}")
 
 
-def _read(base: Any, values: Any, path: str) -> Any:
-    """`base` with the nested `values` put in."""
+def _put_in(base: Any, values: Any, path: str) -> Any:
+    """Settings with nested values put in. Raises ConfigError.
+
+    Args:
+        base: a dataclass.
+        values: a mapping of its fields' names to plain values, mappings, or dataclasses.
+        path: the dotted name of `base` in the whole; "" for the whole itself.
+    """
     require(isinstance(values, Mapping), f"{path or 'the configuration'} = {values!r} must be a mapping of settings")
     hints, names = get_type_hints(type(base)), [f.name for f in dataclasses.fields(base)]
-    new = {}
+    changes = {}
     for key, value in values.items():
-        here = f"{path}.{key}" if path else str(key)
-        key = key if key in names else aliases.setting(type(base), str(key))
-        require(key in names, f"unknown setting {here!r}{_nearest(str(key), names, base, path)}")
+        dotted = f"{path}.{key}" if path else str(key)
+        key = key if key in names else aliases.setting_name(type(base), str(key))
+        require(key in names, f"unknown setting {dotted!r}{_suggest_setting(str(key), names, base, path)}")
         kinds = _classes(hints[key])
         if dataclasses.is_dataclass(value):  # built already
-            known = ", ".join(kinds) or getattr(hints[key], "__name__", str(hints[key]))
-            require(isinstance(value, tuple(kinds.values())), f"{here} = {value!r} must be of type {known}")
-            new[key] = value
+            wanted = ", ".join(kinds) or getattr(hints[key], "__name__", str(hints[key]))
+            require(isinstance(value, tuple(kinds.values())), f"{dotted} = {value!r} must be of type {wanted}")
+            changes[key] = value
             continue
         if not kinds:
-            new[key] = _scalar(hints[key], value, here)
+            changes[key] = _scalar(hints[key], value, dotted)
             continue
         inner = getattr(base, key)
         if isinstance(value, Mapping) and len(kinds) > 1 and "type" in value:
             tag = aliases.type_name(str(value["type"]))
-            require(tag in kinds, f"{here}.type = {tag!r} is unknown{missing(tag, kinds)}")
+            require(tag in kinds, f"{dotted}.type = {tag!r} is unknown{missing(tag, kinds)}")
             inner = inner if type(inner) is kinds[tag] else kinds[tag]()
             value = {k: v for k, v in value.items() if k != "type"}
-        new[key] = _read(inner, value, here)
+        changes[key] = _put_in(inner, value, dotted)
     try:
-        return dataclasses.replace(base, **new)
+        return dataclasses.replace(base, **changes)
     except ConfigError:
         raise
     except ValueError as e:
         raise ConfigError(f"{path}: {e}") from e
 
 
-def _nearest(key: str, names: list[str], base: Any, path: str) -> str:
-    """As `suggest`; but where a setting further down has exactly this name, that one is meant."""
-    deeper = [below for below in _below(base, f"{path}." if path else "") if below.endswith(f".{key}")]
-    return f"; did you mean {deeper[0]!r}?" if deeper else suggest(key, names)
+def _suggest_setting(key: str, names: list[str], base: Any, path: str) -> str:
+    """What may have been meant, as `suggest`; but where a setting further down has exactly this name, that one."""
+    same_name = [dotted for dotted in _dotted_names(base, f"{path}." if path else "") if dotted.endswith(f".{key}")]
+    return f"; did you mean {same_name[0]!r}?" if same_name else suggest(key, names)
 
 
-def _below(config: Any, path: str) -> Iterator[str]:
+def _dotted_names(config: Any, path: str) -> Iterator[str]:
     """Dotted names of all settings in a dataclass."""
     for entry in dataclasses.fields(config):
         yield path + entry.name
         if dataclasses.is_dataclass(inner := getattr(config, entry.name)):
-            yield from _below(inner, f"{path}{entry.name}.")
+            yield from _dotted_names(inner, f"{path}{entry.name}.")
 
 
 def from_dict(values: Mapping[str, Any], base: Any = None) -> Any:
-    """`base` (None: a denoiser's settings) with nested plain values put in; `type` names the family. Raises ConfigError
-    for an unknown key, a wrong type or an impossible value."""
+    """Settings from nested plain values.
+
+    Args:
+        values: by name; `type` names the family.
+        base: the settings that stay where `values` say nothing; None: the defaults of the family, or of a denoiser.
+
+    Raises:
+        ConfigError: an unknown name, a wrong type or an impossible value.
+    """
     if isinstance(values, Mapping) and "type" in values:
         family = values["type"]
-        known = families()
-        require(family in known, f"type = {known.unknown(family)}")
-        base = base if type(base) is known[family] else known[family]()
+        table = families()
+        require(family in table, f"type = {table.unknown(family)}")
+        base = base if type(base) is table[family] else table[family]()
         values = {k: v for k, v in values.items() if k != "type"}
-    return _read(families()[DEFAULT]() if base is None else base, values, "")
+    return _put_in(families()[DEFAULT]() if base is None else base, values, "")
 
 
 def replace(config: Any, settings: Mapping[str, Any]) -> Any:
@@ -197,17 +216,25 @@ def replace(config: Any, settings: Mapping[str, Any]) -> Any:
 
 
 def to_yaml(config: Any) -> str:
+    """A run's settings as YAML text, which `from_yaml` reads."""
     return yaml.safe_dump(to_dict(config), sort_keys=False)
 
 
 def check_round_trip(config: Any) -> None:
-    """Refuse settings that a file could not give back, before anything is trained with them. Raises ConfigError."""
+    """Refuse settings that a file could not give back, before anything is trained with them.
+
+    Args:
+        config: the settings of a run.
+
+    Raises:
+        ConfigError: they cannot be saved, or come back changed; these are named.
+    """
     try:
-        again = from_yaml(to_yaml(config))
+        reread = from_yaml(to_yaml(config))
     except (ConfigError, yaml.YAMLError) as e:
         raise ConfigError(f"these settings cannot be saved and read again: {e}") from e
-    if again != config:
-        a, b = to_dict(config), to_dict(again)
+    if reread != config:
+        a, b = to_dict(config), to_dict(reread)
         differing = [k for k in a if a.get(k) != b.get(k)] or list(a)
         raise ConfigError(
             f"these settings would come back otherwise from the run's config.yaml ({', '.join(differing)}): give every "
@@ -216,7 +243,7 @@ def check_round_trip(config: Any) -> None:
 
 
 def from_yaml(text: str, base: Any = None) -> Any:
-    """`base` with the settings of a YAML text put in. Raises ConfigError."""
+    """Settings from a YAML text; see `from_dict`. Raises ConfigError."""
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as e:
@@ -225,7 +252,7 @@ def from_yaml(text: str, base: Any = None) -> Any:
 
 
 def load_yaml(path: str | Path, base: Any = None) -> Any:
-    """`base` with the settings of a YAML file put in. Raises ConfigError, naming the file."""
+    """Settings from a YAML file; see `from_dict`. Raises ConfigError, naming the file."""
     try:
         return from_yaml(Path(path).read_text(encoding="utf-8"), base)
     except (OSError, UnicodeDecodeError, ConfigError) as e:
@@ -246,8 +273,17 @@ FREE = (
 
 
 def changed(old: Any, new: Any) -> list[str]:
-    """Dotted keys in which two configurations differ, apart from those that leave the trained weights alone: FREE, but
-    for those that the family trains by (`fixed`)."""
+    """The settings in which a run that goes on would differ from itself.
+
+    Left out are those that leave the trained weights alone: FREE, but for those that the family trains by (`fixed`).
+
+    Args:
+        old: the settings of the run.
+        new: those that it would go on with.
+
+    Returns:
+        Dotted names, sorted.
+    """
 
     def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
         out: dict[str, Any] = {}

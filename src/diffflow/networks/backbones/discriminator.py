@@ -1,16 +1,18 @@
-r"""Discriminators: nets that give one logit per particle. What is the least such net whose input gradient is a good
-field?
+"""Backbones of discriminators: nets that give one logit per particle, with an input gradient that is a good field.
 
-Smooth (SiLU, so that grad d is continuous and can be penalised), residual with branches that start at zero (Zhang et
-al. 2019: depth without normalisation), and without batch statistics: a particle's logit does not depend on its
-neighbours. What is known besides x enters as one embedding
+They are smooth (SiLU, so that grad d is continuous and can be penalised), residual with branches that start at zero
+(Zhang et al. 2019: depth without normalisation), and without batch statistics: a particle's logit does not depend on
+its neighbours. What is known besides x enters as one embedding
 
     e = T [cos(w time), sin(w time)] + C[cond] + S dials
 
-into every block (nets/mlp.py), and the class also by projection onto the features phi, d = <v, phi> + <V[cond], phi>
+into every block (as in mlp.py), and the class also by projection onto the features phi, d = <v, phi> + <V[cond], phi>
 (Miyato & Koyama 2018). `spectral` divides every weight matrix by its largest singular value (Miyato et al. 2018).
 
 Shapes: x (n, d) or (n, c, h, w), time (n,), cond int64 (n,) or None, dials (n, k) or None -> (n,).
+
+References:
+    Miyato & Koyama 2018, arXiv:1802.05637. Miyato et al. 2018, arXiv:1802.05957. Zhang et al. 2019, arXiv:1901.09321.
 """
 
 from __future__ import annotations
@@ -24,15 +26,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from .mlp import rows
+from .mlp import class_rows
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 SILU = 1.68  # E silu(u)^2 = 1.68^-2 for u ~ N(0, 1)
 
 
 def scaled(layer: Layer, gain: float = 1.0) -> Layer:
-    """The layer with weights N(0, gain^2 / fan_in) and no bias: it keeps the size of its input, with gain SILU of what
-    silu leaves of it. A generator that starts small in z learns to ignore z.
+    """The layer with fresh weights N(0, gain^2 / fan_in) and biases 0: it keeps the size of its input.
+
+    A generator that starts small in z learns to ignore z.
+
+    Args:
+        layer: the layer, changed in place.
+        gain: factor of the size; SILU makes up for what silu leaves of a standard normal.
+
+    Returns:
+        The same layer.
     """
     nn.init.normal_(layer.weight, std=gain * layer.weight[0].numel() ** -0.5)
     if layer.bias is not None:
@@ -41,7 +51,17 @@ def scaled(layer: Layer, gain: float = 1.0) -> Layer:
 
 
 class Context(nn.Module):
-    """What a net is told besides x, as one embedding (n, width)."""
+    """Embedding of what a net is told besides x: time, class and dials, as one vector.
+
+    Args:
+        width: length of the vector, even.
+        classes: how many classes, 0 for none.
+        timed: whether it takes the time.
+        dials: how many dials it takes.
+
+    Raises:
+        ValueError: for a width that is not even and positive, and for negative numbers.
+    """
 
     frequencies: Tensor
 
@@ -58,19 +78,25 @@ class Context(nn.Module):
         self.dials = nn.Sequential(nn.Linear(dials, width), nn.SiLU()) if dials else None
 
     def forward(self, x: Tensor, time: Tensor, cond: Tensor | None, dials: Tensor | None) -> Tensor:
+        """The embedding (n, width) of time (n,), cond int64 (n,) and dials (n, k), in the type of x."""
         e = x.new_zeros(len(x), self.width)
         if self.time is not None:
             angle = time[:, None] * self.frequencies
             e = e + self.time(torch.cat([angle.cos(), angle.sin()], 1))
         if self.label is not None:
-            e = e + self.label(rows(cond, len(x), self.classes, x.device))
+            e = e + self.label(class_rows(cond, len(x), self.classes, x.device))
         if self.dials is not None:
             e = e + self.dials(dials)
         return e
 
 
 class Head(nn.Module):
-    """Features phi (n, width) -> logit (n,): <v, phi> + b, plus <V[cond], phi> where there are classes."""
+    """Last layer: features phi -> the logit <v, phi> + b, plus <V[cond], phi> where there are classes.
+
+    Args:
+        width: length of phi.
+        classes: how many classes, 0 for none.
+    """
 
     def __init__(self, width: int, classes: int):
         super().__init__()
@@ -81,29 +107,40 @@ class Head(nn.Module):
             nn.init.normal_(self.label.weight, std=width**-0.5)
 
     def forward(self, phi: Tensor, cond: Tensor | None) -> Tensor:
+        """The logit (n,) of features phi (n, width) and cond int64 (n,), -1 or None for no class."""
         logit = self.out(phi).squeeze(1)
         if self.label is not None:
-            logit = logit + (self.label(rows(cond, len(phi), self.classes, phi.device)) * phi).sum(1)
+            logit = logit + (self.label(class_rows(cond, len(phi), self.classes, phi.device)) * phi).sum(1)
         return logit
 
 
 class TwinClassifiers(nn.Module):
-    """Features phi (n, width) -> log r(c|x) and log p(c|x), (n, classes) each: of which class x would be among the real
-    samples, and among the generated ones (Gong et al. 2019). Where classes are as frequent in both, by Bayes
+    """Two classifiers: of which class x would be among the real samples, and among the generated ones.
+
+    Where classes are as frequent in both, by Bayes
 
         log r(x|c)/p(x|c) = log r(x)/p(x) + log r(c|x) - log p(c|x),
 
     and a classifier learns its part from every sample, a logit only where the two laws differ. Both start undecided.
+
+    Args:
+        width: length of the features phi.
+        classes: how many classes.
+
+    References:
+        Gong et al. 2019, "Twin auxiliary classifiers GAN", arXiv:1907.02690.
     """
 
     def __init__(self, width: int, classes: int):
         super().__init__()
-        self.real, self.made = nn.Linear(width, classes), nn.Linear(width, classes)
+        self.real = nn.Linear(width, classes)
+        self.made = nn.Linear(width, classes)
         for layer in (self.real, self.made):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
     def forward(self, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-probabilities log r(c|x) and log p(c|x), (n, classes) each, of features phi (n, width)."""
         return self.real(phi).log_softmax(1), self.made(phi).log_softmax(1)
 
 
@@ -115,20 +152,40 @@ def bound(net: nn.Module) -> None:
 
 
 class Branch(nn.Module):
-    """h + B silu(A silu(h) + M e), for vectors."""
+    """Residual block for vectors: h + B silu(A silu(h) + M e).
+
+    Args:
+        width: length of h.
+        embed: length of the embedding e.
+        zero: whether B starts at zero, so that the block starts as the identity.
+    """
 
     def __init__(self, width: int, embed: int, zero: bool):
         super().__init__()
-        self.inner, self.embed = scaled(nn.Linear(width, width), SILU), scaled(nn.Linear(embed, width))
+        self.inner = scaled(nn.Linear(width, width), SILU)
+        self.embed = scaled(nn.Linear(embed, width))
         self.outer = scaled(nn.Linear(width, width), 0.0 if zero else SILU)
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        """The next h (n, width), from h (n, width) and e (n, embed)."""
         return h + self.outer(F.silu(self.inner(F.silu(h)) + self.embed(e)))
 
 
 class Waves(nn.Module):
-    """x -> [x, cos Wx, sin Wx] (n, dim + 2 count): random directions of W, lengths log-spaced from 1 to `fastest` per
-    unit of x (Tancik et al. 2020). Without waves an MLP learns what is narrow in x last.
+    """Fourier features x -> [x, cos Wx, sin Wx], W with random directions and log-spaced lengths.
+
+    Without them an MLP learns what is narrow in x last.
+
+    Args:
+        dim: length of x.
+        count: how many rows W has.
+        fastest: largest length of a row, in radians per unit of x; the smallest is 1.
+
+    Raises:
+        ValueError: for a negative count, or a fastest that is not finite and above 1.
+
+    References:
+        Tancik et al. 2020, arXiv:2006.10739.
     """
 
     directions: Tensor
@@ -142,6 +199,7 @@ class Waves(nn.Module):
         self.width = dim + 2 * count
 
     def forward(self, x: Tensor) -> Tensor:
+        """The features (n, dim + 2 count) of x (n, dim)."""
         if not len(self.directions):
             return x
         angle = x @ self.directions.T
@@ -149,11 +207,22 @@ class Waves(nn.Module):
 
 
 class MLPDiscriminator(nn.Module):
-    """A residual MLP over vectors of length `dim`, to one logit. `dials`: how many dial values it is told; `waves`: how
-    many Fourier features of x it sees beside x itself, of up to `fastest` radians per unit (for data with features
-    much narrower than its spread).
+    """Residual MLP over vectors, to one logit.
 
-    Raises ValueError for sizes below one, or a wrong vector length.
+    Args:
+        dim: length d of a vector.
+        classes: how many classes, 0 for none.
+        width: length of the hidden vector.
+        depth: residual blocks.
+        embed: length of the embedding of time, class and dials, even.
+        timed: whether it takes the time.
+        dials: how many dials it takes.
+        spectral: whether every weight matrix is divided by its largest singular value.
+        waves: Fourier features of x that it sees beside x itself, for data with features much narrower than its spread.
+        fastest: their highest frequency, in radians per unit of x.
+
+    Raises:
+        ValueError: for sizes below one, and for vectors of another length.
     """
 
     def __init__(
@@ -172,7 +241,10 @@ class MLPDiscriminator(nn.Module):
         super().__init__()
         if min(dim, width, depth) < 1:
             raise ValueError(f"MLPDiscriminator(dim={dim}, width={width}, depth={depth}): sizes must be positive")
-        self.dim, self.classes, self.timed, self.dials = dim, classes, timed, dials
+        self.dim = dim
+        self.classes = classes
+        self.timed = timed
+        self.dials = dials
         self.context = Context(embed, classes, timed, dials)
         self.waves = Waves(dim, waves, fastest)
         self.enter = scaled(nn.Linear(self.waves.width, width))
@@ -182,6 +254,7 @@ class MLPDiscriminator(nn.Module):
             bound(self)
 
     def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None, dials: Tensor | None = None) -> Tensor:
+        """Logits (n,) of x (n, d) at time (n,), cond int64 (n,) or None and dials (n, k) or None."""
         if x.dim() != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x has shape {tuple(x.shape)}, this discriminator takes (n, {self.dim})")
         e, h = self.context(x, time, cond, dials), self.enter(self.waves(x))
@@ -191,10 +264,19 @@ class MLPDiscriminator(nn.Module):
 
 
 class Down(nn.Module):
-    """A residual block that halves the image: 1x1(pool h) + conv silu(conv/2 silu(h) + M e).
+    """Residual block that halves the image: 1x1(pool h) + conv silu(conv/2 silu(h) + M e).
 
     The halving filter is 4 x 4: every inner pixel meets as many of its taps as the next, so that the input gradient,
-    which moves particles, has no checkerboard (Odena et al. 2016).
+    which moves particles, has no checkerboard.
+
+    Args:
+        before: channels of its input.
+        after: channels of its output.
+        embed: length of the embedding e.
+        zero: whether the last convolution starts at zero.
+
+    References:
+        Odena et al. 2016, "Deconvolution and checkerboard artifacts", doi:10.23915/distill.00003.
     """
 
     def __init__(self, before: int, after: int, embed: int, zero: bool):
@@ -205,6 +287,7 @@ class Down(nn.Module):
         self.outer = scaled(nn.Conv2d(after, after, 3, padding=1), 0.0 if zero else SILU)
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        """The halved image (n, after, ceil(h/2), ceil(w/2)), from h (n, before, h, w) and e (n, embed)."""
         odd_height, odd_width = h.shape[2] % 2, h.shape[3] % 2
         padded = F.pad(F.silu(h), (1, 1 + odd_width, 1, 1 + odd_height))
         branch = F.silu(self.inner(padded) + self.embed(e)[:, :, None, None])
@@ -212,10 +295,19 @@ class Down(nn.Module):
 
 
 class ConvDiscriminator(nn.Module):
-    """A residual convolutional net over images of `shape` (c, h, w), of any size, to one logit. Every entry of `widths`
-    is a block that halves the image; what is left goes through one dense layer.
+    """Residual convolutional net over images, to one logit.
 
-    Raises ValueError for sizes below one, or images of another shape.
+    Args:
+        shape: shape of an image (c, h, w), of any height and width.
+        classes: how many classes, 0 for none.
+        widths: channels of the blocks, each of which halves the image; what is left goes through one dense layer.
+        timed: whether it takes the time.
+        dials: how many dials it takes.
+        spectral: whether every weight matrix is divided by its largest singular value.
+        embed: length of the embedding of time, class and dials, even.
+
+    Raises:
+        ValueError: for sizes below one, and for images of another shape.
     """
 
     def __init__(
@@ -231,19 +323,23 @@ class ConvDiscriminator(nn.Module):
         super().__init__()
         if len(shape) != 3 or min(shape) < 1 or not widths or min(widths) < 1:
             raise ValueError(f"ConvDiscriminator(shape={tuple(shape)}, widths={tuple(widths)}): sizes must be positive")
-        self.shape, self.classes, self.timed, self.dials = tuple(shape), classes, timed, dials
+        self.shape = tuple(shape)
+        self.classes = classes
+        self.timed = timed
+        self.dials = dials
         self.context = Context(embed, classes, timed, dials)
         self.enter = scaled(nn.Conv2d(shape[0], widths[0], 3, padding=1))
         self.blocks = nn.ModuleList(
             Down(a, b, embed, zero=not spectral) for a, b in zip((widths[0], *widths), widths, strict=False)
         )
-        left = math.prod(-(-side // 2 ** len(widths)) for side in shape[1:])
-        self.dense = scaled(nn.Linear(widths[-1] * left, 2 * widths[-1]), SILU)
+        pixels = math.prod(-(-side // 2 ** len(widths)) for side in shape[1:])
+        self.dense = scaled(nn.Linear(widths[-1] * pixels, 2 * widths[-1]), SILU)
         self.head = Head(2 * widths[-1], classes)
         if spectral:
             bound(self)
 
     def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None, dials: Tensor | None = None) -> Tensor:
+        """Logits (n,) of x (n, c, h, w) at time (n,), cond int64 (n,) or None and dials (n, k) or None."""
         if tuple(x.shape[1:]) != self.shape:
             takes = ", ".join(map(str, self.shape))
             raise ValueError(f"x has shape {tuple(x.shape)}, this discriminator takes (n, {takes})")
@@ -254,10 +350,15 @@ class ConvDiscriminator(nn.Module):
 
 
 class Stages(nn.Module):
-    """K independent nets, one per equal interval of time in [0, 1): net k sees the particles with k <= K time < k+1,
-    and a time of 1 or more belongs to the last (derivations.md 3.2, one discriminator per step).
+    """Independent nets, one per equal interval of time in [0, 1) (derivations.md 3.2, one discriminator per step).
 
-    Raises ValueError without nets, or with nets that take different classes or dials.
+    Net k of K sees the particles with k <= K time < k+1, and a time of 1 or more belongs to the last.
+
+    Args:
+        nets: the K nets of discriminators.
+
+    Raises:
+        ValueError: without nets, or with nets that take different classes or dials.
     """
 
     timed = True
@@ -270,13 +371,14 @@ class Stages(nn.Module):
         self.classes, self.dials = nets[0].classes, nets[0].dials
 
     def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None, dials: Tensor | None = None) -> Tensor:
+        """Logits (n,) of x (n, *shape), each of the net at its time (n,)."""
         # a time k/K in float32 may be a hair below itself: it begins stage k all the same
         stage = (time * len(self.nets) + 1e-4).long().clamp(0, len(self.nets) - 1)
         logit = x.new_zeros(len(x))
         for k in stage.unique().tolist():
             at = stage == k
-            own = self.nets[k](
+            part = self.nets[k](
                 x[at], time[at], None if cond is None else cond[at], None if dials is None else dials[at]
             )
-            logit = logit.index_put((at,), own.to(logit.dtype))
+            logit = logit.index_put((at,), part.to(logit.dtype))
         return logit

@@ -1,9 +1,8 @@
-r"""Generators: nets that make a sample from noise in one evaluation, x = G(z, class).
+"""Backbones of generators: nets that make a sample from noise in one evaluation, x = G(z, class).
 
-Residual, with branches that start at zero (as in backbones/discriminator.py), no batch statistics (a sample depends on
-its own z
-only) and a linear end: data in [-1, 1] need no squashing when the field that moves the samples points back to them.
-The class enters as an embedding joined to z.
+They are residual, with branches that start at zero (as in backbones/discriminator.py), without batch statistics (a
+sample depends on its own z only) and with a linear end: data in [-1, 1] need no squashing when the field that moves the
+samples points back to them. The class enters as an embedding joined to z.
 
 Shapes: z (n, latent), cond int64 (n,) or None -> (n, d) or (n, c, h, w).
 """
@@ -20,7 +19,15 @@ from .discriminator import SILU, Branch, Waves, scaled
 
 
 class Code(nn.Module):
-    """z and the class as one vector: silu(A [z, C[cond]]), (n, width)."""
+    """First layer: z and the class as one vector silu(A [z, C[cond]]).
+
+    Args:
+        latent: length of z.
+        classes: how many classes, 0 for none.
+        width: length of the vector.
+        waves: Fourier features of z beside z itself.
+        fastest: their highest frequency, in radians per unit of z.
+    """
 
     def __init__(self, latent: int, classes: int, width: int, waves: int = 0, fastest: float = 4.0):
         super().__init__()
@@ -30,6 +37,7 @@ class Code(nn.Module):
         self.enter = scaled(nn.Linear(self.waves.width + (latent if classes else 0), width))
 
     def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
+        """The vector (n, width) of z (n, latent) and cond int64 (n,). Raises ValueError for another length of z."""
         if z.dim() != 2 or z.shape[1] != self.latent:
             raise ValueError(f"z has shape {tuple(z.shape)}, this generator takes (n, {self.latent})")
         h = self.waves(z)
@@ -41,8 +49,20 @@ class Code(nn.Module):
 
 
 class MLPGenerator(nn.Module):
-    """A residual MLP from z (n, latent) to vectors (n, dim). `waves`, `fastest`: Fourier features of z beside z itself,
-    as in `MLPDiscriminator`, which let it tear z apart into many modes. Raises ValueError for sizes below one.
+    """Residual MLP from z to vectors.
+
+    Args:
+        latent: length of z.
+        dim: length d of a vector.
+        classes: how many classes, 0 for none.
+        width: length of the hidden vector.
+        depth: residual blocks.
+        waves: Fourier features of z beside z itself, as in `MLPDiscriminator`, which let it tear z apart into many
+            modes.
+        fastest: their highest frequency, in radians per unit of z.
+
+    Raises:
+        ValueError: for sizes below one, for z of another length, and where a class is missing.
     """
 
     def __init__(
@@ -67,6 +87,7 @@ class MLPGenerator(nn.Module):
         self.leave = scaled(nn.Linear(width, dim))
 
     def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Vectors (n, d) from z (n, latent) and cond int64 (n,), None for a net without classes."""
         h = code = self.code(z, cond)
         for block in self.blocks:
             h = block(h, code)
@@ -74,8 +95,14 @@ class MLPGenerator(nn.Module):
 
 
 class Up(nn.Module):
-    """A residual block that doubles the image: 1x1(up h) + conv silu(up conv silu(h) + M code). The wide convolution
-    runs before the doubling, where it costs a quarter.
+    """Residual block that doubles the image: 1x1(up h) + conv silu(up (conv silu(h) + M code)).
+
+    The wide convolution runs before the doubling, where it costs a quarter.
+
+    Args:
+        before: channels of its input.
+        after: channels of its output.
+        code: length of the code.
     """
 
     def __init__(self, before: int, after: int, code: int):
@@ -86,6 +113,7 @@ class Up(nn.Module):
         self.outer = scaled(nn.Conv2d(after, after, 3, padding=1), 0.0)
 
     def forward(self, h: Tensor, code: Tensor) -> Tensor:
+        """The doubled image (n, after, 2h, 2w), from h (n, before, h, w) and the code (n, code)."""
         branch = self.inner(F.silu(h)) + self.embed(code)[:, :, None, None]
         return _double(self.skip(h)) + self.outer(F.silu(_double(branch)))
 
@@ -95,10 +123,17 @@ def _double(h: Tensor) -> Tensor:
 
 
 class ConvGenerator(nn.Module):
-    """A residual convolutional net from z (n, latent) to images of `shape` (c, h, w), of any size. Every entry of
-    `widths` is a block that doubles the image; a size that is no multiple of 2^len(widths) is cut from the next one.
+    """Residual convolutional net from z to images.
 
-    Raises ValueError for sizes below one.
+    Args:
+        latent: length of z.
+        shape: shape of an image (c, h, w), of any height and width; what is no multiple of 2^len(widths) is cut from
+            the next one.
+        classes: how many classes, 0 for none.
+        widths: channels of the blocks, each of which doubles the image.
+
+    Raises:
+        ValueError: for sizes below one, for z of another length, and where a class is missing.
     """
 
     def __init__(self, latent: int, shape: tuple[int, int, int], classes: int = 0, widths: Sequence[int] = (64, 32)):
@@ -108,15 +143,18 @@ class ConvGenerator(nn.Module):
                 f"ConvGenerator(latent={latent}, shape={tuple(shape)}, classes={classes}, widths={tuple(widths)}): "
                 "sizes must be positive"
             )
-        self.latent_shape, self.classes, self.shape = (latent,), classes, tuple(shape)
-        first, code = (-(-side // 2 ** len(widths)) for side in shape[1:]), 2 * widths[0]
-        self.first = (widths[0], *first)
+        self.latent_shape = (latent,)
+        self.classes = classes
+        self.shape = tuple(shape)
+        code = 2 * widths[0]
+        self.first = (widths[0], *(-(-side // 2 ** len(widths)) for side in shape[1:]))
         self.code = Code(latent, classes, code)
         self.dense = scaled(nn.Linear(code, self.first[0] * self.first[1] * self.first[2]), SILU)
         self.blocks = nn.ModuleList(Up(a, b, code) for a, b in zip((widths[0], *widths), widths, strict=False))
         self.leave = scaled(nn.Conv2d(widths[-1], shape[0], 3, padding=1))
 
     def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Images (n, c, h, w) from z (n, latent) and cond int64 (n,), None for a net without classes."""
         code = self.code(z, cond)
         h = self.dense(code).reshape(-1, *self.first)
         for block in self.blocks:

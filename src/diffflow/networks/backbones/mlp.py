@@ -1,4 +1,4 @@
-"""A residual MLP for vectors: what is the least net that learns a denoiser on tables and toys?
+"""Residual MLP for vectors: the least net that learns a denoiser on tables and toys.
 
     h = W x + E(time) + C[cond],    h <- h + B silu(A silu(norm(h)) + M e),    F = O norm(h)
 
@@ -18,8 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class Block(nn.Module):
-    """One residual block, modulated by the embedding e (n, embed)."""
+class ResidualBlock(nn.Module):
+    """Residual block h + B silu(A silu(norm(h)) + M e), shifted by an embedding e of time and class.
+
+    Args:
+        width: length of h.
+        embed: length of e.
+    """
 
     def __init__(self, width: int, embed: int):
         super().__init__()
@@ -31,12 +36,23 @@ class Block(nn.Module):
         nn.init.zeros_(self.outer.bias)
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        """The next h (n, width), from h (n, width) and e (n, embed)."""
         return h + self.outer(F.silu(self.inner(F.silu(self.norm(h))) + self.embed(e)))
 
 
 class MLP(nn.Module):
-    """Residual MLP over vectors of length `dim`; `classes` > 0 makes it class-conditional; `octaves`: the k of
-    the sines of 2^k pi x. Raises ValueError for a wrong vector length.
+    """Residual MLP over vectors, conditioned on the time and, where there are classes, on the class.
+
+    Args:
+        dim: length d of a vector.
+        classes: how many classes, 0 for none.
+        width: length of the hidden vector.
+        depth: residual blocks.
+        embed: length of the embedding of time and class, even.
+        octaves: the k of the sines and cosines of 2^k pi x that the net is shown beside x.
+
+    Raises:
+        ValueError: for sizes below one or an odd embed, and for vectors of another length.
     """
 
     frequencies: Tensor
@@ -56,38 +72,59 @@ class MLP(nn.Module):
                 f"MLP(dim={dim}, classes={classes}, width={width}, depth={depth}, embed={embed}): "
                 "sizes must be positive, embed even"
             )
-        self.dim, self.classes, self.octaves = dim, classes, tuple(octaves)
+        self.dim = dim
+        self.classes = classes
+        self.octaves = tuple(octaves)
         self.register_buffer("frequencies", torch.logspace(0, 6, embed // 2, base=2.0))
         self.label = nn.Embedding(classes + 1, embed) if classes else None  # the last row is "no class"
         self.time = nn.Sequential(nn.Linear(embed, embed), nn.SiLU())
         self.enter = nn.Linear(dim * (1 + 2 * len(octaves)), width)
-        self.blocks = nn.ModuleList(Block(width, embed) for _ in range(depth))
+        self.blocks = nn.ModuleList(ResidualBlock(width, embed) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, dim)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
     def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Prediction (n, d) from x (n, d), time (n,) and cond int64 (n,), -1 or None for no class."""
         if x.dim() != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x has shape {tuple(x.shape)}, this net takes (n, {self.dim})")
         angle = time[:, None] * self.frequencies
         e = self.time(torch.cat([angle.cos(), angle.sin()], 1))
         if self.label is not None:
-            e = e + self.label(rows(cond, len(x), self.classes, x.device))
+            e = e + self.label(class_rows(cond, len(x), self.classes, x.device))
         h = self.enter(sines(x, self.octaves))
         for block in self.blocks:
             h = block(h, e)
         return self.leave(F.silu(self.norm(h)))
 
 
-def rows(cond: Tensor | None, n: int, classes: int, device: torch.device) -> Tensor:
-    """Rows of a class table with `classes` + 1 rows: None and -1 both mean the last row, "no class"."""
+def class_rows(cond: Tensor | None, n: int, classes: int, device: torch.device) -> Tensor:
+    """Rows of a class table that belong to labels; None and -1 both mean the last row, "no class".
+
+    Args:
+        cond: labels int64 (n,), or None.
+        n: how many samples.
+        classes: how many classes; the table has one row more.
+        device: of the rows.
+
+    Returns:
+        Row numbers int64 (n,).
+    """
     if cond is None:
         return torch.full((n,), classes, device=device)
     return torch.where(cond < 0, classes, cond)
 
 
 def sines(x: Tensor, octaves: tuple[int, ...]) -> Tensor:
-    """x (n, c, ...) with sin and cos of 2^k pi x for each k beside it: (n, c (1 + 2 len(octaves)), ...)."""
+    """Fourier features: sin and cos of 2^k pi x, joined to x along its channels.
+
+    Args:
+        x: vectors (n, c) or images (n, c, h, w).
+        octaves: the k.
+
+    Returns:
+        The features (n, c (1 + 2 len(octaves)), ...).
+    """
     angles = [math.pi * 2.0**k * x for k in octaves]
     return torch.cat([x, *(a.sin() for a in angles), *(a.cos() for a in angles)], 1) if octaves else x

@@ -1,6 +1,7 @@
-"""A UNet for images: diffusers' `UNet2DModel` behind a thin adapter, so that every tool of the field reads the weights.
+"""UNets for images: diffusers' `UNet2DModel` behind a thin adapter, so that every tool of the field reads the weights.
 
 The adapter does three things and adds no parameter of its own:
+
   time    `UNet2DModel` embeds time t as [cos(w t), sin(w t)], w_i = 10000^(-i/(half - freq_shift)): made for t in
           0..1000 and nearly blind to 0.25 ln sigma in [-1.6, 1.1]. A freq_shift beyond `half` turns the exponent's
           sign: w runs from 1 up to about 64, which resolves it, and the net remains a plain `UNet2DModel` that takes
@@ -12,10 +13,14 @@ The adapter does three things and adds no parameter of its own:
 `UNetDiscriminator` is the half of it that goes down, with a logit at the end: begun as a denoiser, it knows from the
 start what such pictures are made of (Yin et al. 2024b), but of their classes little, which a denoiser is told.
 
-For a density it can also be shown sin and cos of 2^k pi x: a convolution is smooth, and a likelihood is decided at
+For a density the net can also be shown sin and cos of 2^k pi x: a convolution is smooth, and a likelihood is decided at
 noise as small as a grey level, where the cell of a byte has edges (Kingma et al. 2021, "Variational diffusion models").
 
 Shapes: x (n, c, h, w), time (n,), cond (n,) int64 or None -> (n, c, h, w), of the discriminator (n,).
+
+References:
+    Kingma et al. 2021, arXiv:2107.00630.
+    Yin et al. 2024b, arXiv:2405.14867.
 """
 
 from __future__ import annotations
@@ -31,13 +36,14 @@ from torch.nn import functional as F
 
 from ..discriminator import DiscriminatorOutput
 from .discriminator import SILU, Head, TwinClassifiers, scaled
-from .mlp import rows, sines
+from .mlp import class_rows, sines
 
 
 def unet2d() -> type[nn.Module]:
-    """diffusers' UNet2DModel, imported when first needed. Nothing here needs torchvision, but diffusers imports it
-    when it is installed: one built for another torch (any package may bring it) would stop us, so it is hidden from
-    diffusers when it does not load.
+    """The class `UNet2DModel` of diffusers, imported when first needed.
+
+    Nothing here needs torchvision, but diffusers imports it when it is installed: one built for another torch (any
+    package may bring it) would stop us, so it is hidden from diffusers when it does not load.
     """
     from diffusers.utils import import_utils
 
@@ -52,15 +58,20 @@ def unet2d() -> type[nn.Module]:
 
 
 class UNet(nn.Module):
-    """UNet over images of `shape` (c, h, w); `classes` > 0 makes it class-conditional.
+    """UNet over images, conditioned on the time and, where there are classes, on the class.
 
-    widths     channels per resolution level, each a multiple of `groups`; each level halves the image
-    layers     residual blocks per level
-    attention  self-attention at the lowest level (and in the middle block)
-    head       channels per attention head
-    octaves    k of the sines of 2^k pi x that are shown beside x
+    Args:
+        shape: shape of an image (c, h, w), of any height and width.
+        classes: how many classes, 0 for none.
+        widths: channels per resolution level, each an even multiple of `groups`; each level halves the image.
+        layers: residual blocks per level.
+        attention: whether there is self-attention at the lowest level and in the middle block.
+        head: channels per attention head.
+        groups: groups of the group normalisation.
+        octaves: the k of the sines and cosines of 2^k pi x that the net is shown beside x.
 
-    Raises ValueError for widths that do not fit, or images of another shape.
+    Raises:
+        ValueError: for widths that do not fit, and for images of another shape.
     """
 
     def __init__(
@@ -81,7 +92,9 @@ class UNet(nn.Module):
             raise ValueError(f"shape = {tuple(shape)} must be (channels, height, width)")
         if attention and widths[-1] % head:
             raise ValueError(f"the last width, {widths[-1]}, must be a multiple of head = {head}")
-        self.shape, self.classes, self.octaves = tuple(shape), classes, tuple(octaves)
+        self.shape = tuple(shape)
+        self.classes = classes
+        self.octaves = tuple(octaves)
         self.multiple = 2 ** (len(widths) - 1)
         last = len(widths) - 1
         self.unet: Any = unet2d()(
@@ -106,47 +119,60 @@ class UNet(nn.Module):
         nn.init.zeros_(self.unet.conv_out.bias)
 
     def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Prediction like x (n, c, h, w), from time (n,) and cond int64 (n,), -1 or None for no class."""
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"x has shape {tuple(x.shape)}, this net takes (n, {', '.join(map(str, self.shape))})")
         height, width = x.shape[2:]
-        labels = rows(cond, len(x), self.classes, x.device) if self.classes else None
+        labels = class_rows(cond, len(x), self.classes, x.device) if self.classes else None
         out = self.unet(sines(padded(x, self.multiple), self.octaves), time, class_labels=labels).sample
         return out[..., :height, :width]
 
 
 class UNetDiscriminator(nn.Module):
-    """The way down of a `UNet` without octaves, and one logit from where it ends: a net of `Discriminator`. With
-    classes an `DiscriminatorOutput`: the way down is told "no class", and twin classifiers look for it there
-    (`TwinClassifiers`).
-    The UNet is taken apart for it. Raises ValueError for one with octaves, or images of another shape."""
+    """Discriminator for images: the way down of a `UNet`, and one logit from where it ends.
+
+    With classes it returns a `DiscriminatorOutput`: the way down is told "no class", and twin classifiers look for the
+    class where it ends (`TwinClassifiers`).
+
+    Args:
+        source: the UNet, without octaves; it is taken apart, so give it away.
+
+    Raises:
+        ValueError: for a UNet with octaves, and for images of another shape.
+    """
 
     timed, dials = True, 0
 
-    def __init__(self, whole: UNet):
+    def __init__(self, source: UNet):
         super().__init__()
-        if whole.octaves:
-            raise ValueError(f"octaves = {whole.octaves}: a discriminator sees x alone, so give it a UNet without")
-        self.shape, self.classes, self.multiple = whole.shape, whole.classes, whole.multiple
-        self.unet = whole.unet
+        if source.octaves:
+            raise ValueError(f"octaves = {source.octaves}: a discriminator sees x alone, so give it a UNet without")
+        self.shape = source.shape
+        self.classes = source.classes
+        self.multiple = source.multiple
+        self.unet = source.unet
         width, groups = self.unet.config.block_out_channels[-1], self.unet.config.norm_num_groups
-        self.unet.up_blocks, self.unet.conv_norm_out, self.unet.conv_out = nn.ModuleList(), None, None
+        self.unet.up_blocks = nn.ModuleList()
+        self.unet.conv_norm_out = None
+        self.unet.conv_out = None
         plain_attention(self.unet)
-        left = math.prod(-(-side // self.multiple) for side in self.shape[1:])
+        pixels = math.prod(-(-side // self.multiple) for side in self.shape[1:])
         self.norm = nn.GroupNorm(groups, width)
-        self.dense = scaled(nn.Linear(width * left, 2 * width), SILU)
+        self.dense = scaled(nn.Linear(width * pixels, 2 * width), SILU)
         self.head = Head(2 * width, self.classes)
         self.twins = TwinClassifiers(2 * width, self.classes) if self.classes else None
 
     def forward(
         self, x: Tensor, time: Tensor, cond: Tensor | None = None, dials: Tensor | None = None
     ) -> Tensor | DiscriminatorOutput:
+        """Logits (n,), or a `DiscriminatorOutput` where there are classes, of images x (n, c, h, w) at time (n,)."""
         if tuple(x.shape[1:]) != self.shape:
             takes = ", ".join(map(str, self.shape))
             raise ValueError(f"x has shape {tuple(x.shape)}, this discriminator takes (n, {takes})")
         net = self.unet
         e = net.time_embedding(net.time_proj(time).to(x.dtype))
         if self.classes:
-            e = e + net.class_embedding(rows(None, len(x), self.classes, x.device)).to(x.dtype)
+            e = e + net.class_embedding(class_rows(None, len(x), self.classes, x.device)).to(x.dtype)
         h = net.conv_in(padded(x, self.multiple))
         for block in net.down_blocks:
             h, _ = block(hidden_states=h, temb=e)
@@ -155,26 +181,41 @@ class UNetDiscriminator(nn.Module):
         logit = self.head(phi, cond)
         if self.twins is None:
             return logit
-        real, made = self.twins(phi)
-        of = rows(cond, len(x), self.classes, x.device)[:, None]
-        known = F.pad(real - made, (0, 1))  # nothing about "no class"
-        return DiscriminatorOutput(logit + known.gather(1, of).squeeze(1), real, made)
+        real, fake = self.twins(phi)
+        row = class_rows(cond, len(x), self.classes, x.device)[:, None]
+        class_ratio = F.pad(real - fake, (0, 1))  # 0 for "no class"
+        return DiscriminatorOutput(logit + class_ratio.gather(1, row).squeeze(1), real, fake)
 
     def begin(self, weights: Mapping[str, Tensor], classless: bool = True) -> None:
-        """Take what there is of the weights of a `UNet` of the same settings; of its first filters those of x itself.
-        classless: whether it learned "no class" (label dropout), which the discriminator is told; else the mean class
-        stands for it. Raises KeyError or RuntimeError for weights of another network."""
-        mine = self.unet.state_dict()
-        found = {k: weights[f"unet.{k}"] for k in mine}
-        found["conv_in.weight"] = found["conv_in.weight"][:, : self.shape[0]]  # without the sines of x
+        """Start from the weights of a trained `UNet` of the same settings: those of its way down.
+
+        Args:
+            weights: its state_dict; of its first filters those of x itself are taken, not those of the sines of x.
+            classless: whether it learned "no class" (label dropout), which the discriminator is told; else the mean
+                class stands for it.
+
+        Raises:
+            KeyError: for weights of another network.
+            RuntimeError: for weights of other shapes.
+        """
+        start = {k: weights[f"unet.{k}"] for k in self.unet.state_dict()}
+        start["conv_in.weight"] = start["conv_in.weight"][:, : self.shape[0]]  # without the sines of x
         if self.classes and not classless:
-            table = found["class_embedding.weight"]
-            found["class_embedding.weight"] = torch.cat([table[:-1], table[:-1].mean(0, keepdim=True)])
-        self.unet.load_state_dict(found)
+            table = start["class_embedding.weight"]
+            start["class_embedding.weight"] = torch.cat([table[:-1], table[:-1].mean(0, keepdim=True)])
+        self.unet.load_state_dict(start)
 
 
 def padded(x: Tensor, multiple: int) -> Tensor:
-    """x grown at its right and lower edges to multiples of `multiple`."""
+    """Images grown at their right and lower edges, by reflection or else by repetition of the border.
+
+    Args:
+        x: images (n, c, h, w).
+        multiple: what height and width become multiples of.
+
+    Returns:
+        The images (n, c, h', w').
+    """
     height, width = x.shape[2:]
     down, right = -height % multiple, -width % multiple
     if not (down or right):
@@ -183,7 +224,7 @@ def padded(x: Tensor, multiple: int) -> Tensor:
 
 
 def plain_attention(net: nn.Module) -> None:
-    """Attention by matrix products: a penalty on slopes is differentiated twice, which fused kernels cannot be."""
+    """Switch a net's attention to matrix products: slope penalties are differentiated twice, fused kernels are not."""
     from diffusers.models.attention_processor import Attention, AttnProcessor
 
     for module in net.modules():
@@ -192,10 +233,17 @@ def plain_attention(net: nn.Module) -> None:
 
 
 def frequency_shift(width: int, fastest: float = 64.0) -> int:
-    """The `freq_shift` for which the time frequencies of a `width`-channel embedding run from 1 to about `fastest`.
+    """The `freq_shift` for which the time frequencies of an embedding run from 1 to about `fastest`.
 
     w_i = 10000^(-i/(half - shift)) with half = width/2; w_(half-1) = fastest gives shift = half + (half-1) ln 10000 /
     ln fastest.
+
+    Args:
+        width: channels of the embedding.
+        fastest: the largest frequency, in radians per unit of time.
+
+    Returns:
+        The shift, for `UNet2DModel(freq_shift=...)`.
     """
     half = width // 2
     return round(half + (half - 1) * math.log(10000) / math.log(fastest)) if half > 1 else 0

@@ -1,4 +1,19 @@
-"""Adversarial mover."""
+"""Adversarial mover: a discriminator that learns beside the generator moves its samples, which makes a GAN.
+
+With q the law of the data, p that of the generated samples, d a logit and (L, l) a row of `games.GAMES`,
+
+    d descends  E L(d(y), d(x)),  y ~ q, x ~ p;        v(x) = beta(d(x)) grad d(x),  beta = -l'    (derivations.md 3.1)
+
+and one regression step of a generator toward x + eta v(x) is eta times the gradient of E_z l(d(G(z))): the GAN step.
+At the optimal logistic d = log q/p the samples follow grad log q/p at the speed beta(d) of the game. In a paired game
+the speed is read at d(x) - d(y), y the sample's real partner in the batch.
+
+Shapes: x, y, v (n, *shape), logits (n,), cond int64 (n,) or None.
+
+References:
+    Goodfellow et al. 2014, arXiv:1406.2661. Franceschi et al. 2023, arXiv:2305.16150. Zhang et al. 2023,
+    arXiv:2307.02159, algorithm 1.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +26,41 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...equation.noise import Noise
-from ...networks.denoiser import per_particle
+from ...equation.times import per_particle
 from ...networks.discriminator import Discriminator, DiscriminatorRatio
-from ...networks.games import Game, Penalty, signals
+from ...networks.games import Game, Penalty, game_signals
 from ..base import Batch, Stateless, Turn
-from .base import Draw, at_least_one
+from .base import DrawFake, at_least_one
 
 UNPENALISED = Penalty()
 
 
-# -- a discriminator --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class DiscriminatorMover(Stateless):
-    """v = beta(d) grad d of a discriminator, player "discriminator", that plays `game` under `penalty`.
+    """Mover v = beta(d) grad d by a discriminator, player "discriminator", that learns beside the generator.
 
-    updates   turns of the discriminator in each step, each against freshly generated samples
-    sigma     noise on the real samples, so that the target is the data blurred by it (Algorithm 1's sigma_0)
-    penalty_share   share of the samples at which the penalty is taken, at 1/share of its weight: the same in
-                    expectation, and cheaper, as second derivatives are what a turn costs
-    instance_noise  fresh noise on whatever the discriminator sees, real and generated alike (Sonderby et al. 2017): it
-                    compares the two laws blurred by as much, and leaves details finer than that alone
-    data_range      coordinates are shown between -data_range and data_range, before that noise: where samples are cut
-                    off when they are saved, nothing beyond is judged, and no velocity points further out
+    A turn logs the signals of the game (`games.game_signals`).
+
+    Args:
+        discriminator: d(x), without dials; it is told time 0.
+        game: its loss, and the speed beta.
+        penalty: what is added to its loss.
+        updates: turns of the discriminator in each step, each against freshly generated samples.
+        sigma: noise on the real samples, in units of x, so that the target is the data blurred by it (Algorithm 1's
+            sigma_0).
+        penalty_share: share of the samples in (0, 1] at which the penalty is taken, at 1/share of its weight: the same
+            in expectation, and cheaper, as second derivatives are what a turn costs.
+        instance_noise: fresh noise, in units of x, on whatever the discriminator sees, real and generated alike: it
+            compares the two laws blurred by as much, and leaves details finer than that alone.
+        data_range: coordinates are shown between -data_range and data_range, before that noise: where samples are cut
+            off when they are saved, nothing beyond is judged, and no velocity points further out.
+
+    Raises:
+        ValueError: for settings out of range, a penalty between samples at a share of them, and a discriminator with
+            dials.
+
+    References:
+        Sonderby et al. 2017, arXiv:1610.04490 (instance noise).
     """
 
     discriminator: Discriminator
@@ -71,45 +99,48 @@ class DiscriminatorMover(Stateless):
 
     @property
     def players(self) -> Mapping[str, nn.Module]:
+        """The discriminator."""
         return {"discriminator": self.discriminator}
 
     @property
     def classes(self) -> int:
+        """Number of classes of the discriminator."""
         return self.discriminator.classes
 
-    def learn(self, batch: Batch, fake: Draw, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
+    def learn(self, batch: Batch, draw_fake: DrawFake, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
+        """Turns of the discriminator, on the loss of the game, the penalty and that of its twin classifiers."""
         for k in range(self.updates):
-            own = noise.fork("update", k)
-            real = self._seen(self._real(batch, own), own.fork("seen", "real"))
-            made = self._seen(fake(own.fork("fake")), own.fork("seen", "fake"))
-            a, b = (self.discriminator.output(x, 0.0, cond) for x in (real, made))
-            loss = self.game.discriminator(a.logit, b.logit) + self._penalised(real, made, cond, own)
+            fork = noise.fork("update", k)
+            real = self._shown(self._real(batch, fork), fork.fork("seen", "real"))
+            fake = self._shown(draw_fake(fork.fork("fake")), fork.fork("seen", "fake"))
+            a, b = (self.discriminator.output(x, 0.0, cond) for x in (real, fake))
+            loss = self.game.discriminator(a.logit, b.logit) + self._penalised(real, fake, cond, fork)
             if cond is not None and a.real is not None and b.made is not None:  # twin classifiers, each of its own law
                 loss = loss + F.nll_loss(a.real, cond, reduction="none") + F.nll_loss(b.made, cond, reduction="none")
-            yield Turn("discriminator", loss, signals(self.game, a.logit, b.logit))
+            yield Turn("discriminator", loss, game_signals(self.game, a.logit, b.logit))
 
-    def _penalised(self, real: Tensor, made: Tensor, cond: Tensor | None, noise: Noise) -> Tensor:
+    def _penalised(self, real: Tensor, fake: Tensor, cond: Tensor | None, noise: Noise) -> Tensor:
         """The penalty per sample (n,); zero at those that are left out."""
-        some = noise.fork("share").uniform(len(real), device=real.device) < self.penalty_share
+        chosen = noise.fork("share").uniform(len(real), device=real.device) < self.penalty_share
         total = torch.zeros(len(real), dtype=real.dtype, device=real.device)
-        if not some.any():
+        if not chosen.any():
             return total
-        at = some.nonzero().flatten()
+        at = chosen.nonzero().flatten()
         classes = None if cond is None else cond[at]  # sample i is of one class, real and generated
 
         def logit(x: Tensor, nearer_real: Tensor) -> Tensor:
             return self.discriminator(x, 0.0, classes)
 
-        return total.index_copy(
-            0, at, self.penalty(logit, real[at], made[at], noise.fork("between")) / self.penalty_share
-        )
+        penalty = self.penalty(logit, real[at], fake[at], noise.fork("between"))
+        return total.index_copy(0, at, penalty / self.penalty_share)
 
     def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise, z: Tensor | None = None) -> Tensor:
-        seen = self._seen(x.detach(), noise.fork("seen", "fake"))
-        logit, grad = DiscriminatorRatio(self.discriminator, cond=cond).value_and_grad(seen, 0.0)
+        """Velocity beta(d) grad d, at the samples as the discriminator is shown them."""
+        shown = self._shown(x.detach(), noise.fork("seen", "fake"))
+        logit, grad = DiscriminatorRatio(self.discriminator, cond=cond).value_and_grad(shown, 0.0)
         if self.game.paired:
             with torch.no_grad():
-                real = self._seen(self._real(batch, noise), noise.fork("seen", "real"))
+                real = self._shown(self._real(batch, noise), noise.fork("seen", "real"))
                 logit = logit - self.discriminator(real, 0.0, cond)
         return inside(per_particle(self.game.beta(logit), x) * grad, x, self.data_range)
 
@@ -117,20 +148,29 @@ class DiscriminatorMover(Stateless):
         """The real samples that the game is played with, (n, *shape)."""
         return _noised(batch.x, self.sigma, noise.fork("real"))
 
-    def _seen(self, x: Tensor, noise: Noise) -> Tensor:
+    def _shown(self, x: Tensor, noise: Noise) -> Tensor:
         """What the discriminator is shown of x (n, *shape)."""
-        return _noised(
-            x if self.data_range == math.inf else x.clamp(-self.data_range, self.data_range), self.instance_noise, noise
-        )
+        if self.data_range != math.inf:
+            x = x.clamp(-self.data_range, self.data_range)
+        return _noised(x, self.instance_noise, noise)
 
 
 def inside(v: Tensor, x: Tensor, data_range: float) -> Tensor:
-    """v (n, *shape) without what moves a coordinate of x beyond `clip` further out."""
+    """Velocity with the entries zeroed that would push a coordinate further outside the data's range.
+
+    Args:
+        v: velocity (n, *shape).
+        x: samples (n, *shape).
+        data_range: the range is [-data_range, data_range], in units of x; inf for none.
+
+    Returns:
+        The velocity (n, *shape).
+    """
     return v if data_range == math.inf else v.masked_fill(v * (x - x.clamp(-data_range, data_range)) > 0, 0.0)
 
 
 def _noised(x: Tensor, sigma: float, noise: Noise) -> Tensor:
-    """x + sigma xi, (n, *shape)."""
+    """Samples x + sigma xi, (n, *shape)."""
     if not sigma:
         return x
     return x + sigma * noise.normal(len(x), tuple(x.shape[1:]), dtype=x.dtype, device=x.device)

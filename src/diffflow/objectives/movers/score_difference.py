@@ -1,14 +1,17 @@
-r"""Two denoisers as a velocity: where do samples go to bring their noised law to the data's, at every noise level?
+"""Score differences: two denoisers move samples so that their noised law becomes the data's at every noise level.
 
-    y = x + sigma eps,    v(x) = E_{sigma, eps} omega(sigma) (grad log q_sigma - grad log p_sigma)(y)   (derivations.md
-    6.3)
+    y = x + sigma eps,    v(x) = E_{sigma, eps} omega(sigma) (grad log q_sigma - grad log p_sigma)(y)
 
-minus the gradient of the first variation of E_sigma [omega(sigma) KL(p_sigma | q_sigma)], p the law of the generated
-samples and p_sigma that law noised. Both scores are denoisers, grad log q_sigma(y) = (D(y, sigma) - y) / sigma^2: the
-data's is given and stays as it is, that of the generated samples learns beside the generator. Score GAN (Franceschi et
-al. 2023), Diff-Instruct, DMD and SiD differ in the law of sigma and in how the two make v (a `Pull`).
+is minus the gradient of the first variation of E_sigma [omega(sigma) KL(p_sigma | q_sigma)] (derivations.md 6.3), p the
+law of the generated samples and p_sigma that law noised. Both scores are denoisers, grad log q_sigma(y) = (D(y, sigma)
+- y) / sigma^2: the data's is given and stays as it is, that of the generated samples learns beside the generator. Score
+GAN, Diff-Instruct, DMD and SiD differ in the law of sigma and in how the two make v (a `Pull`).
 
 Shapes: x, y, v (n, *shape), sigma (n,), cond int64 (n,) or None.
+
+References:
+    Franceschi et al. 2023, arXiv:2305.16150 (Score GAN). Luo et al. 2023, arXiv:2305.18455 (Diff-Instruct).
+    Yin et al. 2024, arXiv:2311.18828 (DMD). Zhou et al. 2024, arXiv:2404.04057 (SiD).
 """
 
 from __future__ import annotations
@@ -22,28 +25,49 @@ import torch
 from torch import Tensor, nn
 
 from ...equation.noise import Noise
-from ...networks.denoiser import Denoiser, per_particle
+from ...equation.times import per_particle
+from ...networks.denoiser import Denoiser
 from ..base import Batch, Turn
-from ..score_matching import ScoreMatching, Weighting
-from .base import Draw, at_least_one
+from ..score_matching import NoiseWeighting, ScoreMatching
+from .base import DrawFake, at_least_one
 
 Denoise = Callable[[Tensor], Tensor]  # y (n, *shape) -> D(y, sigma), at noise levels already chosen
 
 
 class Pull(Protocol):
-    """How two denoisers make a velocity: x (n, *shape) the generated samples, y = x + sigma eps, sigma (n,)."""
+    """How two denoisers make a velocity."""
 
-    def __call__(self, x: Tensor, y: Tensor, sigma: Tensor, data: Denoise, fake: Denoise) -> Tensor: ...
+    def __call__(self, x: Tensor, y: Tensor, sigma: Tensor, data: Denoise, fake: Denoise) -> Tensor:
+        """Velocity of generated samples.
+
+        Args:
+            x: generated samples (n, *shape).
+            y: the same, noised: x + sigma eps (n, *shape).
+            sigma: the noise levels (n,).
+            data: the data's denoiser at these levels.
+            fake: that of the generated law.
+
+        Returns:
+            The velocity (n, *shape).
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class ScoreGAN:
-    """sigma^power (data score_data(y) - fake score_fake(y)).
+    """Pull of Score GAN: sigma^power (data score_data(y) - fake score_fake(y)).
 
-    power = 1, both weights 1: Score GAN (derivations.md 6.3), the gradient flow of E_sigma [sigma KL(p_sigma |
-    q_sigma)].
-    Any other power is a weight of the integral KL of Diff-Instruct (Luo et al. 2023; derivations.md 7.9); power = 2
-    weighs the difference of the denoisers alike at all levels.
+    power = 1, both weights 1: Score GAN, the gradient flow of E_sigma [sigma KL(p_sigma | q_sigma)] (derivations.md
+    6.3). Any other power is a weight of the integral KL of Diff-Instruct (derivations.md 7.9); power = 2 weighs the
+    difference of the denoisers alike at all levels.
+
+    Args:
+        power: of sigma, the weight of the levels.
+        data: weight of the data's score.
+        fake: weight of the generated law's score.
+
+    References:
+        Franceschi et al. 2023, arXiv:2305.16150. Luo et al. 2023, arXiv:2305.18455.
     """
 
     power: float = 1.0
@@ -52,50 +76,69 @@ class ScoreGAN:
 
     @torch.no_grad()
     def __call__(self, x: Tensor, y: Tensor, sigma: Tensor, data: Denoise, fake: Denoise) -> Tensor:
+        """Velocity by the difference of the two scores (n, *shape)."""
         pull = self.data * (data(y) - y) - self.fake * (fake(y) - y)
         return per_particle(sigma ** (self.power - 2), x) * pull
 
 
 @dataclass(frozen=True)
 class DMD:
-    """(D_data(y) - D_fake(y)) / mean |x - D_data(y)|: every sample's pull has the same size (Yin et al. 2024, eq. 8;
-    derivations.md 7.10).
+    """Pull of DMD: (D_data(y) - D_fake(y)) / mean |x - D_data(y)|, of the same size for every sample.
+
+    References:
+        Yin et al. 2024, arXiv:2311.18828, eq. 8; derivations.md 7.10.
     """
 
     @torch.no_grad()
     def __call__(self, x: Tensor, y: Tensor, sigma: Tensor, data: Denoise, fake: Denoise) -> Tensor:
+        """Velocity by the difference of the two denoisers, scaled (n, *shape)."""
         D = data(y)
-        return (D - fake(y)) / _distance(x, D)
+        return (D - fake(y)) / per_particle(_distance(x, D), x)
 
 
 @dataclass(frozen=True)
 class SiD:
-    """Minus the gradient, through y, of the estimated score divergence (Zhou et al. 2024, eq. 23; derivations.md 7.12):
+    """Pull of SiD: minus the gradient, through y, of the estimated score divergence.
 
-    [ (1 - alpha) |D_data - D_fake|^2 + <D_data - D_fake, D_fake - x> ] / mean |x - D_data|
+    That estimate is [ (1 - alpha) |D_data - D_fake|^2 + <D_data - D_fake, D_fake - x> ] / mean |x - D_data|.
+
+    Args:
+        alpha: weight of the first term's correction; 1 leaves the second term alone.
+
+    References:
+        Zhou et al. 2024, arXiv:2404.04057, eq. 23; derivations.md 7.12.
     """
 
     alpha: float = 1.2
 
     @torch.enable_grad()
     def __call__(self, x: Tensor, y: Tensor, sigma: Tensor, data: Denoise, fake: Denoise) -> Tensor:
+        """Velocity by backpropagation through both denoisers (n, *shape)."""
         x0 = x.detach().requires_grad_(True)
         y0 = x0 + (y - x).detach()
         D, G = data(y0), fake(y0)
         error = (1 - self.alpha) * (D - G).square() + (D - G) * (G - x0)
-        (grad,) = torch.autograd.grad((error / _distance(x, D).detach()).sum(), x0)
+        (grad,) = torch.autograd.grad((error / per_particle(_distance(x, D).detach(), x)).sum(), x0)
         return -grad
 
 
 def _distance(x: Tensor, D: Tensor) -> Tensor:
-    """mean |x - D| over the entries of each sample, shaped to divide x."""
-    return per_particle((x - D).abs().flatten(1).mean(1), x)
+    """Mean |x - D| over the entries of each sample (n,)."""
+    return (x - D).abs().flatten(1).mean(1)
 
 
 # -- at which noise levels ---------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class LogUniformLevels:
-    """ln sigma uniform. `weight` is EDM's, for the denoiser that learns at these levels (Karras et al. 2022)."""
+    """Noise levels with ln sigma uniform, and EDM's weight for the denoiser that learns at them.
+
+    Args:
+        sigma_min: smallest noise level, in data units, > 0.
+        sigma_max: largest noise level, > sigma_min.
+
+    Raises:
+        ValueError: unless 0 < sigma_min < sigma_max, both finite.
+    """
 
     sigma_min: float = 0.05
     sigma_max: float = 3.0
@@ -105,15 +148,29 @@ class LogUniformLevels:
             raise ValueError(f"noise levels need 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}")
 
     def sigma(self, u: Tensor) -> Tensor:
+        """Noise levels (n,) from uniform numbers u (n,)."""
         return self.sigma_max * (self.sigma_min / self.sigma_max) ** u
 
     def weight(self, sigma: Tensor, sigma_data: float) -> Tensor:
+        """1/sigma^2 + 1/sigma_data^2."""
         return sigma**-2 + sigma_data**-2
 
 
 @dataclass(frozen=True)
 class KarrasLevels(LogUniformLevels):
-    """The levels of EDM's sampling grid, at a uniform place of it (Karras et al. 2022, eq. 5; derivations.md 6.3)."""
+    """Noise levels of EDM's sampling grid, at a uniform place of it (derivations.md 6.3).
+
+    Args:
+        sigma_min: smallest noise level, in data units, > 0.
+        sigma_max: largest noise level, > sigma_min.
+        rho: sigma^(1/rho) is uniform, > 0.
+
+    Raises:
+        ValueError: for values out of range.
+
+    References:
+        Karras et al. 2022, arXiv:2206.00364, eq. 5.
+    """
 
     sigma_min: float = 0.02
     sigma_max: float = 80.0
@@ -125,6 +182,7 @@ class KarrasLevels(LogUniformLevels):
             raise ValueError(f"rho = {self.rho} must be positive")
 
     def sigma(self, u: Tensor) -> Tensor:
+        """Noise levels (n,) from uniform numbers u (n,)."""
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
         return (high + u * (low - high)) ** self.rho
 
@@ -135,23 +193,33 @@ SCORE_GAN, EDM_GRID = ScoreGAN(), KarrasLevels()
 # -- the mover ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class ScoreDifference:
-    """The data's score minus that of the generated law, each after noise of one level per sample (derivations.md 6.3).
+    """Mover by the data's score minus that of the generated law, each after noise of one level per sample.
 
-    data            the data's denoiser; frozen here. Its tensors are the state of the objective, so that a checkpoint
-                    needs no other file
-    fake            the denoiser of the generated samples, player "fake", learning at the same levels; usually it starts
-                    as a copy of `data`
-    pull            how the two make a velocity: ScoreGAN(), ScoreGAN(power=...), DMD(), SiD()
-    levels          the law of the noise levels (KarrasLevels, LogUniformLevels or any Weighting)
-    updates         turns of `fake` in each step, each on freshly generated samples
-    guidance        weight of the class in the data's denoiser (Ho & Salimans 2022); 1 is the plain conditional one
-    label_dropout   share of samples whose class is hidden from `fake`
+    A turn of player "fake" logs `error`, the mean square error of its denoiser per dimension.
+
+    Args:
+        data: the data's denoiser; frozen here. Its tensors are the state of the objective, so that a checkpoint needs
+            no other file.
+        fake: the denoiser of the generated samples, player "fake", learning at the same levels; usually it starts as a
+            copy of `data`.
+        pull: how the two make a velocity: ScoreGAN(), ScoreGAN(power=...), DMD(), SiD().
+        levels: the law of the noise levels: KarrasLevels, LogUniformLevels or any `NoiseWeighting`.
+        updates: turns of `fake` in each step, each on freshly generated samples.
+        guidance: weight of the class in the data's denoiser; 1 is the plain conditional one.
+        label_dropout: share of samples whose class is hidden from `fake`.
+
+    Raises:
+        ValueError: for guidance without classes, denoisers of different classes or with shared weights, and values out
+            of range.
+
+    References:
+        Franceschi et al. 2023, arXiv:2305.16150; derivations.md 6.3. Ho & Salimans 2022, arXiv:2207.12598 (guidance).
     """
 
     data: Denoiser
     fake: Denoiser
     pull: Pull = SCORE_GAN
-    levels: Weighting = EDM_GRID
+    levels: NoiseWeighting = EDM_GRID
     updates: int = 1
     guidance: float = 1.0
     label_dropout: float = 0.0
@@ -168,20 +236,24 @@ class ScoreDifference:
 
     @property
     def players(self) -> Mapping[str, nn.Module]:
+        """The denoiser of the generated samples."""
         return {"fake": self.fake}
 
     @property
     def classes(self) -> int:
+        """Number of classes of the denoisers."""
         return self.fake.classes
 
-    def learn(self, batch: Batch, fake: Draw, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
+    def learn(self, batch: Batch, draw_fake: DrawFake, cond: Tensor | None, noise: Noise) -> Iterator[Turn]:
+        """Turns of `fake`, denoising score matching on generated samples."""
         matching = ScoreMatching(self.fake, self.levels, self.label_dropout)
         for k in range(self.updates):
-            own = noise.fork("update", k)
-            for turn in matching.turns(Batch(fake(own.fork("fake")), cond, batch.rows), own):
+            fork = noise.fork("update", k)
+            for turn in matching.turns(Batch(draw_fake(fork.fork("fake")), cond, batch.rows), fork):
                 yield replace(turn, player="fake")
 
     def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise, z: Tensor | None = None) -> Tensor:
+        """Velocity by the pull, at one noise level per sample."""
         x, n = x.detach(), len(x)
         sigma = self.levels.sigma(noise.fork("sigma").uniform(n, dtype=x.dtype, device=x.device))
         eps = noise.fork("eps").normal(n, tuple(x.shape[1:]), dtype=x.dtype, device=x.device)
@@ -190,16 +262,18 @@ class ScoreDifference:
             D = self.data(y, sigma, cond)
             if self.guidance == 1.0:
                 return D
-            free = self.data(y, sigma)
-            return free + self.guidance * (D - free)
+            unconditional = self.data(y, sigma)
+            return unconditional + self.guidance * (D - unconditional)
 
         y = x + per_particle(sigma, x) * eps
         return self.pull(x, y, sigma, data, lambda y: self.fake(y, sigma, cond)).detach()
 
     def state(self) -> dict[str, Tensor]:
+        """Tensors of the data's denoiser, under "data/..."."""
         return {f"data/{k}": v for k, v in self.data.state_dict().items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over a saved denoiser of the data. Raises ValueError where tensors are missing."""
         if missing := sorted(self.state().keys() - state.keys()):
             raise ValueError(
                 f"the checkpoint lacks the data's denoiser ({len(missing)} tensors, such as {missing[0]}): "

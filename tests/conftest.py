@@ -1,0 +1,40 @@
+"""The judge of the digits, trained once a session: it takes longer than the rest of most evaluations."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import import_module
+
+import pytest
+from torch import Tensor
+
+from diffflow.data import load
+from diffflow.metrics import Classifier, extractor, fit_classifier
+
+
+@pytest.fixture(scope="session", autouse=True)
+def trained_once() -> Iterator[None]:
+    """Judges that evaluations train, each kept for the next evaluation with the same data and seed.
+
+    A judge is a function of data and seed: tests/metrics/test_judges.py trains it anew and finds it so.
+    """
+    kept: dict[tuple[str, int, int], Classifier] = {}
+
+    def once(x: Tensor, y: Tensor, classes: int, *, seed: int, name: str = "small") -> Classifier:
+        key = hashlib.sha256(x.numpy().tobytes() + y.numpy().tobytes()).hexdigest(), classes, seed
+        if key not in kept:
+            kept[key] = fit_classifier(x, y, classes, seed=seed)
+        return replace(kept[key], name=name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("evaluate", "extractors"):
+            patch.setattr(import_module(f"diffflow.metrics.{module}"), "fit_classifier", once)
+        yield
+
+
+@pytest.fixture(scope="session")
+def digits_judge(trained_once: None) -> Classifier:
+    """The judge that evaluations of the digits train."""
+    return extractor("own", load("digits"))
