@@ -171,7 +171,7 @@ def test_stiff_langevin_is_refused_with_a_step_count_that_would_do():
 
 
 def test_multistep_weights_integrate_polynomials():
-    """Exact for polynomials in w = (1 + (sigma/principal_std)^2)^-0.5 up to degree k - 1, against a fine midpoint rule; sum
+    """Exact for polynomials in w = (1 + (sigma/principal_std)^2)^-0.5 up to degree k - 1, against a midpoint rule; sum
     = 1 - e^{-ah}."""
     from diffflow.sampling.multistep import multistep_weights
 
