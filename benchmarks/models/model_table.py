@@ -10,7 +10,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from diffflow.models.catalogue import MODELS, Model
+from diffflow.models.catalogue import MODELS
+from diffflow.models.row import Model
 
 # Why a model is weak where it is: written by whoever has looked at the samples behind the figures.
 REASONS: dict[str, str] = {

@@ -49,8 +49,8 @@ from torch import Tensor
 
 import diffflow as df
 from diffflow import files
-from diffflow.sampling.calibrate import Teacher, default_starts, teach
 from diffflow.sampling.solvers import Solver
+from diffflow.sampling.teacher import Teacher, default_starts, teach
 
 F64 = torch.float64
 OURS = ("calibrated", "default")

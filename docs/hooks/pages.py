@@ -84,4 +84,3 @@ def outside(page: str, target: str) -> Path | None:
     """The path of a link if it leads out of docs/ and stays in the repository, else None."""
     path = Path(os.path.normpath(ROOT / "docs" / Path(page).parent / target))
     return path if path.is_relative_to(ROOT) and not path.is_relative_to(ROOT / "docs") else None
-

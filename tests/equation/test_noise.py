@@ -13,7 +13,7 @@ from scipy import stats
 
 import diffflow as df
 from diffflow.equation.kernels import Injected
-from diffflow.likelihood.elbo import importance
+from diffflow.likelihood.importance import importance
 from diffflow.likelihood.ode import decoded
 from diffflow.models.flows import build
 from diffflow.sampling.convergence import particle_decay

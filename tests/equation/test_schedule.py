@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import diffflow as df
-from diffflow.equation.schedule import REMEMBERED
+from diffflow.equation.schedule_base import REMEMBERED
 
 F64 = torch.float64
 sigmas = st.tuples(st.floats(1e-3, 0.05), st.floats(5.0, 300.0))

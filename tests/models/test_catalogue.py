@@ -12,9 +12,10 @@ import pytest
 import diffflow as df
 from diffflow.cli import COMMANDS
 from diffflow.equation.papers import BIBTEX
-from diffflow.models.catalogue import MODELS, Model, landmarks, landmarks_js, markdown
+from diffflow.models.catalogue import MODELS, landmarks, landmarks_js, markdown
 from diffflow.models.flows import FLOWS
 from diffflow.models.presets import BY_MODEL as PRESETS
+from diffflow.models.row import Model
 
 DOCS = Path(__file__).parents[2] / "docs"
 EACH = pytest.mark.parametrize("model", MODELS.values(), ids=lambda m: m.name)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import diffflow as df
-from diffflow.sampling.exponential import multistep_row
+from diffflow.sampling.multistep import multistep_row
 
 F64 = torch.float64
 LEVELS = (80.0, 6.0, 1.5, 0.4, 0.1, 0.02)

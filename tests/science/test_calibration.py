@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import diffflow as df
-from diffflow.sampling.calibrate import _model, default_starts, teach
+from diffflow.sampling.teacher import default_starts, scaled_equation, teach
 
 F64 = torch.float64
 
@@ -89,7 +89,7 @@ def test_the_quiet_equation_has_the_same_denoiser_and_no_noise():
     s, q, p = df.VP(), ring(), df.GaussianMixture(torch.tensor([[0.1, 0.0]], dtype=F64), 0.5)
     ratio = df.LawRatio(lambda t: s.law(q, t), lambda t: s.law(p, t))
     sde = df.at(s, s.score(q), ratio, gan=0.7, churn=1.3)
-    quiet, x = _model(sde, None).quiet, df.Noise(0).normal(30, (2,), dtype=F64)
+    quiet, x = scaled_equation(sde, None).quiet, df.Noise(0).normal(30, (2,), dtype=F64)
     assert quiet.on_schedule
     for t in (0.1, 0.6, 0.95):
         assert quiet.noise(t) == 0

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import diffflow as df
-from diffflow.likelihood.elbo import Kernel, Quadrature, Stratified, blended, elbo, importance
+from diffflow.likelihood.elbo import Quadrature, ReferenceKernel, Stratified, blended, elbo
+from diffflow.likelihood.importance import importance
 
 F64 = torch.float64
 Q = df.GaussianMixture(torch.tensor([[-1.0], [0.8]], dtype=F64), [0.5, 0.3], [0.4, 0.6])
@@ -103,7 +104,7 @@ def test_the_blended_reference_is_closer_than_both_of_its_ends(churn):
 def test_the_variance_of_the_reference_solves_its_equation(gamma):
     """d(V/scale^2)/d sigma^2 = gamma, from sigma_min^2."""
     s = df.EDM(0.03, 20.0)
-    kernel = Kernel(df.reverse_sde(s, s.score(Q)), gamma)
+    kernel = ReferenceKernel(df.reverse_sde(s, s.score(Q)), gamma)
     sigma = torch.tensor([0.03, 0.1, 1.0, 7.0, 20.0], dtype=F64)
     rate = (lambda t: torch.full_like(t, gamma)) if isinstance(gamma, float) else gamma
     for v in sigma:

@@ -171,9 +171,9 @@ def test_stiff_langevin_is_refused_with_a_step_count_that_would_do():
 
 
 def test_multistep_weights_integrate_polynomials():
-    """Exact for polynomials in w = 1/sqrt(1 + sigma^2/spread^2) up to degree k - 1, against a fine midpoint rule; sum
+    """Exact for polynomials in w = (1 + (sigma/principal_std)^2)^-0.5 up to degree k - 1, against a midpoint rule; sum
     = 1 - e^{-ah}."""
-    from diffflow.sampling.exponential import multistep_weights
+    from diffflow.sampling.multistep import multistep_weights
 
     for a in (1.0, 1.5, 3.0):
         for h in (1e-3, 0.1, 1.0, 5.0):
@@ -191,7 +191,7 @@ def test_multistep_weights_integrate_polynomials():
 
 @given(mean=st.floats(-3, 3), std=st.floats(0.05, 5), steps=st.integers(3, 12))
 def test_two_nodes_are_exact_on_a_gaussian(mean, std, steps):
-    """With spread = the data's std, D* of a Gaussian is linear in w along a path: order 2 makes no error, however
+    """With the data's principal std, D* of a Gaussian is linear in w along a path: order 2 makes no error, however
     coarse the grid, once it has two evaluations."""
     q, s = df.Gaussian(torch.tensor([mean], dtype=F64), std), df.EDM()
     sde = df.probability_flow(s, s.score(q))

@@ -20,7 +20,7 @@ from diffflow.console import progress, table, to_stderr, to_stdout, waiting
 
 if TYPE_CHECKING:
     from diffflow.models.settings.common import Dials
-    from diffflow.sampling.calibrate import Teacher
+    from diffflow.sampling.teacher import Teacher
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import tyro
 
 from diffflow.cli import UsageError, parse
 from diffflow.console import Console, say, table, to_stdout
-from diffflow.models.catalogue import EQUATION, MODELS, Model
+from diffflow.models.catalogue import MODELS
+from diffflow.models.row import EQUATION, Model
 
 
 @dataclass(frozen=True)

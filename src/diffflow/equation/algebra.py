@@ -1,9 +1,9 @@
 r"""The algebra of fields: what a field is, and what sums and multiples of fields are.
 
-A field maps particles x at time t to tangents. Fields add and take weights, and the result is the most telling kind of
-field that it can be: scores on one schedule whose weights sum to 1 are a score again, that of the mixed denoiser
+A field maps particles x at time t to tangents. Fields add and take weights, and the sum is of the most special kind
+that it can be: scores on one schedule whose weights sum to 1 are a score again, that of the mixed denoiser
 sum_j w_j D_j; ratios add up to a ratio; every other sum keeps what solvers ask of it (`Sum`). The fields themselves
-stand in fields.py.
+stand in fields.py; the coefficients beside them in the equation (numbers and functions of t alone) in coefficients.py.
 
 Shapes: x (n, *shape), t float64 0-d or (n,) -> (n, *shape).
 """
@@ -19,22 +19,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .coefficients import Alike
-from .times import NoiseLevels, Time, carries, clock, per_particle
+from .coefficients import EqualByValue
+from .times import NoiseLevels, Time, clock, per_particle, wants_gradient
 
 Cond = Any  # what a network is conditioned on: labels (n,) int64, or None
 Weight = float | Tensor | Callable[[Time], Any]  # of a field in a sum
 
 
 class Field:
-    """(x, t) -> tangent. Fields add, subtract and take weights (numbers or functions of t)."""
+    """A field: a function (x, t) -> tangent that can be added, subtracted and weighed.
+
+    Weights are numbers, tensors of one element or functions of t. A subclass defines `__call__(x, t)`.
+
+    Attributes:
+        cost: network evaluations per particle and call.
+        cloud: True for a field of the cloud: it needs `observe` before it can be evaluated, and cannot be chunked or
+            used in a likelihood.
+        schedule: the noise schedule on which the field is a score, or None.
+        principal_std: largest principal standard deviation of the data, data units; None where it is not known.
+    """
 
     cost: int = 1
-    cloud: bool = False  # True: needs `observe` before it can be evaluated; cannot be chunked or used in a likelihood
-    schedule: NoiseLevels | None = None  # the noise schedule that it is a score on, if it is
-    principal_std: float | None = None  # largest principal standard deviation of the data, where it is known
+    cloud: bool = False
+    schedule: NoiseLevels | None = None
+    principal_std: float | None = None
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
+        """The tangents (n, *shape) at x (n, *shape) and t, float64 0-d or (n,)."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__(x, t)")
 
     def __repr__(self) -> str:
@@ -42,36 +53,59 @@ class Field:
 
     @property
     def terms(self) -> list[tuple[Weight, Field]]:
-        """What it is the weighted sum of: itself, unless it is a sum."""
+        """The weighted terms of the field: itself with weight 1, unless it is a sum."""
         return [(1.0, self)]
 
     @staticmethod
     def merged(terms: Sequence[tuple[Weight, Field]]) -> Field | None:
-        """The weighted sum of fields of this kind as one of this kind, where it is one."""
+        """The weighted sum of the terms as a field of this class, or None where it is no such field."""
         return None
 
     @property
     def conditional(self) -> bool:
-        """Whether it takes a condition: a field that defines `given` does."""
+        """Whether the field takes a condition: one that defines `given` does."""
         return type(self).given is not Field.given
 
     def given(self, cond: Cond) -> Field:
-        """The same field conditioned on `cond`. Raises ValueError for a field that takes no condition."""
+        """The same field conditioned on `cond`.
+
+        Args:
+            cond: what its network takes, such as labels (n,) int64; None for no condition.
+
+        Returns:
+            The conditioned field.
+
+        Raises:
+            ValueError: a condition for a field that takes none.
+        """
         if cond is not None:
             raise ValueError(f"cond was given, but {type(self).__name__} takes no condition: leave cond out")
         return self
 
     def observe(self, x: Tensor, t: Time) -> Field:
-        """The same field having seen the cloud x; fields that do not look at the cloud return themselves."""
+        """The same field having seen the cloud x (n, *shape) at t; itself, unless it is a field of the cloud."""
         return self
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
-        """Its denoiser D(x/scale, sigma) in data units, (n, *shape), for a field on a schedule."""
+        """The denoiser D(x/scale, sigma) of a field on a schedule.
+
+        Args:
+            x: particles (n, *shape).
+            t: time, float64 0-d or (n,).
+
+        Returns:
+            D in data units, (n, *shape).
+
+        Raises:
+            NotImplementedError: a field that is no score on a noise schedule.
+        """
         raise NotImplementedError(f"{type(self).__name__} is no score on a noise schedule, so it has no denoiser")
 
     def narrowest(self, t: Time) -> float | None:
-        """Standard deviation of the narrowest part of the fixed law whose score this is, where it is known: it decides
-        how large a Langevin step may be."""
+        """Standard deviation of the narrowest part of the fixed law whose score this is, or None if not known.
+
+        It decides how large a Langevin step may be.
+        """
         return None
 
     def __add__(self, other: Field | Callable[[Tensor, Time], Tensor]) -> Field:
@@ -103,8 +137,18 @@ class Field:
 
 
 def as_field(value: Any, name: str) -> Field:
-    """`value` as a Field: one already, or a plain callable (x, t) -> (n, *shape). Raises TypeError for anything else,
-    naming what is wanted in its place."""
+    """`value` as a Field: a Field is returned, a plain callable becomes one.
+
+    Args:
+        value: a Field, or a callable (x, t) -> (n, *shape).
+        name: what the error calls it.
+
+    Returns:
+        The field.
+
+    Raises:
+        TypeError: anything else; the message names what is wanted in its place.
+    """
     if isinstance(value, Field):
         return value
     kind, hint = type(value).__name__, "a Field or a callable (x (n, *shape), t) -> (n, *shape) is wanted"
@@ -124,8 +168,20 @@ def as_field(value: Any, name: str) -> Field:
     raise TypeError(f"{name} is a {kind}, which is no Field: {hint}")
 
 
-def fitting(v: Tensor, x: Tensor, name: str) -> Tensor:
-    """v, what `name` returned at x. Raises ValueError unless it has the shape of x."""
+def checked_shape(v: Tensor, x: Tensor, name: str) -> Tensor:
+    """The tangents v that `name` returned at x, once their shape is known to be that of x.
+
+    Args:
+        v: tangents.
+        x: particles (n, *shape).
+        name: what the error calls the field.
+
+    Returns:
+        v itself.
+
+    Raises:
+        ValueError: v of another shape than x.
+    """
     if v.shape != x.shape:
         raise ValueError(f"{name} returned shape {tuple(v.shape)} for particles of shape {tuple(x.shape)}: equal ones")
     return v
@@ -133,19 +189,24 @@ def fitting(v: Tensor, x: Tensor, name: str) -> Tensor:
 
 @contextmanager
 def gradients() -> Iterator[None]:
-    """Record gradients, whatever the caller switched off. Tensors from outside pass through `recordable`."""
+    """A context that records gradients, whatever the caller switched off.
+
+    Tensors from outside pass through `recordable`.
+    """
     with torch.inference_mode(False), torch.enable_grad():
         yield
 
 
 def recordable(x: Tensor) -> Tensor:
-    """x as a tensor that gradients can be recorded of: one made in inference mode is copied."""
+    """The tensor x ready to have gradients recorded: one made in inference mode is copied."""
     return x.clone() if x.is_inference() else x
 
 
 def recordable_net(net: Any) -> Callable[..., Any]:
-    """`net` as a function that gradients can be recorded of: one whose weights were made in inference mode is called
-    with copies of them."""
+    """`net` as a function whose gradients can be recorded.
+
+    A net whose weights were made in inference mode is called with copies of them.
+    """
     first = next(net.parameters(), None) if isinstance(net, nn.Module) else None
     if first is None or not first.is_inference() or torch.is_inference_mode_enabled():
         return net
@@ -153,24 +214,26 @@ def recordable_net(net: Any) -> Callable[..., Any]:
     return lambda *args: torch.func.functional_call(net, state, args)
 
 
-class Plain(Alike, Field):
+class Plain(EqualByValue, Field):
     """A callable (x, t) -> (n, *shape) as a field."""
 
     def __init__(self, function: Callable[[Tensor, Time], Tensor]) -> None:
         self.function = function
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
-        return fitting(self.function(x, t), x, getattr(self.function, "__name__", type(self.function).__name__))
+        """What the callable returns at (x, t)."""
+        return checked_shape(self.function(x, t), x, getattr(self.function, "__name__", type(self.function).__name__))
 
 
 # -- sums -------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
-class Product(Alike):
+class Product(EqualByValue):
     """The product of weights, a weight again."""
 
     factors: tuple[Weight, ...]
 
     def __call__(self, t: Time) -> Any:
+        """The product of the weights at t."""
         return math.prod(f(t) if callable(f) else f for f in self.factors)
 
 
@@ -179,79 +242,101 @@ def is_number(weight: Weight) -> bool:
     return isinstance(weight, (int, float))
 
 
-def _times(a: Weight, b: Weight) -> Weight:
+def _product(a: Weight, b: Weight) -> Weight:
     if callable(a) or callable(b):
         return b if is_number(a) and a == 1 else a if is_number(b) and b == 1 else Product((a, b))
     return a * b
 
 
 def weighted_sum(terms: Sequence[tuple[Weight, Field]]) -> Field:
-    """sum_j weight_j field_j as the kind of field that it is: the field itself where that is all, a score where scores
-    of one schedule have weights of sum 1, a ratio where all are ratios, and a `Sum` otherwise."""
+    """The weighted sum of fields sum_j weight_j field_j, as the most special kind of field that it is.
+
+    Args:
+        terms: pairs (weight, field).
+
+    Returns:
+        The field itself where it stands alone with weight 1; a score where all are scores of one schedule with weights
+        of sum 1; a ratio where all are ratios; a `Sum` otherwise. Weights of the same field are added up.
+    """
     flat: list[tuple[Weight, Field]] = []
     for weight, field in terms:
-        for w, f in ((_times(weight, v), f) for v, f in field.terms):
-            same = next((i for i, (u, g) in enumerate(flat) if g == f and not (callable(u) or callable(w))), None)
-            if same is None:
+        for w, f in ((_product(weight, v), f) for v, f in field.terms):
+            met = next((i for i, (u, g) in enumerate(flat) if g == f and not (callable(u) or callable(w))), None)
+            if met is None:
                 flat.append((w, f))
             else:
-                flat[same] = (flat[same][0] + w, f)  # type: ignore[operator]
+                flat[met] = (flat[met][0] + w, f)  # type: ignore[operator]
     if len(flat) == 1 and is_number(flat[0][0]) and flat[0][0] == 1:
         return flat[0][1]
     return flat[0][1].merged(flat) or Sum(flat)
 
 
-def widest(fields: Sequence[Field]) -> float | None:
-    """The largest spread that the fields know."""
+def largest_std(fields: Sequence[Field]) -> float | None:
+    """The largest `principal_std` of the fields, data units; None where none is known."""
     return max((f.principal_std for f in fields if f.principal_std is not None), default=None)
 
 
 def each_given(fields: Sequence[Field], cond: Cond) -> list[Field]:
-    """Those of the fields that take a condition given `cond`, the others as they are. Raises ValueError where none
-    takes one."""
+    """The fields conditioned on `cond`, those that take a condition; the others as they are.
+
+    Args:
+        fields: any fields.
+        cond: the condition, such as labels (n,) int64; None for none.
+
+    Returns:
+        As many fields, in the same order.
+
+    Raises:
+        ValueError: a condition, and no field that takes one.
+    """
     if cond is not None and not any(f.conditional for f in fields):
         names = ", ".join(dict.fromkeys(type(f).__name__ for f in fields)) or "nothing"
         raise ValueError(f"cond was given, but no field takes a condition ({names}): leave cond out")
     return [f.given(cond) if f.conditional else f for f in fields]
 
 
-class Sum(Alike, Field):
-    """sum_j weight_j field_j. Build it by +, - and *, which find out what kind of field a sum is.
+class Sum(EqualByValue, Field):
+    """The sum sum_j weight_j field_j; build it by +, - and *, which find out what kind of field a sum is.
 
     With scores of one schedule among its terms it is a field on that schedule. In y = x/scale it then pulls towards a
     point: with W the sum of the scores' weights and v the other terms,
 
         scale sigma^2 (sum_j weight_j field_j) = D* - y = W (D - y),
         D* = (1 - W) y + sum_j w_j D_j + scale sigma^2 v,     D = y + (D* - y) / W
+
+    Args:
+        terms: pairs (weight, field).
     """
 
     def __init__(self, terms: Sequence[tuple[Weight, Field]]) -> None:
         self._terms = list(terms)
         self.cost = sum(f.cost for _, f in self.terms)
         self.cloud = any(f.cloud for _, f in self.terms)
-        found = [f.schedule for _, f in self.terms if f.schedule is not None]
-        self.schedule = found[0] if found and all(s == found[0] for s in found) else None
-        self.principal_std = widest([f for _, f in self.terms])
+        schedules = [f.schedule for _, f in self.terms if f.schedule is not None]
+        self.schedule = schedules[0] if schedules and all(s == schedules[0] for s in schedules) else None
+        self.principal_std = largest_std([f for _, f in self.terms])
 
     @property
     def terms(self) -> list[tuple[Weight, Field]]:
+        """The pairs (weight, field)."""
         return self._terms
 
     def _weighed(self, x: Tensor, t: Time) -> Iterator[tuple[Tensor | float, Field]]:
-        """What is not weighed zero at t, with its weight ready to multiply x."""
+        """The fields whose weight at t is not zero, with that weight ready to multiply x."""
         for weight, field in self.terms:
             w = per_particle(clock(weight(t) if callable(weight) else weight), x) if not is_number(weight) else weight
             if isinstance(w, Tensor) or w != 0:
                 yield w, field  # type: ignore[misc]
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
+        """The weighted sum at (x, t); a field of weight 0 is not evaluated."""
         out = torch.zeros_like(x)
         for w, field in self._weighed(x, t):
-            out = out + w * fitting(field(x, t), x, type(field).__name__)
+            out = out + w * checked_shape(field(x, t), x, type(field).__name__)
         return out
 
     def total(self, t: Time) -> Tensor:
-        """W, what the scores of its schedule weigh together at t: float64, 0-d or (n,)."""
+        """The sum W of the weights of the scores on its schedule at t: float64, 0-d or (n,)."""
         total = torch.zeros((), dtype=torch.float64)
         for weight, field in self.terms:
             if field.schedule is not None:
@@ -265,18 +350,18 @@ class Sum(Alike, Field):
 
     @property
     def attracts(self) -> bool:
-        """Whether it is a field on a schedule that pulls towards a point at all times: W > 0."""
+        """Whether the sum is a field on a schedule that pulls towards a point at all times: W > 0."""
         totals = self._totals()
         return len(totals) > 0 and all(bool((total > 0).all()) for total in totals)
 
     @property
-    def whole(self) -> bool:
-        """Whether it is a field on a schedule with W = 1, as a score has, and no gradient is wanted by W."""
+    def is_score(self) -> bool:
+        """Whether the sum is a field on a schedule with W = 1, as a score has, and no gradient is wanted by W."""
         totals = self._totals()
-        return len(totals) > 0 and all(not carries(v) and bool(((v - 1).abs() <= 1e-12).all()) for v in totals)
+        return len(totals) > 0 and all(not wants_gradient(v) and bool(((v - 1).abs() <= 1e-12).all()) for v in totals)
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
-        """D* in data units, (n, *shape), of a sum on a schedule."""
+        """The composite denoiser D* in data units, (n, *shape), of a sum on a schedule (see `Field.denoise`)."""
         s = self.schedule
         if s is None:
             return super().denoise(x, t)
@@ -286,24 +371,28 @@ class Sum(Alike, Field):
                 out, total = out + w * field.denoise(x, t), total + w
             else:
                 strength = per_particle(s.scale(t) * s.sigma(t) ** 2, x)
-                out = out + strength * w * fitting(field(x, t), x, type(field).__name__)
+                out = out + strength * w * checked_shape(field(x, t), x, type(field).__name__)
         rest = 1 - total
         return out + rest * y if isinstance(rest, Tensor) or abs(rest) > 1e-12 else out
 
     def narrowest(self, t: Time) -> float | None:
-        known = [(w, f.narrowest(t)) for w, f in self.terms]
+        """The width of the narrowest part, (sum_j weight_j / std_j^2)^(-1/2) over the terms that know theirs."""
+        stds = [(w, f.narrowest(t)) for w, f in self.terms]
         bend = sum(
-            float(clock(w(t) if callable(w) else w).max()) / std**2 for w, std in known if std is not None and std > 0
+            float(clock(w(t) if callable(w) else w).max()) / std**2 for w, std in stds if std is not None and std > 0
         )
         return bend**-0.5 if bend > 0 else None
 
     @property
     def conditional(self) -> bool:
+        """Whether a term takes a condition."""
         return any(f.conditional for _, f in self.terms)
 
     def given(self, cond: Cond) -> Field:
+        """The sum of the terms conditioned on `cond` (see `each_given`)."""
         fields = each_given([f for _, f in self.terms], cond)
         return weighted_sum([(w, f) for (w, _), f in zip(self.terms, fields, strict=True)])
 
     def observe(self, x: Tensor, t: Time) -> Field:
+        """The sum of the terms having seen the cloud x."""
         return type(self)([(w, f.observe(x, t)) for w, f in self.terms]) if self.cloud else self

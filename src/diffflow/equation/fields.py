@@ -1,4 +1,4 @@
-r"""Fields: what pushes particles. A field maps particles x at time t to tangents.
+r"""Fields: functions that push particles, from x at time t to tangents.
 
 Two fields can enter the equation: the data score grad log r_t (`ScoreField`, from a Law, a Denoiser or any D(y, sigma))
 and the gradient of the log-ratio log r_t/p_t (a `Ratio`, which also offers the log-ratio itself, the logit). With
@@ -6,10 +6,9 @@ y = x / scale and the denoiser D(y, sigma) = E[Y | Y + sigma eps = y], Tweedie a
 
     grad_x log r_t(x) = (D(y, sigma) - y) / (scale sigma^2)
 
-`observe(x, t)` is the one door through which the cloud enters: fields made of particles (kernels.py) answer with a
+`observe(x, t)` is the one door through which the cloud enters: fields made of particles (kernels/) answer with a
 copy that has seen x. `cost` counts network evaluations per particle and call (an input gradient counts 2, guidance
-counts 2).
-What a field is, and what sums of fields are, stands in algebra.py.
+counts 2). What a field is, and what sums of fields are, stands in algebra.py.
 
 Shapes: x (n, *shape), t float64 0-d or (n,) -> (n, *shape).
 """
@@ -26,14 +25,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .algebra import Cond, Field, Sum, Weight, as_field, each_given, fitting, gradients, is_number, recordable, widest
-from .coefficients import Alike
+from .algebra import (
+    Cond,
+    Field,
+    Sum,
+    Weight,
+    as_field,
+    checked_shape,
+    each_given,
+    gradients,
+    is_number,
+    largest_std,
+    recordable,
+)
+from .coefficients import EqualByValue
 from .laws import Law
 from .times import NoiseLevels, Time, clock, per_particle
 
 
-class ScoreField(Alike, Field):
-    """grad log r_t on a noise schedule, from a Law (exact) or a denoiser D(y, sigma). It remembers its `source`."""
+class ScoreField(EqualByValue, Field):
+    """The score grad log r_t on a noise schedule, from a Law (exact) or a denoiser D(y, sigma).
+
+    Args:
+        schedule: the noise schedule that r_t follows.
+        source: a Law, a Denoiser, or a callable D(y, sigma) with y (n, *shape) in data units and sigma 0-d or (n,).
+
+    Attributes:
+        source: as given.
+        law: the source where it is a Law, else None.
+
+    Raises:
+        TypeError: a source that is a class, a Field, or cannot be called.
+    """
 
     schedule: NoiseLevels
 
@@ -53,11 +76,12 @@ class ScoreField(Alike, Field):
 
     @property
     def terms(self) -> list[tuple[Weight, Field]]:
+        """The scores that a mixed one is made of, with their weights; else the field itself."""
         return self.source.terms if isinstance(self.source, Mixed) else super().terms
 
     @staticmethod
     def merged(terms: Sequence[tuple[Weight, Field]]) -> Field | None:
-        """Where the weights are numbers of sum 1, the score of the mixed denoiser."""
+        """The score of the mixed denoiser, where the weights are numbers of sum 1."""
         s = terms[0][1].schedule
         alike = all(isinstance(f, ScoreField) and f.schedule == s and is_number(w) for w, f in terms)
         if s is None or not alike or abs(sum(w for w, _ in terms) - 1) > 1e-12:  # type: ignore[misc]
@@ -66,21 +90,33 @@ class ScoreField(Alike, Field):
 
     @property
     def principal_std(self) -> float | None:  # type: ignore[override]
-        """Largest principal standard deviation of the data, where the source knows it."""
+        """Largest principal standard deviation of the data, data units; None where the source does not know it."""
         return getattr(self.source, "principal_std", None)
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
-        """D(x / scale, sigma) in data units."""
+        """The source's D(x / scale, sigma) in data units, (n, *shape) (see `Field.denoise`)."""
         return self.at_noise(x / per_particle(self.schedule.scale(t), x), self.schedule.sigma(t))
 
     def at_noise(self, y: Tensor, sigma: Tensor) -> Tensor:
-        """D(y, sigma)."""
+        """The source's D(y, sigma).
+
+        Args:
+            y: noised data (n, *shape), data units.
+            sigma: noise level, 0-d or (n,), data units.
+
+        Returns:
+            The posterior mean (n, *shape), data units.
+
+        Raises:
+            ValueError: a source whose result has another shape than y.
+        """
         if self.law is not None:
             return self.law.denoise(y, sigma)
         sigma = sigma.to(device=y.device, dtype=torch.promote_types(y.dtype, torch.float32))
-        return fitting(self.source(y, sigma), y, type(self.source).__name__)
+        return checked_shape(self.source(y, sigma), y, type(self.source).__name__)
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
+        """The score at x, (D - y) / (scale sigma^2), or the law's own: (n, *shape)."""
         scale, sigma = self.schedule.scale(t), self.schedule.sigma(t)
         if self.law is not None:
             return self.law.score(x / per_particle(scale, x), sigma) / per_particle(scale, x)
@@ -88,28 +124,35 @@ class ScoreField(Alike, Field):
 
     @property
     def conditional(self) -> bool:
+        """Whether the source takes a condition."""
         return hasattr(self.source, "given") and getattr(self.source, "classes", 1) != 0
 
     def given(self, cond: Cond) -> Field:
-        """The score of the source given `cond`; the source says whether it can."""
+        """The score of the source conditioned on `cond` (see `Field.given`)."""
         if hasattr(self.source, "given"):
             return ScoreField(self.schedule, self.source.given(cond))
         return super().given(cond)
 
 
-class Mixed(Alike):
-    """sum_j w_j D_j, a denoiser made of those of scores of one schedule, sum_j w_j = 1."""
+class Mixed(EqualByValue):
+    """The mixed denoiser sum_j w_j D_j of scores on one schedule, sum_j w_j = 1.
+
+    Args:
+        terms: pairs (w_j, ScoreField).
+    """
 
     def __init__(self, terms: Sequence[tuple[Weight, Field]]) -> None:
         self.terms, fields = list(terms), [f for _, f in terms]
-        self.cost, self.principal_std = sum(f.cost for f in fields), widest(fields)
+        self.cost, self.principal_std = sum(f.cost for f in fields), largest_std(fields)
         self.classes = int(any(f.conditional for f in fields))
 
     def given(self, cond: Cond) -> Mixed:
+        """The mixture of the denoisers conditioned on `cond`."""
         fields = each_given([f for _, f in self.terms], cond)
         return Mixed([(w, f) for (w, _), f in zip(self.terms, fields, strict=True)])
 
     def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
+        """The mixture of the denoisers' results at (y, sigma): (n, *shape)."""
         out = torch.zeros_like(y)
         for w, field in self.terms:
             assert isinstance(field, ScoreField)
@@ -117,8 +160,15 @@ class Mixed(Alike):
         return out
 
 
-class LawScore(Alike, Field):
-    """grad log q of a fixed law, the same at all times (Langevin)."""
+class LawScore(EqualByValue, Field):
+    """The score grad log q of a fixed law, the same at all times (Langevin).
+
+    Args:
+        law: the law q.
+
+    Raises:
+        TypeError: what is no Law.
+    """
 
     def __init__(self, law: Law) -> None:
         if isinstance(law, type) or not hasattr(law, "score"):
@@ -127,33 +177,52 @@ class LawScore(Alike, Field):
         self.law = law
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
+        """The law's score at x: (n, *shape)."""
         return self.law.score(x)
 
     def narrowest(self, t: Time) -> float | None:
+        """Smallest standard deviation of the law's components."""
         return self.law.narrowest
 
 
 class Ratio(Field):
-    """grad log r_t/p_t, with the log-ratio (logit) from the same evaluation."""
+    """The gradient grad log r_t/p_t, with the log-ratio (logit) from the same evaluation.
+
+    A subclass defines `value_and_grad(x, t)`.
+    """
 
     cost = 2
 
     def value_and_grad(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
-        """(logit (n,), gradient (n, *shape))."""
+        """The logit and its gradient, from one evaluation.
+
+        Args:
+            x: particles (n, *shape).
+            t: time, float64 0-d or (n,).
+
+        Returns:
+            The logit (n,), nats, large on real data, and its gradient by x (n, *shape).
+
+        Raises:
+            NotImplementedError: a subclass without this method.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define value_and_grad(x, t)")
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
+        """The gradient of the logit: (n, *shape)."""
         return self.value_and_grad(x, t)[1]
 
     @staticmethod
     def merged(terms: Sequence[tuple[Weight, Field]]) -> Field | None:
+        """The sum as a `RatioSum`, where all terms are ratios."""
         return RatioSum(terms) if all(isinstance(f, Ratio) for _, f in terms) else None
 
 
 class RatioSum(Sum, Ratio):
-    """sum_j weight_j ratio_j: the gradient of sum_j weight_j logit_j."""
+    """A weighted sum of ratios: the gradient of sum_j weight_j logit_j."""
 
     def value_and_grad(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+        """The weighted sums of the logits (n,) and of their gradients (n, *shape)."""
         logit, out = x.new_zeros(len(x)), torch.zeros_like(x)
         for w, field in self._weighed(x, t):
             assert isinstance(field, Ratio)
@@ -162,31 +231,39 @@ class RatioSum(Sum, Ratio):
         return logit, out
 
 
-class EnergyField(Alike, Ratio):
+class EnergyField(EqualByValue, Ratio):
     """The gradient of a log density known up to a constant (minus an energy), by autograd.
 
     Args:
-        log_prob: x (n, *shape) -> (n,), or a function of (x, t) that is told the time too; differentiable in x.
+        log_prob: a function of x (n, *shape), or of (x, t), that returns nats (n,); differentiable in x.
 
     Works with gradients switched off and in inference mode. Where x requires a gradient (and gradients are on) the
-    result is differentiable. Raises TypeError for what cannot be called, ValueError for values of another shape.
+    result is differentiable.
+
+    Raises:
+        TypeError: what cannot be called.
     """
 
     def __init__(self, log_prob: Callable[..., Tensor]) -> None:
         if isinstance(log_prob, type) or not callable(log_prob):
-            known = hasattr(log_prob, "log_prob") and not isinstance(log_prob, type)
-            hint = "pass its method log_prob" if known else "a function x (n, *shape) -> (n,) is wanted"
+            has_density = hasattr(log_prob, "log_prob") and not isinstance(log_prob, type)
+            hint = "pass its method log_prob" if has_density else "a function x (n, *shape) -> (n,) is wanted"
             name = log_prob.__name__ if isinstance(log_prob, type) else type(log_prob).__name__
             raise TypeError(f"EnergyField got {name}: {hint}")
         self.log_prob, self.timed = log_prob, False
         try:
-            of = inspect.signature(log_prob).parameters.values()
+            parameters = inspect.signature(log_prob).parameters.values()
         except (TypeError, ValueError):  # some built-in functions have none to show
             return
-        plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        self.timed = sum(p.default is p.empty and p.kind in plain for p in of) == 2
+        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        self.timed = sum(p.default is p.empty and p.kind in positional for p in parameters) == 2
 
     def value_and_grad(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+        """The log density (n,) and its gradient (n, *shape), by autograd.
+
+        Raises:
+            ValueError: values of another shape than (n,), or that do not depend on x.
+        """
         graph = x.requires_grad and torch.is_grad_enabled()
         with gradients():
             y = x if graph else recordable(x).detach().requires_grad_(True)
@@ -199,19 +276,25 @@ class EnergyField(Alike, Ratio):
         return (value if graph else value.detach()), grad
 
 
-class LawRatio(Alike, Ratio):
-    """Exact log-ratio of two known paths of laws: `target(t)` and `particles(t)` give r_t and p_t."""
+class LawRatio(EqualByValue, Ratio):
+    """The exact log-ratio of two known paths of laws.
+
+    Args:
+        target: t -> r_t, a Law.
+        particles: t -> p_t, a Law.
+    """
 
     def __init__(self, target: Callable[[Time], Law], particles: Callable[[Time], Law]) -> None:
         self.target, self.particles = target, particles
 
     def value_and_grad(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+        """The log-ratio log r_t/p_t (n,) and its gradient (n, *shape)."""
         r, p = self.target(t), self.particles(t)
         return r.log_prob(x) - p.log_prob(x), r.score(x) - p.score(x)
 
 
 class _Guided:
-    """D_null + weight (D_cond - D_null), a denoiser made of two conditions of one."""
+    """The guided denoiser D_null + weight (D_cond - D_null), made of two conditions of one denoiser."""
 
     def __init__(self, source: Any, weight: float, cond: Cond = None) -> None:
         self.source, self.weight, self.principal_std = source, weight, getattr(source, "principal_std", None)
@@ -227,8 +310,21 @@ class _Guided:
 
 
 def guide(field: ScoreField, weight: float) -> ScoreField:
-    """Classifier-free guidance: score of null + weight (conditional - null) (Ho & Salimans 2022). 1 is the plain
-    conditional score."""
+    """Classifier-free guidance: the score of null + weight (conditional - null).
+
+    Args:
+        field: a score whose source takes a condition.
+        weight: how far to go from the unconditional score (0) past the conditional one (1).
+
+    Returns:
+        The guided score, two evaluations of the source a call; for weight 1 the field itself.
+
+    Raises:
+        ValueError: a weight that is not finite.
+
+    References:
+        Ho & Salimans 2022, "Classifier-free diffusion guidance".
+    """
     if not math.isfinite(weight):
         raise ValueError(f"guidance weight {weight} is not a number to steer with")
     if weight == 1.0:
@@ -236,21 +332,32 @@ def guide(field: ScoreField, weight: float) -> ScoreField:
     return ScoreField(field.schedule, _Guided(field.source, weight))
 
 
-class Piecewise(Alike, Field):
-    """One field per time interval: fields[i] on [edges[i], edges[i+1])."""
+class Piecewise(EqualByValue, Field):
+    """One field per time interval: fields[i] on [edges[i], edges[i+1]).
+
+    Args:
+        edges: rising times, one more than there are fields.
+        fields: fields or callables (x, t) -> (n, *shape).
+
+    Raises:
+        ValueError: edges that do not rise, or another number of them.
+        TypeError: a piece that is no field.
+    """
 
     def __init__(self, edges: Sequence[float], fields: Sequence[Field]) -> None:
         if len(edges) != len(fields) + 1 or any(a >= b for a, b in itertools.pairwise(edges)):
             raise ValueError(f"{len(fields)} fields need {len(fields) + 1} rising edges, got {list(edges)}")
         self.edges, self.fields = list(edges), [as_field(f, "a piece") for f in fields]
         self.cost, self.cloud = max(f.cost for f in self.fields), any(f.cloud for f in self.fields)
-        self.principal_std, s = widest(self.fields), self.fields[0].schedule
+        self.principal_std, s = largest_std(self.fields), self.fields[0].schedule
         self.schedule = s if all(f.schedule == s for f in self.fields) else None
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
-        return self._each(x, t, lambda field, x, t: fitting(field(x, t), x, type(field).__name__))
+        """The field of each particle's time, at x: (n, *shape). Raises ValueError for times outside the edges."""
+        return self._each(x, t, lambda field, x, t: checked_shape(field(x, t), x, type(field).__name__))
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
+        """The denoiser of each particle's time, data units (see `Field.denoise`)."""
         return self._each(x, t, lambda field, x, t: field.denoise(x, t))
 
     def _each(self, x: Tensor, t: Time, value: Callable[[Field, Tensor, Time], Tensor]) -> Tensor:
@@ -268,18 +375,22 @@ class Piecewise(Alike, Field):
 
     @property
     def conditional(self) -> bool:
+        """Whether a piece takes a condition."""
         return any(f.conditional for f in self.fields)
 
     def given(self, cond: Cond) -> Field:
+        """The pieces conditioned on `cond` (see `each_given`)."""
         other = copy.copy(self)
         other.fields = each_given(self.fields, cond)
         return other
 
     def observe(self, x: Tensor, t: Time) -> Field:
+        """The pieces having seen the cloud x."""
         other = copy.copy(self)
         other.fields = [f.observe(x, t) for f in self.fields]
         return other
 
     def narrowest(self, t: Time) -> float | None:
-        known = [std for f in self.fields if (std := f.narrowest(t)) is not None]
-        return min(known, default=None)
+        """The smallest width that the pieces know."""
+        stds = [std for f in self.fields if (std := f.narrowest(t)) is not None]
+        return min(stds, default=None)

@@ -1,4 +1,4 @@
-r"""Randomness: one stream of numbers per particle, as a function and not as a state.
+r"""Noise: random numbers as a function of seed and particle, one stream per particle, and no state.
 
 A particle's noise must not depend on which particles happen to share its batch, its shard or its process. So a stream
 is *computed*, not drawn: word j of particle i under a 64-bit seed is
@@ -77,8 +77,11 @@ _COS = [(-1) ** k / math.factorial(2 * k) for k in range(9)]
 
 
 def _box_muller(w: Tensor) -> tuple[Tensor, Tensor]:
-    """Two independent standard normals, float64, from each 64-bit word: 32 bits for the radius, 1 for the side, 31
-    for the angle. Every pass over the words counts: powers of two and signs go where they cost nothing."""
+    """Two independent standard normals, float64, from each 64-bit word.
+
+    32 bits are for the radius, 1 for the side, 31 for the angle. Every pass over the words counts: powers of two and
+    signs go where they cost nothing.
+    """
     u = (w >> 32).bitwise_and_(0xFFFFFFFF).to(torch.float64).add_(0.5).mul_(2.0**-32)
     # u = m 2^e with m in [1/2, 1), read off its bits: u is no subnormal number
     word = u.view(torch.int64)
@@ -98,10 +101,11 @@ def _box_muller(w: Tensor) -> tuple[Tensor, Tensor]:
 
 @runtime_checkable
 class Increments(Protocol):
-    """What `sample` asks of its noise: the Brownian increment W(t1) - W(t0) ~ N(0, (t1 - t0) I) of step k, shaped
-    like x."""
+    """A source of Brownian increments, which `sample` asks of its noise."""
 
-    def increment(self, k: int, t0: float, t1: float, x: Tensor) -> Tensor: ...
+    def increment(self, k: int, t0: float, t1: float, x: Tensor) -> Tensor:
+        """The increment W(t1) - W(t0) ~ N(0, (t1 - t0) I) of step k, shaped like x (n, *shape)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,13 @@ class Noise:
 
     Noise(7).normal(5)[3] and Noise(7, first=3).normal(1)[0] are the same bits. A Noise holds no state: asking twice
     gives the same numbers, and `fork` names independent families ("start", ("step", k), ...).
+
+    Args:
+        seed: any integer; its lowest 64 bits count.
+        first: number of the first particle, at least 0.
+
+    Raises:
+        ValueError: a negative `first`.
     """
 
     seed: int
@@ -120,7 +131,14 @@ class Noise:
             raise ValueError(f"first={self.first}: particles are counted from 0")
 
     def fork(self, *keys: int | str) -> Noise:
-        """An independent family of streams for the same particles, named by integers or strings."""
+        """An independent family of streams for the same particles.
+
+        Args:
+            keys: its name, integers or strings.
+
+        Returns:
+            The family.
+        """
         seed = self.seed
         for key in keys:
             seed = _mix_int(_mix_int(seed) ^ _word(key))
@@ -131,12 +149,12 @@ class Noise:
         return replace(self, first=self.first + k)
 
     def bits(self, n: int, m: int, device: torch.device | str = "cpu") -> Tensor:
-        """(n, m) random int64 words, m for each of n particles."""
+        """Random int64 words (n, m), m for each of n particles, on `device`."""
         key, counter = self._before(n, m, device)
         return _mix(key + counter)
 
     def _before(self, n: int, m: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
-        """(n, 1) a word of each particle, (m,) of each place in its stream; the mixed sums are the random words."""
+        """A word of each particle (n, 1) and of each place in its stream (m,), whose mixed sums are random words."""
         phi = _signed(_PHI)
         key = torch.arange(self.first, self.first + n, device=device).mul_(phi).add_(_signed(_mix_int(self.seed)))
         return _mix(key)[:, None], torch.arange(1, m + 1, device=device).mul_(phi)
@@ -149,7 +167,17 @@ class Noise:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> Tensor:
-        """(n, *shape) standard normals."""
+        """Standard normal numbers, the first of each particle's stream.
+
+        Args:
+            n: number of particles.
+            shape: event shape.
+            dtype: floating type of the result; the bits are decided in float64.
+            device: where the result lies; it has the same bits everywhere.
+
+        Returns:
+            (n, *shape).
+        """
         m = math.prod(shape)
         words = (m + 1) // 2
         out = torch.empty(n, 2 * words, dtype=dtype, device=device)
@@ -169,18 +197,38 @@ class Noise:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> Tensor:
-        """(n, *shape) numbers uniform in the open interval (0, 1)."""
+        """Numbers uniform in the open interval (0, 1).
+
+        Args:
+            n: number of particles.
+            shape: event shape.
+            dtype: floating type of the result.
+            device: where the result lies.
+
+        Returns:
+            (n, *shape), midpoints of 2^23 cells (2^52 in float64).
+        """
         k = 52 if dtype == torch.float64 else 23  # midpoints of 2^k cells are exact in the type, so 0 and 1 never occur
         w = (self.bits(n, math.prod(shape), device) >> (64 - k)) & ((1 << k) - 1)
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         return w.to(wide).add_(0.5).mul_(2.0**-k).to(dtype).reshape(n, *shape)
 
     def randint(self, n: int, high: int, shape: tuple[int, ...] = (), *, device: torch.device | str = "cpu") -> Tensor:
-        """(n, *shape) integers uniform in {0, ..., high - 1}, int64."""
+        """Integers uniform in {0, ..., high - 1}.
+
+        Args:
+            n: number of particles.
+            high: number of values.
+            shape: event shape.
+            device: where the result lies.
+
+        Returns:
+            (n, *shape) int64.
+        """
         return ((self.bits(n, math.prod(shape), device) >> 1) & ((1 << 63) - 1)).remainder_(high).reshape(n, *shape)
 
     def increment(self, k: int, t0: float, t1: float, x: Tensor) -> Tensor:
-        """Independent increments: step k owns its own numbers, whatever the times."""
+        """The increment of step k, which has numbers of its own, whatever the times (see `Increments`)."""
         return self.fork("step", k).normal(x.shape[0], tuple(x.shape[1:]), dtype=x.dtype, device=x.device) * math.sqrt(
             t1 - t0
         )
@@ -192,6 +240,9 @@ def as_noise(noise: Noise | int | None) -> Noise:
     Args:
         noise: a Noise, which is returned; an integer seed; or None for a fresh seed, drawn from torch's CPU generator,
             so that `torch.manual_seed` governs it and two calls differ.
+
+    Returns:
+        The streams.
 
     Raises:
         TypeError: anything else.
@@ -209,12 +260,16 @@ def as_noise(noise: Noise | int | None) -> Noise:
 
 @dataclass(frozen=True)
 class BrownianPath:
-    """One Brownian path per particle on [0, horizon], the same however it is cut: W(t2) - W(t0) = (W(t1) - W(t0)) +
-    (W(t2) - W(t1)).
+    """One Brownian path per particle on [0, horizon], the same however it is cut into steps.
 
-    Levy's construction: each bisection adds an independent N(0, h/4) at the midpoint of an interval of length h. Below
-    horizon / 2^depth the path is interpolated linearly. For measuring strong orders, where coarse and fine solves
-    share a path.
+    W(t2) - W(t0) = (W(t1) - W(t0)) + (W(t2) - W(t1)). Levy's construction: each bisection adds an independent N(0, h/4)
+    at the midpoint of an interval of length h. Below horizon / 2^depth the path is interpolated linearly. For measuring
+    strong orders, where coarse and fine solves share a path.
+
+    Args:
+        noise: streams, one per particle, or an integer seed.
+        horizon: end of the path, in units of time.
+        depth: number of bisections.
     """
 
     noise: Noise | int
@@ -222,7 +277,7 @@ class BrownianPath:
     depth: int = 24
 
     def __call__(self, t: float, x: Tensor) -> Tensor:
-        """W(t), shaped like x (n, *shape)."""
+        """The path's value W(t), shaped like x (n, *shape). Raises ValueError for a t outside [0, horizon]."""
         if not 0.0 <= t <= self.horizon:
             raise ValueError(f"t={t} is outside [0, {self.horizon}], where this path lives")
 
@@ -233,7 +288,9 @@ class BrownianPath:
                 .normal(x.shape[0], tuple(x.shape[1:]), dtype=x.dtype, device=x.device)
             )
 
-        left, right, lo, hi, node = torch.zeros_like(x), draw(0) * math.sqrt(self.horizon), 0.0, self.horizon, 1
+        left, right = torch.zeros_like(x), draw(0) * math.sqrt(self.horizon)
+        lo, hi = 0.0, self.horizon
+        node = 1
         for _ in range(self.depth):
             if t in (lo, hi):
                 break
@@ -246,4 +303,5 @@ class BrownianPath:
         return left + (right - left) * ((t - lo) / (hi - lo))
 
     def increment(self, k: int, t0: float, t1: float, x: Tensor) -> Tensor:
+        """The increment W(t1) - W(t0) of the path, whatever the step (see `Increments`)."""
         return self(t1, x) - self(t0, x)

@@ -1,4 +1,6 @@
-r"""The equation. Every model of this library is a value of it (derivations.md eq. 2):
+r"""The equation: one stochastic differential equation, of which every model of this library is a value.
+
+It is derivations.md eq. 2 (the equation numbers below are of that page, too):
 
     dX = [ f + (beta - g2/2) grad log(r/p) + (g2/2) grad log r ] dt + sqrt(g2 - lam2) dW
 
@@ -27,29 +29,48 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .algebra import Cond, Field, as_field, each_given, fitting
-from .coefficients import ALIKE, NEGLIGIBLE, Coefficient, counts, less, moves, same, short, value_of
+from .algebra import Cond, Field, as_field, checked_shape, each_given
+from .coefficients import (
+    NEGLIGIBLE,
+    Coefficient,
+    equal_values,
+    has_derivative,
+    is_evaluated,
+    ratio_weight,
+    short,
+    value_of,
+)
 from .fields import Ratio
 from .laws import Law
-from .noise import Noise
 from .papers import bibtex
 from .schedule import Levels, Schedule
-from .times import Time, carries, clock, per_particle
+from .times import Time, clock, per_particle, wants_gradient
 
 
 @dataclass(frozen=True)
 class Speed:
-    """A speed beta that depends on the logit d = log r/p: a GAN with generator loss l moves its particles at beta =
-    -l'(d) (derivations.md 3.1)."""
+    """A speed beta that depends on the logit d = log r/p.
+
+    A GAN with generator loss l moves its particles at beta = -l'(d) (derivations.md 3.1).
+
+    Args:
+        of_logit: logits (n,) -> speeds (n,).
+    """
 
     of_logit: Callable[[Tensor], Tensor]
 
     def __call__(self, logit: Tensor) -> Tensor:
+        """The speeds (n,) at the logits (n,)."""
         return self.of_logit(logit)
 
 
 class Needs(NamedTuple):
-    """Which fields the drift evaluates at a time."""
+    """The fields that the drift evaluates at a time.
+
+    Attributes:
+        score: whether grad log r is.
+        ratio: whether grad log r/p is.
+    """
 
     score: bool
     ratio: bool
@@ -57,15 +78,14 @@ class Needs(NamedTuple):
 
 @dataclass
 class Tally:
-    """Network evaluations per particle so far."""
+    """A count of network evaluations per particle, filled in during a solve."""
 
     nfe: int = 0
 
 
 @dataclass(frozen=True)
 class DiffFlow:
-    """The DiffFlow equation with its coefficients filled in (Zhang et al. 2023, arXiv 2307.02159; derivations.md eqs.
-    1-3).
+    """The DiffFlow equation with its coefficients filled in (derivations.md eqs. 1-3).
 
     Args:
         score: grad log r_t, a Field.
@@ -78,13 +98,21 @@ class DiffFlow:
         start: the law of the particles at t = 0.
         horizon: the time at which the particles are samples.
         grid: default times of a solve, or the number of steps -> its times.
-        papers: keys of `references.BIBTEX`.
+        papers: keys of `papers.BIBTEX`.
+        tally: where a solve counts evaluations; set by `sample` and `log_prob`.
 
     Gradients run through coefficients that require them, tensors or functions of parameters, and through f. Equations
     built alike are equal (laws by value, networks and functions by identity), and pickle where their parts do:
     a function of your own must have a name at the top of a module.
 
-    Raises TypeError for a score or ratio that is no field, with what is wanted in its place.
+    Raises:
+        TypeError: a score or ratio that is no field, with what is wanted in its place; a start that is no law; a Speed
+            with a ratio that gives no logit.
+        ValueError: a horizon that requires a gradient.
+
+    References:
+        Zhang et al. 2023, "DiffFlow: a unified SDE framework for score-based diffusion models and generative
+        adversarial networks", arXiv 2307.02159.
     """
 
     score: Field | None = None
@@ -121,26 +149,37 @@ class DiffFlow:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, DiffFlow):
             return NotImplemented
-        return all(same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
+        return all(equal_values(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
 
     def __hash__(self) -> int:
         return hash((type(self.score), type(self.ratio), self.schedule, float(self.horizon), self.papers))
 
     def __repr__(self) -> str:
-        """at(EDM(0.002, 80), churn=0.5) for a point of a schedule's spectrum, else the settings that are not zero."""
+        """The call at(EDM(0.002, 80), churn=0.5) for a point of the spectrum, else the settings that are not zero."""
         dials = getattr(self.beta, "__self__", None)
         if dials is not None and dials is getattr(self.g2, "__self__", None) and self.on_schedule:
             return str(dials)
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.repr and f.name not in ("papers", "grid")}
-        told = (f"{name}={short(v)}" for name, v in values.items() if isinstance(v, Tensor) or v not in (None, 0.0))
-        return f"DiffFlow({', '.join(told)})"
+        settings = (f"{name}={short(v)}" for name, v in values.items() if isinstance(v, Tensor) or v not in (None, 0.0))
+        return f"DiffFlow({', '.join(settings)})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     # -- coefficients -------------------------------------------------------------------------------------------------
     def noise(self, t: Time) -> Tensor:
-        """sqrt(g2 - lam2), what multiplies dW ~ N(0, dt I). Raises where g2 < lam2: no real process has that noise."""
+        """Size of the noise, sqrt(g2 - lam2), which multiplies dW ~ N(0, dt I).
+
+        Args:
+            t: time, a float, 0-d or (n,).
+
+        Returns:
+            float64, 0-d or (n,).
+
+        Raises:
+            ValueError: g2 < lam2, for no real process has that noise; or a gradient wanted at g2 = lam2, where that of
+                the root is infinite.
+        """
         g2, lam2 = value_of(self.g2, t), value_of(self.lam2, t)
         c2 = g2 - lam2
         zero = c2.abs() <= NEGLIGIBLE * (g2.abs() + lam2.abs())
@@ -149,8 +188,8 @@ class DiffFlow:
                 f"g2 - lam2 = {c2.min().item():.6g} < 0 at t={float(clock(t).max()):.6g} "
                 f"(g2={g2.max().item():.6g}, lam2={lam2.max().item():.6g}): raise g2 to at least lam2"
             )
-        if carries(c2) and bool(zero.any()):
-            if moves(c2[zero], g2):
+        if wants_gradient(c2) and bool(zero.any()):
+            if has_derivative(c2[zero], g2):
                 raise ValueError(
                     f"g2 - lam2 = 0 at t={float(clock(t).max()):.6g}, and its gradient is wanted: that of its root is "
                     "infinite there. Start from a small positive churn, or from g2 > lam2"
@@ -161,17 +200,26 @@ class DiffFlow:
     def _weights(self, t: Time) -> tuple[Tensor | None, Tensor]:
         """(beta - g2/2, g2/2), exactly zero where negligible; the first is None when beta depends on the logit."""
         half = 0.5 * value_of(self.g2, t)
-        return (None if isinstance(self.beta, Speed) else less(value_of(self.beta, t), half)), half
+        return (None if isinstance(self.beta, Speed) else ratio_weight(value_of(self.beta, t), half)), half
 
     def needs(self, t: Time) -> Needs:
-        """Which fields the drift evaluates at t: the score iff g2 != 0, the ratio iff g2 != 2 beta."""
+        """The fields that the drift evaluates at t: the score iff g2 != 0, the ratio iff g2 != 2 beta.
+
+        Args:
+            t: time, a float, 0-d or (n,).
+
+        Returns:
+            Two booleans, `score` and `ratio`.
+        """
         ratio, score = self._weights(t)
-        return Needs(counts(score), ratio is None or counts(ratio))
+        return Needs(is_evaluated(score), ratio is None or is_evaluated(ratio))
 
     @property
     def on_schedule(self) -> bool:
-        """True when f and lam2 are the schedule's own, by identity or by value, so that p_t = r_t for every beta and g2
-        (derivations.md eq. 4) and solvers may step in y = x/scale."""
+        """True when f and lam2 are the schedule's own, by identity or by value.
+
+        Then p_t = r_t for every beta and g2 (derivations.md eq. 4), and solvers may step in y = x/scale.
+        """
         s = self.schedule
         if s is None or isinstance(s, Levels):
             return False
@@ -184,7 +232,7 @@ class DiffFlow:
         return self.__dict__["_follows"]
 
     def _by_value(self, s: Schedule) -> bool:
-        return follows(s, self.f, self.lam2, self.start or getattr(self.score, "law", None))
+        return s.matches(self.f, self.lam2, self.start or getattr(self.score, "law", None))
 
     @property
     def cloud(self) -> bool:
@@ -202,7 +250,7 @@ class DiffFlow:
                 "this equation weighs the data score but has none: pass score=schedule.score(law or denoiser)"
             )
         self._count(self.score)
-        return fitting(self.score(x, t), x, type(self.score).__name__)
+        return checked_shape(self.score(x, t), x, type(self.score).__name__)
 
     def _ratio_at(self, x: Tensor, t: Time) -> Tensor:
         if self.ratio is None:
@@ -211,10 +259,10 @@ class DiffFlow:
                 "pass ratio=, or set g2 = 2 beta (gan=0)"
             )
         self._count(self.ratio)
-        return fitting(self.ratio(x, t), x, type(self.ratio).__name__)
+        return checked_shape(self.ratio(x, t), x, type(self.ratio).__name__)
 
     def _combine(self, x: Tensor, t: Time, ratio_weight: Tensor | None, score_weight: Tensor, minus: Tensor) -> Tensor:
-        """f + ratio_weight grad log r/p + score_weight grad log r; a weight of None is beta(logit) - minus."""
+        """The sum f + ratio_weight grad log r/p + score_weight grad log r; a weight of None is beta(logit) - minus."""
         out = torch.zeros_like(x) if self.f is None else self.f(x, t)
         if ratio_weight is None:
             assert isinstance(self.beta, Speed)
@@ -226,23 +274,42 @@ class DiffFlow:
             logit, grad = self.ratio.value_and_grad(x, t)
             speed = self.beta(logit) - minus.to(logit)
             out = out + speed.reshape(-1, *[1] * (x.ndim - 1)) * grad
-        elif counts(ratio_weight):
+        elif is_evaluated(ratio_weight):
             out = out + per_particle(ratio_weight, x) * self._ratio_at(x, t)
-        if counts(score_weight):
+        if is_evaluated(score_weight):
             out = out + per_particle(score_weight, x) * self._score_at(x, t)
         return out
 
     def drift(self, x: Tensor, t: Time) -> Tensor:
-        """f + (beta - g2/2) grad log(r/p) + (g2/2) grad log r: (n, *shape) (derivations.md eq. 2)."""
+        """The drift f + (beta - g2/2) grad log(r/p) + (g2/2) grad log r (derivations.md eq. 2).
+
+        Args:
+            x: particles (n, *shape).
+            t: time, a float, 0-d or (n,).
+
+        Returns:
+            (n, *shape), units of x per unit of time.
+
+        Raises:
+            ValueError: a field that is weighed and is not there, or whose result has another shape than x.
+        """
         ratio, score = self._weights(t)
         return self._combine(x, t, ratio, score, minus=score)
 
     def velocity(self, x: Tensor, t: Time) -> Tensor:
-        """f + (beta - lam2/2) grad log(r/p) + (lam2/2) grad log r: the cloud's own velocity, free of g2 (derivations.md
-        eq. 13).
+        """The cloud's own velocity f + (beta - lam2/2) grad log(r/p) + (lam2/2) grad log r, free of g2.
 
-        On a schedule without a ratio p = r, so that term is zero. Without schedule and ratio there is no velocity to
-        be had: ValueError.
+        It is that of derivations.md eq. 13. On a schedule without a ratio p = r, so that term is zero.
+
+        Args:
+            x: particles (n, *shape).
+            t: time, a float, 0-d or (n,).
+
+        Returns:
+            (n, *shape), units of x per unit of time.
+
+        Raises:
+            ValueError: neither schedule nor ratio, so that the velocity is not known; otherwise as `drift`.
         """
         half = 0.5 * value_of(self.lam2, t)
         if isinstance(self.beta, Speed):
@@ -250,15 +317,24 @@ class DiffFlow:
         elif self.on_schedule and self.ratio is None:
             ratio = torch.zeros_like(half)
         else:
-            ratio = less(value_of(self.beta, t), half)
+            ratio = ratio_weight(value_of(self.beta, t), half)
         return self._combine(x, t, ratio, half, minus=half)
 
     def denoised(self, x: Tensor, t: Time) -> Tensor:
-        """The composite denoiser D* = D + sigma^2 scale (beta - g2/2)/(g2/2) grad_x log(r/p), in y = x/scale units:
-        (n, *shape) (architecture.md, fact 7).
+        """The composite denoiser D* = D + sigma^2 scale (beta - g2/2)/(g2/2) grad_x log(r/p).
 
-        With it the drift on a schedule is  f + (g2/2) (D* - y) / (scale sigma^2): solvers extrapolate D*, and the
-        ratio comes along.
+        With it the drift on a schedule is  f + (g2/2) (D* - y) / (scale sigma^2), y = x/scale: solvers extrapolate D*,
+        and the ratio comes along.
+
+        Args:
+            x: particles (n, *shape).
+            t: time, a float, 0-d or (n,).
+
+        Returns:
+            D* (n, *shape), in units of y, which are those of the data.
+
+        Raises:
+            ValueError: a speed that depends on the logit, or g2 = 0; otherwise as `drift`.
         """
         assert self.schedule is not None
         ratio, score = self._weights(t)
@@ -272,23 +348,39 @@ class DiffFlow:
             d = self.score.denoise(x, t)
         else:
             d = x / per_particle(scale, x) + per_particle(scale * sigma**2, x) * self._score_at(x, t)
-        if counts(ratio):
+        if is_evaluated(ratio):
             d = d + per_particle(scale * sigma**2 * ratio / score, x) * self._ratio_at(x, t)
         return d
 
     # -- new equations from this one ----------------------------------------------------------------------------------
     def gauge(self, g2: Coefficient) -> DiffFlow:
-        """The same law of particles with another stochasticity g2 (Proposition 2). Where g2 != 2 beta this needs a
-        ratio."""
+        """The same law of particles with paths of another stochasticity (Proposition 2).
+
+        Args:
+            g2: a float or a function of t, at least lam2. Where it is not 2 beta a ratio is needed.
+
+        Returns:
+            The equation with this g2.
+        """
         return replace(self, g2=g2)
 
     def given(self, cond: Cond) -> DiffFlow:
-        """Its fields conditioned on `cond`, those that take a condition. Raises ValueError where none does."""
+        """The equation with its fields conditioned on `cond`, those that take a condition.
+
+        Args:
+            cond: what the networks take, such as labels (n,) int64.
+
+        Returns:
+            The conditioned equation.
+
+        Raises:
+            ValueError: no field takes a condition.
+        """
         names = [name for name in ("score", "ratio") if getattr(self, name) is not None]
         return replace(self, **dict(zip(names, each_given([getattr(self, name) for name in names], cond), strict=True)))
 
     def observe(self, x: Tensor, t: Time) -> DiffFlow:
-        """Both fields having seen the cloud x."""
+        """The equation whose fields have seen the cloud x (n, *shape) at t; itself where none looks at the cloud."""
         if not self.cloud:
             return self
         return replace(
@@ -298,26 +390,3 @@ class DiffFlow:
     def cite(self) -> str:
         """BibTeX of the papers behind this setting, the equation's own first."""
         return bibtex(*self.papers)
-
-
-def follows(s: Schedule, f: Callable[[Tensor, Time], Tensor] | None, lam2: Coefficient, law: Law | None) -> bool:
-    """Whether f and lam2 have the values of the schedule's own, on a set of times and particles: those of `law`, where
-    it is known. Where gradients run through them they are functions of their own."""
-    levels = torch.logspace(0, 1, 7, dtype=torch.float64, base=(s.sigma(s.horizon) / s.sigma(0.0)).item())
-    times = [*s.time(levels * s.sigma(0.0)).tolist(), *(s.horizon * u for u in (0.05, 0.3, 0.6, 0.95))]
-    for t in times:
-        mine, own = value_of(lam2, t), s.lam2(t)
-        if carries(mine) or not bool(((mine - own).abs() <= ALIKE * own.abs()).all()):
-            return False
-    if f is None:
-        return all(s.rate(t).item() == 0 for t in times)
-    x = torch.linspace(-1, 2, 6, dtype=torch.float64).reshape(3, 2) if law is None else law.sample(3, Noise(0))
-    for t in times:
-        try:
-            mine, own = f(x, t), s.drift(x, t)
-        except (RuntimeError, ValueError, TypeError, IndexError):  # it is made for other particles
-            return False
-        same_kind = isinstance(mine, Tensor) and mine.shape == own.shape and not carries(mine)
-        if not (same_kind and bool((mine - own).abs().max() <= ALIKE * own.abs().max())):
-            return False
-    return True

@@ -27,7 +27,7 @@ class NoiseLevels(Protocol):
         ...
 
 
-def carries(c: Tensor) -> bool:
+def wants_gradient(c: Tensor) -> bool:
     """Whether gradients are wanted through c: then it must not become a number."""
     return c.requires_grad and torch.is_grad_enabled()
 
@@ -48,5 +48,5 @@ def per_particle(c: Tensor, x: Tensor) -> Tensor | float:
         A number, or a tensor like x: 0-d where gradients are wanted through c, or (n, 1, ..., 1).
     """
     if c.ndim == 0:
-        return c.to(x) if carries(c) else c.item()
+        return c.to(x) if wants_gradient(c) else c.item()
     return c.to(x).reshape(-1, *[1] * (x.ndim - 1))

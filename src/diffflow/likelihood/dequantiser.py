@@ -1,4 +1,4 @@
-r"""Where in its cell should a discrete value be put? Uniformly, or where the model expects it (derivations.md 5.3).
+r"""Dequantisers: networks that put a discrete value where in its cell the model expects it (derivations.md 5.3).
 
     log P(v) = log int_cell p  >=  E_q[ log p(e + u w) - log q(u|v) ] + log w                  (Ho et al. 2019)
 
@@ -30,8 +30,16 @@ from ..equation.noise import Noise, as_noise
 
 
 class Dequantiser(nn.Module):
-    """q(u|v) for samples of `shape`, images (c, h, w) or vectors (d,): a net of two hidden layers of `width`.
-    `discrete` (*shape) is false for coordinates without cells, which take no part."""
+    """The law q(u|v) of places in cells, from a net of two hidden layers.
+
+    Args:
+        shape: event shape of the samples, an image (c, h, w) or a vector (d,).
+        discrete: (*shape), false for coordinates without cells, which take no part; None: all have cells.
+        width: width of the hidden layers.
+
+    Raises:
+        ValueError: another shape, or a width below 1.
+    """
 
     discrete: Tensor
 
@@ -51,7 +59,15 @@ class Dequantiser(nn.Module):
         self.net = nn.Sequential(layer(shape[0], width), nn.SiLU(), layer(width, width), nn.SiLU(), last).float()
 
     def forward(self, z: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-        """u in (0, 1), and log q(u|v)."""
+        """A draw of the places in the cells.
+
+        Args:
+            z: values in model units (n, *shape).
+            r: numbers uniform in (0, 1), (n, *shape).
+
+        Returns:
+            u in (0, 1), (n, *shape), and log q(u|v) in nats, (n,).
+        """
         m, log_s = self.net(z).chunk(2, 1)
         log_s = log_s.clamp(-5, 5)
         base = r.clamp(1e-6, 1 - 1e-6).logit()
@@ -73,20 +89,34 @@ def fit_dequantiser(
     noise: Noise | int = Noise(0),
     on_step: Callable[[int, float], None] | None = None,
 ) -> Dequantiser:
-    """Train q for discrete data x (n, *shape), as loaded, under a model with this score (of model units, at its
-    smallest noise); `encode` as `Transform.encode`. `on_step` sees the mean of log q. Returns the dequantiser.
+    """Training of a dequantiser under a model, which stays as it is.
 
-    Raises ValueError for data of another shape, or no steps.
+    Args:
+        dequantiser: the dequantiser, trained in place.
+        score: the model's score at its smallest noise: model units (n, *shape) -> (n, *shape).
+        encode: (rows, u or None) -> model units, as `Transform.encode`.
+        x: discrete data (n, *shape), as loaded.
+        steps: number of gradient steps.
+        batch: rows in a batch.
+        lr: learning rate at the start; it falls along half a cosine.
+        noise: streams for batches and places, or an integer seed.
+        on_step: called with the number of steps done and the mean of log q.
+
+    Returns:
+        The dequantiser.
+
+    Raises:
+        ValueError: data of another shape, or no steps.
     """
     if tuple(x.shape[1:]) != dequantiser.shape or steps < 1:
         raise ValueError(f"x has events of shape {tuple(x.shape[1:])}, q of {dequantiser.shape}; steps = {steps}")
     device, noise = next(dequantiser.parameters()).device, as_noise(noise)
     optimizer = torch.optim.Adam(dequantiser.parameters(), lr, betas=(0.9, 0.99))
     for k in range(steps):
-        own = noise.fork("fit", k)
-        rows = x[own.fork("rows").randint(batch, len(x))]
+        streams = noise.fork("fit", k)
+        rows = x[streams.fork("rows").randint(batch, len(x))]
         z = encode(rows, None).to(device)
-        u, log_q = dequantiser(z, own.fork("r").uniform(batch, dequantiser.shape).to(device))
+        u, log_q = dequantiser(z, streams.fork("r").uniform(batch, dequantiser.shape).to(device))
         low, high = (encode(rows, torch.full(rows.shape, v)).to(u) for v in (0.0, 1.0 - 2.0**-24))
         y = torch.lerp(low, high, u)
         with torch.no_grad():

@@ -106,7 +106,7 @@ def evaluate(
     """
     data = reference if isinstance(reference, Data) else None
     truth = heldout.y if isinstance(heldout, Data) else None
-    x, y, *more = admitted(samples, _tensor(reference), None if heldout is None else _tensor(heldout))
+    x, y, *more = admitted(samples, _points_of(reference), None if heldout is None else _points_of(heldout))
     held = more[0] if more else None
     sizes = [len(x), len(y) // 2] if held is None else [len(x), len(y), len(held)]
     if min(sizes) < LEAST:
@@ -220,7 +220,7 @@ def _countable(data: Data | None, n: int) -> GaussianMixture | None:
     return law if isinstance(law, GaussianMixture) and len(law.means) <= MODES and countable(law, n) else None
 
 
-def _tensor(source: Data | Tensor) -> Tensor:
+def _points_of(source: Data | Tensor) -> Tensor:
     return source.x if isinstance(source, Data) else source.detach().cpu()
 
 

@@ -45,7 +45,7 @@ def gaussian_frechet(m1: Tensor, c1: Tensor, m2: Tensor, c2: Tensor) -> float:
     References:
         Dowson and Landau 1982, "The Frechet distance between multivariate normal distributions".
     """
-    a1, a2 = _root(c1.double()), _root(c2.double())
+    a1, a2 = _matrix_root(c1.double()), _matrix_root(c2.double())
     overlap = torch.linalg.svdvals(a1.mT @ a2).sum()
     return float((m1 - m2).double().square().sum() + c1.double().trace() + c2.double().trace() - 2.0 * overlap)
 
@@ -155,13 +155,13 @@ def _seen(x: Tensor, see: Features | None) -> Tensor:
     return points(x if see is None else finite(see(x), "features"))
 
 
-def _root(c: Tensor) -> Tensor:
+def _matrix_root(c: Tensor) -> Tensor:
     """A with A A^T = c, (d, d) positive semi-definite: its negative eigenvalues are rounding and count as 0."""
     values, axes = torch.linalg.eigh(c)
     return axes * values.clamp_min(0.0).sqrt()
 
 
-def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _mean_and_covariances(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean (k,), unbiased covariance (k, k) and centred points of x (n, k)."""
     mean = x.mean(0)
     x = x - mean
@@ -170,13 +170,13 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _frechet(x: Tensor, y: Tensor) -> tuple[float, float]:
     """FD of the Gaussians fitted to x (n, k) and y (m, k), and the variance of that estimate."""
-    (mx, cx, x), (my, cy, y) = _moments(x), _moments(y)
-    variance = _potential(x, mx - my, cx, cy).var() / len(x) + _potential(y, my - mx, cy, cx).var() / len(y)
-    return gaussian_frechet(mx, cx, my, cy), float(variance)
+    (mx, cx, x), (my, cy, y) = _mean_and_covariances(x), _mean_and_covariances(y)
+    phi, psi = _quadratic_potential(x, mx - my, cx, cy), _quadratic_potential(y, my - mx, cy, cx)
+    return gaussian_frechet(mx, cx, my, cy), float(phi.var() / len(x) + psi.var() / len(y))
 
 
-def _potential(x: Tensor, shift: Tensor, c1: Tensor, c2: Tensor) -> Tensor:
-    """phi at centred points x (n, k) of the first law; a direction in which they do not vary adds nothing."""
+def _quadratic_potential(x: Tensor, shift: Tensor, c1: Tensor, c2: Tensor) -> Tensor:
+    """Potential phi at centred points x (n, k) of the first law; a direction in which they do not vary adds nothing."""
     values, axes = torch.linalg.eigh(c1)
     width = values.clamp_min(0.0).sqrt()
     alive = width > 1e-7 * width[-1]  # below, float64 rounding: C1 keeps 16 digits of a variance

@@ -1,5 +1,6 @@
-"""Kernel distances between samples and data, unbiased: zero in expectation for equal laws at any n, and for the first
-two only then.
+"""Kernel distances between samples and data, unbiased at every number of points.
+
+They are zero in expectation for equal laws at any n, and the first two only then.
 
     MMD^2  k(x, y) = exp(-|x - y|^2 / (2 h^2)), h the median distance within the reference (Gretton et al. 2012, eq. 4)
     energy k(x, y) = -|x - y|:  2 E|X - Y| - E|X - X'| - E|Y - Y'|                    (Szekely and Rizzo 2013)

@@ -53,14 +53,14 @@ def prdc(
     """
     sets = matched(x, y, other, limit, seed, least=2 * (k + 1))
     values, errors = _prdc(sets[0], sets[1], k, seed)
-    floors = _scores(*_distances(sets[2], sets[1]), k).tolist() if len(sets) == 3 else [None] * 4
+    floors = _scores(*_within_and_between(sets[2], sets[1]), k).tolist() if len(sets) == 3 else [None] * 4
     names = ("precision", "recall", "density", "coverage")
     return [Metric(*row, "higher", len(sets[0])) for row in zip(names, values, errors, floors, strict=True)]
 
 
 def _prdc(x: Tensor, y: Tensor, k: int, seed: int) -> tuple[list[float], list[float]]:
     n, generator = len(x), torch.Generator().manual_seed(seed)
-    distances = _distances(x, y)
+    distances = _within_and_between(x, y)
     values = _scores(*distances, k).tolist()
     halves = []
     for _ in range(HALVES):
@@ -73,7 +73,7 @@ def _prdc(x: Tensor, y: Tensor, k: int, seed: int) -> tuple[list[float], list[fl
     return values, [max(s, binomial_stderr(values[j] * n, n)) if j in shares else s for j, s in enumerate(spread)]
 
 
-def _distances(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _within_and_between(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     centre = y.mean(0)
     x, y = x - centre, y - centre
     return torch.cdist(x, x), torch.cdist(y, y), torch.cdist(x, y)

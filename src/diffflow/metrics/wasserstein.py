@@ -95,7 +95,7 @@ def _exact(x: Tensor, y: Tensor) -> tuple[float, float]:
 
     cost = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square().numpy()
     square, log = ot.emd2([], [], cost, log=True, numItermax=1_000_000)
-    return _root(float(square), float(log["u"].var() + log["v"].var()) / len(x))
+    return _distance_and_stderr(float(square), float(log["u"].var() + log["v"].var()) / len(x))
 
 
 def _sliced(x: Tensor, y: Tensor, theta: Tensor, sampled: bool = True) -> tuple[float, float]:
@@ -104,12 +104,12 @@ def _sliced(x: Tensor, y: Tensor, theta: Tensor, sampled: bool = True) -> tuple[
 
     log = ot.sliced_wasserstein_distance(x.numpy(), y.numpy(), projections=theta.numpy(), log=True)[1]
     squares = torch.from_numpy(log["projected_emds"])
-    phi, psi = _potential(x @ theta, y @ theta), _potential(y @ theta, x @ theta)
+    phi, psi = _dual_potential(x @ theta, y @ theta), _dual_potential(y @ theta, x @ theta)
     variance = (phi.var() + psi.var()) / len(x) + (squares.var() / theta.shape[1] if sampled else 0.0)
-    return _root(float(squares.mean()), float(variance))
+    return _distance_and_stderr(float(squares.mean()), float(variance))
 
 
-def _potential(a: Tensor, b: Tensor) -> Tensor:
+def _dual_potential(a: Tensor, b: Tensor) -> Tensor:
     """The 1-D dual potential, phi' = 2 (a - T(a)) with T by sorting, at each row of a (n, k), averaged over columns."""
     order = a.argsort(0)
     a, b = a.gather(0, order), b.sort(0).values
@@ -119,7 +119,7 @@ def _potential(a: Tensor, b: Tensor) -> Tensor:
     return torch.empty_like(phi).scatter_(0, order, phi).mean(1)
 
 
-def _root(square: float, variance: float) -> tuple[float, float]:
+def _distance_and_stderr(square: float, variance: float) -> tuple[float, float]:
     """W and its standard error from W^2 and its variance; at W = 0 the delta method gives way to sqrt(se)."""
     se = variance**0.5
     value = max(square, 0.0) ** 0.5

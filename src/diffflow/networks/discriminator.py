@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..equation.algebra import Cond, gradients, recordable, recordable_net
-from ..equation.coefficients import Alike
+from ..equation.coefficients import EqualByValue
 from ..equation.fields import Ratio
 from ..equation.times import Time, clock
 
@@ -190,7 +190,7 @@ class Discriminator(nn.Module):
         return DiscriminatorRatio(self, dials).given(cond)
 
 
-class DiscriminatorRatio(Alike, Ratio):
+class DiscriminatorRatio(EqualByValue, Ratio):
     """Learned log-ratio: the gradient grad d(x, t) of a discriminator, with d itself, ~ log r_t/p_t.
 
     Works inside torch.no_grad. Where x requires a gradient (and gradients are on) the result is differentiable, in x

@@ -13,9 +13,9 @@ from ..equation.noise import Noise
 from ..equation.sde import DiffFlow
 from ..models.base import TrainConfig
 from ..models.settings.common import Dials
-from ..sampling.calibrate import Teacher, default_starts
 from ..sampling.plan import Plan
 from ..sampling.sample import sample
+from ..sampling.teacher import Teacher, default_starts
 
 STARTS = 256  # that plans are fitted to, at most: networks are dear
 

@@ -4,9 +4,8 @@
     run.sample(100, cond=labels, steps=20, churn=0.5).last    # images: float in [0, 1], (n, c, h, w)
     run.sde(churn=1.0)                                        # the equation itself, in model units
 
-Model units are what the network sees: images in [-1, 1], vectors standardised; `encode` and `decode` lead there and
-back. A run needs only its directory, not its data. Sample i depends on the noise's stream i and its own label, not on
-the batch it is computed in.
+Model units are what the network sees: images in [-1, 1], vectors standardised (`encode`, `decode`). A run needs only
+its directory, not its data. Sample i depends on the noise's stream i and its own label, not on the batch.
 """
 
 from __future__ import annotations
@@ -30,10 +29,11 @@ from ..models.base import TrainConfig, device_of
 from ..models.joint_likelihood import LikelihoodConfig
 from ..models.settings.common import Dials
 from ..networks.denoiser import Denoiser
-from ..sampling.calibrate import Teacher, calibrate, teach
+from ..sampling.calibrate import calibrate
 from ..sampling.plan import Plan
 from ..sampling.sample import Grid, Step, Trajectory
 from ..sampling.solvers import Solver
+from ..sampling.teacher import Teacher, teach
 from ..training.run_folder import Folder
 from .labels import ClassLabels, class_indices, refuse_classless
 from .likelihood import OdeLikelihood, SdeBound, data_log_likelihood, is_discrete, train_dequantiser
@@ -238,7 +238,7 @@ class Run:
         raise ValueError(f"{self.path} has no qualities for these weights: run `diffflow frontier {self.path}`")
 
     def teach(self, dials: Dials | None = None, n: int | None = None, noise: Noise | int = Noise(1)) -> Teacher:
-        """Fine solutions to calibrate plans with, of all classes in turn (`sampling.calibrate.teach`).
+        """Fine solutions to calibrate plans with, of all classes in turn (`sampling.teacher.teach`).
 
         Args:
             dials: what is solved; default: the run's own. One teacher serves any number of steps.

@@ -1,5 +1,4 @@
-r"""How fast do the particles reach their target? The convergence theory of the DiffFlow paper, measured
-(derivations.md 4).
+r"""Convergence: the theory of how fast particles reach their target, measured along a path (derivations.md 4).
 
 With r_t the target and p_t the law of the particles, kappa = beta - lam2/2, and f, lam2 consistent with the schedule
 (or a fixed target and lam2 = 0),
@@ -23,9 +22,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.linalg import solve_banded
 from torch import Tensor
 
 from ..equation.fields import LawRatio, LawScore, ScoreField
@@ -34,14 +31,22 @@ from ..equation.laws import Gaussian, GaussianMixture, Law
 from ..equation.noise import Noise, as_noise
 from ..equation.sde import DiffFlow, Speed
 from ..equation.times import Time
+from .fokker_planck import Line, fokker_planck_step
 from .sample import sample
 
 
 @dataclass(frozen=True)
 class Decay:
-    """Both sides of the statements along a path: times, KL(p_t|r_t) in nats, the relative Fisher information
-    I(p_t|r_t), kappa (the mean of beta over I where beta depends on the particle, less lam2/2), total variation (1-D
-    only) and a lower bound rho of the log-Sobolev constant of r_t (nan where none is known). All (m,) float64."""
+    """Both sides of the convergence statements along a path; every column is (m,) float64.
+
+    Attributes:
+        times: times.
+        kl: KL(p_t|r_t), nats.
+        fisher: relative Fisher information I(p_t|r_t).
+        kappa: beta - lam2/2, with the mean of beta over I where beta depends on the particle.
+        tv: total variation of p_t and r_t; nan but in one dimension.
+        rho: lower bound of the log-Sobolev constant of r_t; nan where none is known.
+    """
 
     times: Tensor
     kl: Tensor
@@ -52,27 +57,40 @@ class Decay:
 
     @property
     def slope(self) -> Tensor:
-        """d KL/dt as the theory has it: -kappa I."""
+        """The theory's slope d KL/dt = -kappa I."""
         return -self.kappa * self.fisher
 
     @property
     def bound(self) -> Tensor:
-        """KL_0 exp(-2 int rho kappa dt), Theorem 2."""
+        """The theory's bound KL_0 exp(-2 int rho kappa dt) of KL_t, Theorem 2."""
         return self.kl[0] * (-2 * _running(self.times, self.rho * self.kappa)).exp()
 
     @property
     def dissipated(self) -> Tensor:
-        """int kappa I dt so far: KL_0 - KL_t. For a constant beta and lam2 = 0, int I dt <= KL_0/beta (Theorem 1)."""
+        """Dissipation int kappa I dt so far, which is KL_0 - KL_t.
+
+        For a constant beta and lam2 = 0, int I dt <= KL_0/beta (Theorem 1).
+        """
         return _running(self.times, self.kappa * self.fisher)
 
 
 def _running(t: Tensor, y: Tensor) -> Tensor:
-    """int y dt up to each time, trapezoidal."""
+    """Integral of y dt up to each time, trapezoidal."""
     return torch.cat([y.new_zeros(1), torch.cumulative_trapezoid(y, t)])
 
 
 def target(sde: DiffFlow) -> Callable[[Time], Law]:
-    """r_t of an equation whose fields know it. Raises ValueError where they do not."""
+    """The target law r_t of an equation whose fields know it.
+
+    Args:
+        sde: the equation.
+
+    Returns:
+        t -> r_t.
+
+    Raises:
+        ValueError: fields that are not made of a Law.
+    """
     if isinstance(sde.score, ScoreField) and sde.score.law is not None:
         law, schedule = sde.score.law, sde.score.schedule
         return lambda t: law.noised(schedule.scale(t).item(), schedule.sigma(t).item())
@@ -89,8 +107,14 @@ def log_sobolev(law: Law, sigma: float = 0.0) -> float:
 
     A Gaussian's is exact, 1/(largest variance + sigma^2). A mixture of equal isotropic components of variance v is a
     law on its means, in a ball of radius R, noised by v: rho >= (v - R^2)/v^2 where v > R^2 (Bakry & Emery 1985), and
-    always 1/rho <= 6 (4 R^2 + v) exp(4 R^2/v) (Chen, Chewi & Niles-Weed 2021); the larger of the two. nan for other
-    laws.
+    always 1/rho <= 6 (4 R^2 + v) exp(4 R^2/v) (Chen, Chewi & Niles-Weed 2021); the larger of the two.
+
+    Args:
+        law: the law.
+        sigma: noise level, data units.
+
+    Returns:
+        The bound, per squared unit of the data; nan for other laws.
     """
     if not isinstance(law, GaussianMixture):
         return math.nan
@@ -105,7 +129,7 @@ def log_sobolev(law: Law, sigma: float = 0.0) -> float:
 
 
 # -- Gaussians --------------------------------------------------------------------------------------------------------
-def _moments(law: Law) -> tuple[Tensor, Tensor]:
+def _gaussian_moments(law: Law) -> tuple[Tensor, Tensor]:
     """Mean (d,) and covariance (d, d) of a Gaussian, float64."""
     if not (isinstance(law, GaussianMixture) and len(law.means) == 1):
         raise ValueError(f"closed forms want Gaussians, got {type(law).__name__}: use grid_decay or particle_decay")
@@ -113,33 +137,43 @@ def _moments(law: Law) -> tuple[Tensor, Tensor]:
 
 
 def kl_gaussian(p: Law, r: Law) -> float:
-    """KL(p|r) of two Gaussians, nats."""
-    (m, C), (mu, S) = _moments(p), _moments(r)
+    """Kullback-Leibler divergence KL(p|r) of two Gaussians, nats. Raises ValueError for other laws."""
+    (m, C), (mu, S) = _gaussian_moments(p), _gaussian_moments(r)
     inverse = torch.linalg.inv(S)
     trace = (inverse * C).sum() - len(m) + (mu - m) @ inverse @ (mu - m)
     return 0.5 * (trace + torch.linalg.slogdet(S)[1] - torch.linalg.slogdet(C)[1]).item()
 
 
 def fisher_gaussian(p: Law, r: Law) -> float:
-    """I(p|r) = E_p |grad log p/r|^2 of two Gaussians."""
-    (m, C), (mu, S) = _moments(p), _moments(r)
+    """Relative Fisher information E_p |grad log p/r|^2 of two Gaussians. Raises ValueError for other laws."""
+    (m, C), (mu, S) = _gaussian_moments(p), _gaussian_moments(r)
     A, inverse = torch.linalg.inv(C) - torch.linalg.inv(S), torch.linalg.inv(S)
     return (torch.trace(A @ C @ A) + (inverse @ (mu - m)).square().sum()).item()
 
 
 def gaussian_decay(sde: DiffFlow, steps: int = 400, substeps: int = 10) -> Decay:
-    """The decay along a path of Gaussians, with exact fields of whatever kind the equation weighs (derivations.md eq.
-    9).
+    """The decay along a path of Gaussians, with exact fields of every kind that the equation weighs.
 
-    Raises ValueError unless start and target are Gaussian, beta depends on t alone and f is linear.
+    Mean and covariance follow derivations.md eq. 9, by classical Runge-Kutta.
+
+    Args:
+        sde: the equation.
+        steps: number of recorded times after the first.
+        substeps: Runge-Kutta steps between two of them.
+
+    Returns:
+        The decay at steps + 1 times.
+
+    Raises:
+        ValueError: unless start and target are Gaussian, beta depends on t alone and f is linear.
     """
     if isinstance(sde.beta, Speed) or sde.start is None:
         raise ValueError("Gaussians stay Gaussian for a start= and a beta that depends on time alone")
-    r, (m, C) = target(sde), _moments(sde.start)
+    r, (m, C) = target(sde), _gaussian_moments(sde.start)
     eye, zero = torch.eye(len(m), dtype=torch.float64), torch.zeros(1, *sde.start.shape, dtype=torch.float64)
 
     def a(t: float) -> float:
-        """f = a x."""
+        """The rate a of the drift f = a x."""
         if sde.f is None:
             return 0.0
         one, two = (sde.f(zero + v, t).flatten() for v in (1.0, 2.0))
@@ -148,8 +182,8 @@ def gaussian_decay(sde: DiffFlow, steps: int = 400, substeps: int = 10) -> Decay
         return one[0].item()
 
     def rate(t: float, m: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
-        mu, S = _moments(r(t))
-        inverse, beta, lam2 = torch.linalg.inv(S), _number(sde.beta, t), _number(sde.lam2, t)
+        mu, S = _gaussian_moments(r(t))
+        inverse, beta, lam2 = torch.linalg.inv(S), _coefficient_at(sde.beta, t), _coefficient_at(sde.lam2, t)
         drift = a(t) * m - beta * inverse @ (m - mu)
         return drift, 2 * a(t) * C - beta * (inverse @ C + C @ inverse) + (2 * beta - lam2) * eye
 
@@ -157,7 +191,7 @@ def gaussian_decay(sde: DiffFlow, steps: int = 400, substeps: int = 10) -> Decay
     rows = []
     for k, t in enumerate(times.tolist()):
         law, goal = Gaussian(m, covariance=C), r(t)
-        kappa = _number(sde.beta, t) - 0.5 * _number(sde.lam2, t)
+        kappa = _coefficient_at(sde.beta, t) - 0.5 * _coefficient_at(sde.lam2, t)
         rows.append((kl_gaussian(law, goal), fisher_gaussian(law, goal), kappa, math.nan, log_sobolev(goal)))
         if k == steps:
             break
@@ -175,7 +209,8 @@ def gaussian_decay(sde: DiffFlow, steps: int = 400, substeps: int = 10) -> Decay
     return _decay(times, rows)
 
 
-def _number(c: object, t: float) -> float:
+def _coefficient_at(c: object, t: float) -> float:
+    """The value of a coefficient at t as a number."""
     return float(c(t)) if callable(c) else float(c)  # type: ignore[arg-type]
 
 
@@ -184,23 +219,6 @@ def _decay(times: Tensor, rows: list[tuple[float, ...]]) -> Decay:
 
 
 # -- one dimension, exactly -------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Line:
-    """Cells of a line: centres x (n,), width h."""
-
-    low: float
-    high: float
-    count: int = 2000
-
-    @property
-    def h(self) -> float:
-        return (self.high - self.low) / self.count
-
-    @property
-    def x(self) -> Tensor:
-        return self.low + (torch.arange(self.count, dtype=torch.float64) + 0.5) * self.h
-
-
 def grid_decay(sde: DiffFlow, line: Line, steps: int = 2000, records: int = 200) -> tuple[Decay, Tensor]:
     """The decay along the exact law of the particles in one dimension, and that law at the recorded times (m, cells).
 
@@ -209,8 +227,19 @@ def grid_decay(sde: DiffFlow, line: Line, steps: int = 2000, records: int = 200)
         dp/dt = -div (p F - K grad p),
 
     by Crank and Nicolson (the first steps implicit, which damps what an abrupt start excites): second order in time and
-    space. A beta that depends on the logit is taken at log r/p of the step before. Raises ValueError where K < 0: the
-    equation is then ill-posed.
+    space. A beta that depends on the logit is taken at log r/p of the step before.
+
+    Args:
+        sde: the equation, in one dimension and with a start.
+        line: the cells.
+        steps: number of time steps.
+        records: about how many times are recorded.
+
+    Returns:
+        The decay at m recorded times, and the density at them (m, cells).
+
+    Raises:
+        ValueError: another dimension, no start, or K < 0, where the equation is ill-posed.
     """
     if sde.start is None or sde.start.shape != (1,):
         raise ValueError("the Fokker-Planck equation on a line wants one dimension and a start=")
@@ -223,13 +252,13 @@ def grid_decay(sde: DiffFlow, line: Line, steps: int = 2000, records: int = 200)
     every = max(1, steps // records)
 
     def halves(t: float, log_ratio: Tensor) -> tuple[Tensor, Tensor]:
-        """beta and K at the edges."""
+        """Coefficients beta and K at the edges."""
         beta = (
             sde.beta(0.5 * (log_ratio[1:] + log_ratio[:-1]))
             if isinstance(sde.beta, Speed)
-            else torch.full((len(edges),), _number(sde.beta, t), dtype=torch.float64)
+            else torch.full((len(edges),), _coefficient_at(sde.beta, t), dtype=torch.float64)
         )
-        K = beta - 0.5 * _number(sde.lam2, t)
+        K = beta - 0.5 * _coefficient_at(sde.lam2, t)
         if bool((K < -1e-12).any()):
             raise ValueError(
                 f"beta - lam2/2 = {K.min():.3g} < 0 at t = {t:.3g}: this equation is ill-posed forward in time"
@@ -258,25 +287,9 @@ def grid_decay(sde: DiffFlow, line: Line, steps: int = 2000, records: int = 200)
             F = beta * r(mid).score(edges)[:, 0]
             if sde.f is not None:
                 F = F + sde.f(edges, mid)[:, 0]
-            p = _advance(p, F, K, h, dt, 1.0 if k < 4 else 0.5)
+            p = fokker_planck_step(p, F, K, h, dt, 1.0 if k < 4 else 0.5)
     times = torch.tensor([k * dt for k in range(steps + 1) if k % every == 0 or k == steps], dtype=torch.float64)
     return _decay(times, rows), torch.stack(laws)
-
-
-def _advance(p: Tensor, F: Tensor, K: Tensor, h: float, dt: float, theta: float) -> Tensor:
-    """One step of dp/dt = -div(p F - K grad p); F, K at the inner edges, theta 1 implicit, 1/2 Crank-Nicolson."""
-    n = len(p)
-    left, right = (F / 2 + K / h) / h, (F / 2 - K / h) / h  # flux through an edge / h = left p_below + right p_above
-    main = torch.zeros(n, dtype=torch.float64)
-    main[:-1] -= left
-    main[1:] += right
-    below, above = left, -right  # dp_i/dt = below_{i-1} p_{i-1} + main_i p_i + above_i p_{i+1}
-    explicit = p + (1 - theta) * dt * main * p
-    explicit[1:] += (1 - theta) * dt * below * p[:-1]
-    explicit[:-1] += (1 - theta) * dt * above * p[1:]
-    bands = np.zeros((3, n))
-    bands[0, 1:], bands[1], bands[2, :-1] = -theta * dt * above, 1 - theta * dt * main, -theta * dt * below
-    return torch.from_numpy(solve_banded((1, 1), bands, explicit.numpy()))
 
 
 # -- particles --------------------------------------------------------------------------------------------------------
@@ -288,9 +301,26 @@ def particle_decay(
     noise: Noise | int = Noise(0),
     keep: int = 5,
 ) -> Decay:
-    """The decay estimated along one simulation: KL and I of target and particles, both blurred by `bandwidth` (so that
-    bias cancels where they agree), at the particles themselves, each left out of its own sum. Coarse: the estimate of a
-    KL of 0 is of order 1/(particles h^d)."""
+    """The decay estimated along one simulation, by kernels.
+
+    KL and I are those of target and particles, both blurred by `bandwidth` (so that bias cancels where they agree), at
+    the particles themselves, each left out of its own sum. Coarse: the estimate of a KL of 0 is of order
+    1/(particles h^d).
+
+    Args:
+        sde: the equation, with a start.
+        particles: number of particles.
+        steps: number of steps.
+        bandwidth: width h of the kernel, in units of x.
+        noise: streams, or an integer seed.
+        keep: every how many steps the decay is recorded.
+
+    Returns:
+        The decay at the recorded times; tv is nan.
+
+    Raises:
+        ValueError: a speed that depends on the logit, or an unknown target.
+    """
     if isinstance(sde.beta, Speed):
         raise ValueError("kappa of a beta that depends on the logit is no single number: use grid_decay")
     r, noise = target(sde), as_noise(noise)
@@ -305,7 +335,7 @@ def particle_decay(
         if t > sde.horizon:
             continue
         logit, grad = KernelRatio(r, bandwidth, leave_one_out=True).observe(x, t).value_and_grad(x, t)
-        kappa = _number(sde.beta, t) - 0.5 * _number(sde.lam2, t)
+        kappa = _coefficient_at(sde.beta, t) - 0.5 * _coefficient_at(sde.lam2, t)
         rows.append(
             (-logit.mean().item(), grad.flatten(1).square().sum(1).mean().item(), kappa, math.nan, log_sobolev(r(t)))
         )
@@ -315,9 +345,20 @@ def particle_decay(
 
 # -- statements about single laws -------------------------------------------------------------------------------------
 def tempered(log_q: Tensor, beta: float, lam2: float, h: float) -> Tensor:
-    """The stationary density for constant beta and lam2 on a target with log-density log_q on cells of width h: q to
-    the power beta / (beta - lam2/2), normalised (derivations.md section 1). Raises ValueError for lam2 >= 2 beta:
-    there is none."""
+    """The stationary density for constant beta and lam2: the target to the power beta / (beta - lam2/2), normalised.
+
+    Args:
+        log_q: log density of the target on cells (n,), nats.
+        beta: speed.
+        lam2: signed entropy.
+        h: width of a cell.
+
+    Returns:
+        The density on the cells (n,) (derivations.md section 1).
+
+    Raises:
+        ValueError: lam2 >= 2 beta, for which there is none.
+    """
     if not lam2 < 2 * beta:
         raise ValueError(f"lam2 = {lam2} must be below 2 beta = {2 * beta}: else there is no stationary law")
     p = (log_q * (beta / (beta - 0.5 * lam2))).softmax(0)
@@ -325,8 +366,17 @@ def tempered(log_q: Tensor, beta: float, lam2: float, h: float) -> Tensor:
 
 
 def lemma2(x: Tensor, sigma: float, radius: float, epsilon: float) -> tuple[float, Tensor]:
-    """Bounds of -log q(x; sigma) for data that lie within `radius` with probability 1 - epsilon at least: the lower one
-    and the upper one (n,), x (n, d) (derivations.md eq. 6, Lemma 2 of the paper)."""
+    """Bounds of -log q(x; sigma) by Lemma 2 of the paper (derivations.md eq. 6).
+
+    Args:
+        x: points (n, *shape).
+        sigma: noise level, data units.
+        radius: the ball about 0 in which the data lie with probability 1 - epsilon at least.
+        epsilon: the probability outside.
+
+    Returns:
+        The lower bound, one number, and the upper one (n,), nats.
+    """
     flat = x.flatten(1)
     base = 0.5 * flat.shape[1] * math.log(2 * math.pi * sigma**2)
     return base, (flat.square().sum(1) + radius**2) / sigma**2 + base - math.log1p(-epsilon)

@@ -1,4 +1,4 @@
-r"""A sampling plan: a solver and its grid as one fixed table, made for one model by `calibrate`.
+r"""Sampling plans: tables that are a solver and its grid in one, made for one model by `calibrate`.
 
 Every explicit multistep method on a noise schedule is a table. In y = x/scale, at noise levels s_0 > ... > s_{N-1},
 with one evaluation D_i of the composite denoiser a step and s_N = 0:
@@ -28,20 +28,23 @@ from torch import Tensor
 from ..equation.algebra import Sum
 from ..equation.schedule import Schedule
 from ..equation.sde import DiffFlow
-from .exponential import multistep_row
+from .multistep import multistep_row
 
 TOLERANCE = 1e-6  # relative: how exactly a plan's first level and its rows must fit
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A table of `steps` rows.
+    """A sampling plan: a table with one row per step, which is a solver and its grid.
 
     Args:
-        levels: s, the noise levels reached, falling from the schedule's sigma_max: (N,).
+        levels: s, the noise levels reached, falling from the schedule's sigma_max: (N,), data units.
         weights: row i weighs D_i, D_{i-1}, ...: N rows of at most i + 1 numbers, each of sum 1 - r_i.
         raised: h, the noise levels evaluated at, h >= s: (N,). None: a plan of the equation without noise, h = s.
         about: how the plan was found, for people.
+
+    Raises:
+        ValueError: levels that do not fall, noise that is lowered, or rows of another number or sum.
     """
 
     levels: tuple[float, ...]
@@ -67,28 +70,40 @@ class Plan:
 
     @property
     def steps(self) -> int:
+        """Number of steps, which is the number of evaluations."""
         return len(self.levels)
 
     @property
     def at(self) -> tuple[float, ...]:
-        """The noise levels at which the denoiser is evaluated."""
+        """The noise levels at which the denoiser is evaluated, h or s: (N,)."""
         return self.levels if self.raised is None else self.raised
 
     @property
     def noisy(self) -> bool:
-        """Whether it was made for an equation with noise, raised or not at these few levels."""
+        """Whether the plan was made for an equation with noise, raised or not at these few levels."""
         return self.raised is not None
 
     def kept(self, i: int) -> float:
-        """r_i, the share of y_i in y_{i+1}."""
+        """Share r_i of y_i in y_{i+1}."""
         return self.levels[i + 1] / self.at[i] if i + 1 < self.steps else 0.0
 
     def reach(self, i: int) -> int:
-        """How many of the evaluations up to D_i later rows still weigh."""
+        """Number of evaluations up to D_i that later rows still weigh."""
         return max((len(row) - k for k, row in enumerate(self.weights[i + 1 :], 1)), default=0)
 
     def grid(self, schedule: Schedule, steps: int = 0) -> Tensor:
-        """The times of the levels and of 0: (N + 1,). Raises ValueError for a schedule that starts elsewhere."""
+        """The times of the levels and of 0.
+
+        Args:
+            schedule: the noise schedule.
+            steps: not used; a rule for grids takes it.
+
+        Returns:
+            (N + 1,) float64.
+
+        Raises:
+            ValueError: a schedule that starts at another noise level.
+        """
         top = schedule.sigma(0.0).item()
         if abs(self.levels[0] / top - 1) > TOLERANCE:
             raise ValueError(f"this plan starts at the noise level {self.levels[0]:.6g}, the schedule at {top:.6g}")
@@ -99,10 +114,21 @@ class Plan:
     def multistep(
         cls, levels: Sequence[float], order: int = 1, principal_std: float = 1.0, *, correct: bool = False
     ) -> Plan:
-        """The classical exponential method as a plan, nothing fitted (solvers.multistep_row): D extrapolated through
-        the last `order` evaluations, of data whose largest principal standard deviation is `spread`. Of order 1 D is
-        constant over a step. Without `correct` nothing is redone, and the answer is the last evaluation; with it, the
-        answer continues the trend of D to the noise level 0."""
+        """The classical exponential method as a plan, nothing fitted (multistep.multistep_row).
+
+        Args:
+            levels: falling noise levels, data units.
+            order: number of evaluations through which D is extrapolated; of order 1 D is constant over a step.
+            principal_std: largest principal standard deviation of the data, data units.
+            correct: False: nothing is redone, and the answer is the last evaluation; True: each step is redone, and the
+                answer continues the trend of D to the noise level 0.
+
+        Returns:
+            The plan, for an equation without noise.
+
+        Raises:
+            ValueError: levels that are not positive and finite.
+        """
         if not all(0 < level < math.inf for level in levels):
             raise ValueError(f"the levels of a plan are positive and finite, got {tuple(levels)}")
         lams = [-math.log(s) for s in levels]
@@ -111,15 +137,22 @@ class Plan:
 
     # -- a Solver ------------------------------------------------------------------------------------------------------
     def init(self, sde: DiffFlow, x: Tensor, t0: float) -> tuple[int, list[Tensor]]:
+        """The first row and no evaluations. Raises ValueError unless the field is a score on a noise schedule."""
         if not sde.on_schedule:
             raise ValueError("a plan needs an equation on a noise schedule (f and lam2 the schedule's own)")
-        if isinstance(sde.score, Sum) and not sde.score.whole:
+        if isinstance(sde.score, Sum) and not sde.score.is_score:
             raise ValueError("a plan needs a score: weights of sum 1. This field is another: use the default solver")
         return 0, []
 
     def step(
         self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: tuple[int, list[Tensor]]
     ) -> tuple[Tensor, tuple[int, list[Tensor]]]:
+        """One row of the table as a step (see `Solver.step`).
+
+        Raises:
+            ValueError: more steps than rows, an equation whose noise the plan was not made for, or a gradient wanted
+                by that noise.
+        """
         s, (i, past) = sde.schedule, state
         assert s is not None
         if i >= self.steps:
@@ -147,11 +180,22 @@ class Plan:
 
     # -- as JSON -------------------------------------------------------------------------------------------------------
     def to_dict(self) -> dict[str, Any]:
+        """The plan as a dictionary of numbers, lists and strings."""
         return asdict(self) | {"about": dict(self.about)}
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any]) -> Plan:
-        """What `to_dict` gave. Raises ValueError for anything else."""
+        """The plan of a dictionary from `to_dict`.
+
+        Args:
+            d: the dictionary.
+
+        Returns:
+            The plan.
+
+        Raises:
+            ValueError: anything else.
+        """
         try:
             raised = None if d["raised"] is None else tuple(map(float, d["raised"]))
             rows = tuple(tuple(map(float, row)) for row in d["weights"])
@@ -161,7 +205,7 @@ class Plan:
 
 
 def combine(weights: Sequence[float], past: list[Tensor], start: Tensor | None = None) -> Tensor:
-    """start + sum_j weights[j] past[j]."""
+    """The sum start + sum_j weights[j] past[j]."""
     out = start
     for w, d in zip(weights, past, strict=False):
         out = w * d if out is None else torch.add(out, d, alpha=w)

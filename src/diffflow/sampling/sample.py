@@ -1,4 +1,4 @@
-r"""`sample`: the only loop that moves particles.
+r"""The sampling loop, the only one that moves particles: `sample`.
 
     x_0 ~ start;    for k = 0, 1, ...:   x_{k+1} = solver.step(x_k, t_k -> t_{k+1}, dw_k)
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..equation.algebra import Cond, Sum
-from ..equation.laws import at_home
+from ..equation.laws import as_particles
 from ..equation.noise import Increments, Noise, as_noise
 from ..equation.schedule import Schedule
 from ..equation.sde import DiffFlow, Tally
@@ -33,37 +33,51 @@ Grid = Sequence[float] | Tensor | Callable[[Schedule, int], Tensor]
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What a solve leaves behind."""
+    """The result of a solve.
 
-    last: Tensor  # (n, *shape) the particles at the end
-    nfe: int  # network evaluations per particle
-    times: Tensor  # (steps + 1,) the grid, float64
-    kept: list[tuple[float, Tensor]]  # (t, x) of the states asked for with `keep`
+    Attributes:
+        last: the particles at the end, (n, *shape).
+        nfe: network evaluations per particle.
+        times: the grid, (steps + 1,) float64.
+        kept: pairs (t, x) of the states that `keep` asked for.
+    """
+
+    last: Tensor
+    nfe: int
+    times: Tensor
+    kept: list[tuple[float, Tensor]]
 
 
 @dataclass(frozen=True)
 class Step:
-    """What `on_step` is told after each step."""
+    """The state of a solve after a step, which `on_step` is given.
 
-    index: int  # 1 ... total
+    Attributes:
+        index: number of the step, 1 to total.
+        total: number of steps.
+        t: time at its end.
+        x: the particles, (n, *shape).
+    """
+
+    index: int
     total: int
     t: float
     x: Tensor
 
 
 class NotFinite(ValueError):
-    """Particles became infinite or no number on the way; the message says after which step."""
+    """The error of particles that became infinite or no number; its message says after which step."""
 
 
 def default_solver(sde: DiffFlow) -> Solver:
-    """The solver when none is given."""
+    """The solver of an equation when none is given: Exponential on a schedule, else Euler."""
     if isinstance(sde.score, Sum) and not sde.score.attracts:
         return Exponential(2) if sde.on_schedule else Euler()
     return Exponential() if sde.on_schedule else Euler()
 
 
 def default_grid(sde: DiffFlow, steps: int) -> Tensor:
-    """The times a solve of `steps` steps visits when none are given: (steps + 1,), or the equation's own."""
+    """The times that a solve of `steps` steps visits when none are given: (steps + 1,), or the equation's own."""
     if sde.grid is not None:
         return torch.as_tensor(sde.grid(steps) if callable(sde.grid) else sde.grid, dtype=torch.float64)
     if sde.schedule is not None and sde.on_schedule:
@@ -74,7 +88,8 @@ def default_grid(sde: DiffFlow, steps: int) -> Tensor:
     return torch.linspace(0, sde.horizon, steps + 1, dtype=torch.float64)
 
 
-def _times(sde: DiffFlow, steps: int, grid: Grid | None) -> Tensor:
+def _grid_times(sde: DiffFlow, steps: int, grid: Grid | None) -> Tensor:
+    """The times of a solve (m,), float64. Raises ValueError where they do not rise within the equation's life."""
     if int(steps) != steps or steps < 1:
         raise ValueError(f"steps={steps}: a solve takes a whole number of steps, at least 1")
     if grid is None:
@@ -117,24 +132,28 @@ def sample(
         steps: number of steps; on a schedule with the default solver also the number of evaluations. Ignored where
             `grid`, or the equation, gives the times themselves.
         solver: default Exponential(4) on a schedule (weak order 2 with noise), else Euler.
-        grid: times, or a rule such as `karras`; a last time of schedule.clean denoises to sigma = 0, a last time of
-            horizon stops at sigma_min.
+        grid: times, or a rule such as `karras`; a last time of schedule.clean_time denoises to sigma = 0, a last time
+            of horizon stops at sigma_min.
         plan: solver and grid in one, from `df.calibrate`; instead of steps, solver and grid.
         noise: streams, one per particle; an integer seed; or a BrownianPath. None: a fresh seed from torch's generator.
         cond: condition for the fields, e.g. labels (n,).
         keep: keep every k-th state (and the first and last).
-        on_step: called after each step.
+        on_step: called with a `Step` after each step.
+
+    Returns:
+        The particles at the end, with the times, the number of evaluations, and the states kept.
 
     Raises:
         ValueError: steps below 1, a grid that does not rise, a plan made for another equation, no start for a number
-            of particles, a step too large for a stiff target.
+            of particles, a step too large for a stiff target; NotFinite, a ValueError, for particles that became
+            infinite or no number.
         TypeError: noise that is none.
     """
     if plan is not None:
         if solver is not None or grid is not None:
             raise ValueError("a plan is a solver and its grid: give the plan alone")
         solver, grid, steps = plan, plan.grid, plan.steps
-    times = _times(sde, steps, grid)
+    times = _grid_times(sde, steps, grid)
     noise = noise if isinstance(noise, Increments) else as_noise(noise)
     if isinstance(x0, int):
         if sde.start is None:
@@ -148,7 +167,7 @@ def sample(
             raise ValueError("particles are drawn from streams: pass x0 as a tensor when noise is a path")
         x = sde.start.sample(x0, noise.fork("start"))
     else:
-        x = x0 if sde.start is None else at_home(x0, sde.start)
+        x = x0 if sde.start is None else as_particles(x0, sde.start)
         x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
     if keep is not None and keep < 1:
         raise ValueError(f"keep={keep}: keep every k-th state, k >= 1")
@@ -167,18 +186,21 @@ def sample(
         x, state = method.step(sde, x, t0, t1, dw, state)
         sums.append(x.detach().sum(dtype=torch.float64))
         if x.device.type == "cpu" and not math.isfinite(sums[-1].item()):  # elsewhere this would wait for the device
-            _finite(sums, clock, x)
+            _require_finite(sums, clock, x)
         if keep and ((k + 1) % keep == 0 or k + 1 == total):
             kept.append((t1, x))
         if on_step is not None:
             on_step(Step(k + 1, total, t1, x))
-    _finite(sums, clock, x)
+    _require_finite(sums, clock, x)
     return Trajectory(x, tally.nfe, times, kept)
 
 
-def _finite(sums: list[Tensor], clock: list[float], x: Tensor) -> None:
-    """Raises NotFinite with the step after which particles were not finite, by the sum over all of them at the start
-    and after each step."""
+def _require_finite(sums: list[Tensor], clock: list[float], x: Tensor) -> None:
+    """A check that particles stayed finite, by the sum over all of them at the start and after each step.
+
+    Raises:
+        NotFinite: they did not; the message names the first step after which they were not.
+    """
     if not x.is_meta and bool((bad := ~torch.stack(sums).isfinite()).any()):
         k, n = int(bad.nonzero()[0]), int((~x.flatten(1).isfinite().all(1)).sum())
         when = f"after step {k} of {len(clock) - 1} (t = {clock[k]:.6g})" if k else "at the start (x0)"

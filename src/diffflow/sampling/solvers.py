@@ -1,17 +1,14 @@
-r"""Solvers: one step of the equation from t0 to t1. Each states its order: `order` for ODEs (global), `weak_order`
-for SDEs, between positive sigmas.
+r"""Solvers: methods that take one step of the equation from t0 to t1, and the two that work for any equation.
 
-On a schedule, in y = x/scale and with the composite denoiser D* (sde.denoised), the equation is linear but for D*:
+Euler: x1 = x0 + drift h + noise dw. Heun: a predictor and the trapezoid rule with the same increment. On a noise
+schedule the exponential methods (exponential.py) need far fewer steps; these are for equations without one (Langevin,
+particle flows).
+A step onto sigma = 0 is a denoising, x = D*, for every solver.
 
-    dy = -(1+z) (D* - y) dlog sigma + noise,      z = churn,      Lambda = -log sigma
-    y1 = r^(1+z) y0 + int (1+z) e^{-(1+z)(Lambda1 - L)} D*(L) dL + sigma1 sqrt(1 - r^(2z)) xi,      r = sigma1/sigma0
-
-`Exponential` replaces D* by the polynomial through its last values and integrates exactly (order 1 freezes D*: the
-classical DDIM and ancestral steps). A step onto sigma = 0 is a denoising, x = D*, for every solver (a multistep one
-continues the trend of D* to sigma_min). Without a schedule (Langevin, particle flows) use Euler or Heun.
+Each states its order: `order` for ODEs (global), `weak_order` for SDEs, between positive sigmas.
 
 Contract: init(sde, x, t0) -> state; step(sde, x, t0, t1, dw, state) -> (x, state). Pure; dw ~ N(0, (t1 - t0) I), or
-None where the noise is zero.
+None where the noise is zero. Shapes: x, dw (n, *shape).
 """
 
 from __future__ import annotations
@@ -24,18 +21,53 @@ from torch import Tensor
 
 from ..equation.coefficients import value_of
 from ..equation.sde import DiffFlow
-from ..equation.times import carries, per_particle
+from ..equation.times import per_particle, wants_gradient
 
 
 class Solver(Protocol):
+    """A solver: a frozen value that takes steps, with a state of its own between them."""
+
     @property
-    def order(self) -> int: ...
+    def order(self) -> int:
+        """Global order on an ODE."""
+        ...
+
     @property
-    def weak_order(self) -> int: ...
-    def init(self, sde: DiffFlow, x: Tensor, t0: float) -> Any: ...
-    def step(
-        self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: Any
-    ) -> tuple[Tensor, Any]: ...
+    def weak_order(self) -> int:
+        """Weak order on an SDE."""
+        ...
+
+    def init(self, sde: DiffFlow, x: Tensor, t0: float) -> Any:
+        """The state before the first step.
+
+        Args:
+            sde: the equation.
+            x: particles (n, *shape) at t0.
+            t0: time of the first step's beginning.
+
+        Returns:
+            What `step` takes as `state`.
+
+        Raises:
+            ValueError: an equation that this solver cannot solve.
+        """
+        ...
+
+    def step(self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: Any) -> tuple[Tensor, Any]:
+        """One step from t0 to t1.
+
+        Args:
+            sde: the equation.
+            x: particles (n, *shape) at t0.
+            t0: time at the step's beginning.
+            t1: time at its end.
+            dw: Brownian increments (n, *shape), N(0, (t1 - t0) I); None where the noise is zero.
+            state: what `init` or the step before returned.
+
+        Returns:
+            The particles (n, *shape) at t1, and the state for the next step.
+        """
+        ...
 
 
 def ends_at_sigma_zero(sde: DiffFlow, t1: float) -> bool:
@@ -44,10 +76,13 @@ def ends_at_sigma_zero(sde: DiffFlow, t1: float) -> bool:
 
 
 def _stable(sde: DiffFlow, t0: float, t1: float) -> None:
-    """Refuse an Euler step of Langevin dynamics that its narrowest component cannot bear.
+    """A check that an Euler step of Langevin dynamics is one that its narrowest component can bear.
 
     On a component of variance v a step h of speed beta has the stationary variance v / (1 - h beta / (2 v)): doubled
     at h beta = v, infinite at 2 v.
+
+    Raises:
+        ValueError: h beta > v; the message says how many steps are enough.
     """
     std = None if sde.score is None else sde.score.narrowest(t0)
     if std is None:
@@ -65,17 +100,24 @@ def _stable(sde: DiffFlow, t0: float, t1: float) -> None:
 
 @dataclass(frozen=True)
 class Euler:
-    """Euler-Maruyama on the drift: x1 = x0 + drift h + noise dw. One evaluation a step."""
+    """Euler-Maruyama on the drift: x1 = x0 + drift h + noise dw, one evaluation a step.
+
+    Args:
+        order: 1.
+        weak_order: 1.
+    """
 
     order: int = 1
     weak_order: int = 1
 
     def init(self, sde: DiffFlow, x: Tensor, t0: float) -> None:
-        return None
+        """No state: a step needs nothing from those before."""
+        return
 
     def step(
         self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: None
     ) -> tuple[Tensor, None]:
+        """One step (see `Solver.step`). Raises ValueError for one too long for the target's narrowest component."""
         sde = sde.observe(x, t0)
         if ends_at_sigma_zero(sde, t1):
             return sde.denoised(x, t0), None
@@ -86,43 +128,48 @@ class Euler:
 
 @dataclass(frozen=True)
 class Heun:
-    """Predictor and trapezoid with the same increment: order 2, weak order 2 for the additive noise of this equation.
-    Two evaluations a step.
+    """Heun's method, a predictor and the trapezoid rule with the same increment: two evaluations a step.
 
-    The increment is scaled by the root mean square of the noise at both ends, whose square is the trapezoid rule for
-    its variance.
+    Order 2, and weak order 2 for the additive noise of this equation. The increment is scaled by the root mean square
+    of the noise at both ends, whose square is the trapezoid rule for its variance.
+
+    Args:
+        order: 2.
+        weak_order: 2.
     """
 
     order: int = 2
     weak_order: int = 2
 
     def init(self, sde: DiffFlow, x: Tensor, t0: float) -> None:
-        return None
+        """No state: a step needs nothing from those before."""
+        return
 
     def step(
         self, sde: DiffFlow, x: Tensor, t0: float, t1: float, dw: Tensor | None, state: None
     ) -> tuple[Tensor, None]:
-        here = sde.observe(x, t0)
+        """One step (see `Solver.step`). Raises ValueError for one too long for the target's narrowest component."""
+        observed = sde.observe(x, t0)
         if ends_at_sigma_zero(sde, t1):
-            return here.denoised(x, t0), None
+            return observed.denoised(x, t0), None
         _stable(sde, t0, t1)
-        h, a = t1 - t0, here.drift(x, t0)
+        h, a = t1 - t0, observed.drift(x, t0)
         if dw is None:
             ahead = x + a * h
             return x + (a + sde.observe(ahead, t1).drift(ahead, t1)) * (h / 2), None
-        shock = _root((_square(sde, t0) + _square(sde, t1)) / 2) * dw
+        shock = _scalar_sqrt((_square(sde, t0) + _square(sde, t1)) / 2) * dw
         ahead = x + a * h + shock
         return x + (a + sde.observe(ahead, t1).drift(ahead, t1)) * (h / 2) + shock, None
 
 
-def _plain(v: Tensor) -> float | Tensor:
-    """v (0-d) as a number, unless gradients run through it."""
-    return v if carries(v) else v.item()
+def _scalar(v: Tensor) -> float | Tensor:
+    """The value v (0-d) as a number, unless gradients run through it."""
+    return v if wants_gradient(v) else v.item()
 
 
 def _square(sde: DiffFlow, t: float) -> float | Tensor:
-    return _plain(sde.noise(t)) ** 2
+    return _scalar(sde.noise(t)) ** 2
 
 
-def _root(v: float | Tensor) -> float | Tensor:
+def _scalar_sqrt(v: float | Tensor) -> float | Tensor:
     return v.sqrt() if isinstance(v, Tensor) else math.sqrt(v)

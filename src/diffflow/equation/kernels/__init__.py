@@ -1,7 +1,7 @@
-r"""Fields from the cloud alone: what pushes particles when nothing is trained.
+r"""Kernel fields: velocities made from the cloud alone, which push particles when nothing is trained.
 
 Let p be the law of the particles x_1 ... x_n, q the target (points y_1 ... y_m, a Law, or its score s), k a kernel
-(derivations.md section 7). What each field descends, in the Wasserstein geometry unless said otherwise:
+(derivations.md section 7). Each field descends a functional, in the Wasserstein geometry unless said otherwise:
 
     KernelScore        grad log p_h,  p_h(x) = 1/n sum_i N(x; x_i, h^2 I)                  entropy, uphill
     KernelRatio        grad log (q * N_h) / p_h                                            KL(p | q), both blurred by h

@@ -1,4 +1,4 @@
-r"""Kernels, and sums over pairs of points: how alike are x and y, and which way lies more of it?
+r"""Kernels: functions of the distance of two points, and sums of them over pairs of points.
 
     k(x, y) = phi(s),   s = |x - y|^2,   grad_x k = 2 phi'(s) (x - y),   tr grad_x grad_y k = -2 d phi' - 4 s phi''
 
@@ -22,8 +22,22 @@ PAIRS = 1 << 20  # pairs that a block may hold
 
 
 def median_bandwidth(points: Tensor) -> float:
-    """The median heuristic (Liu & Wang 2016): h with h^2 = median squared distance / (2 log(n + 1)), so that a Gaussian
-    kernel sums to about 1 over all other points. Looks at 1000 points at most; (n, *shape)."""
+    """Bandwidth h of the median heuristic, h^2 = median squared distance / (2 log(n + 1)).
+
+    A Gaussian kernel of this width sums to about 1 over all other points.
+
+    Args:
+        points: (n, *shape), of which 1000 at most are looked at.
+
+    Returns:
+        h, in the units of the points.
+
+    Raises:
+        ValueError: points that all lie in one place.
+
+    References:
+        Liu & Wang 2016, "Stein variational gradient descent".
+    """
     flat = points.detach().flatten(1)
     few = flat[:: max(1, math.ceil(len(flat) / 1000))]
     median = torch.pdist(few).median().item() if len(few) > 1 else 0.0
@@ -34,8 +48,14 @@ def median_bandwidth(points: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Kernel:
-    """k(x, y) = phi(|x - y|^2), phi > 0. bandwidth: a length in the units of x, or a function of t; None asks for the
-    median heuristic."""
+    """A kernel k(x, y) = phi(|x - y|^2), phi > 0.
+
+    Args:
+        bandwidth: a length in the units of x, or a function of t; None asks for the median heuristic.
+
+    Raises:
+        ValueError: a bandwidth that is not positive.
+    """
 
     bandwidth: float | Callable[[Time], float | Tensor] | None = None
 
@@ -44,23 +64,32 @@ class Kernel:
             raise ValueError(f"bandwidth={self.bandwidth} must be positive")
 
     def fitted(self, points: Tensor, t: Time = 0.0) -> Self:
-        """The kernel with a number for its bandwidth: at time t, or the median heuristic's on `points` (n, *shape)."""
+        """The kernel with a number for its bandwidth.
+
+        Args:
+            points: (n, *shape), for the median heuristic.
+            t: time, for a bandwidth that is a function of it.
+
+        Returns:
+            The kernel at t, or with the bandwidth of the median heuristic.
+        """
         if self.bandwidth is None:
             return replace(self, bandwidth=median_bandwidth(points))
         return replace(self, bandwidth=float(self.bandwidth(t))) if callable(self.bandwidth) else self
 
     @property
     def h(self) -> float:
+        """The bandwidth as a number. Raises ValueError where it is none yet."""
         if self.bandwidth is None or callable(self.bandwidth):
             raise ValueError(f"{type(self).__name__} has no number for its bandwidth yet: call fitted(points, t)")
         return self.bandwidth
 
     def log(self, s: Tensor) -> Tensor:
-        """log phi(s) at squared distances s."""
+        """Logarithm log phi(s) at squared distances s, any shape."""
         raise NotImplementedError(f"{type(self).__name__} must define log(s)")
 
     def derivatives(self, s: Tensor, order: int) -> list[Tensor]:
-        """phi and its first `order` derivatives by s, as far as they are finite at 0."""
+        """Values of phi and its first `order` derivatives at squared distances s, as far as they are finite at 0."""
         raise NotImplementedError(f"{type(self).__name__} must define derivatives(s, order)")
 
     def _rough(self, order: int) -> None:
@@ -73,24 +102,39 @@ class Kernel:
 
 @dataclass(frozen=True)
 class GaussianKernel(Kernel):
-    """exp(-|x - y|^2 / (2 h^2))"""
+    """Gaussian kernel exp(-|x - y|^2 / (2 h^2)).
+
+    Args:
+        bandwidth: h, a length in the units of x, or a function of t; None: the median heuristic.
+    """
 
     def log(self, s: Tensor) -> Tensor:
+        """Logarithm of the kernel at squared distances s."""
         return s * (-0.5 / self.h**2)
 
     def derivatives(self, s: Tensor, order: int) -> list[Tensor]:
+        """Values of phi and its first `order` derivatives by s."""
         value = self.log(s).exp()
         return [value * (-0.5 / self.h**2) ** k for k in range(order + 1)]
 
 
 @dataclass(frozen=True)
 class InverseMultiquadric(Kernel):
-    """(1 + |x - y|^2 / h^2)^(-1/2): heavy tails, for which KSD detects non-convergence (Gorham & Mackey 2017)."""
+    """Inverse multiquadric kernel (1 + |x - y|^2 / h^2)^(-1/2): heavy tails, for which KSD detects non-convergence.
+
+    Args:
+        bandwidth: h, a length in the units of x, or a function of t; None: the median heuristic.
+
+    References:
+        Gorham & Mackey 2017, "Measuring sample quality with kernels".
+    """
 
     def log(self, s: Tensor) -> Tensor:
+        """Logarithm of the kernel at squared distances s."""
         return -0.5 * torch.log1p(s / self.h**2)
 
     def derivatives(self, s: Tensor, order: int) -> list[Tensor]:
+        """Values of phi and its first `order` derivatives by s."""
         base, out = 1 + s / self.h**2, [(1 + s / self.h**2).rsqrt()]
         for k in range(order):
             out.append(out[-1] / base * (-(0.5 + k) / self.h**2))
@@ -98,18 +142,24 @@ class InverseMultiquadric(Kernel):
 
 
 def _inverse_root(s: Tensor) -> Tensor:
-    """1 / sqrt(s), and 0 at s = 0, where the gradient of a distance is taken to be 0."""
+    """Inverse root 1 / sqrt(s), and 0 at s = 0, where the gradient of a distance is taken to be 0."""
     return s.masked_fill(s == 0, math.inf).rsqrt()
 
 
 @dataclass(frozen=True)
 class LaplaceKernel(Kernel):
-    """exp(-|x - y| / h), the kernel of drifting (there h is the temperature)."""
+    """Laplace kernel exp(-|x - y| / h), that of drifting (there h is the temperature).
+
+    Args:
+        bandwidth: h, a length in the units of x, or a function of t; None: the median heuristic.
+    """
 
     def log(self, s: Tensor) -> Tensor:
+        """Logarithm of the kernel at squared distances s."""
         return s * _inverse_root(s) * (-1 / self.h)
 
     def derivatives(self, s: Tensor, order: int) -> list[Tensor]:
+        """Values of phi and its first derivative by s. Raises ValueError for an order above 1."""
         self._rough(order)
         value = self.log(s).exp()
         return [value, value * _inverse_root(s) * (-0.5 / self.h)][: order + 1]
@@ -117,16 +167,27 @@ class LaplaceKernel(Kernel):
 
 @dataclass(frozen=True)
 class EnergyKernel(Kernel):
-    """-|x - y|: its MMD^2 is the energy distance (Szekely & Rizzo 2013), which has no bandwidth to choose. Positive
-    definite only between laws of equal mass, so for MMD alone."""
+    """Energy kernel -|x - y|, whose MMD^2 is the energy distance, without a bandwidth to choose.
+
+    Positive definite only between laws of equal mass, so for MMD alone.
+
+    Args:
+        bandwidth: not used.
+
+    References:
+        Szekely & Rizzo 2013, "Energy statistics: a class of statistics based on distances".
+    """
 
     def fitted(self, points: Tensor, t: Time = 0.0) -> Self:
+        """The kernel itself: it has no bandwidth."""
         return self
 
     def log(self, s: Tensor) -> Tensor:
+        """No logarithm: raises ValueError, for the kernel is negative."""
         raise ValueError("EnergyKernel is negative and cannot weigh points: use GaussianKernel or LaplaceKernel")
 
     def derivatives(self, s: Tensor, order: int) -> list[Tensor]:
+        """Values of phi and its first derivative by s. Raises ValueError for an order above 1."""
         self._rough(order)
         inverse = _inverse_root(s)
         return [-s * inverse, -0.5 * inverse][: order + 1]
@@ -134,8 +195,10 @@ class EnergyKernel(Kernel):
 
 # -- sums over pairs --------------------------------------------------------------------------------------------------
 def squares(x: Tensor, y: Tensor) -> Tensor:
-    """|x_i - y_j|^2: (n, d), (m, d) -> (n, m). By differences in few dimensions, where nothing cancels; else by
-    products."""
+    """Squared distances |x_i - y_j|^2: (n, d), (m, d) -> (n, m).
+
+    By differences in few dimensions, where nothing cancels; else by products.
+    """
     if x.shape[1] <= 8:
         s = x.new_zeros(len(x), len(y))
         for a, b in zip(x.unbind(1), y.unbind(1), strict=True):
@@ -147,14 +210,14 @@ def squares(x: Tensor, y: Tensor) -> Tensor:
 
 
 def blocks(x: Tensor, y: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Rows of x, flat, few enough for their pairs with y: (number of the first, rows)."""
+    """Blocks of rows of x (n, d), few enough for their pairs with y (m, d): (number of the first, rows)."""
     rows = max(1, PAIRS // len(y))
     for i in range(0, len(x), rows):
         yield i, x[i : i + rows]
 
 
 def pull(kernel: Kernel, x: Tensor, y: Tensor) -> Tensor:
-    """mean_j grad_x k(x, y_j): (n, d)."""
+    """Mean gradient mean_j grad_x k(x, y_j): (n, d)."""
     out = []
     for _, rows in blocks(x, y):
         slope = kernel.derivatives(squares(rows, y), 1)[1]
@@ -162,12 +225,22 @@ def pull(kernel: Kernel, x: Tensor, y: Tensor) -> Tensor:
     return torch.cat(out)
 
 
-def mean_shift(kernel: Kernel, x: Tensor, y: Tensor, own: bool = False) -> tuple[Tensor, Tensor]:
-    """log sum_j k(x, y_j) (n,) and the kernel-weighted mean of y (n, d). own: x is y, and no point weighs itself."""
+def mean_shift(kernel: Kernel, x: Tensor, y: Tensor, leave_one_out: bool = False) -> tuple[Tensor, Tensor]:
+    """Kernel-weighted mean of y at each x, with the logarithm of the weights' sum.
+
+    Args:
+        kernel: a kernel with a number for its bandwidth.
+        x: flat points (n, d).
+        y: flat points (m, d).
+        leave_one_out: x is y, and no point weighs itself.
+
+    Returns:
+        log sum_j k(x, y_j) (n,), and the mean (n, d).
+    """
     logs, means = [], []
     for i, rows in blocks(x, y):
         e = kernel.log(squares(rows, y))
-        if own:
+        if leave_one_out:
             e = e.index_put((torch.arange(len(rows)), torch.arange(i, i + len(rows))), e.new_tensor(-math.inf))
         logs.append(e.logsumexp(1))
         means.append(e.softmax(1) @ y)
