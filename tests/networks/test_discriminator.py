@@ -61,6 +61,7 @@ def _kl(p, q):
 
 
 # F(p) by name, as integrands of (p, q): what the table says each game's particles descend
+TEN = "vanilla saturating kl chi2 hinge lsgan ipm fgan-kl fgan-pearson relativistic".split()
 FUNCTIONALS = {
     "2 KL((p+q)/2 | q)": lambda p, q: 2 * _kl((p + q) / 2, q),
     "2 JS(p, q)": lambda p, q: _kl(p, (p + q) / 2) + _kl(q, (p + q) / 2),
@@ -86,7 +87,7 @@ def test_the_particles_follow_the_flow_that_the_table_names(game):
     velocity = game.beta(d.detach()) * slope
     q, p = (law.log_prob(x.detach()[:, None]).exp() for law in (law_q, law_p))
     p.requires_grad_(True)
-    (variation,) = torch.autograd.grad(FUNCTIONALS[game.flow](p, q).sum(), p)
+    (variation,) = torch.autograd.grad((game.integrand or FUNCTIONALS[game.flow])(p, q).sum(), p)
     expected = -(variation[2:] - variation[:-2]) / (2 * h)
     smooth = torch.ones(len(expected), dtype=torch.bool)
     if game.name == "hinge":  # the variation jumps where p = q
@@ -107,9 +108,12 @@ def test_steep_exponentials_are_finite_and_stay_convex():
 
 
 def test_which_logits_are_log_ratios():
-    honest = {"vanilla", "saturating", "kl", "chi2"}
-    assert {name for name, game in GAMES.items() if game.log_ratio} == honest
-    assert {name for name, game in GAMES.items() if game.additive} == honest | {"fgan-kl"}
+    honest, known = {"vanilla", "saturating", "kl", "chi2"}, {*GAMES} & {*TEN}
+    assert known == {*TEN}
+    assert {name for name in known if GAMES[name].log_ratio} == honest
+    assert {name for name in known if GAMES[name].additive} == honest | {"fgan-kl"}
+    assert {name for name in known if not GAMES[name].balanced} == {"ipm", "relativistic", "fgan-kl"}
+    assert all(game.additive for game in GAMES.values() if game.log_ratio)
 
 
 def test_the_clock_of_a_discriminator_is_exact_near_the_end_of_a_schedule():
@@ -398,8 +402,8 @@ def test_every_time_of_an_equal_grid_begins_its_own_stage(dtype):
 def test_signals_are_those_that_a_game_s_logit_can_be_read_for(game):
     """Odds where the optimum is log q/p, sides where it vanishes at q = p and nowhere else (hinge, lsgan)."""
     found = game_signals(game, torch.ones(3), torch.zeros(3)).keys()
-    assert ("calibration" in found) == (game.name in {"vanilla", "saturating", "kl", "chi2"})
-    assert ("accuracy" in found) == (game.name not in {"ipm", "relativistic", "fgan-kl"})
+    assert ("calibration" in found) == game.log_ratio
+    assert ("accuracy" in found) == game.balanced
     assert {"logit_real", "logit_fake"} <= found
 
 

@@ -49,6 +49,11 @@ class Runs:
         home = Path(self.folder)
         try:
             runs = [look(path) for path in ([home] if is_run(home) else filter(is_run, home.iterdir()))]
+        except FileNotFoundError:
+            raise UsageError(
+                f"there is no folder {home} here: name the folder that holds the runs, or make one (`diffflow demo`, "
+                "`diffflow train SOURCE`)."
+            ) from None
         except OSError as e:
             raise UsageError(f"{home} cannot be listed: {e.strerror}. Name the folder that holds the runs.") from None
         runs.sort(key=lambda run: natural(run["name"]))

@@ -282,7 +282,7 @@ def register(row: MetricRow) -> MetricRow:
 
 
 def markdown() -> str:
-    """The table as docs/metrics.md has it."""
+    """The table as docs/guides/metrics.md has it."""
     head = ["| metric | in Python | meaning | unit | needs | better |", "|---|---|---|---|---|---|"]
     rows = (
         f"| `{row.name}` | `{row.function.__name__}` | {row.meaning} | {row.unit} "

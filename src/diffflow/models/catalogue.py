@@ -3,8 +3,8 @@ r"""The catalogue: every model as a setting of the equation, one row each.
     dX = [ f + (beta - g2/2) grad log(r/p) + (g2/2) grad log r ] dt + sqrt(g2 - lam2) dW
 
 A row says the model's coefficients, what stands in for the two fields, what drawing a sample costs, its papers and
-commands. From these rows come `diffflow models`, README's table, the explorer's landmarks, the navigation of the theory
-pages and what benchmarks/models measures. A model from outside the package enters its row under MODULE:NAME.
+commands. From these rows come `diffflow models`, README's table, the explorer's landmarks and what benchmarks/models
+measures. A model from outside the package enters its row under MODULE:NAME.
 
 Notation of the settings: s scale and σ noise of the schedule, G² = -2 s² σ σ' (the squared diffusion of the noising
 process), d the discriminator's logit log(r/p), l the generator's loss, x the particle. Evaluations count networks: a

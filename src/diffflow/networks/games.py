@@ -71,6 +71,7 @@ class Game:
         preset: name of the preset that plays it; empty for none.
         about: what that preset says of itself.
         paired: whether `generator` and `beta` are read at d(x) - d(y), y the real partner of x.
+        integrand: (p, q) -> the integrand of `flow`, densities (n,) -> (n,), where the tests do not know it by name.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Game:
     preset: str = ""
     about: str = ""
     paired: bool = False
+    integrand: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @property
     def log_ratio(self) -> bool:
@@ -112,7 +114,7 @@ def _logistic(real: Tensor, fake: Tensor) -> Tensor:
 
 def _exp(u: Tensor) -> Tensor:
     """e^u, and its tangent beyond u = STEEP."""
-    return u.clamp(max=STEEP).exp() * (1 + (u - STEEP).clamp(min=0))
+    return u.clamp(max=STEEP).exp() * (1 + F.relu(u - STEEP))
 
 
 def _same(d: Tensor) -> Tensor:

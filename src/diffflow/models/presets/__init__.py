@@ -14,7 +14,7 @@ from ... import data as datasets
 from ...data.readers import reader_of
 from ...equation.toys import TOYS
 from ...registry import missing
-from ..settings.serialise import ConfigError
+from ..settings.serialise import ConfigError, families
 from ..settings.serialise import replace as settings
 from . import by_data, by_model  # noqa: F401  they enter their rows
 from .base import BY_DATA, BY_MODEL, Preset
@@ -66,3 +66,6 @@ def fitting(source: str | datasets.Data) -> str:
     if data.kind == "vector":
         return "table"
     return "mnist" if data.shape[0] == 1 else "cifar10"
+
+
+families()  # each may bring a preset of its own
