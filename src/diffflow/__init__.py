@@ -1,4 +1,4 @@
-r"""diffflow: GANs, Langevin dynamics, score-based diffusion and everything between, as settings of one equation:
+r"""diffflow: GANs, Langevin dynamics, score-based diffusion and everything between, as settings of one equation.
 
     dX = [ f + (beta - g2/2) grad log(r/p) + (g2/2) grad log r ] dt + sqrt(g2 - lam2) dW
 

@@ -206,9 +206,9 @@ def errors_of_transport(m: ModuleType) -> None:
     near(m.sliced_w2(3 * y, y).stderr, want)
     near(m.exact_w2(3 * y, y).stderr, want, rel=0.03)  # the dual of a finite matching is not quite unique
     # at W = 0 the delta method gives way to the root of the error of the square
-    assert m._root(0.0, 0.04) == (0.0, pytest.approx(math.sqrt(0.2)))
-    assert m._root(4.0, 0.04) == (2.0, pytest.approx(0.05))
-    assert m._root(1e-6, 0.04) == (pytest.approx(1e-3), pytest.approx(math.sqrt(0.2)))
+    assert m._distance_and_stderr(0.0, 0.04) == (0.0, pytest.approx(math.sqrt(0.2)))
+    assert m._distance_and_stderr(4.0, 0.04) == (2.0, pytest.approx(0.05))
+    assert m._distance_and_stderr(1e-6, 0.04) == (pytest.approx(1e-3), pytest.approx(math.sqrt(0.2)))
 
 
 # -- Frechet ----------------------------------------------------------------------------------------------------------
@@ -616,7 +616,7 @@ MUTANTS = {
         psi.var()) / len(x) | psi.var()) / theta.shape[1]
         squares.var() / theta.shape[1] | squares.var()
         squares.var() / theta.shape[1] if sampled else 0.0 | 0.0
-        _potential(y @ theta, x @ theta) | _potential(x @ theta, y @ theta)
+        _dual_potential(y @ theta, x @ theta) | _dual_potential(x @ theta, y @ theta)
         squares.mean() | squares.sum()
         squares.mean() | squares.sqrt().mean().square()
         b.sort(0).values | b
@@ -635,7 +635,7 @@ MUTANTS = {
         se**0.5) | se)
     """,
     "frechet": r"""
-        _root(c1.double()), _root(c2.double()) | _root(c1.double()), _root(c1.double())
+        _matrix_root(c1.double()), _matrix_root(c2.double()) | _matrix_root(c1.double()), _matrix_root(c1.double())
         a1.mT @ a2 | a1 @ a2
         (m1 - m2).double().square().sum() | (m1 - m2).double().norm()
         (m1 - m2).double() | (m1 + m2).double()
@@ -656,14 +656,14 @@ MUTANTS = {
         double().softmax(1).amax(1)\n | double().sigmoid().amax(1)\n
         float(sure.std()) / len(x) ** 0.5 | float(sure.std()) / len(x)
         float(sure.std()) / | float(sure.var()) /
-        values.clamp_min(0.0).sqrt()\n\n\ndef _moments | values.clamp_min(0.0)\n\n\ndef _moments
+        values.clamp_min(0.0).sqrt()\n\n\ndef _mean_and | values.clamp_min(0.0)\n\n\ndef _mean_and
         (len(x) - 1) | len(x)
         x = x - mean | x = x - 0 * mean
-        _potential(x, mx - my, cx, cy) | _potential(x, my - mx, cx, cy)
-        _potential(y, my - mx, cy, cx) | _potential(y, my - mx, cx, cy)
-        cx, cy).var() / len(x) | cx, cy).var() / len(y)
-        cy, cx).var() / len(y) | cy, cx).var() / len(x)
-        .var() / len(x) + _potential | .var(correction=0) / len(x) + _potential
+        _quadratic_potential(x, mx - my, cx, cy) | _quadratic_potential(x, my - mx, cx, cy)
+        _quadratic_potential(y, my - mx, cy, cx) | _quadratic_potential(y, my - mx, cx, cy)
+        phi.var() / len(x) | phi.var() / len(y)
+        psi.var() / len(y) | psi.var() / len(x)
+        phi.var() / len(x) + | phi.var(correction=0) / len(x) +
         width = values.clamp_min(0.0).sqrt() | width = values.clamp_min(0.0)
         1e-7 * width[-1] | 0.7 * width[-1]
         pow(0.25) | pow(0.5)
@@ -687,8 +687,8 @@ MUTANTS = {
         real.sum(1) / k | fake.sum(1) / k
         real.any(0)] | real.any(1)]
         real.any(0)] | fake.any(1)]
-        _scores(*_distances(sets[2], sets[1]), k) | _scores(*_distances(sets[1], sets[2]), k)
-        _scores(*_distances(sets[2], sets[1]), k) | _scores(*_distances(sets[0], sets[1]), k)
+        _scores(*_within_and_between(sets[2], sets[1]), k) | _scores(*_within_and_between(sets[1], sets[2]), k)
+        _scores(*_within_and_between(sets[2], sets[1]), k) | _scores(*_within_and_between(sets[0], sets[1]), k)
         least=2 * (k + 1) | least=2 * k
         [: n // 2] | [: n // 3]
         (i, i), (j, j), (i, j) | (i, i), (j, j), (j, i)
