@@ -38,6 +38,7 @@ from starlette.staticfiles import StaticFiles
 
 import diffflow as df
 from diffflow import figures
+from diffflow.runs.load import open_run
 from diffflow.sampling.sample import Step
 from diffflow.training import lock
 from diffflow.training.run_folder import Folder
@@ -98,7 +99,7 @@ class Runs:
         changed = max((p.stat().st_mtime for p in folder.checkpoints.glob("*")), default=0.0)
         with self.lock:
             if self.last is None or self.last[:2] != (name, changed):
-                self.last = name, changed, df.load(folder.path, device=self.device)
+                self.last = name, changed, open_run(folder.path, device=self.device)
             return self.last[2]
 
     def line(self, name: str) -> dict[str, Any]:

@@ -129,11 +129,17 @@ class ScoreConfig(TrainConfig):
     """A denoiser, trained by denoising score matching and sampled on any noise schedule."""
 
     data: DataConfig = DataConfig()
+    """What to learn from."""
     model: ModelConfig = ModelConfig()
+    """The denoiser."""
     loss: WeightingConfig = field(default_factory=EDMWeighting)
+    """How noise levels are drawn and weighed."""
     denoiser: PlayerConfig = PlayerConfig()
+    """How the denoiser moves: learning rate, averages, clipping."""
     fit: FitConfig = FitConfig()
+    """The training loop."""
     sampling: SamplingConfig = SamplingConfig()
+    """How samples are drawn when nobody says otherwise."""
 
     selects: ClassVar[bool] = True
 

@@ -80,15 +80,25 @@ class DiffusionGANConfig(TrainConfig):
     """
 
     data: DataConfig = DataConfig()
+    """What to learn from."""
     model: ModelConfig = ModelConfig()
+    """The denoiser."""
     discriminator_net: DiscriminatorNet = field(default_factory=MLPDiscriminatorConfig)
+    """The network of the discriminator."""
     loss: WeightingConfig = field(default_factory=EDMWeighting)
+    """How noise levels are drawn and weighed."""
     game: GameConfig = GameConfig()
+    """What the discriminator minimises."""
     ranges: RangesConfig = RangesConfig()
+    """Settings of the sampler that the discriminator is trained for."""
     denoiser: PlayerConfig = PlayerConfig()
+    """How the denoiser moves: learning rate, averages, clipping."""
     discriminator: PlayerConfig = PlayerConfig()
+    """How the discriminator moves: learning rate, averages, clipping."""
     fit: FitConfig = FitConfig()
+    """The training loop."""
     sampling: DiffusionGANSampling = DiffusionGANSampling()
+    """How samples are drawn when nobody says otherwise."""
 
     fixed: ClassVar[tuple[str, ...]] = (
         "sampling.schedule",

@@ -136,12 +136,19 @@ class DiscriminatorFlowConfig(TrainConfig):
     """
 
     data: DataConfig = DataConfig()
+    """What to learn from."""
     model: TimedDiscriminatorConfig = TimedDiscriminatorConfig()
+    """The discriminator."""
     game: GameConfig = GameConfig()
+    """What the discriminator minimises."""
     path: PathConfig = PathConfig()
+    """The path of the particles."""
     discriminator: PlayerConfig = PlayerConfig()
+    """How the discriminator moves: learning rate, averages, clipping."""
     fit: FitConfig = FitConfig()
+    """The training loop."""
     sampling: FlowSampling = FlowSampling()
+    """How samples are drawn when nobody says otherwise."""
 
     def __post_init__(self) -> None:
         require(

@@ -159,11 +159,13 @@ class DistillConfig(ScoreGANConfig):
     discriminator_net: DiscriminatorNet | UNetDiscriminatorConfig = field(default_factory=MLPDiscriminatorConfig)
     """d(x)."""
     game: GameConfig = GameConfig("relativistic", Penalty(real=0.02, fake=0.02))
+    """What the discriminator minimises."""
     penalty_share: float = 0.25
     """Share of the samples at which the penalty is taken, at so much more of its weight."""
     instance_noise: float = 0.0
     """Noise on all that the discriminator sees, in data standard deviations: what is finer than that is left alone."""
     discriminator: PlayerConfig = PlayerConfig()
+    """How the discriminator moves: learning rate, averages, clipping."""
 
     needs_start: ClassVar[str] = "distillation needs a trained denoiser of the same data"
 

@@ -115,12 +115,19 @@ class FieldConfig(GeneratorConfig):
     """
 
     data: DataConfig = DataConfig()
+    """What to learn from."""
     model: GeneratorNet = field(default_factory=MLPGeneratorConfig)
+    """The generator."""
     mover: FieldMoverConfig = field(default_factory=DriftingConfig)
+    """The field that moves the samples."""
     move: MoveConfig = MoveConfig()
+    """How the generator follows what moves its samples."""
     generator: PlayerConfig = PlayerConfig()
+    """How the generator moves: learning rate, averages, clipping."""
     fit: FitConfig = FitConfig()
+    """The training loop."""
     sampling: GeneratorSampling = GeneratorSampling()
+    """How samples are drawn when nobody says otherwise."""
 
     def __post_init__(self) -> None:
         require(

@@ -34,13 +34,21 @@ class GANConfig(GeneratorConfig):
     """A generator moved by a discriminator (Algorithm 1 of the DiffFlow paper); its loss is a row of games.GAMES."""
 
     data: DataConfig = DataConfig()
+    """What to learn from."""
     model: GANNets = GANNets()
+    """The two networks."""
     game: GameConfig = GameConfig()
+    """What the discriminator minimises."""
     move: MoveConfig = MoveConfig()
+    """How the generator follows what moves its samples."""
     generator: PlayerConfig = PlayerConfig()
+    """How the generator moves: learning rate, averages, clipping."""
     discriminator: PlayerConfig = PlayerConfig()
+    """How the discriminator moves: learning rate, averages, clipping."""
     fit: FitConfig = FitConfig()
+    """The training loop."""
     sampling: GeneratorSampling = GeneratorSampling()
+    """How samples are drawn when nobody says otherwise."""
 
     words: ClassVar[Words] = Words("A generator and a discriminator", ONE_EVALUATION)
 

@@ -85,14 +85,21 @@ class LikelihoodConfig(TrainConfig):
     """
 
     data: DataConfig = DataConfig()
+    """What to learn from."""
     model: ModelConfig = ModelConfig()
+    """The denoiser."""
     discriminator_net: DiscriminatorNet = field(default_factory=MLPDiscriminatorConfig)
+    """The network of the discriminator."""
     middle: float = 0.5
     """Noise level around which levels are drawn: it changes the variance of the loss, and not its mean."""
     denoiser: PlayerConfig = PlayerConfig()
+    """How the denoiser moves: learning rate, averages, clipping."""
     discriminator: PlayerConfig = PlayerConfig()
+    """How the discriminator moves: learning rate, averages, clipping."""
     fit: FitConfig = FitConfig()
+    """The training loop."""
     sampling: JointSampling = JointSampling()
+    """How samples are drawn when nobody says otherwise."""
 
     composite: ClassVar[bool] = True
     fixed: ClassVar[tuple[str, ...]] = tuple(

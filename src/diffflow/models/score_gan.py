@@ -48,7 +48,9 @@ class ScoreGANConfig(GeneratorConfig):
     """
 
     data: DataConfig = DataConfig()
+    """What to learn from."""
     model: ModelConfig = ModelConfig()
+    """The denoiser, that of the run it starts from."""
     sigma: float = 3.0
     """Noise of the one long step that the generator starts as (FewSteps), in standard deviations of the data."""
     pull: ScoreGAN | DMD | SiD = field(default_factory=ScoreGAN)
@@ -58,10 +60,15 @@ class ScoreGANConfig(GeneratorConfig):
     guidance: float = 1.0
     """Classifier-free guidance of the data's denoiser; 1 is none."""
     move: MoveConfig = MoveConfig(updates=2)
+    """How the generator follows what moves its samples."""
     generator: PlayerConfig = PlayerConfig()
+    """How the generator moves: learning rate, averages, clipping."""
     fake: PlayerConfig = PlayerConfig()
+    """How the second denoiser moves: learning rate, averages, clipping."""
     fit: FitConfig = FitConfig()
+    """The training loop."""
     sampling: GeneratorSampling = GeneratorSampling()
+    """How samples are drawn when nobody says otherwise."""
 
     needs_start: ClassVar[str] = "Score GAN needs a trained denoiser of the same data"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ..models.base import fill
-from ..registry import import_plugin
+from ..registry import import_plugin, load_installed
 from ..training.distributed import find_device
 from ..training.run_folder import Folder
 from ..training.weights import load_averaged
@@ -32,7 +32,10 @@ def load(
             snapshots where it was not tracked.
         device: where the networks go; default: the best there is (training/distributed.py).
         modules: files or modules that define what is not ours in the run (my_models.py): a run never imports anything
-            by itself.
+            by itself. Installed plug-ins (entry points of the group "diffflow.plugins") are known anyway.
+
+    Returns:
+        The run, its networks in evaluation mode.
 
     Raises:
         RunError: no run directory, or none that has trained.
@@ -43,8 +46,18 @@ def load(
     """
     if raw and sigma_rel is not None:
         raise ValueError(f"raw weights are not averaged: give raw or sigma_rel = {sigma_rel}, not both")
+    load_installed()
     for name in modules:
         import_plugin(name)
+    return open_run(path, raw=raw, sigma_rel=sigma_rel, device=device)
+
+
+def open_run(
+    path: str | Path, *, raw: bool = False, sigma_rel: float | None = None, device: str | torch.device | None = None
+) -> Run:
+    """A run as `load` opens it, with what is imported already and nothing else: for programs that look at the runs of
+    others.
+    """
     folder = Folder(Path(path))
     place = find_device(device)
     about = folder.about()

@@ -27,7 +27,14 @@ Make = TypeVar("Make", bound=Callable[[Scale], TrainConfig])
 
 
 def for_model(make: Make) -> Make:
-    """Enter a function that makes settings into BY_MODEL, under its name, with the first line of its docstring."""
+    """Enter a function that makes settings into BY_MODEL, under its name, with the first line of its docstring.
+
+    Args:
+        make: from the `Scale` that fits the data to the settings.
+
+    Returns:
+        The function itself, so that this is a decorator.
+    """
     enter(name_of(make, make.__name__.replace("_", "-")), (make.__doc__ or "").split("\n")[0], make)
     return make
 

@@ -197,6 +197,9 @@ def replace(config: Any, settings: Mapping[str, Any]) -> Any:
         settings: new values by dotted name, {"fit.steps": 100, "denoiser.lr": 3e-4}: plain ones, or whole parts
             {"model.net": MLPConfig(width=64)}.
 
+    Returns:
+        The new settings.
+
     Raises:
         ConfigError: an unknown name (the nearest is suggested), a wrong type, an impossible value, one thing set twice.
         TypeError: a config that holds no settings.
