@@ -55,9 +55,7 @@ def load(
 def open_run(
     path: str | Path, *, raw: bool = False, sigma_rel: float | None = None, device: str | torch.device | None = None
 ) -> Run:
-    """A run as `load` opens it, with what is imported already and nothing else: for programs that look at the runs of
-    others.
-    """
+    """Open a run as `load` does, importing nothing: for programs that look at the runs of others."""
     folder = Folder(Path(path))
     place = find_device(device)
     about = folder.about()
