@@ -92,10 +92,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .models.settings.aliases import public
 
-    if name.endswith("Config"):  # a family of models that has no name of its own in the table above
-        from .models.settings.serialise import families
+    if name[0].isupper():  # settings of a family that has no name of its own in the table above
+        from .models.settings.serialise import settings_classes
 
-        if name in (kinds := families()):
+        if name in (kinds := settings_classes()):
             return kinds[name]
     return public(name, __all__)
 

@@ -43,6 +43,18 @@ def families() -> Registry[Any]:
     return importlib.import_module("diffflow.models.base").TrainConfig.kinds
 
 
+def settings_classes() -> dict[str, type]:
+    """Every dataclass of settings by name: the library's families, and what their fields admit."""
+    found: dict[str, type] = {}
+    queue = [kind for name, kind in families().items() if ":" not in name]
+    while queue:
+        kind = queue.pop()
+        if kind.__name__ not in found:
+            found[kind.__name__] = kind
+            queue += [part for hint in get_type_hints(kind).values() for part in _classes(hint).values()]
+    return found
+
+
 class Choice:
     """A part of the settings that comes in several kinds.
 
