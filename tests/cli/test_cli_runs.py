@@ -123,7 +123,7 @@ def test_the_table_fits_a_hundred_columns(runs: Path, here: Path, capsys: pytest
 
 
 def test_nothing_to_list(here: Path, refused: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert "runs cannot be listed: No such file" in refused("runs")
+    assert "there is no folder runs here" in refused("runs")
     (here / "runs").mkdir()
     assert main(["runs"]) == 0
     assert capsys.readouterr().out == "no runs in runs\n"
