@@ -20,7 +20,8 @@ _MODULES = {"data": "data", "metrics": "metrics", "models": "models", "presets":
 _NAMES = {
     "data": "Data",
     "equation.algebra": "Field",
-    "equation.fields": "EnergyField LawRatio LawScore Piecewise Ratio ScoreField guide",
+    "equation.fields": "EnergyField LawRatio LawScore Piecewise Ratio ScoreField",
+    "equation.guidance": "guide",
     "equation.kernels": "KSD MMD SVGD Drifting EnergyKernel GaussianKernel KernelRatio KernelScore LaplaceKernel "
     "SlicedWasserstein",
     "equation.laws": "Empirical Gaussian GaussianMixture Law",

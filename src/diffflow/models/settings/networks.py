@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ...data.conditions import Conditions
 from ...networks.backbones.discriminator import ConvDiscriminator, MLPDiscriminator
 from ...networks.backbones.generator import ConvGenerator, MLPGenerator
 from .serialise import Choice, require
@@ -16,15 +17,18 @@ class NetConfig(Choice):
 
     called = "network of a denoiser"
 
-    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+    def build(self, shape: tuple[int, ...], classes: int, conditions: Conditions | None = None) -> nn.Module:
         """The network for samples of this shape.
 
         Args:
             shape: of one sample, such as (3, 32, 32) or (2,).
             classes: how many classes it is told, 0 for none.
+            conditions: what else it is told in their place (`Data.with_cond`); None: nothing. A network that knows
+                classes alone may leave this argument out.
 
         Returns:
-            A module (x (n, *shape), time (n,), cond int64 (n,) or None) -> (n, *shape); -1 in cond is no class.
+            A module (x (n, *shape), time (n,), cond int64 (n,) or None) -> (n, *shape); -1 in cond is no class. Other
+            conditions come as `data.conditions.encode` gives them.
 
         Raises:
             ConfigError: a shape that this network is not made for.
