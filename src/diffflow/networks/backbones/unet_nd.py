@@ -2,7 +2,7 @@
 
     block    h <- skip(h) + conv(silu((1 + scale) norm(conv(silu(norm(h)))) + shift)),    [scale, shift] = M silu(e)
     down     blocks, then a convolution of stride 2
-    up       blocks that also see what the way down left, then a doubling and a convolution
+    up       blocks that also see what the way down left, then a doubling of the sides
 
 with e = E(time) + C(cond). The convolution that ends a block starts at 0, so that blocks begin as their skips, and so
 does the last one. Sides that 2^(levels-1) does not divide are padded at their ends, and cut back; borders are borders
@@ -101,7 +101,7 @@ class UNetND(nn.Module):
                 self.up.append(block(last + channels.pop(), width))
                 last = width
             if level:
-                self.up.append(nn.Sequential(nn.Upsample(scale_factor=2), convolution(width, width)))
+                self.up.append(nn.Upsample(scale_factor=2))
         self.norm = nn.GroupNorm(groups, last)
         self.leave = zeroed(convolution(last, shape[0]))
 
