@@ -46,13 +46,15 @@ _NAMES = {
     "models.settings.common": "DataConfig Dials FitConfig PlayerConfig",
     "models.settings.games": "GameConfig",
     "models.presets.by_model": "for_model",
-    "models.settings.networks": "ConvDiscriminatorConfig ConvGeneratorConfig DiscriminatorNet GeneratorNet MLPConfig "
-    "MLPDiscriminatorConfig MLPGeneratorConfig NetConfig UNetConfig",
+    "models.settings.networks": "ConvDiscriminatorConfig ConvGeneratorConfig DiTConfig DiscriminatorNet GeneratorNet "
+    "MLPConfig MLPDiscriminatorConfig MLPGeneratorConfig NetConfig UNetConfig UNetNDConfig",
     "models.settings.serialise": "replace",
     "networks.backbones.discriminator": "ConvDiscriminator MLPDiscriminator",
+    "networks.backbones.dit": "DiT",
     "networks.backbones.generator": "ConvGenerator MLPGenerator",
     "networks.backbones.mlp": "MLP",
     "networks.backbones.unet": "UNet UNetDiscriminator",
+    "networks.backbones.unet_nd": "UNetND",
     "networks.denoiser": "FORMS Denoiser",
     "networks.discriminator": "Discriminator DiscriminatorRatio",
     "networks.games": "GAMES Game Penalty",
