@@ -229,10 +229,8 @@ def dry_run(config: TrainConfig, device: str | None) -> int:
         seconds.append(time.perf_counter() - begun)
     step = min(seconds)
     size = sum(p.numel() for player in training.players.values() for p in player.parameters)
-    kinds = f"{len(data.classes)} classes" if data.classes else "no classes"
-    print(f"data     {data.name}: {len(data):,} of shape {data.shape}, {kinds}, sha256 {data.fingerprint[:16]}...")
-    for note in data.notes:
-        print(f"         {note}")
+    for k, line in enumerate(data.describe()):
+        print(f"{'' if k else 'data':9}{line}")
     names = ", ".join(f"{n} {sum(p.numel() for p in v.parameters):,}" for n, v in training.players.items())
     print(f"model    {type(config).__name__}, {size:,} parameters: {names}")
     batch = config.fit.batch

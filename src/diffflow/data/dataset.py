@@ -80,6 +80,12 @@ class Data:
         labels = f", {len(self.classes)} classes" if self.classes else ""
         return f"Data({self.name!r}, {self.split}, {len(self)} x {self.kind} {self.shape}{labels})"
 
+    def describe(self) -> list[str]:
+        """Lines that say what the data are, and what was decided about them."""
+        kinds = f"{len(self.classes)} classes" if self.classes else "no classes"
+        about = f"{self.name}: {len(self):,} of shape {self.shape}, {kinds}, split {self.split}"
+        return [f"{about}, sha256 {self.fingerprint[:16]}...", *self.notes]
+
     @property
     def kind(self) -> str:
         """What an example is: "image" or "vector"."""

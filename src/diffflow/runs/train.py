@@ -120,7 +120,7 @@ def train(
             f"{config.needs_start}, to start from: `diffflow train SOURCE --preset NAME --init-from RUN`, or in Python "
             "diffflow.training.train.train(config, out, init_from=RUN)"
         )
-    with handing(net if isinstance(net, nn.Module) else None):
+    with handing(net):
         train_into(config, folder, resume="auto" if resume else None, data=data)
     return load(folder, net=net)
 

@@ -94,6 +94,9 @@ def train(
         refuse_conditions(config, meta)
         training = assemble(config, meta, saved, init_from, process, console)
         about = describe(folder, meta, process, training)
+        if process.rank == 0:
+            for k, line in enumerate(data.describe()):
+                say(console, f"{'' if k else 'data':9}{line}")
         process.wait()  # nobody may find the directory that the first process makes
         try:
             if process.rank == 0:
