@@ -70,7 +70,9 @@ def test_a_label_that_is_hidden_becomes_the_declared_one():
 
 def test_a_network_without_condition_input_ignores_labels_and_is_unconditional():
     net = own(Plain(), Condition.labels(3))
-    assert not net.takes_cond and net.conditions is None and net.classes == 0
+    assert not net.takes_cond
+    assert net.conditions is None
+    assert net.classes == 0
     x, t = torch.randn(4, 2), torch.rand(4)
     assert torch.equal(net(x, t, torch.tensor([0, 1, 2, 0])), net(x, t))
 
@@ -183,13 +185,15 @@ def test_the_check_moves_nothing_in_the_network():
     state = torch.get_rng_state()
     assert any("BatchNorm" in line for line in check(net, (2,), CPU))
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
-    assert torch.equal(torch.get_rng_state(), state) and net.net.norm.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert net.net.norm.training
 
 
 @pytest.mark.parametrize("name", TIMES)
 def test_times_rise_with_the_noise_and_are_finite(name):
     t = TIMES[name](torch.logspace(-3, 2, 50))
-    assert bool((t.diff() > 0).all()) and bool(t.isfinite().all())
+    assert bool((t.diff() > 0).all())
+    assert bool(t.isfinite().all())
 
 
 def test_every_form_is_the_same_denoiser_where_the_network_predicts_accordingly():
@@ -246,7 +250,8 @@ def test_batch_norm_statistics_are_averaged_as_the_weights_are(tmp_path):
     net = Batch()
     run = df.train("moons", tmp_path / "run", net=net, steps=6, settings=SMALL)
     averaged = run.denoiser.net.net.norm.running_var
-    assert not torch.equal(averaged, torch.ones(2)) and not torch.equal(averaged, net.norm.running_var)
+    assert not torch.equal(averaged, torch.ones(2))
+    assert not torch.equal(averaged, net.norm.running_var)
     raw = df.load(tmp_path / "run", net=net, raw=True).denoiser.net.net.norm.running_var
     assert torch.equal(raw, net.norm.running_var)
     with pytest.raises(ConfigError, match="BatchNorm sees the whole batch"):
@@ -273,7 +278,8 @@ def test_a_compiled_network_is_unwrapped(tmp_path):
     assert isinstance(run.denoiser.net.net, Plain)
     inside = Plain()
     inside.compile(backend="eager")
-    assert isinstance(fresh_copy(inside), Plain) and inside._compiled_call_impl is not None
+    assert isinstance(fresh_copy(inside), Plain)
+    assert inside._compiled_call_impl is not None
 
 
 # -- where a network comes from ----------------------------------------------------------------------------------------
@@ -297,7 +303,8 @@ def test_of_an_imported_module_only_what_it_defines_is_found(monkeypatch):
 
 def test_a_class_is_made_anew_and_an_instance_must_come_back(tmp_path):
     settings = register(Plain, {"d": 2, "width": 4})
-    assert settings == OwnNetConfig(f"{__name__}:Plain", {"d": 2, "width": 4}) and FACTORIES[settings.factory] is Plain
+    assert settings == OwnNetConfig(f"{__name__}:Plain", {"d": 2, "width": 4})
+    assert FACTORIES[settings.factory] is Plain
     with handing(net := Plain()):
         built = register(net).build((2,), 0)
         assert built.net is net
