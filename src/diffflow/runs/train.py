@@ -10,16 +10,23 @@ the names of `settings`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..console import say, to_stderr
 from ..data import Data
 from ..equation.toys import TOYS
 from ..models.base import TrainConfig
 from ..models.presets import BY_MODEL, fitting, preset
 from ..models.settings.serialise import ConfigError, replace
+from ..training.hooks import Hooks
+from ..training.learning_rates import LearningRate
+from ..training.loop import Interrupted
+from ..training.optimisers import MakeOptimizer
 from ..training.run_folder import Folder, RunError
+from ..training.trackers import Tracker
 from ..training.train import train as train_into
 from .load import load
 from .run import Run
@@ -36,8 +43,15 @@ def train(
     steps: int | None = None,
     settings: Mapping[str, Any] | None = None,
     resume: bool = False,
+    optimizer: MakeOptimizer | Mapping[str, MakeOptimizer] | None = None,
+    learning_rate: LearningRate | Mapping[str, LearningRate] | None = None,
+    on_log: Callable[[dict[str, Any]], object] | None = None,
+    on_checkpoint: Callable[[Path, int], object] | None = None,
+    trackers: Sequence[str | Tracker] = (),
 ) -> Run:
     """Train a model and open its run. Progress goes to standard error.
+
+    Ctrl-C ends the step that is going on, saves, and returns the run so far; a second one stops at once.
 
     Args:
         data_or_config: the data: a toy's name, "digits", the path of a folder or file, or a `Data`; or a TrainConfig,
@@ -49,9 +63,21 @@ def train(
         steps: train until this step, likewise; with `minutes`, whichever comes first.
         settings: further settings by dotted name, as on the command line: {"denoiser.lr": 5e-4, "fit.batch": 64}.
         resume: go on with the run in `out`, by its own settings where no `model` is named; where there is none, start.
+        optimizer: a function of the parameters that makes a torch optimizer, in place of Adam, such as
+            `functools.partial(torch.optim.SGD, lr=0.1)`; for every player, or a dict by the player's name. Its own
+            learning rate holds where no `learning_rate` is given; gradients are clipped before it as ever
+            (`denoiser.clip`). Code is no setting: whoever resumes the run hands it in again.
+        learning_rate: a function of the update, counted from 1, in place of the warm-up and decay of the settings;
+            likewise.
+        on_log: called with each line of metrics.jsonl, as a dict. Where it returns True, the training stops after
+            that step as at the end of its budget.
+        on_checkpoint: called with the path and the step of each checkpoint.
+        trackers: where numbers and pictures go as well: "wandb", "mlflow", "trackio" (each an extra of the
+            installation) or "tensorboard", or trackers of one's own (`df.Tracker`).
 
     Returns:
-        The run at the end of the budget, with its averaged weights, on the best device there is.
+        The run at the end of the budget, or where it was stopped, with its averaged weights, on the best device there
+        is.
 
     Raises:
         ConfigError: settings that are unknown (the nearest is named), contradict each other or cannot be meant.
@@ -66,6 +92,7 @@ def train(
         )
     if not isinstance(resume, bool):
         raise TypeError(f"resume = {resume!r} must be True (go on from the newest checkpoint) or False")
+    hooks = Hooks(optimizer, learning_rate, on_log, on_checkpoint, trackers)
     data = data_or_config if isinstance(data_or_config, Data) else None
     changes = _changes(settings, minutes, steps, data_or_config)
     if isinstance(data_or_config, TrainConfig):
@@ -97,7 +124,14 @@ def train(
             f"{config.needs_start}, to start from: `diffflow train SOURCE --preset NAME --init-from RUN`, or in Python "
             "diffflow.training.train.train(config, out, init_from=RUN)"
         )
-    return load(train_into(config, folder, resume="auto" if resume else None, data=data))
+    try:
+        train_into(config, folder, resume="auto" if resume else None, data=data, hooks=hooks)
+    except Interrupted as stop:
+        if stop.code != 128 + signal.SIGINT:
+            raise
+        line = f"interrupted: a checkpoint is written. Go on with df.train(..., {str(folder)!r}, resume=True)"
+        say(to_stderr(), line)
+    return load(folder)
 
 
 def default_folder(source: str, model: str = "", seed: int = 0) -> Path:
