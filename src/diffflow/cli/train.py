@@ -57,7 +57,7 @@ class OwnFlags:
     init_from: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
     """Start from the weights of this run instead of random ones."""
     trackers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME"), tyro.conf.UseAppendAction] = ()
-    """Where numbers and pictures go as well: wandb, mlflow, trackio, tensorboard; may be given several times."""
+    """Where numbers and pictures go as well: wandb, mlflow, trackio or tensorboard."""
     flip: tyro.conf.FlagCreatePairsOff[bool] = False
     """Mirror images at random (short for --data.flip); right for natural images, wrong for letters and digits."""
     seed: Annotated[int | None, tyro.conf.arg(metavar="N")] = None

@@ -217,6 +217,7 @@ class Recorder:
             if warnings := self.health.see({"log": counts, "grad": {}}):
                 last["warnings"] = [*last.get("warnings", ()), *warnings]
             self.folder.keep([*earlier, last])
+            self.trackers.log({f"log/{name}": value for name, value in counts.items()}, training.step)
             self.warn(training, warnings)
         for name, player in training.players.items():
             for s in player.config.ema:

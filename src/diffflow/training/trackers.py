@@ -131,12 +131,16 @@ class MLflow:
         self.module = imported("mlflow", "pip install 'diffflow[mlflow]'")
 
     def start(self, about: dict[str, Any]) -> None:
-        """Begin a run of the directory's name, or join the active one; settings are its parameters."""
+        """Begin a run of the directory's name, with the settings as its parameters, or join the active one.
+
+        The parameters of an active run are its owner's, and none can be set twice.
+        """
         self.active = self.module.active_run()
-        if self.active is None:
-            if self.experiment is not None:
-                self.module.set_experiment(self.experiment)
-            self.module.start_run(run_name=about["name"])
+        if self.active is not None:
+            return
+        if self.experiment is not None:
+            self.module.set_experiment(self.experiment)
+        self.module.start_run(run_name=about["name"])
         settings = list(about["settings"].items())
         for k in range(0, len(settings), 100):  # as many as a server takes at once, and as long
             self.module.log_params({name: str(value)[:500] for name, value in settings[k : k + 100]})
