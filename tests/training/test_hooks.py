@@ -180,6 +180,10 @@ class Moody(torch.optim.Optimizer):
                 p.sub_(group["lr"] * state["scale"] * (state["means"][0] + sign * state["means"][1]["of"]))
 
 
+def in_two_groups(parameters):
+    return torch.optim.SGD([{"params": parameters[:1], "lr": 0.05}, {"params": parameters[1:]}], lr=0.1, momentum=0.5)
+
+
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -188,6 +192,7 @@ class Moody(torch.optim.Optimizer):
         partial(torch.optim.RMSprop, lr=1e-3, centered=True, momentum=0.5),
         partial(torch.optim.NAdam, lr=1e-2),
         Moody,
+        in_two_groups,
     ],
     ids=lambda o: called(o).partition("(")[0].rpartition(":")[2],
 )
@@ -295,6 +300,7 @@ OTHER = [nn.Parameter(torch.zeros(2))]
         ({"learning_rate": lambda k: -1.0}, r"learning_rate\(1\) = -1.0 must be a finite number that is not negative"),
         ({"learning_rate": lambda k: "much"}, r"learning_rate\(1\) = 'much' must be"),
         ({"learning_rate": {"critic": float}}, r"learning_rate for critic: the players of this model are denoiser"),
+        ({"optimizer": in_two_groups, "learning_rate": float}, r"to one rate, and they have 0\.05, 0\.1: give"),
         ({"on_log": "print"}, r"on_log is a str, not a function: give one of a line of the log"),
         ({"on_checkpoint": 3}, r"on_checkpoint is a int, not a function"),
     ],
@@ -339,7 +345,7 @@ def test_packing_a_state_and_unpacking_it_is_the_identity():
             pack(wrong, {})
 
 
-def test_going_on_with_other_code_is_refused_and_named(tmp_path, data, monkeypatch):
+def test_going_on_with_other_code_is_refused_and_named(tmp_path, data, monkeypatch, capsys):
     path = trained(tmp_path / "run", data, 2, optimizer=SGD)
     before = "optimizer = torch.optim.sgd:SGD(lr=0.1, momentum=0.9)"
     for other in ({}, {"optimizer": partial(SGD, lr=0.2)}, {"optimizer": SGD, "learning_rate": float}):
@@ -358,6 +364,7 @@ def test_going_on_with_other_code_is_refused_and_named(tmp_path, data, monkeypat
     from diffflow.cli import main
 
     assert main(["train", "--resume", "auto", "--out", "cli", "--steps", "4"]) == 2
+    assert f"cli was begun with {before}, which is code and no setting" in " ".join(capsys.readouterr().err.split())
 
 
 # -- callbacks --------------------------------------------------------------------------------------------------------

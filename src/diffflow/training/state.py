@@ -51,6 +51,11 @@ class Player:
             self.optimizer = optimisers.own(self.parameters, optimizer)
         self.rate: LearningRate | None = None if self.own else config.rate
         if learning_rate is not None:
+            if len(rates := {float(group["lr"]) for group in self.optimizer.param_groups}) > 1:
+                raise ConfigError(
+                    f"learning_rate would set all parameter groups of the optimizer to one rate, and they have "
+                    f"{', '.join(f'{rate:g}' for rate in sorted(rates))}: give the optimizer alone"
+                )
             self.rate = checked(learning_rate)
         self.ema = PowerEMA(module, config.ema)
 
