@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..equation.conditions import Cond, leaves, rows
 from ..equation.noise import GOLDEN
+from .conditions import Conditions, as_tensors, describe, encode, named, to_meta
 from .errors import DataError
 from .transform import Transform
 
@@ -37,9 +39,12 @@ class Data:
         law: the exact Law that the points were drawn from (toys); None for others.
         flip: whether a training batch may mirror images left and right.
         notes: what the loader had to decide or convert, one sentence each.
+        cond: what a model is told of each example in place of its class: a tensor with n rows, or a dict of such
+            (`with_cond`); None: its class, where there are classes.
+        conditions: what these are, and their units; None where cond is None.
 
     Raises:
-        DataError: there are no examples, or their shape, labels or flip do not fit.
+        DataError: there are no examples, or their shape, labels, conditions or flip do not fit.
     """
 
     x: Tensor
@@ -51,6 +56,8 @@ class Data:
     law: Law | None = None
     flip: bool = False
     notes: tuple[str, ...] = ()
+    cond: Cond = None
+    conditions: Conditions | None = None
 
     def __post_init__(self):
         if tuple(self.x.shape[1:]) != self.shape:
@@ -63,6 +70,8 @@ class Data:
             raise DataError(f"{len(self.x)} examples but {len(self.y)} labels in {self.name!r}")
         if self.flip and self.kind != "image":
             raise DataError(f"flip mirrors images; {self.name!r} holds vectors. Leave flip (--flip) off")
+        if (self.cond is None) != (self.conditions is None):
+            raise DataError("cond and conditions go together: data.with_cond(c) sets both")
 
     def __len__(self) -> int:
         return len(self.x)
@@ -89,6 +98,26 @@ class Data:
         """Model units to what a user reads; see `Transform.decode`."""
         return self.transform.decode(z)
 
+    def with_cond(self, cond: Any, kinds: Mapping[str, str] | str | None = None) -> Data:
+        """These data with a condition of each example in place of its class.
+
+        Args:
+            cond: an array with a row for each example, or a dict of such by name: labels (n,), vectors (n, k),
+                sequences (n, l, k), pictures (n, c, h, w). A row of NaN (-1 in whole numbers) is none.
+            kinds: a kind of `data.conditions`, or kinds by name, where the axes leave it open ({"before": "signal"}).
+
+        Returns:
+            The data. Floats are scaled for the network by what these rows say; a note says how.
+
+        Raises:
+            DataError: another number of rows, or values that are no condition.
+        """
+        values = as_tensors(cond, len(self))
+        names = self.classes or ()
+        found = describe(values, kinds, names)
+        described = "; ".join(f"{name or 'each example'}: {c.describe()}" for name, c in named(found))
+        return replace(self, cond=values, conditions=found, notes=(*self.notes, f"conditioned on {described}"))
+
     def batch(
         self, indices: Tensor, flips: Tensor | None = None, u: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
@@ -101,7 +130,8 @@ class Data:
 
         Returns:
             x: float32 (b, *shape), in model units.
-            y: their labels int64 (b,); None without classes.
+            y: what a model is told of them (`data.conditions.encode`): their labels int64 (b,), or the rows of `cond`;
+                None without either.
 
         Raises:
             DataError: vectors are to be mirrored.
@@ -111,7 +141,28 @@ class Data:
             if self.kind != "image":
                 raise DataError(f"flips mirror images; {self.name!r} holds vectors")
             x = torch.where(flips.view(-1, 1, 1, 1), x.flip(-1), x)
-        return x, None if self.y is None else self.y[indices]
+        return x, self.condition_rows(indices)
+
+    def condition_rows(self, indices: Tensor) -> Cond:
+        """What a model is told of some of the examples, in its units (`data.conditions.encode`)."""
+        if self.conditions is not None:
+            return encode(self.conditions, rows(self.cond, indices))
+        return None if self.y is None else self.y[indices]
+
+    def sample_conditions(self, n: int, first: int = 0) -> Cond:
+        """What to tell a model so that samples of a perfect one have the law of the data, in the data's units.
+
+        Args:
+            n: number of samples.
+            first: number of the first sample.
+
+        Returns:
+            Labels as often as the data have them, or rows of `cond`; None without either.
+        """
+        if self.conditions is None:
+            return self.labels(n, first)
+        quantile = (GOLDEN * torch.arange(first + 1, first + n + 1, dtype=torch.float64)) % 1.0
+        return rows(self.cond, (quantile * len(self)).long())
 
     def labels(self, n: int, first: int = 0) -> Tensor | None:
         """Classes for samples, as often as the data have them (`in_proportion`).
@@ -173,9 +224,9 @@ class Data:
     def fingerprint(self) -> str:
         """sha256 (hex) of the content: shape, type and bytes of x and y, whatever files it came from."""
         digest = hashlib.sha256()
-        for part in (self.x, self.y):
+        for name, part in [("", self.x), ("", self.y), *leaves(self.cond)]:
             if part is not None:
-                digest.update(f"{tuple(part.shape)} {part.dtype};".encode())
+                digest.update(f"{name}{tuple(part.shape)} {part.dtype};".encode())
                 digest.update(np.ascontiguousarray(part.numpy()).data)
         return digest.hexdigest()
 
@@ -196,7 +247,7 @@ class Data:
             "principal_std": self.principal_std,
             "fingerprint": self.fingerprint,
             "notes": list(self.notes),
-        }
+        } | ({} if self.conditions is None else {"cond": to_meta(self.conditions)})
 
 
 def in_proportion(counts: Tensor, n: int, first: int = 0) -> Tensor:

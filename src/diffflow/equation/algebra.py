@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from .coefficients import EqualByValue
+from .conditions import Cond
 from .times import NoiseLevels, Time, clock, per_particle, wants_gradient
 
-Cond = Any  # what a network is conditioned on: labels (n,) int64, or None
 Weight = float | Tensor | Callable[[Time], Any]  # of a field in a sum
 
 

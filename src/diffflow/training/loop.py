@@ -119,10 +119,13 @@ def fit(
         return 0
     if process.device.type == "cpu":
         hold_memory()
+    devices = [process.device] if process.device.type == "cuda" else []
     stopped = False
-    with collected_signals() as received:
+    with collected_signals() as received, torch.random.fork_rng(devices):
         while config.steps is None or training.step < config.steps:
             votes = Votes(stopped or time.monotonic() - begun + before >= limit, len(received) > 0)
+            # what draws from torch's own generator (dropout) draws the same in a resumed run
+            torch.manual_seed(noise.fork("torch", training.step, process.rank).seed)
             try:
                 outcomes, votes = take_step(training, batches, micro, noise, config, process, votes)
             except (RuntimeError, MemoryError) as e:
