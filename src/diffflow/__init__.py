@@ -80,6 +80,7 @@ _NAMES = {
     "sampling.plan": "Plan",
     "sampling.sample": "Trajectory sample",
     "sampling.solvers": "Euler Heun",
+    "training.trackers": "TRACKERS Tracker",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()} | _MODULES
 

@@ -169,5 +169,7 @@ from .sampling.sample import Trajectory as Trajectory
 from .sampling.sample import sample as sample
 from .sampling.solvers import Euler as Euler
 from .sampling.solvers import Heun as Heun
+from .training.trackers import TRACKERS as TRACKERS
+from .training.trackers import Tracker as Tracker
 
 __version__: str

@@ -31,6 +31,7 @@ from diffflow.runs import report
 from diffflow.runs.train import budget, default_folder
 from diffflow.training.batches import Batches
 from diffflow.training.distributed import Process, find_device, find_process
+from diffflow.training.hooks import Hooks
 from diffflow.training.loop import fit
 from diffflow.training.run_folder import Folder
 from diffflow.training.state import TrainingState
@@ -55,6 +56,8 @@ class OwnFlags:
     """`auto` (the newest checkpoint that verifies) or the path of a checkpoint."""
     init_from: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
     """Start from the weights of this run instead of random ones."""
+    trackers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME"), tyro.conf.UseAppendAction] = ()
+    """Where numbers and pictures go as well: wandb, mlflow, trackio or tensorboard."""
     flip: tyro.conf.FlagCreatePairsOff[bool] = False
     """Mirror images at random (short for --data.flip); right for natural images, wrong for letters and digits."""
     seed: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
@@ -118,7 +121,15 @@ class Train(OwnFlags):
             return dry_run(config, self.device)
         out = Path(self.out or default_folder(config.data.source, preset, config.fit.seed))
         console = to_stderr()
-        run_dir = train(config, out, resume=self.resume, init_from=self.init_from, device=self.device, console=console)
+        run_dir = train(
+            config,
+            out,
+            resume=self.resume,
+            init_from=self.init_from,
+            device=self.device,
+            console=console,
+            hooks=Hooks(trackers=self.trackers),
+        )
         if find_process(self.device).rank > 0:
             return 0
         name = shlex.quote(str(run_dir))

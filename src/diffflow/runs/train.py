@@ -11,12 +11,14 @@ the names of `settings`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from ..console import say, to_stderr
 from ..data import Data
 from ..equation.toys import TOYS
 from ..models.base import TrainConfig
@@ -24,7 +26,12 @@ from ..models.presets import BY_MODEL, fitting, preset
 from ..models.settings.networks import NetConfig
 from ..models.settings.own_net import OwnNetConfig, handing, register
 from ..models.settings.serialise import ConfigError, replace
+from ..training.hooks import Hooks
+from ..training.learning_rates import LearningRate
+from ..training.loop import Interrupted
+from ..training.optimisers import MakeOptimizer
 from ..training.run_folder import Folder, RunError
+from ..training.trackers import Tracker
 from ..training.train import train as train_into
 from .load import load
 from .run import Run
@@ -44,8 +51,15 @@ def train(
     net: nn.Module | Callable[..., nn.Module] | None = None,
     net_arguments: Mapping[str, Any] | None = None,
     form: str | None = None,
+    optimizer: MakeOptimizer | Mapping[str, MakeOptimizer] | None = None,
+    learning_rate: LearningRate | Mapping[str, LearningRate] | None = None,
+    on_log: Callable[[dict[str, Any]], object] | None = None,
+    on_checkpoint: Callable[[Path, int], object] | None = None,
+    trackers: Sequence[str | Tracker] = (),
 ) -> Run:
     """Train a model and open its run. Progress goes to standard error.
+
+    Ctrl-C ends the step that is going on, saves, and returns the run so far; a second one stops at once.
 
     Args:
         data_or_config: the data: a toy's name, "digits", the path of a folder or file, or a `Data`; or a TrainConfig,
@@ -64,9 +78,21 @@ def train(
         net_arguments: what `net`, a class or function, is called with: plain values by name.
         form: what the network predicts: "edm" (the default, good for a plain network), "eps", "v", "x0", "flow",
             "score".
+        optimizer: a function of the parameters that makes a torch optimizer, in place of Adam, such as
+            `functools.partial(torch.optim.SGD, lr=0.1)`; for every player, or a dict by the player's name. Its own
+            learning rate holds where no `learning_rate` is given; gradients are clipped before it as ever
+            (`denoiser.clip`). Code is no setting: whoever resumes the run hands it in again.
+        learning_rate: a function of the update, counted from 1, in place of the warm-up and decay of the settings;
+            likewise.
+        on_log: called with each line of metrics.jsonl, as a dict. Where it returns True, the training stops after
+            that step as at the end of its budget.
+        on_checkpoint: called with the path and the step of each checkpoint.
+        trackers: where numbers and pictures go as well: "wandb", "mlflow", "trackio" (each an extra of the
+            installation) or "tensorboard", or trackers of one's own (`df.Tracker`).
 
     Returns:
-        The run at the end of the budget, with its averaged weights, on the best device there is.
+        The run at the end of the budget, or where it was stopped, with its averaged weights, on the best device there
+        is.
 
     Raises:
         ConfigError: settings that are unknown (the nearest is named), contradict each other or cannot be meant.
@@ -81,6 +107,7 @@ def train(
         )
     if not isinstance(resume, bool):
         raise TypeError(f"resume = {resume!r} must be True (go on from the newest checkpoint) or False")
+    hooks = Hooks(optimizer, learning_rate, on_log, on_checkpoint, trackers)
     data = data_or_config if isinstance(data_or_config, Data) else None
     changes = _changes(settings, minutes, steps, data_or_config)
     if form is not None:
@@ -120,8 +147,14 @@ def train(
             f"{config.needs_start}, to start from: `diffflow train SOURCE --preset NAME --init-from RUN`, or in Python "
             "diffflow.training.train.train(config, out, init_from=RUN)"
         )
-    with handing(net):
-        train_into(config, folder, resume="auto" if resume else None, data=data)
+    try:
+        with handing(net):
+            train_into(config, folder, resume="auto" if resume else None, data=data, hooks=hooks)
+    except Interrupted as stop:
+        if stop.code != 128 + signal.SIGINT:
+            raise
+        line = f"interrupted: a checkpoint is written. Go on with df.train(..., {str(folder)!r}, resume=True)"
+        say(to_stderr(), line)
     return load(folder, net=net)
 
 

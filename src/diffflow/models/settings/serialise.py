@@ -290,6 +290,14 @@ FREE = (
 )
 
 
+def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        out |= flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+    return out
+
+
 def changed(old: Any, new: Any) -> list[str]:
     """The settings in which a run that goes on would differ from itself.
 
@@ -302,13 +310,6 @@ def changed(old: Any, new: Any) -> list[str]:
     Returns:
         Dotted names, sorted.
     """
-
-    def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for key, value in values.items():
-            out |= flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
-        return out
-
     a, b = flat(to_dict(old)), flat(to_dict(new))
     keys = [k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
     return [k for k in keys if not k.startswith(FREE) or k in old.fixed]
