@@ -1,6 +1,6 @@
 """Data sets in memory: examples, their classes, and the map to the units that a network likes (transform.py).
 
-Images stay uint8 in memory (a quarter of float32) and are encoded batch by batch.
+Images of bytes stay uint8 in memory (a quarter of float32) and are encoded batch by batch. A memory map stays one.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ from .transform import Transform
 if TYPE_CHECKING:
     from ..equation.laws import Law
 
+AT_ONCE = 20_000_000  # numbers that are looked at together
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Data:
     """A data set in memory.
 
     Args:
-        x: examples, uint8 (n, c, h, w) for images, float32 (n, d) for vectors.
+        x: examples, uint8 (n, c, h, w) for images of bytes; float32 for all others: vectors (n, d), signals (n, c, l),
+            images (n, c, h, w), volumes (n, c, d, h, w).
         y: classes int64 (n,) in 0..len(classes)-1; None without classes.
         classes: the names of the classes; None without classes.
         name: what messages call the data.
@@ -69,7 +72,7 @@ class Data:
         if self.y is not None and len(self.y) != len(self.x):
             raise DataError(f"{len(self.x)} examples but {len(self.y)} labels in {self.name!r}")
         if self.flip and self.kind != "image":
-            raise DataError(f"flip mirrors images; {self.name!r} holds vectors. Leave flip (--flip) off")
+            raise DataError(f"flip mirrors images; {self.name!r} holds {self.kind}s. Leave flip (--flip) off")
         if (self.cond is None) != (self.conditions is None):
             raise DataError("cond and conditions go together: data.with_cond(c) sets both")
 
@@ -82,12 +85,12 @@ class Data:
 
     @property
     def kind(self) -> str:
-        """What an example is: "image" or "vector"."""
+        """What an example is: "image", "signal", "volume" or "vector"."""
         return self.transform.kind
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of an example, (c, h, w) or (d,)."""
+        """The shape of an example, (c, h, w), (c, l), (c, d, h, w) or (d,)."""
         return self.transform.shape
 
     def encode(self, x: Tensor, u: Tensor | None = None) -> Tensor:
@@ -139,7 +142,7 @@ class Data:
         x = self.transform.encode(self.x[indices], u)
         if flips is not None:
             if self.kind != "image":
-                raise DataError(f"flips mirror images; {self.name!r} holds vectors")
+                raise DataError(f"flips mirror images; {self.name!r} holds {self.kind}s")
             x = torch.where(flips.view(-1, 1, 1, 1), x.flip(-1), x)
         return x, self.condition_rows(indices)
 
@@ -186,13 +189,18 @@ class Data:
     @cached_property
     def _moments(self) -> tuple[float, float]:
         """Mean and standard deviation over all entries, model units."""
-        if self.kind == "image":  # exact, from the histogram: no float copy of the whole set
+        if self.transform.of_bytes:  # exact, from the histogram: no float copy of the whole set
             counts = torch.bincount(self.x.flatten(), minlength=256).double()
             values = torch.arange(256, dtype=torch.float64) / 127.5 - 1.0
             mean = (counts @ values) / counts.sum()
             return float(mean), float(((counts @ (values - mean).square()) / counts.sum()).sqrt())
-        z = self.encode(self.x).double()
-        return float(z.mean()), float(z.std(correction=0))
+        if self.kind == "vector":
+            z = self.encode(self.x).double()
+            return float(z.mean()), float(z.std(correction=0))
+        parts = self.x.split(max(1, AT_ONCE // int(np.prod(self.shape))))
+        mean = sum(float(self.encode(x).double().sum()) for x in parts) / self.x.numel()
+        variance = sum(float((self.encode(x).double() - mean).square().sum()) for x in parts) / self.x.numel()
+        return mean, variance**0.5
 
     @property
     def mean(self) -> float:
@@ -211,7 +219,7 @@ class Data:
         Subspace iteration with 8 vectors on at most 2e7 numbers (evenly spaced examples); the relative error of the
         eigenvalue after k sweeps is of order (lambda_9 / lambda_1)^(2k), k = 20.
         """
-        keep = max(2, min(len(self), 20_000_000 // int(np.prod(self.shape))))
+        keep = max(2, min(len(self), AT_ONCE // int(np.prod(self.shape))))
         z = self.encode(self.x[torch.linspace(0, len(self) - 1, keep).round().long()]).flatten(1)
         z = z - z.mean(0)
         generator = torch.Generator().manual_seed(0)
@@ -274,13 +282,14 @@ class Raw:
     """What a reader hands over: the examples as it read them.
 
     Args:
-        x: uint8 (n, c, h, w), or floating point (n, d).
+        x: uint8 (n, c, h, w), or floating point (n, d); signals (n, c, l) and volumes (n, c, d, h, w) of any numbers.
         y: labels, integers or strings (n,); None without labels.
         classes: the names in label order; None: the sorted distinct labels name themselves.
         test: mask (n,) of the test rows; None: the source has no split of its own.
         notes: what the reader had to decide or convert, one sentence each.
         columns: tables: the names of the d columns; None where they have none.
         names: tables: by the place of a column of words, the words that its codes 0, 1, ... stand for.
+        kind: what an example is: "image", "signal", "volume" or "vector"; None: as its axes say.
     """
 
     x: np.ndarray
@@ -290,3 +299,4 @@ class Raw:
     notes: tuple[str, ...] = ()
     columns: tuple[str, ...] | None = None
     names: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    kind: str | None = None
