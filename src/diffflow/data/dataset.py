@@ -6,7 +6,7 @@ Images of bytes stay uint8 in memory (a quarter of float32) and are encoded batc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,9 @@ class Data:
         cond: what a model is told of each example in place of its class: a tensor with n rows, or a dict of such
             (`with_cond`); None: its class, where there are classes.
         conditions: what these are, and their units; None where cond is None.
+        augment: a function of a training batch in data units (b, *shape), to the same shape and type; None for none.
+        heldout: what of the same source training does not see, for evaluations; None where it is not at hand.
+        taken: which rows of their source these are, a mask (rows of the source,); None where nobody knows.
 
     Raises:
         DataError: there are no examples, or their shape, labels, conditions or flip do not fit.
@@ -61,6 +64,9 @@ class Data:
     notes: tuple[str, ...] = ()
     cond: Cond = None
     conditions: Conditions | None = None
+    augment: Callable[[Tensor], Tensor] | None = None
+    heldout: Data | None = None
+    taken: Tensor | None = None
 
     def __post_init__(self):
         if tuple(self.x.shape[1:]) != self.shape:
@@ -75,6 +81,8 @@ class Data:
             raise DataError(f"flip mirrors images; {self.name!r} holds {self.kind}s. Leave flip (--flip) off")
         if (self.cond is None) != (self.conditions is None):
             raise DataError("cond and conditions go together: data.with_cond(c) sets both")
+        if self.augment is not None:
+            self.augmented(self.x[:2], 0)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -101,12 +109,37 @@ class Data:
         """Model units to what a user reads; see `Transform.decode`."""
         return self.transform.decode(z)
 
+    def augmented(self, x: Tensor, seed: int) -> Tensor:
+        """Some examples as training sees them: through `augment`, where there is one.
+
+        Args:
+            x: examples (b, *shape), in data units.
+            seed: of torch's generator, which is left as it was.
+
+        Raises:
+            DataError: `augment` gives something else than examples of this shape and type.
+        """
+        if self.augment is None:
+            return x
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            changed = self.augment(x.clone())
+        if not isinstance(changed, Tensor) or changed.shape != x.shape or changed.dtype != x.dtype:
+            told = (
+                f"{changed.dtype} of shape {tuple(changed.shape)}"
+                if isinstance(changed, Tensor)
+                else f"a {type(changed).__name__}"
+            )
+            raise DataError(f"augment was given {x.dtype} of shape {tuple(x.shape)}, and gave {told}: give back the same")
+        return changed
+
     def with_cond(self, cond: Any, kinds: Mapping[str, str] | str | None = None) -> Data:
         """These data with a condition of each example in place of its class.
 
         Args:
             cond: an array with a row for each example, or a dict of such by name: labels (n,), vectors (n, k),
-                sequences (n, l, k), pictures (n, c, h, w). A row of NaN (-1 in whole numbers) is none.
+                sequences (n, l, k), pictures (n, c, h, w). A row of NaN (-1 in whole numbers) is none. It may also
+                have a row for each row of the source, of which these data are a part.
             kinds: a kind of `data.conditions`, or kinds by name, where the axes leave it open ({"before": "signal"}).
 
         Returns:
@@ -115,14 +148,25 @@ class Data:
         Raises:
             DataError: another number of rows, or values that are no condition.
         """
-        values = as_tensors(cond, len(self))
+        try:
+            values, aside = as_tensors(cond, len(self)), self.heldout
+        except DataError:
+            if self.taken is None or not int(self.taken.sum()) == len(self) < len(self.taken):
+                raise
+            everything = as_tensors(cond, len(self.taken))
+            values, aside = rows(everything, self.taken), self.heldout
+            if aside is not None and aside.taken is not None and len(aside.taken) == len(self.taken):
+                aside = aside.with_cond(rows(everything, aside.taken), kinds)
         names = self.classes or ()
         found = describe(values, kinds, names)
         described = "; ".join(f"{name or 'each example'}: {c.describe()}" for name, c in named(found))
-        return replace(self, cond=values, conditions=found, notes=(*self.notes, f"conditioned on {described}"))
+        notes = (*self.notes, f"conditioned on {described}")
+        if aside is not None and aside.conditions is not None:
+            aside = replace(aside, conditions=found)  # in the units of the training rows
+        return replace(self, cond=values, conditions=found, notes=notes, heldout=aside)
 
     def batch(
-        self, indices: Tensor, flips: Tensor | None = None, u: Tensor | None = None
+        self, indices: Tensor, flips: Tensor | None = None, u: Tensor | None = None, augment: int | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Some of the examples, encoded.
 
@@ -130,6 +174,7 @@ class Data:
             indices: which examples, int64 (b,).
             flips: images only: which of them are mirrored left and right, bool (b,); None: none.
             u: uniform numbers in [0, 1), (b, *shape), that spread discrete values over their cells; None: no spreading.
+            augment: seed of the changes that `augment` makes, for training; None: none are made.
 
         Returns:
             x: float32 (b, *shape), in model units.
@@ -139,7 +184,8 @@ class Data:
         Raises:
             DataError: vectors are to be mirrored.
         """
-        x = self.transform.encode(self.x[indices], u)
+        x = self.x[indices]
+        x = self.transform.encode(x if augment is None else self.augmented(x, augment), u)
         if flips is not None:
             if self.kind != "image":
                 raise DataError(f"flips mirror images; {self.name!r} holds {self.kind}s")

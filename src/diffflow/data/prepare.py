@@ -126,6 +126,11 @@ def finish(
         transform = Transform(kind, tuple(raw.x.shape[1:]))
     else:
         x, transform = prepare_channels(kind, x, name, learned, notes)
+    if isinstance(x, np.memmap) and not _together(rows):
+        notes.append(
+            f"copied from the file into memory, {x[:1].nbytes * int(rows.sum()) / 2**20:,.0f} MiB: test rows that lie "
+            "together (test=slice(...)), or split='all', would leave them there"
+        )
     return Data(
         as_tensor(_take(x, rows)),
         None if y is None else torch.from_numpy(np.ascontiguousarray(y[rows], dtype=np.int64)),
@@ -136,6 +141,7 @@ def finish(
         None,
         flip,
         tuple(notes),
+        taken=torch.from_numpy(rows),
     )
 
 
@@ -154,10 +160,15 @@ def _numbers(of_bytes: bool, kind: str) -> str:
 
 def _take(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """The rows (n,) of x that a mask chooses, copied; of a memory map a part of it, where they lie together."""
-    chosen = np.flatnonzero(rows)
-    if isinstance(x, np.memmap) and len(chosen) and chosen[-1] - chosen[0] + 1 == len(chosen):
-        return x[chosen[0] : chosen[-1] + 1]
+    if isinstance(x, np.memmap) and _together(rows):
+        first = int(rows.argmax())
+        return x[first : first + int(rows.sum())]
     return x[rows]
+
+
+def _together(rows: np.ndarray) -> bool:
+    """Whether the rows of a mask (n,) are one stretch."""
+    return int(np.diff(np.flatnonzero(rows)).max(initial=1)) == 1 and bool(rows.any())
 
 
 def as_tensor(x: np.ndarray) -> Tensor:

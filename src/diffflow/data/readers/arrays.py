@@ -144,7 +144,8 @@ def _to_labels(source: str, y: np.ndarray) -> np.ndarray:
     """Labels as int64 or names (n,). Raises DataError for others."""
     if y.ndim != 1 or y.dtype.kind not in "buifU" or (y.dtype.kind == "f" and not (y == np.rint(y)).all()):
         raise DataError(
-            f"labels of {source!r} are {y.dtype} {y.shape}; they should be one whole number or name per example"
+            f"labels of {source!r} are {y.dtype} {y.shape}; they should be one whole number or name per example "
+            "(vectors and other conditions: data.with_cond)"
         )
     return y.astype(np.int64) if y.dtype.kind in "buif" else y
 
