@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -57,6 +57,8 @@ class Flow:
     """Run whose denoiser gives the score of the target; toys know their own."""
     seed: int = 0
     """Random seed."""
+    kind: Annotated[Literal["image", "signal", "volume", "vector"] | None, tyro.conf.arg(name="data.kind")] = None
+    """Of arrays: what an example is, where the axes leave it open."""
     out: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """File to write: .png, .zip, .npz, .npy or .csv, replaced if it is there; default: samples.png, or samples.csv where
     there is no plane to draw, or the next free name (samples-2.png)."""
@@ -117,7 +119,7 @@ class Flow:
         if self.score is not None:
             return replace(df.load(self.score).config.data, source=self.source).load(split)
         columns = df.data.Columns(text="drop", constant="drop", discrete="keep")  # a cloud needs no density
-        return df.data.load(self.source, split, columns=columns)
+        return df.data.load(self.source, split, columns=columns, kind=self.kind)
 
     def check(self) -> None:
         """Refuse before any work what cannot be meant."""
