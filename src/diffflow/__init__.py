@@ -20,7 +20,8 @@ _MODULES = {"data": "data", "metrics": "metrics", "models": "models", "presets":
 _NAMES = {
     "data": "Data",
     "equation.algebra": "Field",
-    "equation.fields": "EnergyField LawRatio LawScore Piecewise Ratio ScoreField guide",
+    "equation.fields": "EnergyField LawRatio LawScore Piecewise Ratio ScoreField",
+    "equation.guidance": "guide",
     "equation.kernels": "KSD MMD SVGD Drifting EnergyKernel GaussianKernel KernelRatio KernelScore LaplaceKernel "
     "SlicedWasserstein",
     "equation.laws": "Empirical Gaussian GaussianMixture Law",
@@ -45,13 +46,15 @@ _NAMES = {
     "models.settings.common": "DataConfig Dials FitConfig PlayerConfig",
     "models.settings.games": "GameConfig",
     "models.presets.by_model": "for_model",
-    "models.settings.networks": "ConvDiscriminatorConfig ConvGeneratorConfig DiscriminatorNet GeneratorNet MLPConfig "
-    "MLPDiscriminatorConfig MLPGeneratorConfig NetConfig UNetConfig",
+    "models.settings.networks": "ConvDiscriminatorConfig ConvGeneratorConfig DiTConfig DiscriminatorNet GeneratorNet "
+    "MLPConfig MLPDiscriminatorConfig MLPGeneratorConfig NetConfig UNetConfig UNetNDConfig",
     "models.settings.serialise": "replace",
     "networks.backbones.discriminator": "ConvDiscriminator MLPDiscriminator",
+    "networks.backbones.dit": "DiT",
     "networks.backbones.generator": "ConvGenerator MLPGenerator",
     "networks.backbones.mlp": "MLP",
     "networks.backbones.unet": "UNet UNetDiscriminator",
+    "networks.backbones.unet_nd": "UNetND",
     "networks.denoiser": "FORMS Denoiser",
     "networks.discriminator": "Discriminator DiscriminatorRatio",
     "networks.games": "GAMES Game Penalty",

@@ -117,8 +117,9 @@ class Distill:
     def fresh(self) -> DistillConfig:
         """Settings that fit the run and --by, begun as its plan if one was calibrated; a file and flags over them."""
         from diffflow.models.distill import DistillConfig
-        from diffflow.models.presets import DATA_SCALES, fitting
+        from diffflow.models.presets import fitting
         from diffflow.models.presets.by_model import distilled
+        from diffflow.models.presets.scales import scale_of
         from diffflow.models.settings.common import Dials
         from diffflow.models.settings.serialise import load_yaml
         from diffflow.models.settings.serialise import replace as put
@@ -132,7 +133,7 @@ class Distill:
         source, steps = self.data or run.config.data.source, self.steps or 1
         if not source:
             raise UsageError(f"{run.path} was trained on data from Python: say where they are with --data SOURCE.")
-        scale = DATA_SCALES[fitting(source)]
+        scale = scale_of(fitting(source), "a distilled sampler")
         by = self.by or ("both" if scale.vectors else "ratio")
         plan = run.plan(Dials(steps, gan=0.0, churn=0.0, guidance=1.0))
         config = distilled(scale, by, steps, plan).after(run.config)

@@ -10,14 +10,19 @@ the names of `settings`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from ..data import Data
 from ..equation.toys import TOYS
 from ..models.base import TrainConfig
 from ..models.presets import BY_MODEL, fitting, preset
+from ..models.settings.networks import NetConfig
+from ..models.settings.own_net import OwnNetConfig, handing, register
 from ..models.settings.serialise import ConfigError, replace
 from ..training.run_folder import Folder, RunError
 from ..training.train import train as train_into
@@ -36,6 +41,9 @@ def train(
     steps: int | None = None,
     settings: Mapping[str, Any] | None = None,
     resume: bool = False,
+    net: nn.Module | Callable[..., nn.Module] | None = None,
+    net_arguments: Mapping[str, Any] | None = None,
+    form: str | None = None,
 ) -> Run:
     """Train a model and open its run. Progress goes to standard error.
 
@@ -49,6 +57,13 @@ def train(
         steps: train until this step, likewise; with `minutes`, whichever comes first.
         settings: further settings by dotted name, as on the command line: {"denoiser.lr": 5e-4, "fit.batch": 64}.
         resume: go on with the run in `out`, by its own settings where no `model` is named; where there is none, start.
+        net: a denoiser's network of your own: a torch module of (x, t) or (x, t, cond) that returns what is like x, t
+            (n,) being 0.25 ln sigma (or `settings={"model.net.time": ...}`); its class or a function that makes it,
+            which is called with `net_arguments`; or an instance, which is trained in place and must be handed back to
+            `df.load(path, net=...)` in another process. An attribute `null` says what it is told for no condition.
+        net_arguments: what `net`, a class or function, is called with: plain values by name.
+        form: what the network predicts: "edm" (the default, good for a plain network), "eps", "v", "x0", "flow",
+            "score".
 
     Returns:
         The run at the end of the budget, with its averaged weights, on the best device there is.
@@ -68,6 +83,12 @@ def train(
         raise TypeError(f"resume = {resume!r} must be True (go on from the newest checkpoint) or False")
     data = data_or_config if isinstance(data_or_config, Data) else None
     changes = _changes(settings, minutes, steps, data_or_config)
+    if form is not None:
+        if "model.form" in changes:
+            raise ConfigError(f"form = {form!r} and settings model.form are one setting: give one")
+        changes["model.form"] = form
+    if net_arguments is not None and (net is None or isinstance(net, nn.Module)):
+        raise ConfigError("net_arguments go with a class or function as net")
     if isinstance(data_or_config, TrainConfig):
         config = data_or_config
         if model is not None:
@@ -86,6 +107,8 @@ def train(
         config, folder = _starting_point(data_or_config, wanted, model, resume, seed, changes.get("data.kind"))
         if not isinstance(data_or_config, Data):
             changes["data.source"] = _source(data_or_config)
+    if net is not None:
+        config = with_own_net(config, net, net_arguments)
     config = replace(config, changes)
     goes_on = resume and Folder(folder).begun
     if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -97,7 +120,22 @@ def train(
             f"{config.needs_start}, to start from: `diffflow train SOURCE --preset NAME --init-from RUN`, or in Python "
             "diffflow.training.train.train(config, out, init_from=RUN)"
         )
-    return load(train_into(config, folder, resume="auto" if resume else None, data=data))
+    with handing(net if isinstance(net, nn.Module) else None):
+        train_into(config, folder, resume="auto" if resume else None, data=data)
+    return load(folder, net=net)
+
+
+def with_own_net(
+    config: TrainConfig, net: nn.Module | Callable[..., nn.Module], arguments: Mapping[str, Any] | None = None
+) -> TrainConfig:
+    """Settings whose denoiser has a network of the user's. Raises ConfigError for a family that has no denoiser."""
+    if not isinstance(getattr(getattr(config, "model", None), "net", None), NetConfig):
+        raise ConfigError(f"net is a denoiser's network, and {type(config).__name__} has none: train a diffusion model")
+    own = register(net, dict(arguments or {}))
+    before = getattr(config, "model").net  # noqa: B009  a family's settings, known to have a net
+    if isinstance(before, OwnNetConfig):  # a run that goes on keeps what it told the network
+        own = dataclasses.replace(own, time=before.time, arguments=own.arguments if arguments else before.arguments)
+    return replace(config, {"model.net": own})
 
 
 def default_folder(source: str, model: str = "", seed: int = 0) -> Path:

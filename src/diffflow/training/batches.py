@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data import Data
+from ..equation.conditions import apply
 from ..equation.noise import Noise
 from ..objectives.base import Batch
 
@@ -53,4 +54,4 @@ class Batches:
         flips = self.noise.shift(first).fork("flip").uniform(n) < 0.5 if self.data.flip else None
         cells = self.noise.shift(first).fork("cells").uniform(n, self.data.shape) if self.dequantise else None
         x, y = self.data.batch(rows, flips, cells, self.augment_seed(first))
-        return Batch(x.to(self.device), None if y is None else y.to(self.device), rows)
+        return Batch(x.to(self.device), apply(lambda leaf: leaf.to(self.device), y), rows)

@@ -119,9 +119,12 @@ def fit(
         return 0
     if process.device.type == "cpu":
         hold_memory()
-    with collected_signals() as received:
+    devices = [process.device] if process.device.type == "cuda" else []
+    with collected_signals() as received, torch.random.fork_rng(devices):
         while config.steps is None or training.step < config.steps:
             votes = Votes(time.monotonic() - begun + before >= limit, len(received) > 0)
+            # what draws from torch's own generator (dropout) draws the same in a resumed run
+            torch.manual_seed(noise.fork("torch", training.step, process.rank).seed)
             try:
                 outcomes, votes = take_step(training, batches, micro, noise, config, process, votes)
             except (RuntimeError, MemoryError) as e:

@@ -7,17 +7,22 @@ assemble the players, prepare the directory, fit. Nothing is written before ever
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from .. import files
 from ..console import Console, say, to_stderr
 from ..data import Data
+from ..data.conditions import from_meta, named
 from ..equation.algebra import gradients
 from ..models.base import TrainConfig
 from ..models.settings.serialise import ConfigError, changed, check_round_trip
+from ..networks.backbones import own
+from ..networks.denoiser import Denoiser
 from ..objectives.base import Objective
 from . import checkpoint
 from .batches import Batches
@@ -30,6 +35,8 @@ from .recorder import Recorder
 from .run_folder import Folder, RunError, environment
 from .state import TrainingState
 from .weights import start_weights
+
+EXAMPLES = 256  # rows of the training data's conditions that a run keeps
 
 
 @gradients()
@@ -84,6 +91,7 @@ def train(
         holdout_split(data, config.fit.holdout)  # too few rows are refused before anything is written
         meta = data.meta()
         refuse_other_data(folder, meta)
+        refuse_conditions(config, meta)
         training = assemble(config, meta, saved, init_from, process, console)
         about = describe(folder, meta, process, training)
         process.wait()  # nobody may find the directory that the first process makes
@@ -192,6 +200,36 @@ def refuse_other_data(folder: Folder, meta: dict[str, Any]) -> None:
         )
 
 
+def refuse_conditions(config: TrainConfig, meta: dict[str, Any]) -> None:
+    """Raise ConfigError for a condition that this family of models cannot be told."""
+    if "cond" in meta and not config.any_condition:
+        kinds = ", ".join(c.kind for _, c in named(from_meta(meta)))
+        raise ConfigError(
+            f"{type(config).__name__} is conditioned on classes only, and these data have another condition ({kinds}): "
+            "train a diffusion model, or give the data without it"
+        )
+
+
+def check_own_nets(
+    modules: Mapping[str, nn.Module], meta: dict[str, Any], config: TrainConfig, process: Process, console: Console
+) -> None:
+    """Call the user's networks once, as training will, and say what was decided. Raises ConfigError for unfit ones."""
+    for denoiser in modules.values():
+        if not (isinstance(denoiser, Denoiser) and isinstance(net := denoiser.net, own.OwnNet)):
+            continue
+        try:
+            lines = own.check(net, tuple(meta["shape"]), process.device)
+        except own.OwnNetError as error:
+            raise ConfigError(f"net: {error}") from error
+        if own.has_batch_norm(net) and process.world * config.fit.accumulate > 1:
+            raise ConfigError(
+                f"net: BatchNorm sees the whole batch: train in one process with --fit.accumulate 1, not in "
+                f"{process.world} x {config.fit.accumulate} parts"
+            )
+        for line in lines if process.rank == 0 else ():
+            say(console, line)
+
+
 def assemble(
     config: TrainConfig,
     meta: dict[str, Any],
@@ -204,6 +242,7 @@ def assemble(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.fit.seed)
         modules = {name: module.to(process.device) for name, module in config.build(meta).items()}
+        check_own_nets(modules, meta, config, process, console)
         objective = config.objective(modules, meta)
     if init_from is not None:
         begin_from(config, objective, meta, init_from)
@@ -285,6 +324,8 @@ def fit_and_record(
 ) -> Path:
     """Fit to the end of the budget, recording into `folder`, and choose an average where rows were kept aside."""
     main = process.rank == 0
+    if main and data.conditions is not None:
+        folder.keep_conditions(data.sample_conditions(EXAMPLES))
     learned, held_out = holdout_split(data, config.fit.holdout)
     batches = Batches(learned, config.fit.seed, process.device, config.data.dequantise)
     draw = grid_sampler(training, config, data, process.device)

@@ -65,9 +65,9 @@ def fitting(source: str | datasets.Data, kind: str | None = None) -> str:
         reader = reader_of(path) if path.exists() else None
         size = 1 if reader is not None and reader.resizes else None  # of image files only the colours matter here
         data = datasets.load(source, size=size, columns=datasets.Columns("levels", "drop", "keep"), kind=kind)
-    if data.kind == "vector":
-        return "table"
-    return "mnist" if data.shape[0] == 1 else "cifar10"
+    if data.kind == "image":
+        return "mnist" if data.shape[0] == 1 else "cifar10"
+    return "table" if data.kind == "vector" else data.kind
 
 
 families()  # each may bring a preset of its own

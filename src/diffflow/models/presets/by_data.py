@@ -9,7 +9,7 @@ from ...registry import name_of
 from ..base import TrainConfig
 from ..diffusion import ModelConfig, SamplingConfig, ScoreConfig
 from ..settings.common import DataConfig, FitConfig, PlayerConfig
-from ..settings.networks import MLPConfig, UNetConfig
+from ..settings.networks import MLPConfig, UNetConfig, UNetNDConfig
 from .base import BY_DATA, Preset
 
 
@@ -114,4 +114,26 @@ def table() -> ScoreConfig:
         denoiser=PlayerConfig(lr=2e-3, weight_decay=0.3, decay=2000),
         fit=FitConfig(batch=256, minutes=3.0, holdout=0.1),
         sampling=SamplingConfig(sigma_min=low, sigma_max=high),
+    )
+
+
+@for_data
+def signal() -> ScoreConfig:
+    """Signals (n, c, l) such as waveforms and time series, ten minutes on two processor cores."""
+    return ScoreConfig(
+        model=ModelConfig(UNetNDConfig(widths=(16, 32, 64))),
+        loss=EDMWeighting(mean=-0.5, std=1.4),
+        denoiser=PlayerConfig(lr=2e-3, decay=1000),
+        fit=FitConfig(batch=64, minutes=10.0),
+    )
+
+
+@for_data
+def volume() -> ScoreConfig:
+    """Volumes (n, c, d, h, w) such as small scans and fields, thirty minutes on two processor cores."""
+    return ScoreConfig(
+        model=ModelConfig(UNetNDConfig(widths=(16, 32, 64))),
+        loss=EDMWeighting(mean=-0.5, std=1.4),
+        denoiser=PlayerConfig(lr=2e-3, decay=1000),
+        fit=FitConfig(batch=32, minutes=30.0),
     )

@@ -21,7 +21,7 @@ from ..settings.common import PlayerConfig
 from ..settings.games import GameConfig
 from ..settings.networks import MLPDiscriminatorConfig
 from .base import BY_MODEL, Preset
-from .scales import DATA_SCALES, Scale
+from .scales import Scale, scale_of
 
 Make = TypeVar("Make", bound=Callable[[Scale], TrainConfig])
 
@@ -49,7 +49,7 @@ def enter(name: str, about: str, make: Callable[[Scale], TrainConfig]) -> None:
     """
 
     def build(scale: str) -> Preset:
-        return Preset(name, about, make(DATA_SCALES[scale]))
+        return Preset(name, about, make(scale_of(scale, f"the preset {name!r}")))
 
     build.__doc__ = about
     BY_MODEL.own(name, build)

@@ -9,6 +9,7 @@ from ..base import of_kind
 from ..diffusion import ScoreConfig
 from ..settings.common import FitConfig
 from ..settings.networks import ConvDiscriminatorConfig, ConvGeneratorConfig, MLPDiscriminatorConfig, MLPGeneratorConfig
+from ..settings.serialise import require
 from .base import Preset
 from .by_data import cifar10, demo, mnist, table, toy
 
@@ -130,3 +131,21 @@ DATA_SCALES = {
         temperatures=(4.0, 12.0),
     ),
 }
+
+
+def scale_of(name: str, model: str) -> Scale:
+    """The scale of a name.
+
+    Args:
+        name: of the diffusion preset that fits the data, as `fitting` gives it.
+        model: what the scale is for, as messages call it.
+
+    Raises:
+        ConfigError: no scale of that name: such data have a diffusion preset only.
+    """
+    require(
+        name in DATA_SCALES,
+        f"{model} is for vectors and images, and these data are of the kind {name!r}, for which no discriminator or "
+        f"generator is made: use a diffusion model, preset {name!r}",
+    )
+    return DATA_SCALES[name]

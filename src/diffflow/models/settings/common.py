@@ -8,6 +8,7 @@ from typing import Literal
 
 from ... import data as datasets
 from ...data import Columns, Data, DataError, Transform
+from ...equation.guidance import Guidance, by_part
 from ...equation.schedule import SCHEDULES, Schedule
 from .serialise import UNSAID, ConfigError, require
 
@@ -162,13 +163,17 @@ class Dials:
         steps: steps of the solver.
         gan: weight of the log-ratio; 0 is the score alone.
         churn: stochasticity; 0 is the probability flow, 1 the reverse SDE.
-        guidance: classifier-free guidance; 1 is none.
+        guidance: classifier-free guidance; 1 is none; or a weight for each part of a condition, by name.
     """
 
     steps: int = 20
     gan: float = 0.0
     churn: float = 0.0
-    guidance: float = 1.0
+    guidance: Guidance = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.guidance, float | int):  # a dict, or what JSON made of the pairs
+            object.__setattr__(self, "guidance", tuple(sorted(by_part(self.guidance).items())))
 
 
 def make_schedule(name: str, sigma_min: float, sigma_max: float) -> Schedule:

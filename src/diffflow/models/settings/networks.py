@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ...data.conditions import Conditions
 from ...networks.backbones.discriminator import ConvDiscriminator, MLPDiscriminator
 from ...networks.backbones.generator import ConvGenerator, MLPGenerator
 from .serialise import Choice, require
@@ -16,15 +17,18 @@ class NetConfig(Choice):
 
     called = "network of a denoiser"
 
-    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+    def build(self, shape: tuple[int, ...], classes: int, conditions: Conditions | None = None) -> nn.Module:
         """The network for samples of this shape.
 
         Args:
             shape: of one sample, such as (3, 32, 32) or (2,).
             classes: how many classes it is told, 0 for none.
+            conditions: what else it is told in their place (`Data.with_cond`); None: nothing. A network that knows
+                classes alone may leave this argument out.
 
         Returns:
-            A module (x (n, *shape), time (n,), cond int64 (n,) or None) -> (n, *shape); -1 in cond is no class.
+            A module (x (n, *shape), time (n,), cond int64 (n,) or None) -> (n, *shape); -1 in cond is no class. Other
+            conditions come as `data.conditions.encode` gives them.
 
         Raises:
             ConfigError: a shape that this network is not made for.
@@ -93,11 +97,7 @@ class MLPDiscriminatorConfig(DiscriminatorNet):
 
     def build(self, shape: tuple[int, ...], classes: int, timed: bool, dials: int = 0) -> nn.Module:
         """The network; see `DiscriminatorNet.build`. Raises ConfigError for images."""
-        require(
-            len(shape) == 1,
-            f"MLPDiscriminatorConfig is for vectors, and the data has shape {shape}: use a ConvDiscriminatorConfig "
-            "(its `type` in a --config file, or another --preset)",
-        )
+        _require_fit(self, "vectors", len(shape) == 1, shape)
         return MLPDiscriminator(
             shape[0],
             classes,
@@ -122,11 +122,7 @@ class ConvDiscriminatorConfig(DiscriminatorNet):
 
     def build(self, shape: tuple[int, ...], classes: int, timed: bool, dials: int = 0) -> nn.Module:
         """The network; see `DiscriminatorNet.build`. Raises ConfigError for vectors."""
-        require(
-            len(shape) == 3,
-            f"ConvDiscriminatorConfig is for images, and the data has shape {shape}: use an MLPDiscriminatorConfig "
-            "(its `type` in a --config file, or another --preset)",
-        )
+        _require_fit(self, "images", len(shape) == 3, shape)
         image = (shape[0], shape[1], shape[2])
         return ConvDiscriminator(image, classes, self.widths, timed=timed, dials=dials, spectral=self.spectral)
 
@@ -146,11 +142,7 @@ class MLPGeneratorConfig(GeneratorNet):
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """The network; see `GeneratorNet.build`. Raises ConfigError for images."""
-        require(
-            len(shape) == 1,
-            f"MLPGeneratorConfig is for vectors, and the data has shape {shape}: use a ConvGeneratorConfig (its `type` "
-            "in a --config file, or another --preset)",
-        )
+        _require_fit(self, "vectors", len(shape) == 1, shape)
         return MLPGenerator(self.latent, shape[0], classes, self.width, self.depth, self.waves)
 
 
@@ -165,11 +157,7 @@ class ConvGeneratorConfig(GeneratorNet):
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """The network; see `GeneratorNet.build`. Raises ConfigError for vectors."""
-        require(
-            len(shape) == 3,
-            f"ConvGeneratorConfig is for images, and the data has shape {shape}: use an MLPGeneratorConfig (its `type` "
-            "in a --config file, or another --preset)",
-        )
+        _require_fit(self, "images", len(shape) == 3, shape)
         return ConvGenerator(self.latent, (shape[0], shape[1], shape[2]), classes, self.widths)
 
 
@@ -186,16 +174,12 @@ class MLPConfig(NetConfig):
     octaves: tuple[int, ...] = ()
     """Sines of 2^k pi x beside the vector x, for these k: for columns of few values, such as 0 1 2 3."""
 
-    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        """The network; see `NetConfig.build`. Raises ConfigError for images."""
+    def build(self, shape: tuple[int, ...], classes: int, conditions: Conditions | None = None) -> nn.Module:
+        """The network; see `NetConfig.build`. Raises ConfigError for all but vectors."""
         from ...networks.backbones.mlp import MLP
 
-        require(
-            len(shape) == 1,
-            f"MLPConfig is for vectors, and the data has shape {shape}: use a UNetConfig (model.net.type in a --config "
-            "file, or another --preset)",
-        )
-        return MLP(shape[0], classes, self.width, self.depth, self.embed, self.octaves)
+        _require_fit(self, "vectors", len(shape) == 1, shape)
+        return MLP(shape[0], classes, self.width, self.depth, self.embed, self.octaves, conditions)
 
 
 @dataclass(frozen=True)
@@ -215,15 +199,11 @@ class UNetConfig(NetConfig):
     octaves: tuple[int, ...] = ()
     """Sines of 2^k pi x beside the image x, for these k: for a density of bytes, such as 5 6 7."""
 
-    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        """The network; see `NetConfig.build`. Raises ConfigError for vectors."""
+    def build(self, shape: tuple[int, ...], classes: int, conditions: Conditions | None = None) -> nn.Module:
+        """The network; see `NetConfig.build`. Raises ConfigError for all but images."""
         from ...networks.backbones.unet import UNet
 
-        require(
-            len(shape) == 3,
-            f"UNetConfig is for images, and the data has shape {shape}: use an MLPConfig (model.net.type in a --config "
-            "file, or another --preset)",
-        )
+        _require_fit(self, "images", len(shape) == 3, shape)
         return UNet(
             (shape[0], shape[1], shape[2]),
             classes,
@@ -233,4 +213,71 @@ class UNetConfig(NetConfig):
             self.head,
             self.groups,
             self.octaves,
+            conditions,
         )
+
+
+@dataclass(frozen=True)
+class UNetNDConfig(NetConfig):
+    """The denoiser's network for signals, images and volumes: a U-Net of any axes (networks/backbones/unet_nd.py)."""
+
+    widths: tuple[int, ...] = (32, 64, 64)
+    """Channels at each resolution; each level halves every side."""
+    layers: int = 1
+    """Residual blocks at each resolution."""
+    attention: bool = True
+    """Self-attention at the lowest resolution."""
+    head: int = 32
+    """Channels of an attention head."""
+    groups: int = 8
+    """Groups of the group normalisation."""
+
+    def build(self, shape: tuple[int, ...], classes: int, conditions: Conditions | None = None) -> nn.Module:
+        """The network; see `NetConfig.build`. Raises ConfigError for vectors."""
+        from ...networks.backbones.unet_nd import UNetND
+
+        _require_fit(self, "signals, images and volumes", 2 <= len(shape) <= 4, shape)
+        return UNetND(shape, classes, conditions, self.widths, self.layers, self.attention, self.head, self.groups)
+
+
+@dataclass(frozen=True)
+class DiTConfig(NetConfig):
+    """The denoiser's network for images as a transformer of patches (networks/backbones/dit.py)."""
+
+    patch: int = 2
+    """Side of a patch in pixels."""
+    width: int = 128
+    """Length of a token, a multiple of 4 and of the heads."""
+    depth: int = 4
+    """Transformer blocks."""
+    heads: int = 4
+    """Heads of the attention."""
+    learned_positions: bool = False
+    """Learn the positions of patches, from the fixed sines and cosines on."""
+
+    def build(self, shape: tuple[int, ...], classes: int, conditions: Conditions | None = None) -> nn.Module:
+        """The network; see `NetConfig.build`. Raises ConfigError for all but images."""
+        from ...networks.backbones.dit import DiT
+
+        _require_fit(self, "images", len(shape) == 3, shape)
+        image = (shape[0], shape[1], shape[2])
+        return DiT(image, classes, conditions, self.patch, self.width, self.depth, self.heads, self.learned_positions)
+
+
+_FITTING = {  # what fits samples of so many axes, for messages
+    DiscriminatorNet: {1: "an MLPDiscriminatorConfig", 3: "a ConvDiscriminatorConfig"},
+    GeneratorNet: {1: "an MLPGeneratorConfig", 3: "a ConvGeneratorConfig"},
+    NetConfig: {1: "an MLPConfig", 2: "a UNetNDConfig", 3: "a UNetConfig", 4: "a UNetNDConfig"},
+}
+
+
+def _require_fit(config: Choice, made_for: str, fits: bool, shape: tuple[int, ...]) -> None:
+    """Raise ConfigError, with settings that fit, where data of a shape are not what a network is made for."""
+    part = next(part for part in _FITTING if isinstance(config, part))
+    setting = "model.net.type" if part is NetConfig else "its `type`"
+    remedy = (
+        f"use {_FITTING[part][len(shape)]} ({setting} in a --config file, or another --preset)"
+        if len(shape) in _FITTING[part]
+        else f"there is no {part.called} for such data"
+    )
+    require(fits, f"{type(config).__name__} is for {made_for}, and the data has shape {shape}: {remedy}")

@@ -122,6 +122,9 @@ def _scalar(kind: Any, value: Any, path: str) -> Any:
         if more != [...]:
             require(len(value) == 1 + len(more), f"{path} = {value!r} must be a list of {1 + len(more)}")
         return tuple(_scalar(first, v, f"{path}[{i}]") for i, v in enumerate(value))
+    if get_origin(kind) is dict:
+        require(isinstance(value, Mapping), f"{path} = {value!r} must be a mapping")
+        return dict(value)
     if kind is float and not isinstance(value, bool):
         try:
             return float(value)  # also the text "1e-3", which YAML 1.1 does not take for a number

@@ -3,10 +3,11 @@
     h = W x + E(time) + C[cond],    h <- h + B silu(A silu(norm(h)) + M e),    F = O norm(h)
 
 with Fourier features E(time) = [cos(w time), sin(w time)], w log-spaced in [1, 64] (time = 0.25 ln sigma spans about
-[-1.6, 1.1]), and an embedding row per class plus one for "no class". Beside x the net can be shown sin and cos of
-2^k pi x: it is smooth, and learns what is narrow in wide data (columns of few values) last.
+[-1.6, 1.1]), and an embedding row per class plus one for "no class", or the embedding of another condition. Beside x
+the net can be shown sin and cos of 2^k pi x: it is smooth, and learns what is narrow in wide data (columns of few
+values) last.
 
-Shapes: x (n, d), time (n,), cond (n,) int64 or None.
+Shapes: x (n, d), time (n,), cond (n,) int64, a tree of conditions, or None.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ...data.conditions import Conditions
+from ...equation.conditions import Cond
+from ..condition_inputs import ConditionInput
+from .parts import fourier_features, refuse_both, time_frequencies
 
 
 class ResidualBlock(nn.Module):
@@ -41,7 +47,7 @@ class ResidualBlock(nn.Module):
 
 
 class MLP(nn.Module):
-    """Residual MLP over vectors, conditioned on the time and, where there are classes, on the class.
+    """Residual MLP over vectors, conditioned on the time and, where there are some, on classes or conditions.
 
     Args:
         dim: length d of a vector.
@@ -50,9 +56,11 @@ class MLP(nn.Module):
         depth: residual blocks.
         embed: length of the embedding of time and class, even.
         octaves: the k of the sines and cosines of 2^k pi x that the net is shown beside x.
+        conditions: what the network is told instead of a class: one condition, or several by name.
 
     Raises:
-        ValueError: for sizes below one or an odd embed, and for vectors of another length.
+        ValueError: for sizes below one or an odd embed, classes and conditions together, and for vectors of another
+            length.
     """
 
     frequencies: Tensor
@@ -65,6 +73,7 @@ class MLP(nn.Module):
         depth: int = 4,
         embed: int = 64,
         octaves: tuple[int, ...] = (),
+        conditions: Conditions | None = None,
     ):
         super().__init__()
         if min(dim, width, depth, embed // 2) < 1 or classes < 0 or embed % 2:
@@ -72,11 +81,13 @@ class MLP(nn.Module):
                 f"MLP(dim={dim}, classes={classes}, width={width}, depth={depth}, embed={embed}): "
                 "sizes must be positive, embed even"
             )
+        refuse_both(classes, conditions)
         self.dim = dim
         self.classes = classes
         self.octaves = tuple(octaves)
-        self.register_buffer("frequencies", torch.logspace(0, 6, embed // 2, base=2.0))
+        self.register_buffer("frequencies", time_frequencies(embed))
         self.label = nn.Embedding(classes + 1, embed) if classes else None  # the last row is "no class"
+        self.condition = None if conditions is None else ConditionInput(conditions, embed, (dim,))
         self.time = nn.Sequential(nn.Linear(embed, embed), nn.SiLU())
         self.enter = nn.Linear(dim * (1 + 2 * len(octaves)), width)
         self.blocks = nn.ModuleList(ResidualBlock(width, embed) for _ in range(depth))
@@ -85,14 +96,15 @@ class MLP(nn.Module):
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
-    def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Prediction (n, d) from x (n, d), time (n,) and cond int64 (n,), -1 or None for no class."""
+    def forward(self, x: Tensor, time: Tensor, cond: Cond = None) -> Tensor:
+        """Prediction (n, d) from x (n, d), time (n,) and the condition of each row, -1 or None for no class."""
         if x.dim() != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x has shape {tuple(x.shape)}, this net takes (n, {self.dim})")
-        angle = time[:, None] * self.frequencies
-        e = self.time(torch.cat([angle.cos(), angle.sin()], 1))
+        e = self.time(fourier_features(time, self.frequencies))
         if self.label is not None:
             e = e + self.label(class_rows(cond, len(x), self.classes, x.device))
+        if self.condition is not None:
+            e = e + self.condition(cond, len(x), x.device).to(e.dtype)
         h = self.enter(sines(x, self.octaves))
         for block in self.blocks:
             h = block(h, e)

@@ -8,7 +8,8 @@ The adapter does three things and adds no parameter of its own:
           0.25 ln sigma itself (what diffusers' EDM samplers pass).
   size    with L resolution levels an image must be divisible by 2^(L-1); other sizes are padded by reflection,
           and by repeating the border where there is too little to reflect.
-  class   one extra row of the class table means "no class" (cond None or -1), for label dropout and guidance.
+  class   one extra row of the class table means "no class" (cond None or -1), for label dropout and guidance. Another
+          condition comes as the embedding itself, which `UNet2DModel` adds to that of time, and as channels beside x.
 
 `UNetDiscriminator` is the half of it that goes down, with a logit at the end: begun as a denoiser, it knows from the
 start what such pictures are made of (Yin et al. 2024b), but of their classes little, which a denoiser is told.
@@ -34,9 +35,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...data.conditions import Conditions
+from ...equation.conditions import Cond
+from ..condition_inputs import ConditionInput
 from ..discriminator import DiscriminatorOutput
 from .discriminator import SILU, Head, TwinClassifiers, scaled
 from .mlp import class_rows, sines
+from .parts import refuse_both
 
 
 def unet2d() -> type[nn.Module]:
@@ -58,7 +63,7 @@ def unet2d() -> type[nn.Module]:
 
 
 class UNet(nn.Module):
-    """UNet over images, conditioned on the time and, where there are classes, on the class.
+    """UNet over images, conditioned on the time and, where there are some, on classes or conditions.
 
     Args:
         shape: shape of an image (c, h, w), of any height and width.
@@ -69,9 +74,10 @@ class UNet(nn.Module):
         head: channels per attention head.
         groups: groups of the group normalisation.
         octaves: the k of the sines and cosines of 2^k pi x that the net is shown beside x.
+        conditions: what the network is told instead of a class: one condition, or several by name.
 
     Raises:
-        ValueError: for widths that do not fit, and for images of another shape.
+        ValueError: for widths that do not fit, classes and conditions together, and for images of another shape.
     """
 
     def __init__(
@@ -84,6 +90,7 @@ class UNet(nn.Module):
         head: int = 32,
         groups: int = 8,
         octaves: tuple[int, ...] = (),
+        conditions: Conditions | None = None,
     ):
         super().__init__()
         if not widths or any(w < groups or w % groups or w % 2 for w in widths):
@@ -92,6 +99,9 @@ class UNet(nn.Module):
             raise ValueError(f"shape = {tuple(shape)} must be (channels, height, width)")
         if attention and widths[-1] % head:
             raise ValueError(f"the last width, {widths[-1]}, must be a multiple of head = {head}")
+        refuse_both(classes, conditions)
+        embed = 4 * widths[0]  # the length of UNet2DModel's embedding
+        condition = None if conditions is None else ConditionInput(conditions, embed, tuple(shape))
         self.shape = tuple(shape)
         self.classes = classes
         self.octaves = tuple(octaves)
@@ -99,7 +109,7 @@ class UNet(nn.Module):
         last = len(widths) - 1
         self.unet: Any = unet2d()(
             sample_size=(shape[1], shape[2]) if shape[1] != shape[2] else shape[1],
-            in_channels=shape[0] * (1 + 2 * len(octaves)),
+            in_channels=shape[0] * (1 + 2 * len(octaves)) + (0 if condition is None else condition.channels),
             out_channels=shape[0],
             freq_shift=frequency_shift(widths[0]),
             down_block_types=tuple(
@@ -114,18 +124,23 @@ class UNet(nn.Module):
             dropout=0.0,
             add_attention=attention,
             num_class_embeds=classes + 1 if classes else None,
+            class_embed_type=None if condition is None else "identity",
         )
+        self.condition = condition
         nn.init.zeros_(self.unet.conv_out.weight)  # starts at D = c_skip y, the best guess that ignores the picture
         nn.init.zeros_(self.unet.conv_out.bias)
 
-    def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Prediction like x (n, c, h, w), from time (n,) and cond int64 (n,), -1 or None for no class."""
+    def forward(self, x: Tensor, time: Tensor, cond: Cond = None) -> Tensor:
+        """Prediction like x (n, c, h, w), from time (n,) and the condition of each image, -1 or None for no class."""
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"x has shape {tuple(x.shape)}, this net takes (n, {', '.join(map(str, self.shape))})")
-        height, width = x.shape[2:]
+        h = sines(padded(x, self.multiple), self.octaves)
         labels = class_rows(cond, len(x), self.classes, x.device) if self.classes else None
-        out = self.unet(sines(padded(x, self.multiple), self.octaves), time, class_labels=labels).sample
-        return out[..., :height, :width]
+        if self.condition is not None:
+            labels = self.condition(cond, len(x), x.device)
+            if self.condition.channels:
+                h = torch.cat([h, padded(self.condition.maps(cond, x), self.multiple)], 1)
+        return cropped(self.unet(h, time, class_labels=labels).sample, self.shape[1:])
 
 
 class UNetDiscriminator(nn.Module):
@@ -135,10 +150,10 @@ class UNetDiscriminator(nn.Module):
     class where it ends (`TwinClassifiers`).
 
     Args:
-        source: the UNet, without octaves; it is taken apart, so give it away.
+        source: the UNet, without octaves or conditions other than classes; it is taken apart, so give it away.
 
     Raises:
-        ValueError: for a UNet with octaves, and for images of another shape.
+        ValueError: for a UNet with octaves or such conditions, and for images of another shape.
     """
 
     timed, dials = True, 0
@@ -147,6 +162,10 @@ class UNetDiscriminator(nn.Module):
         super().__init__()
         if source.octaves:
             raise ValueError(f"octaves = {source.octaves}: a discriminator sees x alone, so give it a UNet without")
+        if source.condition is not None:
+            raise ValueError(
+                "the UNet is told conditions, and this discriminator knows classes alone: give it one without"
+            )
         self.shape = source.shape
         self.classes = source.classes
         self.multiple = source.multiple
@@ -207,20 +226,26 @@ class UNetDiscriminator(nn.Module):
 
 
 def padded(x: Tensor, multiple: int) -> Tensor:
-    """Images grown at their right and lower edges, by reflection or else by repetition of the border.
+    """Samples grown at the ends of their sides, by reflection or else by repetition of the border.
 
     Args:
-        x: images (n, c, h, w).
-        multiple: what height and width become multiples of.
+        x: signals, images or volumes (n, c, *sides).
+        multiple: what every side becomes a multiple of.
 
     Returns:
-        The images (n, c, h', w').
+        The samples (n, c, *sides').
     """
-    height, width = x.shape[2:]
-    down, right = -height % multiple, -width % multiple
-    if not (down or right):
+    growth = [-side % multiple for side in x.shape[2:]]
+    if not any(growth):
         return x
-    return F.pad(x, (0, right, 0, down), mode="reflect" if down < height and right < width else "replicate")
+    reflects = all(more < side for more, side in zip(growth, x.shape[2:], strict=True))
+    ends = [end for more in reversed(growth) for end in (0, more)]  # the last axis first
+    return F.pad(x, ends, mode="reflect" if reflects else "replicate")
+
+
+def cropped(x: Tensor, sides: tuple[int, ...]) -> Tensor:
+    """Samples x (n, c, *sides') cut back to their first sides, what `padded` added being left out."""
+    return x[(..., *(slice(side) for side in sides))]
 
 
 def plain_attention(net: nn.Module) -> None:
