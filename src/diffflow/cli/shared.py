@@ -202,6 +202,55 @@ def class_index(wanted: str, classes: Sequence[str]) -> int:
     )
 
 
+def guidance_of(words: Sequence[str]) -> float | dict[str, float] | None:
+    """Guidance as flags say it: a number, or NAME=X for parts of a condition; None where they say nothing.
+
+    Raises:
+        UsageError: what is neither.
+    """
+    parts = dict(word.rpartition("=")[::2] for word in words)
+    try:
+        weights = {name: float(x) for name, x in parts.items()}
+    except ValueError:
+        weights = {}
+    if words and (len(weights) < len(words) or ("" in weights and len(weights) > 1) or min(weights.values()) < 0):
+        raise UsageError(f"--guidance {' '.join(words)}: give a number that is not negative, or NAME=X for each condition.")
+    return None if not words else weights.get("", weights)
+
+
+def conditions_of(words: Sequence[str], run: df.Run, n: int, first: int = 0) -> Any:
+    """The conditions of samples, rows of files taken in turn, in the units of the data; None: none.
+
+    Args:
+        words: FILE.npy, or NAME=FILE.npy for parts of a condition; ("none",): none; empty: those that the run keeps.
+        run: whose samples.
+        n: how many.
+        first: number of the first one.
+
+    Raises:
+        UsageError: files that cannot be read, or are no arrays.
+    """
+    import torch
+
+    if tuple(words) == ("none",):
+        return None
+    if not words:
+        return run.example_conditions(n, first)
+    arrays: dict[str, Any] = {}
+    for word in words:
+        name, _, path = word.rpartition("=") if not Path(word).exists() else ("", "", word)
+        try:
+            loaded = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UsageError(f"--cond {word}: {path!r} cannot be read as an array ({error}): give a .npy file.") from None
+        if not isinstance(loaded, np.ndarray) or loaded.ndim == 0 or not len(loaded):
+            raise UsageError(f"--cond {word}: give a .npy file with a row for each sample.")
+        arrays[name] = torch.from_numpy(loaded)[(first + torch.arange(n)) % len(loaded)]
+    if "" in arrays and len(arrays) > 1:
+        raise UsageError(f"--cond {' '.join(words)}: of several conditions each has a name: NAME=FILE.npy.")
+    return arrays.get("", arrays)
+
+
 def draw_samples(run: Any, ask: SampleFlags, labels: np.ndarray | None, console: Console) -> tuple[np.ndarray, int]:
     """Samples decoded, float (n, *shape), and the evaluations that each one cost."""
     path = follow(run, ask, labels, console)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..equation.conditions import Cond, leaves, rows
 from ..equation.noise import GOLDEN
-from .conditions import Conditions, as_tensors, describe, encode, named, to_meta
+from .conditions import MAPS, Conditions, as_tensors, describe, encode, named, to_meta
 from .errors import DataError
 from .transform import Transform
 
@@ -81,6 +81,8 @@ class Data:
             raise DataError(f"flip mirrors images; {self.name!r} holds {self.kind}s. Leave flip (--flip) off")
         if (self.cond is None) != (self.conditions is None):
             raise DataError("cond and conditions go together: data.with_cond(c) sets both")
+        if self.flip and any(c.kind in MAPS for _, c in named(self.conditions)):
+            raise DataError("flip mirrors the examples and not the pictures that they are conditioned on: leave it off")
         if self.augment is not None:
             self.augmented(self.x[:2], 0)
 
