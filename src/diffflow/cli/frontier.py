@@ -136,11 +136,11 @@ class Frontier:
         """The name of the distance to the training data, and the function of samples that measures it."""
         from diffflow.metrics import embedding, extractor, frechet, sliced_w2
 
-        if train.kind != "image":
+        if not train.transform.of_bytes:
             if self.features:
-                raise UsageError(f"--features {self.features}: vectors are compared as they are; leave it out.")
-            y = train.encode(train.x)
-            return "sliced W2", lambda x: sliced_w2(train.encode(x), y, limit=self.n, seed=self.seed)
+                raise UsageError(f"--features {self.features}: {train.kind}s are compared as they are; leave it out.")
+            y = train.encode(train.x).flatten(1)
+            return "sliced W2", lambda x: sliced_w2(train.encode(x).flatten(1), y, limit=self.n, seed=self.seed)
         if self.features == "none" or not (self.features or train.classes):
             raise UsageError("images are compared by somebody's features: say whose (--features own needs classes).")
         eyes = extractor(self.features or "own", train, self.seed)

@@ -10,7 +10,6 @@ import io
 import re
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -38,7 +37,6 @@ SOLVERS: dict[str, Callable[[], Any]] = {
     "edm": lambda: df.NoiseRaising(),
 }
 LEAST = 12  # samples of an evaluation; precision and recall by 5 neighbours are not defined below
-HELD_OUT = {"train": "test", "test": "train"}
 
 
 class SampleFlags(Protocol):
@@ -308,14 +306,15 @@ def splits(run: df.Run, source: str | None) -> tuple[Data, Data | None]:
     Raises:
         UsageError: other data.
     """
-    ask, split = replace(run.config.data, source=source or run.config.data.source), run.data["split"]
-    train = ask.load(split)
-    if train.fingerprint != run.data["fingerprint"]:
-        raise UsageError(
-            f"{ask.source} is not the data that {run.path} was trained on (its content has another fingerprint). "
-            "Say where that data is with --data."
-        )
-    return train, ask.load(HELD_OUT[split]) if split in HELD_OUT else None
+    from diffflow.data import DataError
+    from diffflow.runs.evaluate import training_data
+
+    try:
+        return training_data(run, source)
+    except DataError:
+        raise
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def check_n(n: int) -> None:
