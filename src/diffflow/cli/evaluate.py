@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 import diffflow as df
 from diffflow import figures, files, tiles
 from diffflow.cli import parse
+from diffflow.cli.conditions import GuidanceWords, guidance_of
 from diffflow.cli.sample import Sample
 from diffflow.cli.shared import SOLVERS, SolverName, check, check_n, print_metrics, splits
 from diffflow.console import progress, say, to_stderr, waiting
@@ -42,7 +43,7 @@ class Evaluate:
     """The dial; default: the run's own."""
     gan: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
     """The other dial, of runs with a discriminator: weight of the log-ratio; default: the run's own."""
-    guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
+    guidance: GuidanceWords = ()
     """Classifier-free guidance; default: the run's own."""
     solver: SolverName = "default"
     """How the path is solved."""
@@ -70,9 +71,9 @@ class Evaluate:
         from diffflow.runs import report
         from diffflow.runs.evaluate import draw, judge_of, measure
 
-        how = {"steps": self.steps, "churn": self.churn, "gan": self.gan, "guidance": self.guidance}
-        ask = Sample(self.run, self.n, solver=self.solver, seed=self.seed, batch=self.batch, **how)
-        check(ask)
+        how: dict[str, Any] = {"steps": self.steps, "churn": self.churn, "gan": self.gan}
+        check(Sample(self.run, self.n, solver=self.solver, batch=self.batch, guidance=self.guidance, **how))
+        how["guidance"] = guidance_of(self.guidance)
         check_n(self.n)
         judge = df.metrics.load_lenet(self.classifier) if self.classifier else None
         run = df.load(self.run, device=self.device)

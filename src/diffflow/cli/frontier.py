@@ -19,6 +19,7 @@ import tyro
 import diffflow as df
 from diffflow import figures, files
 from diffflow.cli import UsageError, parse
+from diffflow.cli.conditions import GuidanceWords, guidance_of
 from diffflow.cli.shared import check_n, splits
 from diffflow.console import Console, plus_minus, progress, say, table, to_stderr, to_stdout, waiting
 
@@ -50,7 +51,7 @@ class Frontier:
     """Values of the dial; default: 0 and 1, or the run's own where it has no such dial."""
     gan: Annotated[tuple[float, ...], tyro.conf.arg(metavar="X")] = ()
     """Values of the other dial, of runs with a discriminator; default: the run's own."""
-    guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
+    guidance: GuidanceWords = ()
     """Classifier-free guidance; default: the run's own."""
     plans: Literal["no", "flow", "all"] = "flow"
     """Calibrate sampling plans, too: none, without churn, or with churn as well (slow); those there are used."""
@@ -159,7 +160,7 @@ class Frontier:
         from diffflow.models.settings.common import Dials
 
         default = run.dials
-        guidance = default.guidance if self.guidance is None else self.guidance
+        guidance = guidance_of(self.guidance) if self.guidance else default.guidance
 
         def along(churn: float, gan: float) -> list[Dials]:
             line = [Dials(steps, gan, churn, guidance) for steps in self.steps]

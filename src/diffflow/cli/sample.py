@@ -17,16 +17,9 @@ import tyro
 import diffflow as df
 from diffflow import figures, files, tiles
 from diffflow.cli import UsageError, parse
-from diffflow.cli.shared import (
-    WRITERS,
-    SolverName,
-    check,
-    destination,
-    drawable,
-    follow,
-    known_suffixes,
-    labels_of,
-)
+from diffflow.cli.conditions import GuidanceWords, conditions_of, labels_of, words_of
+from diffflow.cli.shared import SolverName, check, destination, drawable, follow, known_suffixes
+from diffflow.cli.writers import WRITERS
 from diffflow.console import to_stderr
 
 if TYPE_CHECKING:
@@ -65,7 +58,7 @@ class Sample:
     churn: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
     """The dial: 0 is the deterministic probability flow, 1 the reverse SDE. With a denoiser alone any value >= 0 has
     the same law; beside a discriminator it adds to the pull, as --gan does."""
-    guidance: Annotated[tuple[str, ...], tyro.conf.arg(metavar="X|NAME=X")] = ()
+    guidance: GuidanceWords = ()
     """Classifier-free guidance; 1 is none. Of several conditions one number, or NAME=X for each."""
     quality: Literal["fast", "balanced", "best"] | None = None
     """The setting that `diffflow frontier` found; other flags go before it."""
@@ -92,13 +85,12 @@ class Sample:
     def main(self) -> int:
         """Run the command and return its exit status."""
         known_suffixes(self.out, self.animate)
-        guidance = guidance_of(self.guidance)
         check(self)
         run = df.load(self.run, raw=self.raw, device=self.device)
         if self.quality is not None:
             dials, planned = run.quality(self.quality)
             self = replace(self, **{k: v for k, v in asdict(dials).items() if getattr(self, k) is None})
-            guidance = dials.guidance if guidance is None else guidance
+            self = replace(self, guidance=self.guidance or words_of(dials.guidance))
             if not planned and run.plan(dials) is not None and self.solver == "default":
                 self = replace(self, solver="exponential")  # what was measured
         kind = run.data["kind"]
@@ -117,7 +109,7 @@ class Sample:
             cond = conditions_of(self.cond, run, self.n, self.first)
         steps = self.steps or run.dials.steps
         keep = math.ceil(steps / (figures.FRAMES - 1)) if self.animate else None
-        path = follow(run, self, cond, to_stderr(), keep, guidance)
+        path = follow(run, self, cond, to_stderr(), keep)
         if self.animate and len(path.kept) < 3:
             raise UsageError(f"--animate {self.animate!r}: a single step is no path to show. Give at least --steps 2.")
         if self.out is None:
