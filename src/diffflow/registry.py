@@ -91,7 +91,10 @@ def missing(name: str, names: Iterable[str]) -> str:
 def suggest(name: str, names: Iterable[str]) -> str:
     """'; did you mean ...?' for a misspelt name, or the list of what there is."""
     names = sorted(names)
-    close = difflib.get_close_matches(name, names, 1)
+    close = difflib.get_close_matches(name, names, 3)
+    if close:  # of equally close ones the one that is about as long
+        ratio = {word: difflib.SequenceMatcher(None, word, name).ratio() for word in close}
+        close.sort(key=lambda word: (-ratio[word], abs(len(word) - len(name))))
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(names)}"
 
 

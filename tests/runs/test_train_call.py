@@ -49,7 +49,7 @@ def asked(monkeypatch):
     """What would be trained, and where, in place of training it."""
     asked = []
     monkeypatch.setattr("diffflow.runs.train.train_into", lambda config, folder, **_: asked.append((config, folder)))
-    monkeypatch.setattr("diffflow.runs.train.load", lambda path: path)
+    monkeypatch.setattr("diffflow.runs.train.load", lambda path, **_: path)
     return asked
 
 

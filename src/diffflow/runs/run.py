@@ -39,6 +39,7 @@ from ..sampling.solvers import Solver
 from ..sampling.teacher import Teacher, teach
 from ..training.run_folder import Folder
 from .conditions import AnyCondition, checked_conditions, conditions_of, sample_conditions
+from .evaluate import evaluate
 from .likelihood import OdeLikelihood, SdeBound, data_log_likelihood, is_discrete, train_dequantiser
 from .plans import find_quality, fine_starts, median_deviation, own_solver, plannable_sde
 
@@ -315,6 +316,8 @@ class Run:
         if self.classes:
             return torch.arange(first, first + n) % len(self.classes)
         return None if self.conditions is None else Folder(self.path).example_conditions(n, first)
+
+    evaluate = evaluate  # runs/evaluate.py
 
     def log_prob(self, x: Tensor, cond: AnyCondition = None, trace: Trace | None = None) -> LogProb:
         """Log density of data at noise sigma_min, in nats of model units (n,); see `df.log_prob`.

@@ -131,7 +131,7 @@ def train(
         folder = Path(out or default_folder(source, seed=replace(config, changes).fit.seed))
     else:
         wanted, seed = None if out is None else Path(out), changes.get("fit.seed")
-        config, folder = _starting_point(data_or_config, wanted, model, resume, seed)
+        config, folder = _starting_point(data_or_config, wanted, model, resume, seed, changes.get("data.kind"))
         if not isinstance(data_or_config, Data):
             changes["data.source"] = _source(data_or_config)
     if net is not None:
@@ -148,7 +148,7 @@ def train(
             "diffflow.training.train.train(config, out, init_from=RUN)"
         )
     try:
-        with handing(net if isinstance(net, nn.Module) else None):
+        with handing(net):
             train_into(config, folder, resume="auto" if resume else None, data=data, hooks=hooks)
     except Interrupted as stop:
         if stop.code != 128 + signal.SIGINT:
@@ -210,16 +210,24 @@ def _source(given: str | Path) -> str:
 
 
 def _starting_point(
-    given: str | Path | Data, folder: Path | None, model: str | None, resume: bool, seed: int | None = None
+    given: str | Path | Data,
+    folder: Path | None,
+    model: str | None,
+    resume: bool,
+    seed: int | None = None,
+    kind: str | None = None,
 ) -> tuple[TrainConfig, Path]:
     """Settings before they are changed, and the run directory: the preset's, or those of the run to go on with."""
     by_itself = resume and model is None  # the run's own settings hold
     if folder is None or not (by_itself and Folder(folder).begun):
         source = given if isinstance(given, Data) else _source(given)
-        model = fitting(source) if model is None else model
-        config = preset(model, source).config
+        model = fitting(source, kind) if model is None else model
+        config = preset(model, source, kind).config
         if isinstance(source, Data):
-            config = replace(config, {"data.source": "", "data.split": source.split, "data.flip": source.flip})
+            said = {"data.source": "", "data.split": source.split, "data.flip": source.flip}
+            if source.kind != "vector" and not source.transform.of_bytes:
+                said["data.kind"] = source.kind  # as a file of the same rows needs it
+            config = replace(config, said)
         name = source.name if isinstance(source, Data) else source
         if folder is None:
             folder = default_folder(name, model, config.fit.seed if seed is None else seed)

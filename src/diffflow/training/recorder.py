@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from .. import figures, files
+from .. import figures, files, tiles
 from ..console import Console, bars, say
 from ..models.settings.common import FitConfig
 from ..sampling.sample import NotFinite
@@ -41,7 +41,7 @@ class Recorder:
     Args:
         folder: the run directory.
         config: how often it is written.
-        draw: () -> samples of the players as they are now, decoded: images (n, c, h, w) in [0, 1] or vectors (n, d).
+        draw: () -> samples of the players as they are now, decoded (n, *shape).
         console: where progress goes.
         main: whether this is the process that writes.
         begin: step at which the training begins or goes on.
@@ -70,6 +70,7 @@ class Recorder:
         self.count = count or (lambda x: {})
         self.recent: list[Outcome] = []  # since the last line of the log
         self.counts: dict[str, float] = {}  # of a grid that is not in the log yet
+        self.undrawn = False  # whether a grid could not be drawn
         self.health = HealthMonitor(folder.lines() if main else ())
         now = time.monotonic()
         self.logged = (now, begin)
@@ -196,11 +197,16 @@ class Recorder:
                 for player in training.players.values():
                     stack.enter_context(player.ema.applied(player.config.ema[0]))
                 averaged = self.draw()
+            counts, image = self.count(averaged), beside(raw, averaged)
         except NotFinite as error:  # a young model may not be able to draw yet, and goes on learning
             self.say(f"warning: no sample grid at step {training.step}: {error}")
             return
-        self.counts = self.count(averaged)
-        image = beside(raw, averaged)
+        except Exception as error:  # what cannot be drawn can be learned
+            if not self.undrawn:
+                self.say(f"warning: no sample grids, the training goes on: {type(error).__name__}: {error}")
+            self.undrawn = True
+            return
+        self.counts = counts
         files.write(self.folder.path / "samples" / f"{training.step:06d}.png", figures.png(image))
         self.trackers.picture(image, training.step)
         self.drawn = time.monotonic()
@@ -236,7 +242,7 @@ class Recorder:
 
 
 def beside(raw: torch.Tensor, averaged: torch.Tensor) -> Image.Image:
-    """A picture of two sets of samples: grids of images, or scatter plots of the first two columns of vectors."""
+    """A picture of two sets of samples: grids of tiles, or scatter plots of the first two columns of vectors."""
     pictures = []
     for x in (raw, averaged):
         x = x.float().cpu()
@@ -244,7 +250,7 @@ def beside(raw: torch.Tensor, averaged: torch.Tensor) -> Image.Image:
             x = torch.cat([x, torch.zeros(len(x), 1)], 1) if x.shape[1] == 1 else x
             content = figures.png(figures.scatter(x[:, :2].nan_to_num(0.0)))
         else:
-            content = figures.png(figures.grid(x, columns=10))
+            content = figures.png(tiles.picture(x, columns=10))
         pictures.append(content)
     left, right = (Image.open(io.BytesIO(c)).convert("RGB") for c in pictures)
     sheet = Image.new("RGB", (left.width + right.width + 16, max(left.height, right.height)), "white")

@@ -100,6 +100,9 @@ def train(
         training = assemble(config, meta, saved, init_from, process, console, hooks)
         about = describe(folder, meta, process, training) | hooks.names()
         trackers = hooks.followers(config.fit.tensorboard, console) if process.rank == 0 else Trackers()
+        if process.rank == 0:
+            for k, line in enumerate(data.describe()):
+                say(console, f"{'' if k else 'data':9}{line}")
         process.wait()  # nobody may find the directory that the first process makes
         try:
             if process.rank == 0:
@@ -342,9 +345,7 @@ def fit_and_record(
     learned, held_out = holdout_split(data, config.fit.holdout)
     batches = Batches(learned, config.fit.seed, process.device, config.data.dequantise)
     draw = grid_sampler(training, config, data, process.device)
-    recorder = Recorder(
-        folder, config.fit, draw, console, main, training.step, mode_counter(data), hooks, trackers
-    )
+    recorder = Recorder(folder, config.fit, draw, console, main, training.step, mode_counter(data), hooks, trackers)
     try:
         received = fit(training, batches, config.fit, process, recorder, bool(config.whole_batch))
         recorder.save(training)

@@ -118,10 +118,9 @@ def find_factory(name: str) -> Factory:
     found: Any = PLUGGED.get(module)
     require(found is not None, f"model.net.factory = {name!r} is no known network{missing(name, FACTORIES)}")
     for part in path.split("."):
-        found = None if found is None else vars(found).get(part)
-    own = (inspect.isfunction(found) or (isinstance(found, type) and issubclass(found, nn.Module))) and name_of(
-        found
-    ) == name
+        found = vars(found).get(part) if found is PLUGGED[module] or isinstance(found, type) else None
+    function = inspect.isfunction(found) and "." not in path
+    own = (function or (isinstance(found, type) and issubclass(found, nn.Module))) and name_of(found) == name
     require(own, f"model.net.factory = {name!r}: the module {module!r} defines no such class or function")
     return found
 
