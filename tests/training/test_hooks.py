@@ -370,9 +370,11 @@ def test_going_on_with_other_code_is_refused_and_named(tmp_path, data, monkeypat
 # -- callbacks --------------------------------------------------------------------------------------------------------
 
 
-def test_on_log_is_told_each_line_and_on_checkpoint_each_checkpoint(tmp_path, data):
-    lines, places = [], []
+def test_on_log_is_told_each_line_and_on_checkpoint_each_checkpoint(tmp_path, data, monkeypatch):
+    lines, places, monitors = [], [], []
     path = tmp_path / "run"
+    watch = recorder.HealthMonitor
+    monkeypatch.setattr(recorder, "HealthMonitor", lambda *before: (monitors.append(watch(*before)), monitors[-1])[1])
 
     def on_log(line):
         assert Folder(path).lines()[-1] == line  # it is written already
@@ -387,6 +389,7 @@ def test_on_log_is_told_each_line_and_on_checkpoint_each_checkpoint(tmp_path, da
     config = replace(TINY, {"fit.checkpoint_minutes": 1e-9})
     trained(path, data, 5, config=config, on_log=on_log, on_checkpoint=on_checkpoint)
     assert [line["step"] for line in lines] == [2, 4, 5]
+    assert all(line["grad"] for line in monitors[0].lines)
     assert places == [(f"{k:08d}", k) for k in range(1, 6)]
     trained(path, data, 5, config=config, resume="auto", on_checkpoint=on_checkpoint)
     assert len(places) == 5  # there was no new one

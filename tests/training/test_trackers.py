@@ -292,6 +292,7 @@ def test_what_is_no_tracker_is_refused(tmp_path, data, monkeypatch, trackers, me
 
 def test_the_command_line_takes_them_by_name(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("diffflow.cli.train.report.write", lambda path: path)
     one, other = wandb(monkeypatch), trackio(monkeypatch)
     small = "--steps 2 --fit.batch 8 --model.net.width 8 --fit.log-every 1 --fit.no-tensorboard"
     words = f"train --trackers wandb moons --trackers trackio --out run {small}"
