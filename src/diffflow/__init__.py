@@ -20,7 +20,8 @@ _MODULES = {"data": "data", "metrics": "metrics", "models": "models", "presets":
 _NAMES = {
     "data": "Data",
     "equation.algebra": "Field",
-    "equation.fields": "EnergyField LawRatio LawScore Piecewise Ratio ScoreField guide",
+    "equation.fields": "EnergyField LawRatio LawScore Piecewise Ratio ScoreField",
+    "equation.guidance": "guide",
     "equation.kernels": "KSD MMD SVGD Drifting EnergyKernel GaussianKernel KernelRatio KernelScore LaplaceKernel "
     "SlicedWasserstein",
     "equation.laws": "Empirical Gaussian GaussianMixture Law",
@@ -79,6 +80,7 @@ _NAMES = {
     "sampling.plan": "Plan",
     "sampling.sample": "Trajectory sample",
     "sampling.solvers": "Euler Heun",
+    "training.trackers": "TRACKERS Tracker",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()} | _MODULES
 

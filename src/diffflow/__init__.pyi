@@ -11,7 +11,7 @@ from .equation.fields import LawScore as LawScore
 from .equation.fields import Piecewise as Piecewise
 from .equation.fields import Ratio as Ratio
 from .equation.fields import ScoreField as ScoreField
-from .equation.fields import guide as guide
+from .equation.guidance import guide as guide
 from .equation.kernels import KSD as KSD
 from .equation.kernels import MMD as MMD
 from .equation.kernels import SVGD as SVGD
@@ -169,5 +169,7 @@ from .sampling.sample import Trajectory as Trajectory
 from .sampling.sample import sample as sample
 from .sampling.solvers import Euler as Euler
 from .sampling.solvers import Heun as Heun
+from .training.trackers import TRACKERS as TRACKERS
+from .training.trackers import Tracker as Tracker
 
 __version__: str

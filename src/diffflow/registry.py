@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 
 Row = TypeVar("Row")
 PLUGINS = "diffflow.plugins"  # the group of entry points whose modules are plug-ins
+PLUGGED: dict[str, ModuleType] = {}  # the modules that the user has imported as plug-ins, by name
 
 
 class PluginError(ImportError):
@@ -90,7 +91,10 @@ def missing(name: str, names: Iterable[str]) -> str:
 def suggest(name: str, names: Iterable[str]) -> str:
     """'; did you mean ...?' for a misspelt name, or the list of what there is."""
     names = sorted(names)
-    close = difflib.get_close_matches(name, names, 1)
+    close = difflib.get_close_matches(name, names, 3)
+    if close:  # of equally close ones the one that is about as long
+        ratio = {word: difflib.SequenceMatcher(None, word, name).ratio() for word in close}
+        close.sort(key=lambda word: (-ratio[word], abs(len(word) - len(name))))
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(names)}"
 
 
@@ -120,6 +124,13 @@ def import_plugin(name: str | Path) -> ModuleType:
     Raises:
         PluginError: it is not there, or its own code fails.
     """
+    module = _imported(name)
+    PLUGGED[module.__name__] = module
+    return module
+
+
+def _imported(name: str | Path) -> ModuleType:
+    """The module of a plug-in; see `import_plugin`."""
     path = Path(name)
     try:
         if path.suffix == ".py":
@@ -155,10 +166,12 @@ def installed_plugins() -> tuple[EntryPoint, ...]:
 def load_installed() -> None:
     """Import the installed plug-ins, each once; one that fails is named in a warning and left out."""
     for point in installed_plugins():
-        if point.value.partition(":")[0] in sys.modules:
+        module = point.value.partition(":")[0]
+        if module in PLUGGED:
             continue
         try:
             point.load()
+            PLUGGED[module] = sys.modules[module]
         except Exception as error:
             warnings.warn(
                 f"the plug-in {point.name!r} ({point.value}) failed and is left out: {type(error).__name__}: {error}"

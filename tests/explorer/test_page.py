@@ -308,7 +308,7 @@ def test_a_particle_s_terms_add_up(opened) -> None:
 
 # -- lessons, drawing, addresses ---------------------------------------------------------------------------------------
 def test_every_lesson_sets_up_two_sides_and_says_what_to_see(opened) -> None:
-    page = opened(SMALL)
+    page, other = opened(SMALL), None
     for button in page.locator("#lessons button").all():
         button.click()
         until(page, "explorer.now.sides.length === 2 && explorer.now.k > 0")
@@ -316,9 +316,8 @@ def test_every_lesson_sets_up_two_sides_and_says_what_to_see(opened) -> None:
         s = state(page)
         assert s["a"] != s["b"]
         assert s["a"]["seed"] == s["b"]["seed"]
-        other = opened(page.evaluate("location.hash.slice(1)"))
+        other = opened(page.evaluate("location.hash.slice(1)"), on=other)  # or an animation for every lesson would run
         again = state(other)
-        other.context.close()  # or as many animations run at once as there are lessons
         assert {k: again[k] for k in ("a", "b", "target")} == {k: s[k] for k in ("a", "b", "target")}
     slide(page, "churn", 0)
     assert page.locator("#lesson").inner_text() == ""  # what it said is no longer what is shown
@@ -608,7 +607,9 @@ def test_the_folder_alone_is_the_exact_part(opened) -> None:
 @pytest.mark.parametrize("words", [SMALL, SMALL + "&split=1&family=static&churn=0&b.churn=1", "run=digits"])
 def test_nothing_is_wider_than_the_window(opened, width: int, words: str) -> None:
     page = opened(words, width=width, height=844)
-    page.wait_for_timeout(600)
+    sampled = "document.getElementById('ask-status')?.textContent.includes('evaluation')"
+    until(page, sampled if "run=" in words else "explorer.charts.every((c) => c.points[0] > 1)")
+    page.wait_for_timeout(50)  # until that is drawn
     wide, cut = page.evaluate("""() => [document.documentElement.scrollWidth - innerWidth,
         [...document.querySelectorAll("body *")].filter((e) => { const b = e.getBoundingClientRect(); return b.width && b.right > innerWidth + 1; }).map((e) => e.outerHTML.slice(0, 80))]""")
     assert wide <= 0
@@ -620,7 +621,7 @@ def test_words_can_be_read(opened, theme: str) -> None:
     """The contrast of text is at least 4.5 : 1 (WCAG AA), in both themes."""
     page = opened(SMALL)
     page.evaluate("(t) => { document.documentElement.dataset.theme = t; }", theme)
-    page.wait_for_timeout(400)
+    until(page, "explorer.now.k > 0 && document.getAnimations().length === 0")  # sizes of terms take a moment
     poor = page.evaluate("""() => {
         const parse = (c) => { const v = c.match(/[\\d.]+/g).map(Number); return [v[0], v[1], v[2], v[3] ?? 1]; };
         const lum = ([r, g, b]) => [r, g, b].map((v) => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }).reduce((s, v, i) => s + v * [0.2126, 0.7152, 0.0722][i], 0);

@@ -24,6 +24,10 @@ STATES = {
 }
 
 
+KEPT = os.environ.get("DIFFFLOW_PICTURES")  # of the documentation; otherwise fewer particles on a quick way will do
+QUICK = "" if KEPT else "&particles=500&pace=600"
+
+
 @pytest.fixture(scope="module")
 def server(serve, home: Path):
     running = serve(Path(os.environ.get("DIFFFLOW_RUNS", home)))
@@ -34,7 +38,7 @@ def server(serve, home: Path):
 @pytest.mark.parametrize("name", sorted(STATES))
 def test_main_states(opened, name: str, tmp_path: Path) -> None:
     words, lesson, theme, width = STATES[name]
-    page = opened(words, width=width, height=900 if width > 500 else 844)
+    page = opened(words if "run=" in words else words + QUICK, width=width, height=900 if width > 500 else 844)
     page.evaluate("(t) => { document.documentElement.dataset.theme = t; }", theme)
     if lesson:
         page.click(f'[data-lesson="{lesson}"]')
@@ -45,8 +49,8 @@ def test_main_states(opened, name: str, tmp_path: Path) -> None:
     while not page.evaluate(ready):
         assert time.monotonic() < end
         page.wait_for_timeout(30)
-    page.wait_for_timeout(1500 if "run=" in words else 200)
-    folder = Path(os.environ.get("DIFFFLOW_PICTURES", tmp_path))
+    page.wait_for_timeout((1500 if KEPT else 300) if "run=" in words else 200)
+    folder = Path(KEPT or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     picture.save(folder / f"{name}.png", optimize=True)

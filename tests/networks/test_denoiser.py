@@ -161,7 +161,7 @@ def test_what_cannot_be_meant_is_refused():
         D.given(torch.tensor([3]))
     with pytest.raises(ValueError, match="2 conditions for 4 particles"):
         D.given(torch.tensor([0, 1]))(torch.zeros(4, 2), torch.tensor(1.0))
-    with pytest.raises(ValueError, match="without classes"):
+    with pytest.raises(ValueError, match="without a condition"):
         Denoiser(MLP(2, width=8, depth=1), 1.0).given(0)
     with pytest.raises(ValueError, match="sigma_data = 0"):
         Denoiser(MLP(2, width=8, depth=1), 0.0)

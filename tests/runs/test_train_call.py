@@ -1,7 +1,10 @@
 """`df.train`: the command line's training in one call, and what cannot be meant is refused before the work."""
 
 import dataclasses
+import functools
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from diffflow import cli
 from diffflow.cli.evaluate import splits
 from diffflow.data import DataError
 from diffflow.models.settings.serialise import ConfigError
+from diffflow.training import loop
 from diffflow.training.run_folder import RunError
 
 SMALL = {"fit.batch": 8, "fit.tensorboard": False, "model.net.width": 8, "model.net.depth": 1, "sampling.steps": 2}
@@ -45,7 +49,7 @@ def asked(monkeypatch):
     """What would be trained, and where, in place of training it."""
     asked = []
     monkeypatch.setattr("diffflow.runs.train.train_into", lambda config, folder, **_: asked.append((config, folder)))
-    monkeypatch.setattr("diffflow.runs.train.load", lambda path: path)
+    monkeypatch.setattr("diffflow.runs.train.load", lambda path, **_: path)
     return asked
 
 
@@ -154,6 +158,80 @@ def test_a_path_is_never_a_name(here):
     assert json.loads((run.path / "run.json").read_text())["data"]["name"] == "rows.npy"
 
 
+@pytest.fixture
+def ctrl_c(monkeypatch):
+    """A function that lets so many Ctrl-C arrive while the given step is computed."""
+
+    def at(step: int, count: int) -> None:
+        def take_step(training, *rest):
+            if training.step == step - 1:
+                for _ in range(count):
+                    os.kill(os.getpid(), signal.SIGINT)
+            return original(training, *rest)
+
+        original = loop.take_step
+        monkeypatch.setattr(loop, "take_step", take_step)
+
+    return at
+
+
+def test_ctrl_c_saves_and_returns_the_run(ctrl_c, capsys):
+    whole = df.train("moons", "whole", steps=9, settings=SMALL)
+    old = signal.getsignal(signal.SIGINT)
+    ctrl_c(3, 1)
+    run = df.train("moons", "run", steps=9, settings=SMALL)
+    assert run.step == 4  # the step in which processes agree is finished first
+    assert run.sample(2, steps=2).last.shape == (2, 2)
+    assert not json.loads((run.path / "run.json").read_text())["finished"]
+    assert "interrupted: a checkpoint is written. Go on with df.train(..., 'run', resume" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is old
+    assert torch.equal(weights(df.train("moons", "run", steps=9, resume=True)), weights(whole))
+
+
+def test_two_ctrl_c_stop_at_once(ctrl_c):
+    ctrl_c(3, 2)
+    with pytest.raises(KeyboardInterrupt):
+        df.train("moons", "run", steps=9, settings=SMALL)
+
+
+def test_ctrl_c_before_the_first_step_stays_one(monkeypatch):
+    def load(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError
+
+    monkeypatch.setattr("diffflow.training.train.load_data", load)
+    with pytest.raises(KeyboardInterrupt):
+        df.train("moons", "run", steps=9, settings=SMALL)
+    assert not Path("run").exists()
+
+
+def test_sigterm_stays_an_error(monkeypatch):
+    def stopped(*_, **__):
+        raise loop.Interrupted("signal 15", 143)
+
+    monkeypatch.setattr("diffflow.runs.train.train_into", stopped)
+    with pytest.raises(loop.Interrupted):
+        df.train("moons", "run", steps=9, settings=SMALL)
+
+
+def test_what_is_handed_to_a_training():
+    """Every argument reaches it, and the run of it opens."""
+    lines, places = [], []
+    run = df.train(
+        "moons",
+        steps=6,
+        settings=SMALL | {"fit.log_every": 2},
+        optimizer=functools.partial(torch.optim.SGD, momentum=0.9),
+        learning_rate=lambda update: 0.1 / update,
+        on_log=lambda line: lines.append(line) or line["step"] == 4,
+        on_checkpoint=lambda path, step: places.append(step),
+    )
+    assert run.step == 4
+    assert [line["lr"]["denoiser"] for line in lines] == [0.05, 0.025]
+    assert places == [4]
+    assert run.versions["optimizer"] == "torch.optim.sgd:SGD(momentum=0.9)"
+
+
 DATA = df.data.load("moons")
 
 
@@ -172,6 +250,8 @@ DATA = df.data.load("moons")
         ({"settings": {"data.source": "x"}}, ConfigError, r"data\.source = 'x': that is the first argument"),
         ({"settings": ["fit.steps=5"]}, ConfigError, r"must be a dict by dotted name"),
         ({"resume": "auto"}, TypeError, r"resume = 'auto' must be True"),
+        ({"optimizer": "adam"}, ConfigError, r"optimizer is a str, not a function: give one of the parameters"),
+        ({"trackers": ["wandbb"]}, ConfigError, r"'wandbb' is no tracker; did you mean 'wandb'"),
         ({"model": "score-gan"}, ConfigError, r"needs a trained denoiser.*--init-from RUN"),
         ({"data_or_config": DATA, "settings": {"data.flip": True}}, ConfigError, r"was decided where the Data"),
         ({"data_or_config": df.ScoreConfig(), "model": "gan"}, ConfigError, r"are a ScoreConfig already"),

@@ -10,13 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 import diffflow as df
 from diffflow import figures, files
 from diffflow.cli import UsageError, listing, parse
+from diffflow.cli.sample import as_tiles
 from diffflow.cli.shared import WRITERS, destination, drawable, known_suffixes
 from diffflow.console import Console, progress, say, to_stderr
 from diffflow.models.catalogue import FLOWS
@@ -56,11 +57,13 @@ class Flow:
     """Run whose denoiser gives the score of the target; toys know their own."""
     seed: int = 0
     """Random seed."""
+    kind: Annotated[Literal["image", "signal", "volume", "vector"] | None, tyro.conf.arg(name="data.kind")] = None
+    """Of arrays: what an example is, where the axes leave it open."""
     out: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
-    """File to write: .png, .zip, .npz or .csv, replaced if it is there; default: samples.png, or samples.csv where
+    """File to write: .png, .zip, .npz, .npy or .csv, replaced if it is there; default: samples.png, or samples.csv where
     there is no plane to draw, or the next free name (samples-2.png)."""
     animate: Annotated[str | None, tyro.conf.arg(metavar="FILE.gif")] = None
-    """Write the particles on their way, too: images, or vectors of two columns."""
+    """Write the particles on their way, too: all that can be drawn, but vectors only of two columns."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
@@ -73,7 +76,7 @@ class Flow:
         known_suffixes(self.out, self.animate)
         self.check()
         data, test = self.load("train"), self.load("test")
-        out = destination(self.out, self.source, data.kind, data.shape)
+        out = destination(self.out, self.source, data.transform)
         if self.animate:
             drawable(self.animate, self.source, data.kind, data.shape)
         place = find_device(self.device)
@@ -96,14 +99,18 @@ class Flow:
         say(console, f"{self.model}: {setting(ready.sde)}")
         path = self.move(ready, console)
         x = data.decode(path.last).cpu()
-        print(df.metrics.sliced_w2(x, data.x, test.x, seed=self.seed))
+        sets = (x, data.x, test.x)
+        if not data.transform.of_bytes:  # a distance of floats is that of their points
+            sets = tuple(v.flatten(1) for v in sets)
+        print(df.metrics.sliced_w2(*sets, seed=self.seed))
         if self.out is None:
             out = files.unused(out)
         files.write(out, WRITERS[out.suffix][1](x.numpy(), None, None, data.transform))
         print(f"{out}: {self.n} particles, {ready.steps} steps, {path.nfe} network evaluations each, seed {self.seed}")
         if self.animate:
-            truth = None if data.kind == "image" else data.x[:3000].numpy()
-            states = [(t, data.decode(z).cpu()) for t, z in path.kept]
+            truth = data.x[:3000].numpy() if data.kind == "vector" else None
+            states: list[tuple[float, Any]] = [(t, data.decode(z).cpu()) for t, z in path.kept]
+            states = states if data.kind == "vector" else as_tiles(states)
             files.write(self.animate, figures.animate(states, truth=truth, title=self.model))
         return 0
 
@@ -112,7 +119,7 @@ class Flow:
         if self.score is not None:
             return replace(df.load(self.score).config.data, source=self.source).load(split)
         columns = df.data.Columns(text="drop", constant="drop", discrete="keep")  # a cloud needs no density
-        return df.data.load(self.source, split, columns=columns)
+        return df.data.load(self.source, split, columns=columns, kind=self.kind)
 
     def check(self) -> None:
         """Refuse before any work what cannot be meant."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 import diffflow as df
-from diffflow import figures, files
+from diffflow import figures, files, tiles
 from diffflow.cli import UsageError, parse
 from diffflow.cli.shared import (
     WRITERS,
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 class Sample:
     """Draw samples from a run.
 
-    The suffix of --out decides the form: .png (a grid; a scatter plot of vectors), .zip (one PNG each, subfolder =
-    class), .npz (images as uint8 `arr_0` (n, h, w, c), vectors as float32 (n, d)), .csv (vectors).
+    The suffix of --out decides the form: .png (a grid, of signals the first 16 as lines; a scatter plot of vectors),
+    .zip (one PNG each, subfolder = class), .npz (images as uint8 `arr_0` (n, h, w, c), all floats as float32 (n,
+    *shape)), .npy (the same without classes), .csv (vectors).
 
     Examples:
         diffflow sample runs/demo -n 100 --out samples.png
@@ -73,14 +74,14 @@ class Sample:
     batch: int = 256
     """Samples moved together; changes the memory used, not the samples."""
     out: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
-    """File to write: .png, .zip, .npz or .csv, replaced if it is there; default: samples.png, or samples.csv where
-    there is no plane to draw, or the next free name (samples-2.png)."""
+    """File to write: .png, .zip, .npz, .npy or .csv, replaced if it is there; default: samples.png, or samples.csv
+    where there is no plane to draw, or the next free name (samples-2.png)."""
     raw: tyro.conf.FlagCreatePairsOff[bool] = False
     """Use the last raw weights instead of their average (EMA)."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
     animate: Annotated[str | None, tyro.conf.arg(metavar="FILE.gif")] = None
-    """Write the samples on their way, too: images, or vectors of two columns."""
+    """Write the samples on their way, too: all that can be drawn, but vectors only of two columns."""
     gan: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
     """The other dial, of runs with a discriminator: weight of the log-ratio; 0 uses the score alone."""
 
@@ -95,7 +96,7 @@ class Sample:
             if not planned and run.plan(dials) is not None and self.solver == "default":
                 self = replace(self, solver="exponential")  # what was measured
         kind = run.data["kind"]
-        out = destination(self.out, self.run, kind, run.shape)
+        out = destination(self.out, self.run, run.transform)
         if self.animate:
             drawable(self.animate, self.run, kind, run.shape)
             if "generator" in run.players:
@@ -111,9 +112,14 @@ class Sample:
         files.write(out, WRITERS[out.suffix][1](path.last.numpy(), labels, run.classes, run.transform))
         print(f"{out}: {self.n} samples, {path.nfe} evaluations each, seed {self.seed}, first {self.first}")
         if self.animate:
-            film = figures.animate(path.kept if kind == "image" else same_width(path.kept))
+            film = figures.animate(same_width(path.kept) if kind == "vector" else as_tiles(path.kept))
             files.write(self.animate, film)
         return 0
+
+
+def as_tiles(states: Sequence[tuple[float, Tensor]]) -> list[tuple[float, Any]]:
+    """Samples (n, *shape) as pictures, in the range of the last state."""
+    return [(t, tiles.tiles(x, states[-1][1])) for t, x in states]
 
 
 def same_width(states: Sequence[tuple[float, Tensor]]) -> list[tuple[float, Tensor]]:

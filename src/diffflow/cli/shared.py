@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 import diffflow as df
-from diffflow import figures, files
+from diffflow import figures, files, tiles
 from diffflow.cli import UsageError
 from diffflow.console import Console, plus_minus, progress, table, to_stdout
 
@@ -101,23 +101,28 @@ def known_suffixes(out: str | None, animate: str | None) -> None:
             files.check(path, flag)
 
 
-def destination(out: str | None, source: str, kind: str, shape: Sequence[int]) -> Path:
+def destination(out: str | None, source: str, transform: Transform) -> Path:
     """The file for samples, checked before any work.
 
     Args:
         out: what --out says; None: a default, to be written by a name that is free then (`files.unused`).
         source: what makes the samples, for messages.
-        kind: "image" or "vector".
-        shape: of one sample.
+        transform: the units of the samples.
 
     Raises:
         UsageError: a suffix that does not fit.
         WriteError: a file that cannot be written.
     """
-    path = Path(out or ("samples.png" if kind == "image" or tuple(shape) == (2,) else "samples.csv"))
-    if kind not in WRITERS[path.suffix][0]:
-        fitting = [suffix for suffix, (kinds, _) in WRITERS.items() if kind in kinds]
-        raise UsageError(f"--out {out!r}: {source} makes {kind}s, which go to {', '.join(fitting)}.")
+    kind, shape = transform.kind, transform.shape
+    path = Path(out or ("samples.csv" if kind == "vector" and shape != (2,) else "samples.png"))
+    fits = dict.fromkeys(suffix for suffix, (kinds, _) in WRITERS.items() if kind in kinds)
+    if kind == "image" and not (transform.of_bytes and shape[0] in (1, 3)):
+        del fits[".zip"]  # of PNG files, which hold bytes of one or three channels
+    if path.suffix not in fits:
+        what = f"{kind}s" if ".zip" in fits or kind != "image" else f"images of {shape[0]} channels of " + (
+            "bytes" if transform.of_bytes else "floats"
+        )
+        raise UsageError(f"--out {out!r}: {source} makes {what}, which go to {', '.join(fits)}.")
     if path.suffix == ".png" and tuple(shape) == (1,):
         raise UsageError(f"--out {out!r}: {source} makes vectors of one column, no plane to draw: use .csv.")
     if out is None:
@@ -129,8 +134,8 @@ def drawable(animate: str, source: str, kind: str, shape: Sequence[int]) -> None
     """Refuse an animation of what no picture can show."""
     if kind == "vector" and tuple(shape) != (2,):
         raise UsageError(
-            f"--animate {animate!r}: {source} makes vectors of {shape[0]} columns; only images and vectors of two "
-            "columns can be drawn."
+            f"--animate {animate!r}: {source} makes vectors of {shape[0]} columns; of vectors only those of two columns "
+            "can be drawn."
         )
 
 
@@ -283,8 +288,8 @@ def print_metrics(metrics: Sequence[dict[str, Any]]) -> None:
 
 
 def as_png(x: np.ndarray, labels: LabelArray, classes: ClassNames, columns: ColumnNames) -> bytes:
-    """A PNG: a grid of images, or a scatter plot of vectors."""
-    return figures.png(figures.grid(x) if x.ndim == 4 else figures.scatter(x))
+    """A PNG: a grid of images, of middle slices of volumes, or of 16 signals as lines; a scatter plot of vectors."""
+    return figures.png(tiles.picture(x))
 
 
 def as_zip(x: np.ndarray, labels: LabelArray, classes: ClassNames, columns: ColumnNames) -> bytes:
@@ -320,9 +325,23 @@ def folder_names(classes: Sequence[str]) -> list[str]:
     return list(folders)
 
 
+def as_npy(x: np.ndarray, labels: LabelArray, classes: ClassNames, columns: ColumnNames) -> bytes:
+    """An .npy: the samples alone, as `arr_0` of an .npz."""
+    buffer = io.BytesIO()
+    np.save(buffer, in_own_type(x, columns))
+    return buffer.getvalue()
+
+
+def in_own_type(x: np.ndarray, columns: ColumnNames) -> np.ndarray:
+    """Images of bytes as uint8 (n, h, w, c), everything else as it is, float32 (n, *shape)."""
+    if x.ndim != 4 or (columns is not None and not columns.of_bytes):
+        return x
+    return np.rint(x * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
 def as_npz(x: np.ndarray, labels: LabelArray, classes: ClassNames, columns: ColumnNames) -> bytes:
-    """An .npz: images as uint8 `arr_0` (n, h, w, c), vectors as float32 (n, d), with their labels."""
-    arrays: dict[str, Any] = {"arr_0": np.rint(x * 255).astype(np.uint8).transpose(0, 2, 3, 1) if x.ndim == 4 else x}
+    """An .npz: images of bytes as uint8 `arr_0` (n, h, w, c), others as float32 (n, *shape), with their labels."""
+    arrays: dict[str, Any] = {"arr_0": in_own_type(x, columns)}
     if labels is not None and classes:
         arrays |= {"labels": labels, "classes": np.array(classes)}
     buffer = io.BytesIO()
@@ -345,8 +364,9 @@ def as_csv(x: np.ndarray, labels: LabelArray, classes: ClassNames, columns: Colu
 
 
 WRITERS: dict[str, tuple[tuple[str, ...], Callable[..., bytes]]] = {
-    ".png": (("image", "vector"), as_png),
+    ".png": (("image", "signal", "volume", "vector"), as_png),
     ".zip": (("image",), as_zip),
-    ".npz": (("image", "vector"), as_npz),
+    ".npz": (("image", "signal", "volume", "vector"), as_npz),
     ".csv": (("vector",), as_csv),
+    ".npy": (("image", "signal", "volume", "vector"), as_npy),
 }

@@ -8,6 +8,7 @@ the preset, and flags override the file. The resolved values are saved with the 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shlex
 import sys
 import time
@@ -31,6 +32,7 @@ from diffflow.runs import report
 from diffflow.runs.train import budget, default_folder
 from diffflow.training.batches import Batches
 from diffflow.training.distributed import Process, find_device, find_process
+from diffflow.training.hooks import Hooks
 from diffflow.training.loop import fit
 from diffflow.training.run_folder import Folder
 from diffflow.training.state import TrainingState
@@ -55,6 +57,8 @@ class OwnFlags:
     """`auto` (the newest checkpoint that verifies) or the path of a checkpoint."""
     init_from: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
     """Start from the weights of this run instead of random ones."""
+    trackers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME"), tyro.conf.UseAppendAction] = ()
+    """Where numbers and pictures go as well: wandb, mlflow, trackio or tensorboard."""
     flip: tyro.conf.FlagCreatePairsOff[bool] = False
     """Mirror images at random (short for --data.flip); right for natural images, wrong for letters and digits."""
     seed: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
@@ -118,7 +122,15 @@ class Train(OwnFlags):
             return dry_run(config, self.device)
         out = Path(self.out or default_folder(config.data.source, preset, config.fit.seed))
         console = to_stderr()
-        run_dir = train(config, out, resume=self.resume, init_from=self.init_from, device=self.device, console=console)
+        run_dir = train(
+            config,
+            out,
+            resume=self.resume,
+            init_from=self.init_from,
+            device=self.device,
+            console=console,
+            hooks=Hooks(trackers=self.trackers),
+        )
         if find_process(self.device).rank > 0:
             return 0
         name = shlex.quote(str(run_dir))
@@ -132,9 +144,10 @@ def main(args: Sequence[str]) -> int:
     args = aliases.flags(args)
     helping = "-h" in args or "--help" in args
     flags, source = look_ahead([word for word in args if word not in ("-h", "--help")])
+    kind = said_kind(args)
     if not (helping or flags.dry_run or flags.print_config):  # before the data are scanned
         files.check_folder(flags.out or "runs", "--out" if flags.out else "")
-    name, base = starting_point(flags, source, helping)
+    name, base = starting_point(flags, source, helping, kind)
     if flags.preset is None and flags.config is None and not helping:
         print(f"settings of {name!r}; --preset and --print-config say more", file=sys.stderr)
     by_data = listing({name: make().about for name, make in BY_DATA.items()})
@@ -165,6 +178,12 @@ def look_ahead(args: Sequence[str]) -> tuple[OwnFlags, str | None]:
     return flags, None
 
 
+def said_kind(args: Sequence[str]) -> str | None:
+    """The value of --data.kind, without which some data cannot be looked at; None where it is not said."""
+    words = list(itertools.chain.from_iterable(w.split("=", 1) if w.startswith("--") else [w] for w in args))
+    return next((value for flag, value in itertools.pairwise(words) if flag == "--data.kind"), None)
+
+
 def value_counts(kind: Any, path: str = "") -> dict[str, int | None]:
     """How many words follow each flag of a type of settings; None: all up to the next flag."""
     if kind is TrainConfig:
@@ -187,7 +206,9 @@ def value_counts(kind: Any, path: str = "") -> dict[str, int | None]:
     return counts
 
 
-def starting_point(flags: OwnFlags, source: str | None, helping: bool) -> tuple[str, TrainConfig]:
+def starting_point(
+    flags: OwnFlags, source: str | None, helping: bool, kind: str | None = None
+) -> tuple[str, TrainConfig]:
     """The name that a run directory may be called after, and the settings that flags start from."""
     folder = Folder(Path(flags.out)) if flags.out and flags.resume else None
     if flags.preset is None and flags.config is None and folder is not None and folder.begun:
@@ -195,7 +216,7 @@ def starting_point(flags: OwnFlags, source: str | None, helping: bool) -> tuple[
     if flags.preset is not None:
         name = flags.preset
     elif source is not None:
-        name = fitting(source)
+        name = fitting(source, kind)
     elif flags.config is not None or helping:
         name = "toy"
     else:
@@ -204,7 +225,7 @@ def starting_point(flags: OwnFlags, source: str | None, helping: bool) -> tuple[
             f"{', '.join([*BY_DATA, *BY_MODEL])}); "
             "`diffflow train --help` explains."
         )
-    base = preset(name, source if name in BY_MODEL else None).config
+    base = preset(name, source if name in BY_MODEL else None, kind).config
     if flags.init_from is not None and isinstance(base, ScoreGANConfig):
         base = base.after(Folder(Path(flags.init_from)).config())
     return name, base if flags.config is None else load_yaml(flags.config, base=base)
@@ -229,10 +250,8 @@ def dry_run(config: TrainConfig, device: str | None) -> int:
         seconds.append(time.perf_counter() - begun)
     step = min(seconds)
     size = sum(p.numel() for player in training.players.values() for p in player.parameters)
-    kinds = f"{len(data.classes)} classes" if data.classes else "no classes"
-    print(f"data     {data.name}: {len(data):,} of shape {data.shape}, {kinds}, sha256 {data.fingerprint[:16]}...")
-    for note in data.notes:
-        print(f"         {note}")
+    for k, line in enumerate(data.describe()):
+        print(f"{'' if k else 'data':9}{line}")
     names = ", ".join(f"{n} {sum(p.numel() for p in v.parameters):,}" for n, v in training.players.items())
     print(f"model    {type(config).__name__}, {size:,} parameters: {names}")
     batch = config.fit.batch

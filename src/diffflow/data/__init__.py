@@ -1,10 +1,11 @@
-"""Data: one function, `load(source)`, and one value, `Data`, whatever the source was."""
+"""Data: `load(source)` for files and names, `of(x)` for what is in memory, and one value, `Data`, whatever it was."""
 
 from .dataset import Data, Raw
 from .errors import DataError
 from .load import load
+from .of import of
 from .prepare import Columns
 from .readers import READERS, Reader, Request, by_suffix
 from .transform import Transform
 
-__all__ = ["READERS", "Columns", "Data", "DataError", "Raw", "Reader", "Request", "Transform", "by_suffix", "load"]
+__all__ = ["READERS", "Columns", "Data", "DataError", "Raw", "Reader", "Request", "Transform", "by_suffix", "load", "of"]

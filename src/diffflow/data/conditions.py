@@ -151,11 +151,10 @@ class Condition:
         if self.kind in ("labels", "tokens"):
             size = self.classes or self.size
             if c.is_floating_point() or (c.numel() and not -1 <= int(c.min()) <= int(c.max()) < size):
-                found = f"{c.dtype}" if c.is_floating_point() else f"{int(c.min())} to {int(c.max())}"
-                shown = f" ({', '.join(self.names[:12])})" if self.names else ""
-                raise ValueError(
-                    f"{what} holds {found}: {self.kind} are integers from 0 to {size - 1}{shown}, or -1 for none"
-                )
+                given = f"of {c.dtype}" if c.is_floating_point() else f"= {c.flatten()[:8].tolist()}"
+                classes = f" ({', '.join(self.names[:12])})" if self.names else ""
+                what = f"{what} {given} must be integer {self.kind}"
+                raise ValueError(f"{what} 0..{size - 1}{classes}, or -1 for none")
             return c.long()
         c = c[None] if single else c
         if not self.mean and not self.std:
@@ -281,7 +280,8 @@ def from_meta(meta: Mapping[str, Any]) -> Conditions | None:
         return Condition.labels(meta["classes"]) if meta.get("classes") else None
 
     def one(values: Mapping[str, Any]) -> Condition:
-        return Condition(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        lists = {k: tuple(values.get(k, ())) for k in ("shape", "names", "mean", "std")}
+        return Condition(values["kind"], size=values.get("size", 0), **lists)
 
     parts = meta["cond"].get("parts")
     return one(meta["cond"]) if parts is None else {name: one(values) for name, values in parts.items()}
@@ -302,6 +302,8 @@ def _refuse_values(values: Tensor, what: str, error: type[ValueError] = DataErro
 def as_tensors(values: Any, n: int, name: str = "") -> Cond:
     """Conditions as tensors with n rows. Raises DataError for another number of rows, or what is no array."""
     if isinstance(values, Mapping):
+        if name:
+            raise DataError(f"the condition {name!r} is a dict: give one dict of arrays by name")
         return {str(key): as_tensors(value, n, str(key)) for key, value in values.items()}
     what = f"the condition{f' {name!r}' if name else ''}"
     try:

@@ -1,12 +1,12 @@
 """Data sets in memory: examples, their classes, and the map to the units that a network likes (transform.py).
 
-Images stay uint8 in memory (a quarter of float32) and are encoded batch by batch.
+Images of bytes stay uint8 in memory (a quarter of float32) and are encoded batch by batch. A memory map stays one.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -24,13 +24,16 @@ from .transform import Transform
 if TYPE_CHECKING:
     from ..equation.laws import Law
 
+AT_ONCE = 20_000_000  # numbers that are looked at together
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Data:
     """A data set in memory.
 
     Args:
-        x: examples, uint8 (n, c, h, w) for images, float32 (n, d) for vectors.
+        x: examples, uint8 (n, c, h, w) for images of bytes; float32 for all others: vectors (n, d), signals (n, c, l),
+            images (n, c, h, w), volumes (n, c, d, h, w).
         y: classes int64 (n,) in 0..len(classes)-1; None without classes.
         classes: the names of the classes; None without classes.
         name: what messages call the data.
@@ -42,6 +45,9 @@ class Data:
         cond: what a model is told of each example in place of its class: a tensor with n rows, or a dict of such
             (`with_cond`); None: its class, where there are classes.
         conditions: what these are, and their units; None where cond is None.
+        augment: a function of a training batch in data units (b, *shape), to the same shape and type; None for none.
+        heldout: what of the same source training does not see, for evaluations; None where it is not at hand.
+        taken: which rows of their source these are, a mask (rows of the source,); None where nobody knows.
 
     Raises:
         DataError: there are no examples, or their shape, labels, conditions or flip do not fit.
@@ -58,6 +64,9 @@ class Data:
     notes: tuple[str, ...] = ()
     cond: Cond = None
     conditions: Conditions | None = None
+    augment: Callable[[Tensor], Tensor] | None = None
+    heldout: Data | None = None
+    taken: Tensor | None = None
 
     def __post_init__(self):
         if tuple(self.x.shape[1:]) != self.shape:
@@ -69,9 +78,11 @@ class Data:
         if self.y is not None and len(self.y) != len(self.x):
             raise DataError(f"{len(self.x)} examples but {len(self.y)} labels in {self.name!r}")
         if self.flip and self.kind != "image":
-            raise DataError(f"flip mirrors images; {self.name!r} holds vectors. Leave flip (--flip) off")
+            raise DataError(f"flip mirrors images; {self.name!r} holds {self.kind}s. Leave flip (--flip) off")
         if (self.cond is None) != (self.conditions is None):
             raise DataError("cond and conditions go together: data.with_cond(c) sets both")
+        if self.augment is not None:
+            self.augmented(self.x[:2], 0)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -80,14 +91,20 @@ class Data:
         labels = f", {len(self.classes)} classes" if self.classes else ""
         return f"Data({self.name!r}, {self.split}, {len(self)} x {self.kind} {self.shape}{labels})"
 
+    def describe(self) -> list[str]:
+        """Lines that say what the data are, and what was decided about them."""
+        kinds = f"{len(self.classes)} classes" if self.classes else "no classes"
+        about = f"{self.name}: {len(self):,} of shape {self.shape}, {kinds}, split {self.split}"
+        return [f"{about}, sha256 {self.fingerprint[:16]}...", *self.notes]
+
     @property
     def kind(self) -> str:
-        """What an example is: "image" or "vector"."""
+        """What an example is: "image", "signal", "volume" or "vector"."""
         return self.transform.kind
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of an example, (c, h, w) or (d,)."""
+        """The shape of an example, (c, h, w), (c, l), (c, d, h, w) or (d,)."""
         return self.transform.shape
 
     def encode(self, x: Tensor, u: Tensor | None = None) -> Tensor:
@@ -98,12 +115,37 @@ class Data:
         """Model units to what a user reads; see `Transform.decode`."""
         return self.transform.decode(z)
 
+    def augmented(self, x: Tensor, seed: int) -> Tensor:
+        """Some examples as training sees them: through `augment`, where there is one.
+
+        Args:
+            x: examples (b, *shape), in data units.
+            seed: of torch's generator, which is left as it was.
+
+        Raises:
+            DataError: `augment` gives something else than examples of this shape and type.
+        """
+        if self.augment is None:
+            return x
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            changed = self.augment(x.clone())
+        if not isinstance(changed, Tensor) or changed.shape != x.shape or changed.dtype != x.dtype:
+            told = (
+                f"{changed.dtype} of shape {tuple(changed.shape)}"
+                if isinstance(changed, Tensor)
+                else f"a {type(changed).__name__}"
+            )
+            raise DataError(f"augment was given {x.dtype} of shape {tuple(x.shape)}, and gave {told}: give back the same")
+        return changed
+
     def with_cond(self, cond: Any, kinds: Mapping[str, str] | str | None = None) -> Data:
         """These data with a condition of each example in place of its class.
 
         Args:
             cond: an array with a row for each example, or a dict of such by name: labels (n,), vectors (n, k),
-                sequences (n, l, k), pictures (n, c, h, w). A row of NaN (-1 in whole numbers) is none.
+                sequences (n, l, k), pictures (n, c, h, w). A row of NaN (-1 in whole numbers) is none. It may also
+                have a row for each row of the source, of which these data are a part.
             kinds: a kind of `data.conditions`, or kinds by name, where the axes leave it open ({"before": "signal"}).
 
         Returns:
@@ -112,14 +154,25 @@ class Data:
         Raises:
             DataError: another number of rows, or values that are no condition.
         """
-        values = as_tensors(cond, len(self))
+        try:
+            values, aside = as_tensors(cond, len(self)), self.heldout
+        except DataError:
+            if self.taken is None or not int(self.taken.sum()) == len(self) < len(self.taken):
+                raise
+            everything = as_tensors(cond, len(self.taken))
+            values, aside = rows(everything, self.taken), self.heldout
+            if aside is not None and aside.taken is not None and len(aside.taken) == len(self.taken):
+                aside = aside.with_cond(rows(everything, aside.taken), kinds)
         names = self.classes or ()
         found = describe(values, kinds, names)
         described = "; ".join(f"{name or 'each example'}: {c.describe()}" for name, c in named(found))
-        return replace(self, cond=values, conditions=found, notes=(*self.notes, f"conditioned on {described}"))
+        notes = (*self.notes, f"conditioned on {described}")
+        if aside is not None and aside.conditions is not None:
+            aside = replace(aside, conditions=found)  # in the units of the training rows
+        return replace(self, cond=values, conditions=found, notes=notes, heldout=aside)
 
     def batch(
-        self, indices: Tensor, flips: Tensor | None = None, u: Tensor | None = None
+        self, indices: Tensor, flips: Tensor | None = None, u: Tensor | None = None, augment: int | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Some of the examples, encoded.
 
@@ -127,6 +180,7 @@ class Data:
             indices: which examples, int64 (b,).
             flips: images only: which of them are mirrored left and right, bool (b,); None: none.
             u: uniform numbers in [0, 1), (b, *shape), that spread discrete values over their cells; None: no spreading.
+            augment: seed of the changes that `augment` makes, for training; None: none are made.
 
         Returns:
             x: float32 (b, *shape), in model units.
@@ -136,10 +190,11 @@ class Data:
         Raises:
             DataError: vectors are to be mirrored.
         """
-        x = self.transform.encode(self.x[indices], u)
+        x = self.x[indices]
+        x = self.transform.encode(x if augment is None else self.augmented(x, augment), u)
         if flips is not None:
             if self.kind != "image":
-                raise DataError(f"flips mirror images; {self.name!r} holds vectors")
+                raise DataError(f"flips mirror images; {self.name!r} holds {self.kind}s")
             x = torch.where(flips.view(-1, 1, 1, 1), x.flip(-1), x)
         return x, self.condition_rows(indices)
 
@@ -186,13 +241,18 @@ class Data:
     @cached_property
     def _moments(self) -> tuple[float, float]:
         """Mean and standard deviation over all entries, model units."""
-        if self.kind == "image":  # exact, from the histogram: no float copy of the whole set
+        if self.transform.of_bytes:  # exact, from the histogram: no float copy of the whole set
             counts = torch.bincount(self.x.flatten(), minlength=256).double()
             values = torch.arange(256, dtype=torch.float64) / 127.5 - 1.0
             mean = (counts @ values) / counts.sum()
             return float(mean), float(((counts @ (values - mean).square()) / counts.sum()).sqrt())
-        z = self.encode(self.x).double()
-        return float(z.mean()), float(z.std(correction=0))
+        if self.kind == "vector":
+            z = self.encode(self.x).double()
+            return float(z.mean()), float(z.std(correction=0))
+        parts = self.x.split(max(1, AT_ONCE // int(np.prod(self.shape))))
+        mean = sum(float(self.encode(x).double().sum()) for x in parts) / self.x.numel()
+        variance = sum(float((self.encode(x).double() - mean).square().sum()) for x in parts) / self.x.numel()
+        return mean, variance**0.5
 
     @property
     def mean(self) -> float:
@@ -211,7 +271,7 @@ class Data:
         Subspace iteration with 8 vectors on at most 2e7 numbers (evenly spaced examples); the relative error of the
         eigenvalue after k sweeps is of order (lambda_9 / lambda_1)^(2k), k = 20.
         """
-        keep = max(2, min(len(self), 20_000_000 // int(np.prod(self.shape))))
+        keep = max(2, min(len(self), AT_ONCE // int(np.prod(self.shape))))
         z = self.encode(self.x[torch.linspace(0, len(self) - 1, keep).round().long()]).flatten(1)
         z = z - z.mean(0)
         generator = torch.Generator().manual_seed(0)
@@ -274,13 +334,14 @@ class Raw:
     """What a reader hands over: the examples as it read them.
 
     Args:
-        x: uint8 (n, c, h, w), or floating point (n, d).
+        x: uint8 (n, c, h, w), or floating point (n, d); signals (n, c, l) and volumes (n, c, d, h, w) of any numbers.
         y: labels, integers or strings (n,); None without labels.
         classes: the names in label order; None: the sorted distinct labels name themselves.
         test: mask (n,) of the test rows; None: the source has no split of its own.
         notes: what the reader had to decide or convert, one sentence each.
         columns: tables: the names of the d columns; None where they have none.
         names: tables: by the place of a column of words, the words that its codes 0, 1, ... stand for.
+        kind: what an example is: "image", "signal", "volume" or "vector"; None: as its axes say.
     """
 
     x: np.ndarray
@@ -290,3 +351,4 @@ class Raw:
     notes: tuple[str, ...] = ()
     columns: tuple[str, ...] | None = None
     names: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    kind: str | None = None

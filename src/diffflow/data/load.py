@@ -3,7 +3,7 @@
     a toy's name ("8gaussians", "moons", ...)   10000 seeded points of an exact law
     "digits"                                     scikit-learn's 1797 digits, 8x8: 1297 train, 500 test, stratified
     a folder                                     idx files, the CIFAR-10 form, or images (subfolder = class)
-    .zip, .npy, .npz, .csv, .csv.gz              images, arrays, tables
+    .zip, .npy, .npz, .csv, .csv.gz              images, arrays (images, signals, volumes, vectors), tables
 
 Which reader takes a path is said by one table, `readers.READERS`, to which plug-ins add rows.
 """
@@ -21,7 +21,7 @@ from .dataset import Data, Raw
 from .errors import DataError
 from .prepare import Columns, finish
 from .readers import READERS, Request, reader_of
-from .transform import Transform
+from .transform import AXES, Transform
 
 REFUSED = Columns()
 SPLITS = ("train", "test", "all")
@@ -36,6 +36,7 @@ def load(
     size: int | tuple[int, int] | None = None,
     columns: Columns = REFUSED,
     like: Transform | None = None,
+    kind: str | None = None,
 ) -> Data:
     """Load a data set into memory.
 
@@ -47,15 +48,20 @@ def load(
         columns: tables only: what becomes of columns of text, constant ones and those of few values (`Columns`).
         like: files only: take the columns, levels and units of other data (`Data.transform`), for instance to score
             rows.
+        kind: arrays: what an example is, where the axes leave it open: "image" (floats stay floats), "signal",
+            "volume" or "vector".
 
     Returns:
-        The data: images uint8 (n, c, h, w), vectors float32 (n, d), with labels where the source has some.
+        The data: images uint8 (n, c, h, w), vectors float32 (n, d), other floats as their kind, with labels where the
+        source has some.
 
     Raises:
         DataError: what cannot be used: every bad file, row or column is named, with what to do.
     """
     if split not in SPLITS:
         raise DataError(f"split (--data.split) is one of {', '.join(SPLITS)}, not {split!r}{_suggest(split, SPLITS)}")
+    if kind is not None and kind not in AXES:
+        raise DataError(f"kind (--data.kind) is one of {', '.join(AXES)}, not {kind!r}{_suggest(kind, tuple(AXES))}")
     side = (size, size) if isinstance(size, int) else size
     if side is not None and (len(side) != 2 or min(side) < 1):
         raise DataError(f"size (--data.size) is a positive side or (height, width), not {size!r}")
@@ -65,7 +71,7 @@ def load(
     if name in TOYS or name == "digits":
         if side is not None:
             raise DataError(f"size={size!r} (--data.size) is for image files, {name!r} has its own size; leave it out")
-        return _digits(split, flip) if name == "digits" else _toy(name, split, flip)
+        return _of_kind(kind, _digits(split, flip) if name == "digits" else _toy(name, split, flip))
     if not name or not path.exists():
         raise _missing(path, name, [*TOYS, "digits"])
     if like is not None:  # words are looked up there, in its own columns only
@@ -79,9 +85,17 @@ def load(
         raise DataError(
             f"size={size!r} (--data.size) is for image files; {name!r} holds arrays, resize them before saving"
         )
-    return finish(
-        reader.read(path, Request(split, side, columns)), path.resolve().name, split, flip, columns=columns, like=like
-    )
+    raw = reader.read(path, Request(split, side, columns, kind))
+    return _of_kind(kind, finish(raw, path.resolve().name, split, flip, columns=columns, like=like))
+
+
+def _of_kind(kind: str | None, data: Data) -> Data:
+    """The data, where they are of the kind that is asked for. Raises DataError."""
+    if kind not in (None, data.kind):
+        raise DataError(
+            f"{data.name!r} holds {data.kind}s, and {kind}s are asked for (--data.kind {kind}): leave that out"
+        )
+    return data
 
 
 def _list_kinds() -> str:

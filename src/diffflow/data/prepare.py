@@ -1,20 +1,23 @@
 """Preparation: what a reader read becomes data.
 
 Labels are numbered, a split is taken, and the columns of a table are kept, spread over cells, or left out: by explicit
-choice, never silently.
+choice, never silently. Signals, volumes and images of floats are measured channel by channel (channels.py).
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from .channels import prepare_channels
 from .columns import Column, column_label
 from .dataset import Data, Raw
 from .errors import DataError
-from .transform import Transform
+from .transform import AXES, Transform
 
 
 @dataclass(frozen=True)
@@ -104,20 +107,32 @@ def finish(
                 "--data.split all, takes all)"
             )
     rows = {"train": ~test, "test": test, "all": np.ones(n, bool)}[split]
-    x, kind = raw.x, "image" if raw.x.ndim == 4 else "vector"
+    x, kind = raw.x, _kind_of(raw, name)
+    of_bytes = kind == "image" and x.dtype == np.uint8
+    learned = ~test if (~test).any() else test
     if like is not None:
-        x, transform = (_columns_of(raw, name, like) if kind == like.kind == "vector" else x), like
-        if tuple(x.shape[1:]) != like.shape or kind != like.kind:
+        x = _columns_of(raw, name, like) if kind == like.kind == "vector" else x
+        transform = like
+        if tuple(x.shape[1:]) != like.shape or kind != like.kind or (kind == "image" and of_bytes != like.of_bytes):
+            here = f"{_numbers(of_bytes, kind)} of shape {tuple(x.shape[1:])}"
             raise DataError(
-                f"{name!r} holds {kind}s of shape {tuple(x.shape[1:])}, and {like.kind}s of shape {like.shape} are "
-                "asked for"
+                f"{name!r} holds {here}, and {_numbers(like.of_bytes, like.kind)} of shape {like.shape} are asked for"
             )
+        if kind != "vector" and not of_bytes:
+            x = prepare_channels(kind, x, name, learned, notes, like)[0]
     elif kind == "vector":
-        x, transform = _prepare_table(raw, name, ~test if (~test).any() else test, columns, notes)
-    else:
+        x, transform = _prepare_table(raw, name, learned, columns, notes)
+    elif of_bytes:
         transform = Transform(kind, tuple(raw.x.shape[1:]))
+    else:
+        x, transform = prepare_channels(kind, x, name, learned, notes)
+    if isinstance(x, np.memmap) and not _together(rows):
+        notes.append(
+            f"copied from the file into memory, {x[:1].nbytes * int(rows.sum()) / 2**20:,.0f} MiB: test rows that lie "
+            "together (test=slice(...)), or split='all', would leave them there"
+        )
     return Data(
-        torch.from_numpy(np.ascontiguousarray(x[rows])),
+        as_tensor(_take(x, rows)),
         None if y is None else torch.from_numpy(np.ascontiguousarray(y[rows], dtype=np.int64)),
         classes,
         name,
@@ -126,7 +141,42 @@ def finish(
         None,
         flip,
         tuple(notes),
+        taken=torch.from_numpy(rows),
     )
+
+
+def _kind_of(raw: Raw, name: str) -> str:
+    """What the examples are. Raises DataError for axes that no kind has, or not the one that was named."""
+    kind = raw.kind or next((kind for kind, axes in AXES.items() if axes == raw.x.ndim and kind != "signal"), None)
+    if kind is None or AXES.get(kind) != raw.x.ndim:
+        raise DataError(f"{name!r} has shape {raw.x.shape}: no {kind or 'kind of data that is known'} has such axes")
+    return kind
+
+
+def _numbers(of_bytes: bool, kind: str) -> str:
+    """The kind as messages tell it: images are of bytes or of floats."""
+    return f"{kind}s of {'bytes' if of_bytes else 'floats'}" if kind == "image" else f"{kind}s"
+
+
+def _take(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The rows (n,) of x that a mask chooses, copied; of a memory map a part of it, where they lie together."""
+    if isinstance(x, np.memmap) and _together(rows):
+        first = int(rows.argmax())
+        return x[first : first + int(rows.sum())]
+    return x[rows]
+
+
+def _together(rows: np.ndarray) -> bool:
+    """Whether the rows of a mask (n,) are one stretch."""
+    return int(np.diff(np.flatnonzero(rows)).max(initial=1)) == 1 and bool(rows.any())
+
+
+def as_tensor(x: np.ndarray) -> Tensor:
+    """A tensor of the same memory: a memory map that is opened for reading stays one, as nobody writes into data."""
+    x = np.ascontiguousarray(x)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(x)
 
 
 def _number_labels(raw: Raw, name: str, notes: list[str]) -> tuple[np.ndarray | None, list[str] | None]:

@@ -2,6 +2,8 @@
 
     images   x uint8 (n, c, h, w)       z = x / 127.5 - 1          in [-1, 1]
     vectors  x float32 (n, d)           z = (x - mean) / std       column by column, statistics of the training rows
+    signals  x float32 (n, c, l)        the same channel by channel; so are volumes (n, c, d, h, w), and images whose
+                                        pixels are floats (n, c, h, w)
 
 Discrete values (bytes, and columns of few levels) are spread over the cells that they stand for where a density is
 asked of them (discrete.py), and read back from the cell that a sample falls into. The map is a value of its own, so
@@ -22,16 +24,18 @@ from .columns import column_label
 from .discrete import Cells
 from .errors import DataError
 
+AXES = {"vector": 2, "signal": 3, "image": 4, "volume": 5}  # axes of an array of examples, by kind
+
 
 @dataclass(frozen=True)
 class Transform:
     """The invertible map between the units of the data and the units of the model.
 
     Args:
-        kind: "image" or "vector".
-        shape: of an example, (c, h, w) or (d,).
-        mean: vectors only: of each column, d numbers in data units.
-        std: vectors only: the standard deviations, likewise.
+        kind: "image", "signal", "volume" or "vector".
+        shape: of an example, (c, h, w), (c, l), (c, d, h, w) or (d,).
+        mean: of each column, or of each channel, in data units; () for images of bytes, whose units are known.
+        std: the standard deviations, likewise.
         levels: tables only: the rising values that each discrete column takes, () for a continuous one.
         names: tables only: the words that the levels 0, 1, ... of each column stand for, () for numbers.
         columns: tables only: the names of the columns.
@@ -49,16 +53,24 @@ class Transform:
     columns: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if self.kind not in ("image", "vector"):
-            raise DataError(f"kind is 'image' or 'vector', not {self.kind!r}")
-        if self.kind == "vector" and not (len(self.mean) == len(self.std) == self.shape[0]):
+        if self.kind not in AXES:
+            raise DataError(f"kind is one of {', '.join(AXES)}, not {self.kind!r}")
+        if 1 + len(self.shape) != AXES[self.kind]:
+            raise DataError(f"{self.kind}s have {AXES[self.kind] - 1} axes, and the shape is {self.shape}")
+        if not self.of_bytes and not (len(self.mean) == len(self.std) == self.shape[0]):
+            parts = "columns" if self.kind == "vector" else "channels"
             raise DataError(
-                f"{self.shape[0]} columns need as many means and stds, got {len(self.mean)}, {len(self.std)}"
+                f"{self.shape[0]} {parts} need as many means and stds, got {len(self.mean)}, {len(self.std)}"
             )
         for what in ("levels", "names", "columns"):
             given = getattr(self, what)
             if given and (self.kind != "vector" or len(given) != self.shape[0]):
                 raise DataError(f"{what} are for the columns of a table, {self.shape[0]} here, got {len(given)}")
+
+    @property
+    def of_bytes(self) -> bool:
+        """Whether examples are images whose pixels are bytes: all other numbers are floats."""
+        return self.kind == "image" and not self.mean
 
     @cached_property
     def _cells(self) -> dict[int, Cells]:
@@ -69,7 +81,7 @@ class Transform:
         """Data units to model units.
 
         Args:
-            x: examples (n, *shape): vectors; images as uint8 in [0, 255] or floating point in [0, 1].
+            x: examples (n, *shape) in data units; images of bytes as uint8 in [0, 255] or floating point in [0, 1].
             u: uniform numbers in [0, 1) of the same shape: where in their cells discrete values are put (bytes of
                 images, columns with levels); None: bytes in the middle, columns on their levels.
 
@@ -80,13 +92,13 @@ class Transform:
             ValueError: floating-point pixels outside [0, 1], or where cells are needed; values that are no level of
                 their column.
         """
-        if self.kind == "vector":
+        if not self.of_bytes:
             x = x.double()
             if self._cells:
                 x = torch.stack(
                     [self._column(x[:, k], k, None if u is None else u[:, k]) for k in range(x.shape[1])], 1
                 )
-            return ((x - self._row(self.mean, x)) / self._row(self.std, x)).float()
+            return ((x - self._units(self.mean, x)) / self._units(self.std, x)).float()
         if u is not None:
             if x.dtype != torch.uint8:
                 raise ValueError(f"only bytes stand for cells, and these images are {x.dtype}: give uint8")
@@ -123,10 +135,11 @@ class Transform:
             z: samples (n, *shape).
 
         Returns:
-            float32 (n, *shape): images clamped to [0, 1]; vectors in original units, discrete columns on their levels.
+            float32 (n, *shape): images of bytes clamped to [0, 1]; all others in the data's units, discrete columns on
+            their levels.
         """
-        if self.kind == "vector":
-            x = z.double() * self._row(self.std, z) + self._row(self.mean, z)
+        if not self.of_bytes:
+            x = z.double() * self._units(self.std, z) + self._units(self.mean, z)
             for k, cells in self._cells.items():
                 x[:, k] = cells.snap(x[:, k])
             return x.float()
@@ -144,9 +157,10 @@ class Transform:
         Returns:
             Nats (n,) float64.
         """
-        if self.kind == "image":
+        if self.of_bytes:
             return torch.full((len(x),), math.prod(self.shape) * math.log(1 / 127.5), dtype=torch.float64)
-        total = -self._row(self.std, x).log().sum().expand(len(x))
+        entries = math.prod(self.shape[1:])  # of a column, or of a channel
+        total = -(entries * self._units(self.std, x).log().sum()).expand(len(x))
         for k, cells in self._cells.items():
             total = total + cells.widths(x[:, k]).log()
         return total
@@ -165,6 +179,7 @@ class Transform:
         columns = tuple(m.get("columns", ()))
         return cls(m["kind"], tuple(m["shape"]), tuple(m["mean"]), tuple(m["std"]), levels, names, columns)
 
-    @staticmethod
-    def _row(numbers: tuple[float, ...], like: Tensor) -> Tensor:
-        return torch.tensor(numbers, dtype=torch.float64, device=like.device)
+    def _units(self, numbers: tuple[float, ...], like: Tensor) -> Tensor:
+        """A number of each column or channel, as it multiplies examples (n, *shape)."""
+        units = torch.tensor(numbers, dtype=torch.float64, device=like.device)
+        return units.reshape(-1, *[1] * (len(self.shape) - 1))

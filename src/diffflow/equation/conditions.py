@@ -61,6 +61,16 @@ def expanded(cond: Cond, n: int) -> Cond:
     return apply(lambda leaf: leaf.expand(n, *leaf.shape[1:]) if leaf.ndim else leaf.expand(n), cond)
 
 
+def is_single(cond: Cond) -> bool:
+    """Whether a condition is one for all samples: None, a number, or single rows."""
+    return all(not isinstance(leaf, Tensor) or leaf.ndim == 0 or len(leaf) == 1 for _, leaf in leaves(cond))
+
+
+def repeated(cond: Cond, k: int) -> Cond:
+    """All rows of a condition k times, one time after the other."""
+    return apply(lambda leaf: leaf.repeat(k, *[1] * (leaf.ndim - 1)) if leaf.ndim and len(leaf) > 1 else leaf, cond)
+
+
 def is_null(leaf: Tensor) -> Tensor:
     """Which rows of a tensor say nothing, bool (n,): -1 in whole numbers, NaN in others, throughout the row."""
     flat = leaf.reshape(len(leaf), -1)

@@ -18,7 +18,6 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -125,7 +124,8 @@ class ScoreField(EqualByValue, Field):
     @property
     def conditional(self) -> bool:
         """Whether the source takes a condition."""
-        return hasattr(self.source, "given") and getattr(self.source, "classes", 1) != 0
+        told = getattr(self.source, "conditional", None)  # as a Denoiser says it, else by its classes, if it has some
+        return hasattr(self.source, "given") and (getattr(self.source, "classes", 1) != 0 if told is None else told)
 
     def given(self, cond: Cond) -> Field:
         """The score of the source conditioned on `cond` (see `Field.given`)."""
@@ -291,45 +291,6 @@ class LawRatio(EqualByValue, Ratio):
         """The log-ratio log r_t/p_t (n,) and its gradient (n, *shape)."""
         r, p = self.target(t), self.particles(t)
         return r.log_prob(x) - p.log_prob(x), r.score(x) - p.score(x)
-
-
-class _Guided:
-    """The guided denoiser D_null + weight (D_cond - D_null), made of two conditions of one denoiser."""
-
-    def __init__(self, source: Any, weight: float, cond: Cond = None) -> None:
-        self.source, self.weight, self.principal_std = source, weight, getattr(source, "principal_std", None)
-        self.conditional, self.free = source.given(cond), source.given(None)
-        self.cost = 2 * getattr(source, "cost", 1)
-
-    def given(self, cond: Cond) -> _Guided:
-        return _Guided(self.source, self.weight, cond)
-
-    def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
-        free = self.free(y, sigma)
-        return free + self.weight * (self.conditional(y, sigma) - free)
-
-
-def guide(field: ScoreField, weight: float) -> ScoreField:
-    """Classifier-free guidance: the score of null + weight (conditional - null).
-
-    Args:
-        field: a score whose source takes a condition.
-        weight: how far to go from the unconditional score (0) past the conditional one (1).
-
-    Returns:
-        The guided score, two evaluations of the source a call; for weight 1 the field itself.
-
-    Raises:
-        ValueError: a weight that is not finite.
-
-    References:
-        Ho & Salimans 2022, "Classifier-free diffusion guidance".
-    """
-    if not math.isfinite(weight):
-        raise ValueError(f"guidance weight {weight} is not a number to steer with")
-    if weight == 1.0:
-        return field
-    return ScoreField(field.schedule, _Guided(field.source, weight))
 
 
 class Piecewise(EqualByValue, Field):

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..equation.fields import Cond
+from ..equation.conditions import Cond, apply, is_single, repeated
 from ..equation.laws import GaussianMixture, Law, as_particles
 from ..equation.noise import Noise, as_noise
 from ..equation.sde import DiffFlow, Tally
@@ -286,7 +286,8 @@ def elbo(
     """
     s, start = schedule_and_start(sde)
     as_particles(x, start)
-    labels = None if cond is None or torch.as_tensor(cond).ndim == 0 else torch.as_tensor(cond)
+    cond = apply(torch.as_tensor, cond)
+    labels = None if is_single(cond) else cond
     tally = Tally()
     sde = replace(sde if cond is None or labels is not None else sde.given(cond), tally=tally)
     kernel = ReferenceKernel(sde, reference)
@@ -309,7 +310,7 @@ def elbo(
     return Bound(total.to(x), variance.sqrt().expand(len(x)).to(x), nfe)
 
 
-def _integrand(sde: DiffFlow, kernel: ReferenceKernel, x: Tensor, node: Node, labels: Tensor | None) -> Tensor:
+def _integrand(sde: DiffFlow, kernel: ReferenceKernel, x: Tensor, node: Node, labels: Cond) -> Tensor:
     """The weighted integrand at a node, E[-|M - w kappa|^2 / (2 c^2) + Gamma^2/2 |kappa|^2] dt, float64 (n,)."""
     s, d, k = kernel.s, math.prod(x.shape[1:]), len(node.eps)
     t, speed = kernel.place(node.tau)
@@ -319,7 +320,7 @@ def _integrand(sde: DiffFlow, kernel: ReferenceKernel, x: Tensor, node: Node, la
     root = v.sqrt()
     y = per_particle(s.scale(t), x) * x + per_particle(root, x) * node.eps
     flat, times = y.reshape(-1, *x.shape[1:]), t if t.ndim == 0 else t.repeat(k)
-    conditioned = sde if labels is None else sde.given(labels.repeat(k))
+    conditioned = sde if labels is None else sde.given(repeated(labels, k))
     M = (conditioned.drift(flat, times) - s.drift(flat, times)).reshape(y.shape)
     M2, M_kappa = _sum(M * M), -_sum(M * node.eps) / root.to(x)  # |M|^2 and M . kappa, (k, n)
     inner = torch.tensordot(node.weights.double(), (-M2 + (c2 + rate).to(x) * M_kappa).double(), 1)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..equation.conditions import Cond
 from ..equation.noise import Noise
 from ..equation.sde import DiffFlow
 from ..networks.generator import Generator
@@ -56,6 +57,7 @@ class TrainConfig(Choice):
         whole_batch: why a batch may not be cut into micro-batches or processes; "" where it may.
         words: what a report says of the family.
         composite: whether its denoiser means nothing without its discriminator.
+        any_condition: whether it may be conditioned on more than classes (`Data.with_cond`).
         selects: whether its loss tells which average is best, so that fit.holdout makes sense.
         fixed: dotted names of the settings of `sampling` that the training depends on.
     """
@@ -70,6 +72,7 @@ class TrainConfig(Choice):
     whole_batch: ClassVar[str] = ""
     words: ClassVar[Words] = Words()
     composite: ClassVar[bool] = False
+    any_condition: ClassVar[bool] = False
     selects: ClassVar[bool] = False
     fixed: ClassVar[tuple[str, ...]] = ()
 
@@ -173,7 +176,7 @@ class TrainConfig(Choice):
         meta: Mapping[str, Any],
         n: int,
         dials: Dials,
-        cond: Tensor | None = None,
+        cond: Cond = None,
         noise: Noise = Noise(0),
         solver: Solver | None = None,
         grid: Grid | None = None,
@@ -187,7 +190,7 @@ class TrainConfig(Choice):
             meta: describes the data.
             n: number of samples.
             dials: steps, gan, churn and guidance.
-            cond: their classes, int64 (n,), -1 for no class; None: none.
+            cond: their classes, int64 (n,), -1 for no class, or another condition as networks are told it; None: none.
             noise: the source of randomness.
             solver: None: the model's own (`solver`).
             grid: times of the steps; None: the solver's own.
@@ -335,7 +338,7 @@ class GeneratorConfig(TrainConfig, kind=False):
         meta: Mapping[str, Any],
         n: int,
         dials: Dials,
-        cond: Tensor | None = None,
+        cond: Cond = None,
         noise: Noise = Noise(0),
         solver: Solver | None = None,
         grid: Grid | None = None,

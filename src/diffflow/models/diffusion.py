@@ -11,12 +11,14 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ..equation.fields import ScoreField, guide
+from ..data.conditions import from_meta
+from ..equation.fields import ScoreField
+from ..equation.guidance import Guidance, by_part, guide
 from ..equation.laws import Law
 from ..equation.schedule import SCHEDULES, Schedule
 from ..equation.sde import DiffFlow
 from ..equation.spectrum import at
-from ..networks.denoiser import FORMS, Denoiser
+from ..networks.denoiser import FORMS, Denoiser, quarter_log
 from ..objectives.score_matching import (
     EDMWeighting,
     EpsWeighting,
@@ -46,7 +48,7 @@ class ModelConfig:
     form: str = "edm"
     """What the network predicts, a row of denoiser.FORMS: edm, eps, v, x0, flow, score."""
     label_dropout: float = 0.1
-    """Share of samples trained without their class, for guidance."""
+    """Share of samples trained without their class, or other condition, for guidance."""
 
     def __post_init__(self) -> None:
         require(self.form in FORMS, f"model.form = {self.form!r} is unknown{suggest(self.form, list(FORMS))}")
@@ -54,8 +56,20 @@ class ModelConfig:
 
     def build(self, meta: Mapping[str, Any]) -> Denoiser:
         """The denoiser for data that `meta` describes. Raises ConfigError where the network does not fit them."""
-        net = self.net.build(tuple(meta["shape"]), len(meta["classes"] or ()))
-        return Denoiser(net, meta["std"], meta["principal_std"], form=FORMS[self.form])
+        shape, classes = tuple(meta["shape"]), len(meta["classes"] or ())
+        conditions = from_meta(meta)
+        net = self.net.build(shape, classes) if "cond" not in meta else self.net.build(shape, 0, conditions)
+        if not getattr(net, "takes_cond", True):
+            conditions = None
+        return Denoiser(
+            net,
+            meta["std"],
+            meta["principal_std"],
+            form=FORMS[self.form],
+            time=getattr(net, "time_of", quarter_log),
+            conditions=conditions,
+            null=getattr(net, "has_null", True),
+        )
 
 
 @dataclass(frozen=True)
@@ -142,6 +156,7 @@ class ScoreConfig(TrainConfig):
     """How samples are drawn when nobody says otherwise."""
 
     selects: ClassVar[bool] = True
+    any_condition: ClassVar[bool] = True
 
     words: ClassVar[Words] = Words(
         "A denoiser",
@@ -172,7 +187,8 @@ class ScoreConfig(TrainConfig):
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> ScoreMatching:
         """Denoising score matching with the weighting of `loss`."""
-        return ScoreMatching(player(modules, "denoiser", Denoiser), self.loss, self.model.label_dropout)
+        denoiser = player(modules, "denoiser", Denoiser)
+        return ScoreMatching(denoiser, self.loss, self.model.label_dropout if denoiser.null else 0.0)
 
     @property
     def dials(self) -> Dials:
@@ -187,19 +203,31 @@ class ScoreConfig(TrainConfig):
         return at(self.sampling.path, score, churn=dials.churn, start=self.sampling.start(meta, device_of(modules)))
 
 
-def guided(schedule: Schedule, denoiser: Denoiser, guidance: float) -> ScoreField:
+def guided(schedule: Schedule, denoiser: Denoiser, guidance: Guidance) -> ScoreField:
     """The score of a denoiser with classifier-free guidance.
 
     Args:
         schedule: the noise schedule.
-        denoiser: the network, conditional on classes where guidance is not 1.
-        guidance: 1 is the class-conditional law itself; more sharpens it.
+        denoiser: the network, conditional where guidance is not 1.
+        guidance: 1 is the conditional law itself, more sharpens it; or such a weight for each part of the condition.
 
     Raises:
-        ValueError: guidance that is not finite, or other than 1 without classes to steer by.
+        ValueError: guidance that is not finite, or other than 1 where there is nothing to steer by.
     """
-    if not math.isfinite(guidance):
+    weights = by_part(guidance)
+    parts = denoiser.conditions if isinstance(denoiser.conditions, Mapping) else {}
+    if unknown := sorted(weights.keys() - parts.keys() - {""}):
+        known = f"are {', '.join(parts)}" if parts else "have no names: give one number"
+        raise ValueError(f"guidance names {', '.join(unknown)}, and the conditions of this run {known}")
+    if not all(map(math.isfinite, weights.values())):
         raise ValueError(f"guidance = {guidance} must be a finite number: 1 is none")
-    if guidance != 1.0 and not denoiser.classes:
-        raise ValueError(f"guidance = {guidance} needs classes, and this run was trained without: leave it at 1")
-    return guide(schedule.score(denoiser), guidance)
+    if all(weight == 1.0 for weight in weights.values()):
+        return schedule.score(denoiser)
+    if not denoiser.conditional:
+        raise ValueError(f"guidance = {guidance} needs a condition, and this run was trained without: leave it at 1")
+    if not denoiser.null:
+        raise ValueError(
+            f"guidance = {guidance} compares with no condition, and this network declares none (its attribute `null`): "
+            "leave it at 1"
+        )
+    return guide(schedule.score(denoiser), weights.get("", weights))

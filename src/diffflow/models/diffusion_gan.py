@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from ..equation.guidance import Guidance
 from ..equation.sde import DiffFlow
 from ..equation.spectrum import at
 from ..networks.denoiser import Denoiser
@@ -164,7 +165,7 @@ class DiffusionGANConfig(TrainConfig):
         net = self.discriminator_net.build(tuple(meta["shape"]), class_count(meta), timed=True, dials=3)
         return {"denoiser": self.model.build(meta), "discriminator": along(net, schedule, std)}
 
-    def path(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], guidance: float = 1.0) -> SchedulePath:
+    def path(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any], guidance: Guidance = 1.0) -> SchedulePath:
         """The path of the particles that the discriminator is trained on.
 
         Args:
@@ -202,7 +203,7 @@ class DiffusionGANConfig(TrainConfig):
             score = guided(self.sampling.path, player(modules, "denoiser", Denoiser), dials.guidance)
             return at(self.sampling.path, score, churn=dials.churn, start=path.start)
         if dials.guidance != 1.0:
-            warn_untrained(f"guidance = {dials.guidance:g}")
+            warn_untrained(f"guidance = {dials.guidance}")
         discriminator = player(modules, "discriminator", Discriminator)
         return path.sampler(discriminator, dials.steps, dials.gan, dials.churn)[0]
 

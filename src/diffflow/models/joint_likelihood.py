@@ -161,7 +161,7 @@ class LikelihoodConfig(TrainConfig):
         s = self.sampling
         if (dials.gan, dials.churn, dials.guidance) != (s.gan, s.churn, 1.0):
             raise ValueError(
-                f"gan = {dials.gan:g}, churn = {dials.churn:g}, guidance = {dials.guidance:g}: score and discriminator "
+                f"gan = {dials.gan:g}, churn = {dials.churn:g}, guidance = {dials.guidance}: score and discriminator "
                 f"were trained as one for gan = {s.gan:g} and churn = {s.churn:g} (its likelihood is a bound: --bound "
                 f"--churn {s.churn:g}), without guidance"
             )

@@ -16,7 +16,8 @@ Every prediction form in use is affine in what the net returns, so all of them a
 
 d = sigma_data. No row knows a schedule: a variance-preserving net sees y/sqrt(1+s^2), a rectified flow sees y/(1+s),
 whatever path the particles take.
-Shapes: y (n, *shape); sigma 0-d or (n,); cond None or int64 (n,), -1 = no class; D like y.
+Shapes: y (n, *shape); sigma 0-d or (n,); D like y; cond None or int64 (n,), -1 = no class, or any other condition as
+`data.conditions.encode` gives it.
 
 References:
     Karras et al. 2022, "Elucidating the design space of diffusion-based generative models", arXiv:2206.00364, table 1.
@@ -31,7 +32,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..data.conditions import Condition, Conditions, checked
 from ..equation.algebra import recordable_net
+from ..equation.conditions import Cond, apply, count
 
 
 class Coefficients(NamedTuple):
@@ -147,13 +150,15 @@ class Denoiser(nn.Module):
     The affine arithmetic runs in at least float32, whatever the net runs in.
 
     Args:
-        net: module or callable (x (n, *shape), time (n,), cond int64 (n,) or None) -> (n, *shape). `net.classes` (int,
-            optional) is how many classes it knows.
+        net: module or callable (x (n, *shape), time (n,), cond) -> (n, *shape). `net.classes` (int, optional) is how
+            many classes it knows.
         sigma_data: standard deviation of the data in model units, > 0.
         principal_std: largest principal standard deviation of the data, for the default sampling grid; default
             sigma_data.
         form: what the net predicts, a row of `FORMS`; default EDM's preconditioning.
         time: what the net is told about sigma, a map of (n,) to (n,).
+        conditions: what the net is told of each sample; None: a class, where `net.classes` is not 0.
+        null: whether the net learns "no condition" too, so that conditions may be hidden from it.
 
     Raises:
         TypeError: for a net that is a class, or cannot be called.
@@ -170,6 +175,8 @@ class Denoiser(nn.Module):
         *,
         form: Form = FORMS["edm"],
         time: Callable[[Tensor], Tensor] = quarter_log,
+        conditions: Conditions | None = None,
+        null: bool = True,
     ):
         super().__init__()
         if isinstance(net, type) or not callable(net):
@@ -184,19 +191,28 @@ class Denoiser(nn.Module):
         self.principal_std = float(sigma_data if principal_std is None else principal_std)
         self.form = form
         self.time = time
+        self.conditions = conditions
+        self.null = null
 
     @property
     def classes(self) -> int:
-        """Number of classes the net knows; 0 when it takes no condition."""
+        """Number of classes the net knows; 0 when it is told none, or more than a class."""
+        if self.conditions is not None:
+            return self.conditions.classes if isinstance(self.conditions, Condition) else 0
         return int(getattr(self.net, "classes", 0))
 
-    def forward(self, y: Tensor, sigma: Tensor, cond: Tensor | None = None) -> Tensor:
+    @property
+    def conditional(self) -> bool:
+        """Whether it takes a condition."""
+        return self.conditions is not None or self.classes > 0
+
+    def forward(self, y: Tensor, sigma: Tensor, cond: Cond = None) -> Tensor:
         """Estimate of the clean data.
 
         Args:
             y: noisy data (n, *shape).
             sigma: its noise level, positive, 0-d or (n,).
-            cond: classes int64 (n,), -1 for no class; None for no class throughout.
+            cond: classes int64 (n,), -1 for no class, or another condition in the net's units; None: none for all.
 
         Returns:
             D(y, sigma) in y's dtype, (n, *shape).
@@ -229,57 +245,53 @@ class Denoiser(nn.Module):
         # any case.
         return self.form.denoised(out.to(work.dtype), work, sigma, self.sigma_data).to(y.dtype)
 
-    def given(self, cond: Tensor | int | None) -> Denoiser | Given:
-        """This denoiser with the class fixed.
+    def given(self, cond: Cond) -> Denoiser | Given:
+        """This denoiser with the condition fixed.
 
         Args:
-            cond: an int or 0-d for all particles, (n,) one each, None for no class.
+            cond: a class for all particles (an int or 0-d) or one each (n,), or another condition in the net's units,
+                with a row for each particle or a single one; None for no condition.
 
         Returns:
             A denoiser that is called as D(y, sigma), sharing these weights.
 
         Raises:
-            ValueError: for a net without classes, or classes that it does not know.
+            ValueError: for a net without condition, or a condition that it does not know.
         """
         return self if cond is None else Given(self, cond)
 
 
 class Given:
-    """Denoiser with its class fixed: called as D(y, sigma), sharing the weights of its source.
+    """Denoiser with its condition fixed: called as D(y, sigma), sharing the weights of its source.
 
     Args:
         source: the denoiser.
-        cond: a class for all particles, or one each (n,); -1 is no class.
+        cond: as `Denoiser.given` takes it.
 
     Raises:
-        ValueError: for a denoiser without classes, or classes that it does not know.
+        ValueError: for a denoiser without condition, or a condition that it does not know.
     """
 
-    def __init__(self, source: Denoiser, cond: Tensor | int):
-        if not source.classes:
-            raise ValueError("cond was given, but this denoiser was trained without classes: leave cond out")
-        cond = torch.as_tensor(cond)
-        if cond.dtype.is_floating_point or (
-            cond.numel() and not -1 <= int(cond.min()) <= int(cond.max()) < source.classes
-        ):
-            raise ValueError(
-                f"cond = {cond.tolist()} must be integer classes 0..{source.classes - 1} (or -1 for no class)"
-            )
-        self.source, self.cond = source, cond.long()
+    conditional = True
+
+    def __init__(self, source: Denoiser, cond: Cond):
+        if not source.conditional:
+            raise ValueError("cond was given, but this denoiser was trained without a condition: leave cond out")
+        self.source = source
+        self.conditions = source.conditions or Condition.labels(source.classes)
+        self.cond = (
+            self.conditions.encode(cond) if isinstance(self.conditions, Condition) and self.conditions.classes else cond
+        )
+        checked(self.conditions, self.cond, count(self.cond) or 1)
         self.cost = source.cost
         self.principal_std = source.principal_std
         self.sigma_data = source.sigma_data
         self.classes = source.classes
 
     def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
-        """D(y, sigma) of y (n, *shape) at the fixed class. Raises ValueError for another number of classes."""
-        cond = self.cond.to(y.device)
-        if cond.dim() and len(cond) != len(y):
-            raise ValueError(
-                f"{len(cond)} conditions for {len(y)} particles: give one per particle, or a single one for all"
-            )
-        return self.source(y, sigma, cond.expand(len(y)))
+        """D(y, sigma) of y (n, *shape) under the fixed condition. Raises ValueError for another number of rows."""
+        return self.source(y, sigma, checked(self.conditions, apply(lambda leaf: leaf.to(y.device), self.cond), len(y)))
 
-    def given(self, cond: Tensor | int | None) -> Denoiser | Given:
-        """The source with another class fixed in place of this one."""
+    def given(self, cond: Cond) -> Denoiser | Given:
+        """The source with another condition fixed in place of this one."""
         return self.source.given(cond)

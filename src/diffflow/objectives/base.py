@@ -20,6 +20,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ..equation.conditions import Cond
 from ..equation.noise import Noise
 
 
@@ -29,12 +30,12 @@ class Batch:
 
     Args:
         x: samples (n, *shape) in model units.
-        cond: their classes int64 (n,), or None.
+        cond: their classes int64 (n,), or another condition as networks are told it; None: none.
         rows: their rows in the data set, int64 (n,).
     """
 
     x: Tensor
-    cond: Tensor | None
+    cond: Cond
     rows: Tensor
 
 

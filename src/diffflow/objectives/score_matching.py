@@ -32,6 +32,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..equation.conditions import hide
 from ..equation.noise import Noise
 from ..equation.times import per_particle
 from ..networks.denoiser import Denoiser
@@ -250,8 +251,9 @@ class ScoreMatching(Stateless):
     Args:
         denoiser: D(y, sigma).
         weighting: the law of sigma and the weight of the error.
-        label_dropout: share of samples whose class is hidden (cond = -1), so that the net also learns the unconditional
-            score and classifier-free guidance has both.
+        label_dropout: share of samples whose condition is hidden (a class becomes -1), so that the net also learns the
+            unconditional score and classifier-free guidance has both. Of a dict of conditions each part is hidden by
+            itself as often, too.
 
     Raises:
         ValueError: for a share outside [0, 1].
@@ -282,8 +284,10 @@ class ScoreMatching(Stateless):
         sigma = self.weighting.sigma(noise.fork("sigma").uniform(n, device=device))
         eps = noise.fork("eps").normal(n, shape, device=device)
         if cond is not None and self.label_dropout:
-            hidden = noise.fork("label").uniform(n, device=device) < self.label_dropout
-            cond = torch.where(hidden, -1, cond)
+            cond = hide(cond, noise.fork("label").uniform(n, device=device) < self.label_dropout)
+            if isinstance(cond, Mapping):
+                parts = {k: noise.fork("label", k).uniform(n, device=device) for k in cond}
+                cond = hide(cond, {k: u < self.label_dropout for k, u in parts.items()})
         D = self.denoiser(x + per_particle(sigma, x) * eps, sigma, cond)
         error = (D - x).square().flatten(1).mean(1)
         yield Turn(

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..equation.conditions import Cond
+from ..equation.conditions import rows as rows_of
 from ..equation.fields import Ratio
 from ..equation.noise import Noise, as_noise
 from ..equation.times import per_particle
@@ -51,7 +53,7 @@ def denoising_errors(
     denoiser: Callable[[Tensor, Tensor, Tensor | None], Tensor],
     x: Tensor,
     levels: Tensor,
-    cond: Tensor | None = None,
+    cond: Cond = None,
     noise: Noise | int = Noise(0),
     covariance_of: Tensor | None = None,
     batch: int = 256,
@@ -62,7 +64,7 @@ def denoising_errors(
         denoiser: (y, sigma, cond) -> E[Y | y].
         x: clean data (n, *shape), in model units.
         levels: noise levels (k,).
-        cond: classes (n,), or None.
+        cond: conditions of the examples as networks are told them, or None.
         noise: streams, one an example; or an integer seed.
         covariance_of: data (m, *shape) whose covariance the linear denoiser knows, as many as there are; default: x.
         batch: examples that are computed together.
@@ -79,7 +81,7 @@ def denoising_errors(
             y = x[first : first + batch]
             eps = noise.fork("level", k).shift(first).normal(len(y), tuple(y.shape[1:]), dtype=y.dtype, device=y.device)
             level = torch.tensor(sigma, dtype=y.dtype, device=y.device)
-            D = denoiser(y + sigma * eps, level, None if cond is None else cond[first : first + batch])
+            D = denoiser(y + sigma * eps, level, rows_of(cond, slice(first, first + batch)))
             rows.append((D - y).square().flatten(1).mean(1))
         error = torch.cat(rows).double().cpu()
         means.append(error.mean())
@@ -91,7 +93,7 @@ def denoising_errors(
 
 @torch.no_grad()
 def logits_along(
-    run: Run, x: Tensor, cond: Tensor | None = None, noise: Noise | int = Noise(0), times: int = 4
+    run: Run, x: Tensor, cond: Cond = None, noise: Noise | int = Noise(0), times: int = 4
 ) -> Iterator[tuple[float | None, Tensor, Tensor]]:
     """Logits of a run's discriminator where it was trained, at some times of the particles' path.
 
@@ -100,7 +102,7 @@ def logits_along(
     Args:
         run: a run with a discriminator.
         x: data (n, *shape), in model units.
-        cond: classes (n,), or None.
+        cond: conditions of the examples as networks are told them, or None.
         noise: streams, one a sample; or an integer seed.
         times: about how many times.
 

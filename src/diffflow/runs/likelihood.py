@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from ..data import Transform
+from ..equation.conditions import Cond
+from ..equation.conditions import rows as condition_rows
 from ..equation.noise import Noise
 from ..equation.sde import DiffFlow
 from ..likelihood.dequantiser import Dequantiser, fit_dequantiser
@@ -39,7 +41,7 @@ class OdeLikelihood:
     probes: int
     steps: int | None
 
-    def __call__(self, sde: DiffFlow, z: Tensor, y: Tensor, cond: Tensor | None, noise: Noise) -> LogProb:
+    def __call__(self, sde: DiffFlow, z: Tensor, y: Tensor, cond: Cond, noise: Noise) -> LogProb:
         """Log density of particles y (n, *shape) at the end of `sde`; z is the data, in model units."""
         trace = Exact() if math.prod(y.shape[1:]) <= EXACT else Hutchinson(self.probes, noise)
         return log_prob(sde, y, trace=trace, cond=cond, steps=self.steps)
@@ -55,7 +57,7 @@ class SdeBound:
 
     times: int
 
-    def __call__(self, sde: DiffFlow, z: Tensor, y: Tensor, cond: Tensor | None, noise: Noise) -> Bound:
+    def __call__(self, sde: DiffFlow, z: Tensor, y: Tensor, cond: Cond, noise: Noise) -> Bound:
         """Lower bound of the log density of data z (n, *shape), in model units; y is z with noise."""
         return elbo(sde, z, rule=Stratified(self.times, noise), reference=blended(sde), cond=cond)
 
@@ -64,7 +66,7 @@ def data_log_likelihood(
     sde: DiffFlow,
     transform: Transform,
     x: Tensor,
-    labels: Tensor | None,
+    labels: Cond,
     rule: OdeLikelihood | SdeBound,
     noise: Noise,
     device: torch.device,
@@ -77,7 +79,7 @@ def data_log_likelihood(
         sde: the equation, in model units, with its start.
         transform: from data units to model units.
         x: data (n, *shape), as loaded.
-        labels: class indices (n,), or None.
+        labels: conditions of the rows as networks are told them, such as class indices (n,), or None.
         rule: whose likelihood is taken.
         noise: streams, one an example.
         device: where the networks are.
@@ -93,7 +95,7 @@ def data_log_likelihood(
             with torch.no_grad():
                 u, log_q = (v.cpu() for v in dequantiser(transform.encode(rows).to(device), u.to(device)))
         z = transform.encode(rows, u if is_discrete(transform) else None).to(device)
-        cond = None if labels is None else labels[first : first + batch]
+        cond = condition_rows(labels, slice(first, first + batch))
         y, extra = decoded(sde, z, streams) if sde.on_schedule else (z, 0.0)
         result = rule(sde, z, y, cond, streams)
         total = (result.value + extra).double().cpu() + transform.log_units(rows) - log_q

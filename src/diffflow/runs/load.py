@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..models.base import fill
+from ..models.settings.own_net import handing
+from ..networks.backbones.own import fresh_copy
 from ..registry import import_plugin, load_installed
 from ..training.distributed import find_device
 from ..training.run_folder import Folder
@@ -22,6 +25,7 @@ def load(
     sigma_rel: float | None = None,
     device: str | torch.device | None = None,
     modules: Sequence[str | Path] = (),
+    net: nn.Module | Callable[..., nn.Module] | None = None,
 ) -> Run:
     """Open a run directory at its newest whole checkpoint, or at the average that rows kept aside chose (fit.holdout).
 
@@ -33,6 +37,8 @@ def load(
         device: where the networks go; default: the best there is (training/distributed.py).
         modules: files or modules that define what is not ours in the run (my_models.py): a run never imports anything
             by itself. Installed plug-ins (entry points of the group "diffflow.plugins") are known anyway.
+        net: the network of a run that was trained with one of the user's: an instance, of which a copy is filled with
+            the run's weights, or the class or function that makes it.
 
     Returns:
         The run, its networks in evaluation mode.
@@ -42,14 +48,15 @@ def load(
         ConfigError: settings that cannot be read, or a device that is not there.
         CheckpointError: no checkpoint is whole.
         PluginError: one of `modules` cannot be imported.
-        ValueError: raw weights with a width of an average.
+        ValueError: raw weights with a width of an average, or a net for a run that has its own.
     """
     if raw and sigma_rel is not None:
         raise ValueError(f"raw weights are not averaged: give raw or sigma_rel = {sigma_rel}, not both")
     load_installed()
     for name in modules:
         import_plugin(name)
-    return open_run(path, raw=raw, sigma_rel=sigma_rel, device=device)
+    with handing(fresh_copy(net) if isinstance(net, nn.Module) else net):
+        return open_run(path, raw=raw, sigma_rel=sigma_rel, device=device)
 
 
 def open_run(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..equation.conditions import Cond
 from ..equation.noise import Noise
 from ..equation.sde import DiffFlow
 from ..models.base import TrainConfig
@@ -16,6 +17,7 @@ from ..models.settings.common import Dials
 from ..sampling.plan import Plan
 from ..sampling.sample import sample
 from ..sampling.teacher import Teacher, default_starts
+from ..training.run_folder import Folder
 
 STARTS = 256  # that plans are fitted to, at most: networks are dear
 
@@ -59,7 +61,7 @@ def fine_starts(sde: DiffFlow, n: int | None, noise: Noise) -> Tensor:
 
 
 @torch.no_grad()
-def median_deviation(sde: DiffFlow, teacher: Teacher, steps: int, plan: Plan | None, cond: Tensor | None) -> float:
+def median_deviation(sde: DiffFlow, teacher: Teacher, steps: int, plan: Plan | None, cond: Cond) -> float:
     """Median distance of samples from the teacher's starts to its answers, per root dimension, in model units.
 
     Args:
@@ -67,9 +69,31 @@ def median_deviation(sde: DiffFlow, teacher: Teacher, steps: int, plan: Plan | N
         teacher: fine solutions.
         steps: of the sampler.
         plan: its solver and grid; None: the default solver.
-        cond: classes of the starts, or None.
+        cond: conditions of the starts, or None.
     """
     assert sde.schedule is not None
     x = teacher.y[0] * sde.schedule.scale(0.0).item()
     x = sample(sde, x, steps, plan=plan, noise=Noise(0), cond=cond).last
     return (x - teacher.at(0.0)).flatten(1).square().mean(1).sqrt().median().item()
+
+
+def find_quality(name: str, folder: Folder, weights: str, generator: bool) -> tuple[Dials, bool]:
+    """Dials, and whether by their plan, that `diffflow frontier` found for a quality.
+
+    Args:
+        name: "fast", "balanced" or "best".
+        folder: of the run.
+        weights: which weights they must be of (`Run.weights`).
+        generator: whether the run is a generator.
+
+    Raises:
+        ValueError: the frontier has not been swept for these weights, or has no such quality.
+    """
+    kept = folder.qualities(weights)
+    if name in kept:
+        return kept[name]
+    if kept:
+        raise ValueError(f"{folder.path} has no quality {name!r}; it has {', '.join(kept)}")
+    if generator:
+        raise ValueError(f"{folder.path} is a generator: it draws in one way, no quality to choose")
+    raise ValueError(f"{folder.path} has no qualities for these weights: run `diffflow frontier {folder.path}`")

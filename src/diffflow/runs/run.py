@@ -21,6 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Transform
+from ..data.conditions import Condition, Conditions
+from ..equation.conditions import Cond, rows
+from ..equation.guidance import Guidance
 from ..equation.noise import Noise, as_noise
 from ..equation.sde import DiffFlow
 from ..likelihood.dequantiser import Dequantiser
@@ -35,9 +38,9 @@ from ..sampling.sample import Grid, Step, Trajectory
 from ..sampling.solvers import Solver
 from ..sampling.teacher import Teacher, teach
 from ..training.run_folder import Folder
-from .labels import ClassLabels, class_indices, refuse_classless
+from .conditions import AnyCondition, checked_conditions, conditions_of, sample_conditions
 from .likelihood import OdeLikelihood, SdeBound, data_log_likelihood, is_discrete, train_dequantiser
-from .plans import fine_starts, median_deviation, own_solver, plannable_sde
+from .plans import find_quality, fine_starts, median_deviation, own_solver, plannable_sde
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -78,10 +81,15 @@ class Run:
         """Shape of one sample."""
         return tuple(self.data["shape"])
 
+    @cached_property
+    def conditions(self) -> Conditions | None:
+        """What its networks are told of each sample; None: nothing."""
+        return conditions_of(self.players, self.data)
+
     @property
     def classes(self) -> list[str] | None:
-        """Names of the classes; None: it was trained without."""
-        return self.data["classes"]
+        """Names of the classes that a sample is asked for by; None: it was trained without."""
+        return list(self.conditions.names) if isinstance(self.conditions, Condition) and self.conditions.names else None
 
     @property
     def device(self) -> torch.device:
@@ -114,8 +122,8 @@ class Run:
         self,
         gan: float | None = None,
         churn: float | None = None,
-        guidance: float = 1.0,
-        cond: ClassLabels = None,
+        guidance: Guidance = 1.0,
+        cond: AnyCondition = None,
         steps: int | None = None,
     ) -> DiffFlow:
         """The equation at (gan, churn) of the spectrum, in model units, with its start, on the run's device.
@@ -123,8 +131,8 @@ class Run:
         Args:
             gan: weight of the log-ratio; None: the run's own, which is 0 without a discriminator.
             churn: stochasticity; None: 0, or what score and discriminator were trained for as one (LikelihoodConfig).
-            guidance: 1 is the law of the class itself, more sharpens it.
-            cond: class index, or one a particle; None: no class.
+            guidance: 1 is the law of the condition itself, more sharpens it; or a dict of weights by part of it.
+            cond: class index, or one a particle, or another condition in data units; None: none.
             steps: of the solver to come, which a Diffusion-GAN's discriminator is told; None: the run's own.
 
         Raises:
@@ -136,24 +144,23 @@ class Run:
         gan = default.gan if gan is None else gan
         dials = Dials(default.steps if steps is None else steps, gan, churn, guidance)
         sde = self.config.sde(self.players, self.data, dials)
-        return sde if cond is None else sde.given(class_indices(cond, self.classes, None, self.device, self.path))
+        encoded = sample_conditions(cond, self.conditions, None, self.device, self.path)
+        return sde if encoded is None else sde.given(encoded)
 
-    def _labels(self, cond: ClassLabels, n: int, guidance: float = 1.0) -> Tensor | None:
-        """Class indices (n,) on the run's device, or None. Raises ValueError for what the run has not learned."""
-        labels = None if cond is None else class_indices(cond, self.classes, n, self.device, self.path).expand(n)
-        if self.classes and not self.config.classless:
-            refuse_classless(labels, guidance, self.path)
-        return labels
+    def _rows_of(self, cond: AnyCondition, n: int, guidance: object = 1.0) -> Cond:
+        """The conditions of n samples as the networks are told them, checked. Raises ValueError."""
+        classless = self.config.classless
+        return checked_conditions(cond, self.conditions, n, self.players, self.path, classless, guidance)
 
     @torch.no_grad()
     def sample(
         self,
         n: int,
-        cond: ClassLabels = None,
+        cond: AnyCondition = None,
         steps: int | None = None,
         churn: float | None = None,
         gan: float | None = None,
-        guidance: float | None = None,
+        guidance: Guidance | None = None,
         noise: Noise | int | None = None,
         solver: Solver | None = None,
         grid: Grid | None = None,
@@ -166,11 +173,11 @@ class Run:
 
         Args:
             n: how many.
-            cond: None (no class), one class index for all, or n of them.
+            cond: None, one class index for all, or n of them; or another condition, in data units (`conditions`).
             steps: of the solver; default: the run's own `dials`, as for the next three.
             churn: stochasticity.
             gan: weight of the log-ratio.
-            guidance: of the classes; 1: none.
+            guidance: of the condition, or a weight for each part of it; 1: none.
             noise: streams, one a sample; an integer seed; None: a fresh seed from torch's generator.
             solver: as in `df.sample`; default: the plan that was calibrated for these dials, else the model's own.
             grid: times of the steps, as in `df.sample`; default: likewise.
@@ -190,14 +197,14 @@ class Run:
             raise ValueError(f"n = {n} and batch = {batch} must be at least 1")
         overrides = {"steps": steps, "gan": gan, "churn": churn, "guidance": guidance}
         dials = dataclasses.replace(self.dials, **{k: v for k, v in overrides.items() if v is not None})
-        labels = self._labels(cond, n, dials.guidance)
+        labels = self._rows_of(cond, n, dials.guidance)
         if plans and solver is None and grid is None and (plan := self.plan(dials)) is not None:
             solver, grid = plan, plan.grid
         noise, draw = as_noise(noise), self.config.draw
         parts: list[Trajectory] = []
         for first in range(0, n, batch):
             size, streams = min(batch, n - first), noise.shift(first)
-            part = None if labels is None else labels[first : first + size]
+            part = rows(labels, slice(first, first + size))
             parts.append(draw(self.players, self.data, size, dials, part, streams, solver, grid, keep, on_step))
         last = torch.cat([self.decode(p.last).cpu() for p in parts])
         kept = [
@@ -228,14 +235,7 @@ class Run:
         Raises:
             ValueError: the frontier has not been swept for these weights, or has no such quality.
         """
-        kept = Folder(self.path).qualities(self.weights)
-        if name in kept:
-            return kept[name]
-        if kept:
-            raise ValueError(f"{self.path} has no quality {name!r}; it has {', '.join(kept)}")
-        if "generator" in self.players:
-            raise ValueError(f"{self.path} is a generator: it draws in one way, no quality to choose")
-        raise ValueError(f"{self.path} has no qualities for these weights: run `diffflow frontier {self.path}`")
+        return find_quality(name, Folder(self.path), self.weights, "generator" in self.players)
 
     def teach(self, dials: Dials | None = None, n: int | None = None, noise: Noise | int = Noise(1)) -> Teacher:
         """Fine solutions to calibrate plans with, of all classes in turn (`sampling.teacher.teach`).
@@ -300,14 +300,23 @@ class Run:
 
     def _calibrated(self, dials: Dials) -> DiffFlow:
         """The equation that a plan for these dials is made for. Raises ValueError where none can be."""
-        self._labels(self._turn(1), 1, dials.guidance)
+        self._rows_of(self._turn(1), 1, dials.guidance)
         return plannable_sde(self.config, self.players, self.data, dials, self.path)
 
-    def _turn(self, n: int) -> Tensor | None:
-        """Every class in turn, (n,)."""
-        return torch.arange(n, device=self.device) % len(self.classes) if self.classes else None
+    def _turn(self, n: int) -> Cond:
+        """What samples are asked for where nobody says it: every class in turn, or the examples of training in turn."""
+        return sample_conditions(self.example_conditions(n), self.conditions, n, self.device, self.path)
 
-    def log_prob(self, x: Tensor, cond: ClassLabels = None, trace: Trace | None = None) -> LogProb:
+    def example_conditions(self, n: int, first: int = 0) -> AnyCondition:
+        """Conditions for samples first ... first + n - 1, in data units, taken in turn.
+
+        Every class, or the rows that the run keeps of its training data; None where it is told nothing.
+        """
+        if self.classes:
+            return torch.arange(first, first + n) % len(self.classes)
+        return None if self.conditions is None else Folder(self.path).example_conditions(n, first)
+
+    def log_prob(self, x: Tensor, cond: AnyCondition = None, trace: Trace | None = None) -> LogProb:
         """Log density of data at noise sigma_min, in nats of model units (n,); see `df.log_prob`.
 
         Args:
@@ -322,14 +331,14 @@ class Run:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}: give (n, {', '.join(map(str, self.shape))}) in the data's units"
             )
-        self._labels(cond, len(x))  # checks
+        self._rows_of(cond, len(x))  # checks
         sde = self.sde(churn=0.0, cond=cond)  # any churn has this likelihood, where it has one
         return log_prob(sde, self.encode(x).to(self.device), trace=Exact() if trace is None else trace)
 
     def log_likelihood(
         self,
         x: Tensor,
-        cond: ClassLabels = None,
+        cond: AnyCondition = None,
         *,
         noise: Noise | int = Noise(0),
         probes: int = 1,
@@ -364,7 +373,7 @@ class Run:
         """
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"x has shape {tuple(x.shape)}: give (n, {', '.join(map(str, self.shape))}), as loaded")
-        labels, noise = self._labels(cond, len(x)), as_noise(noise)
+        labels, noise = self._rows_of(cond, len(x)), as_noise(noise)
         sde = self.sde(churn=0.0 if churn is None else churn)
         rule = OdeLikelihood(probes, steps) if churn is None else SdeBound(times)
         return data_log_likelihood(sde, self.transform, x, labels, rule, noise, self.device, batch, dequantiser)

@@ -10,16 +10,28 @@ the names of `settings`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from ..console import say, to_stderr
 from ..data import Data
 from ..equation.toys import TOYS
 from ..models.base import TrainConfig
 from ..models.presets import BY_MODEL, fitting, preset
+from ..models.settings.networks import NetConfig
+from ..models.settings.own_net import OwnNetConfig, handing, register
 from ..models.settings.serialise import ConfigError, replace
+from ..training.hooks import Hooks
+from ..training.learning_rates import LearningRate
+from ..training.loop import Interrupted
+from ..training.optimisers import MakeOptimizer
 from ..training.run_folder import Folder, RunError
+from ..training.trackers import Tracker
 from ..training.train import train as train_into
 from .load import load
 from .run import Run
@@ -36,8 +48,18 @@ def train(
     steps: int | None = None,
     settings: Mapping[str, Any] | None = None,
     resume: bool = False,
+    net: nn.Module | Callable[..., nn.Module] | None = None,
+    net_arguments: Mapping[str, Any] | None = None,
+    form: str | None = None,
+    optimizer: MakeOptimizer | Mapping[str, MakeOptimizer] | None = None,
+    learning_rate: LearningRate | Mapping[str, LearningRate] | None = None,
+    on_log: Callable[[dict[str, Any]], object] | None = None,
+    on_checkpoint: Callable[[Path, int], object] | None = None,
+    trackers: Sequence[str | Tracker] = (),
 ) -> Run:
     """Train a model and open its run. Progress goes to standard error.
+
+    Ctrl-C ends the step that is going on, saves, and returns the run so far; a second one stops at once.
 
     Args:
         data_or_config: the data: a toy's name, "digits", the path of a folder or file, or a `Data`; or a TrainConfig,
@@ -49,9 +71,28 @@ def train(
         steps: train until this step, likewise; with `minutes`, whichever comes first.
         settings: further settings by dotted name, as on the command line: {"denoiser.lr": 5e-4, "fit.batch": 64}.
         resume: go on with the run in `out`, by its own settings where no `model` is named; where there is none, start.
+        net: a denoiser's network of your own: a torch module of (x, t) or (x, t, cond) that returns what is like x, t
+            (n,) being 0.25 ln sigma (or `settings={"model.net.time": ...}`); its class or a function that makes it,
+            which is called with `net_arguments`; or an instance, which is trained in place and must be handed back to
+            `df.load(path, net=...)` in another process. An attribute `null` says what it is told for no condition.
+        net_arguments: what `net`, a class or function, is called with: plain values by name.
+        form: what the network predicts: "edm" (the default, good for a plain network), "eps", "v", "x0", "flow",
+            "score".
+        optimizer: a function of the parameters that makes a torch optimizer, in place of Adam, such as
+            `functools.partial(torch.optim.SGD, lr=0.1)`; for every player, or a dict by the player's name. Its own
+            learning rate holds where no `learning_rate` is given; gradients are clipped before it as ever
+            (`denoiser.clip`). Code is no setting: whoever resumes the run hands it in again.
+        learning_rate: a function of the update, counted from 1, in place of the warm-up and decay of the settings;
+            likewise.
+        on_log: called with each line of metrics.jsonl, as a dict. Where it returns True, the training stops after
+            that step as at the end of its budget.
+        on_checkpoint: called with the path and the step of each checkpoint.
+        trackers: where numbers and pictures go as well: "wandb", "mlflow", "trackio" (each an extra of the
+            installation) or "tensorboard", or trackers of one's own (`df.Tracker`).
 
     Returns:
-        The run at the end of the budget, with its averaged weights, on the best device there is.
+        The run at the end of the budget, or where it was stopped, with its averaged weights, on the best device there
+        is.
 
     Raises:
         ConfigError: settings that are unknown (the nearest is named), contradict each other or cannot be meant.
@@ -66,8 +107,15 @@ def train(
         )
     if not isinstance(resume, bool):
         raise TypeError(f"resume = {resume!r} must be True (go on from the newest checkpoint) or False")
+    hooks = Hooks(optimizer, learning_rate, on_log, on_checkpoint, trackers)
     data = data_or_config if isinstance(data_or_config, Data) else None
     changes = _changes(settings, minutes, steps, data_or_config)
+    if form is not None:
+        if "model.form" in changes:
+            raise ConfigError(f"form = {form!r} and settings model.form are one setting: give one")
+        changes["model.form"] = form
+    if net_arguments is not None and (net is None or isinstance(net, nn.Module)):
+        raise ConfigError("net_arguments go with a class or function as net")
     if isinstance(data_or_config, TrainConfig):
         config = data_or_config
         if model is not None:
@@ -83,9 +131,11 @@ def train(
         folder = Path(out or default_folder(source, seed=replace(config, changes).fit.seed))
     else:
         wanted, seed = None if out is None else Path(out), changes.get("fit.seed")
-        config, folder = _starting_point(data_or_config, wanted, model, resume, seed)
+        config, folder = _starting_point(data_or_config, wanted, model, resume, seed, changes.get("data.kind"))
         if not isinstance(data_or_config, Data):
             changes["data.source"] = _source(data_or_config)
+    if net is not None:
+        config = with_own_net(config, net, net_arguments)
     config = replace(config, changes)
     goes_on = resume and Folder(folder).begun
     if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -97,7 +147,28 @@ def train(
             f"{config.needs_start}, to start from: `diffflow train SOURCE --preset NAME --init-from RUN`, or in Python "
             "diffflow.training.train.train(config, out, init_from=RUN)"
         )
-    return load(train_into(config, folder, resume="auto" if resume else None, data=data))
+    try:
+        with handing(net):
+            train_into(config, folder, resume="auto" if resume else None, data=data, hooks=hooks)
+    except Interrupted as stop:
+        if stop.code != 128 + signal.SIGINT:
+            raise
+        line = f"interrupted: a checkpoint is written. Go on with df.train(..., {str(folder)!r}, resume=True)"
+        say(to_stderr(), line)
+    return load(folder, net=net)
+
+
+def with_own_net(
+    config: TrainConfig, net: nn.Module | Callable[..., nn.Module], arguments: Mapping[str, Any] | None = None
+) -> TrainConfig:
+    """Settings whose denoiser has a network of the user's. Raises ConfigError for a family that has no denoiser."""
+    if not isinstance(getattr(getattr(config, "model", None), "net", None), NetConfig):
+        raise ConfigError(f"net is a denoiser's network, and {type(config).__name__} has none: train a diffusion model")
+    own = register(net, dict(arguments or {}))
+    before = getattr(config, "model").net  # noqa: B009  a family's settings, known to have a net
+    if isinstance(before, OwnNetConfig):  # a run that goes on keeps what it told the network
+        own = dataclasses.replace(own, time=before.time, arguments=own.arguments if arguments else before.arguments)
+    return replace(config, {"model.net": own})
 
 
 def default_folder(source: str, model: str = "", seed: int = 0) -> Path:
@@ -139,16 +210,24 @@ def _source(given: str | Path) -> str:
 
 
 def _starting_point(
-    given: str | Path | Data, folder: Path | None, model: str | None, resume: bool, seed: int | None = None
+    given: str | Path | Data,
+    folder: Path | None,
+    model: str | None,
+    resume: bool,
+    seed: int | None = None,
+    kind: str | None = None,
 ) -> tuple[TrainConfig, Path]:
     """Settings before they are changed, and the run directory: the preset's, or those of the run to go on with."""
     by_itself = resume and model is None  # the run's own settings hold
     if folder is None or not (by_itself and Folder(folder).begun):
         source = given if isinstance(given, Data) else _source(given)
-        model = fitting(source) if model is None else model
-        config = preset(model, source).config
+        model = fitting(source, kind) if model is None else model
+        config = preset(model, source, kind).config
         if isinstance(source, Data):
-            config = replace(config, {"data.source": "", "data.split": source.split, "data.flip": source.flip})
+            said = {"data.source": "", "data.split": source.split, "data.flip": source.flip}
+            if source.kind != "vector" and not source.transform.of_bytes:
+                said["data.kind"] = source.kind  # as a file of the same rows needs it
+            config = replace(config, said)
         name = source.name if isinstance(source, Data) else source
         if folder is None:
             folder = default_folder(name, model, config.fit.seed if seed is None else seed)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data import Data
+from ..equation.conditions import apply
 from ..equation.noise import Noise
 from ..objectives.base import Batch
 
@@ -21,7 +22,7 @@ class Batches:
 
     Args:
         data: what is learned from.
-        seed: of the order, the flips and the places in cells.
+        seed: of the order, the flips, the places in cells and what `Data.augment` draws.
         device: where batches go.
         dequantise: spread discrete values over their cells; always done for columns with levels.
     """
@@ -43,10 +44,14 @@ class Batches:
             first, n = first + len(rows[-1]), n - len(rows[-1])
         return torch.cat(rows)
 
+    def augment_seed(self, first: int) -> int:
+        """Seed of what `Data.augment` draws for the batch that begins with sample `first`."""
+        return int(self.noise.fork("augment").shift(first).uniform(1, dtype=torch.float64) * 2**53)
+
     def __call__(self, first: int, n: int) -> Batch:
         """Samples first ... first + n - 1, in model units, on the device."""
         rows = self.rows(first, n)
         flips = self.noise.shift(first).fork("flip").uniform(n) < 0.5 if self.data.flip else None
         cells = self.noise.shift(first).fork("cells").uniform(n, self.data.shape) if self.dequantise else None
-        x, y = self.data.batch(rows, flips, cells)
-        return Batch(x.to(self.device), None if y is None else y.to(self.device), rows)
+        x, y = self.data.batch(rows, flips, cells, self.augment_seed(first))
+        return Batch(x.to(self.device), apply(lambda leaf: leaf.to(self.device), y), rows)

@@ -74,7 +74,7 @@ def holdout_split(data: Data, share: float) -> tuple[Data, Data | None]:
     def rows(index: torch.Tensor) -> Data:
         return replace(data, x=data.x[index], y=None if data.y is None else data.y[index])
 
-    return rows(~mask), rows(mask)
+    return rows(~mask), replace(rows(mask), augment=None)
 
 
 @torch.no_grad()

@@ -51,7 +51,7 @@ def early_share(sigma_rel: float, early: int, now: int) -> float:
 
 
 class PowerEMA:
-    """Power-function averages of a module's parameters, one per profile; buffers are not averaged.
+    """Power-function averages of a module's parameters, one per profile; of buffers only those of batch statistics.
 
     `clock` counts updates of this player. `averages[sigma_rel][name]` are float32 tensors (or the parameter's own
     wider type).
@@ -63,14 +63,12 @@ class PowerEMA:
 
     def __init__(self, module: nn.Module, profiles: Sequence[float]):
         self.module = module
-        self.parameters = list(module.parameters())  # once: the walk through a network takes longer than the means
+        present = averaged_tensors(module)
+        self.parameters = list(present.values())  # once: the walk through a network takes longer than the means
         self.gammas = {s: exponent(s) for s in profiles}
         self.clock = 0
         self.averages = {
-            s: {
-                k: p.detach().to(torch.promote_types(p.dtype, torch.float32)).clone()
-                for k, p in module.named_parameters()
-            }
+            s: {k: p.detach().to(torch.promote_types(p.dtype, torch.float32)).clone() for k, p in present.items()}
             for s in profiles
         }
 
@@ -86,7 +84,7 @@ class PowerEMA:
     @contextmanager
     def applied(self, sigma_rel: float) -> Iterator[None]:
         """Let the module carry the average inside the block, and exactly its present parameters again after it."""
-        present = {k: p.detach().clone() for k, p in self.module.named_parameters()}
+        present = {k: p.detach().clone() for k, p in averaged_tensors(self.module).items()}
         put(self.module, self.averages[sigma_rel])
         try:
             yield
@@ -94,14 +92,25 @@ class PowerEMA:
             put(self.module, present)
 
 
+def averaged_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """What is averaged, by name: the parameters, and the running statistics that belong to them (BatchNorm)."""
+    averaged: dict[str, Tensor] = dict(module.named_parameters())
+    for name, part in module.named_modules():
+        if isinstance(part, nn.modules.batchnorm._NormBase) and part.track_running_stats:
+            averaged |= {
+                f"{name}.{key}" if name else key: getattr(part, key) for key in ("running_mean", "running_var")
+            }
+    return averaged
+
+
 @torch.no_grad()
 def put(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Copy weights into the module's parameters in place.
+    """Copy weights into what is averaged of a module, in place.
 
     Raises:
         ValueError: names or shapes that are not exactly the module's.
     """
-    names = dict(module.named_parameters())
+    names = averaged_tensors(module)
     if names.keys() != weights.keys():
         raise ValueError(
             f"weights do not fit the network: {sorted(names.keys() ^ weights.keys())[:5]} are on one side only"

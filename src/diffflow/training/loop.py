@@ -74,8 +74,8 @@ class Votes(NamedTuple):
 class StepObserver(Protocol):
     """What else happens between steps: log, checkpoint, sample grids."""
 
-    def after(self, training: TrainingState, outcomes: list[Outcome]) -> None:
-        """Called after every step with the outcomes of its turns."""
+    def after(self, training: TrainingState, outcomes: list[Outcome]) -> bool | None:
+        """Called after every step with the outcomes of its turns; True stops the training."""
         ...
 
 
@@ -87,7 +87,7 @@ def fit(
     observer: StepObserver | None = None,
     whole_batch: bool = False,
 ) -> int:
-    """Train until the budget is spent, or until a process gets a signal.
+    """Train until the budget is spent, the observer stops it, or a process gets a signal.
 
     Args:
         training: players, objective and counters; all of it changes.
@@ -119,9 +119,13 @@ def fit(
         return 0
     if process.device.type == "cpu":
         hold_memory()
-    with collected_signals() as received:
+    devices = [process.device] if process.device.type == "cuda" else []
+    stopped = False
+    with collected_signals() as received, torch.random.fork_rng(devices):
         while config.steps is None or training.step < config.steps:
-            votes = Votes(time.monotonic() - begun + before >= limit, len(received) > 0)
+            votes = Votes(stopped or time.monotonic() - begun + before >= limit, len(received) > 0)
+            # what draws from torch's own generator (dropout) draws the same in a resumed run
+            torch.manual_seed(noise.fork("torch", training.step, process.rank).seed)
             try:
                 outcomes, votes = take_step(training, batches, micro, noise, config, process, votes)
             except (RuntimeError, MemoryError) as e:
@@ -131,10 +135,10 @@ def fit(
             training.step += 1
             training.seconds = before + time.monotonic() - begun
             if observer is not None:
-                observer.after(training, outcomes)
+                stopped = observer.after(training, outcomes) is True
             if votes.interrupted:
                 return received[0] if received else signal.SIGTERM
-            if votes.out_of_time:
+            if votes.out_of_time or (stopped and process.world == 1):  # the others learn of it in the next step
                 break
     return 0
 
@@ -208,7 +212,7 @@ def take_turn(
     player.optimizer.zero_grad(set_to_none=True)
     if training.streak >= 3 or training.skipped > 0.01 * max(training.turns, 300):
         raise NonFinite(*complaint(training, turn.player, loss, grad, parts, losses, process))
-    lr = player.optimizer.param_groups[0]["lr"]
+    lr = float(player.optimizer.param_groups[0]["lr"])
     outcome = Outcome(turn.player, loss, grad, lr, not finite, dict(zip(turn.log, log, strict=True)))
     return outcome, Votes(out_of_time > 0, interrupted > 0)
 

@@ -35,8 +35,8 @@ def grid_sampler(
         device: where the players are.
 
     Returns:
-        () -> decoded samples on the CPU: 40 images (n, c, h, w) in [0, 1], 4 of each of the first ten classes, or 512
-        vectors (n, d).
+        () -> decoded samples (n, *shape) on the CPU: 512 vectors, or 40 of another kind, 4 of each of the first ten
+        classes.
     """
     classes = min(len(data.classes or ()), 10)
     n = 512 if data.kind == "vector" else 40

@@ -14,19 +14,21 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
-from .. import figures, files
+from .. import figures, files, tiles
 from ..console import Console, bars, say
 from ..models.settings.common import FitConfig
 from ..sampling.sample import NotFinite
 from . import checkpoint
 from .ema import early_share, snapshot_due
 from .health import HealthMonitor
+from .hooks import Hooks
+from .optimisers import called
 from .run_folder import Folder
 from .state import Outcome, TrainingState
+from .trackers import Trackers
 
 SampleGrid = Callable[[], torch.Tensor]  # as previews.grid_sampler
 SampleCounts = Callable[[torch.Tensor], dict[str, float]]  # as previews.mode_counter
@@ -39,11 +41,13 @@ class Recorder:
     Args:
         folder: the run directory.
         config: how often it is written.
-        draw: () -> samples of the players as they are now, decoded: images (n, c, h, w) in [0, 1] or vectors (n, d).
+        draw: () -> samples of the players as they are now, decoded (n, *shape).
         console: where progress goes.
         main: whether this is the process that writes.
         begin: step at which the training begins or goes on.
         count: such samples, of the averaged weights -> numbers for the next line of the log.
+        hooks: callbacks of the caller's.
+        trackers: where numbers and pictures go as well; they are started already.
     """
 
     def __init__(
@@ -55,6 +59,8 @@ class Recorder:
         main: bool,
         begin: int = 0,
         count: SampleCounts | None = None,
+        hooks: Hooks | None = None,
+        trackers: Trackers | None = None,
     ):
         self.folder = folder
         self.config = config
@@ -64,11 +70,15 @@ class Recorder:
         self.count = count or (lambda x: {})
         self.recent: list[Outcome] = []  # since the last line of the log
         self.counts: dict[str, float] = {}  # of a grid that is not in the log yet
+        self.undrawn = False  # whether a grid could not be drawn
         self.health = HealthMonitor(folder.lines() if main else ())
         now = time.monotonic()
         self.logged = (now, begin)
         self.saved = self.drawn = self.printed = now
-        self.board = tensorboard(folder.path / "tensorboard", begin) if main and config.tensorboard else None
+        self.hooks = hooks or Hooks()
+        self.trackers = trackers or Trackers()
+        self.stopped = ""  # by whom and when, where a callback ended the training
+        self.told = begin  # step of the last checkpoint that on_checkpoint knows
         self.progress = bars(console, shown=main)
         self.bar = self.progress.add_task("training", total=None, completed=begin, note="")
         self.progress.start()
@@ -78,26 +88,32 @@ class Recorder:
         if self.main:
             say(self.console, text)
 
-    def after(self, training: TrainingState, outcomes: list[Outcome]) -> None:
-        """Log, save and draw what is due after a step."""
+    def after(self, training: TrainingState, outcomes: list[Outcome]) -> bool:
+        """Log, save and draw what is due after a step. Returns whether a callback stops the training."""
         if not self.main:
-            return
+            return False
         self.recent += outcomes
         self.progress.update(self.bar, completed=training.step)
         if snapshot_due(training.step):
             clocks = {n: p.updates for n, p in training.players.items()}
             # rows kept aside may choose any of them
             self.folder.snapshot(training.step, training.averages(), clocks, forget=not self.config.holdout)
-        if training.step % self.config.log_every == 0:
-            self.log(training)
+        if training.step % self.config.log_every == 0 and self.log(training):
+            self.stopped = f"on_log ({called(self.hooks.on_log)}) after step {training.step}"
+            self.say(f"stopped by {self.stopped}")
         now = time.monotonic()
         if now - self.saved >= 60 * self.config.checkpoint_minutes:
             self.save(training)
         if now - self.drawn >= 60 * self.config.sample_minutes:
             self.picture(training)
+        return bool(self.stopped)
 
-    def log(self, training: TrainingState) -> None:
-        """Write one line of metrics.jsonl: means over the steps since the last one."""
+    def log(self, training: TrainingState) -> bool:
+        """Write one line of metrics.jsonl: means over the steps since the last one.
+
+        Returns:
+            Whether on_log answers that the training shall stop.
+        """
         now, (then, since) = time.monotonic(), self.logged
         rate = (training.step - since) * self.config.batch / max(now - then, 1e-9)
         self.logged = (now, training.step)
@@ -119,13 +135,12 @@ class Recorder:
         self.recent, self.counts = [], {}
         if warnings := self.health.see(line):
             line["warnings"] = warnings
+        written = json.dumps(line)
         with open(self.folder.metrics, "a") as file:
-            file.write(json.dumps(line) + "\n")
-        if self.board is not None:
-            for group in ("loss", "grad", "lr", "log"):
-                for name, value in line[group].items():
-                    self.board.add_scalar(f"{group}/{name}", value, training.step)
-            self.board.add_scalar("images per second", rate, training.step)
+            file.write(written + "\n")
+        groups = ("loss", "grad", "lr", "log")
+        values = {f"{group}/{name}": value for group in groups for name, value in line[group].items()}
+        self.trackers.log(values | {"images per second": rate}, training.step)
         self.warn(training, warnings)
         losses = "  ".join(f"{k} {v:.4f}" for k, v in line["loss"].items())
         text = f"{losses}  {rate:,.0f} images/s" + (f"  {training.skipped} skipped" if training.skipped else "")
@@ -138,6 +153,13 @@ class Recorder:
         else:
             total = None if seconds is None else training.step + seconds * rate / self.config.batch
             self.progress.update(self.bar, total=total, note=text)
+        if self.hooks.on_log is None:
+            return False
+        try:
+            return self.hooks.on_log(json.loads(written)) is True
+        except Exception:  # it ends the training, which can go on from here
+            self.save(training)
+            raise
 
     def warn(self, training: TrainingState, warnings: list[str]) -> None:
         """Print warnings with the step they are of."""
@@ -158,9 +180,13 @@ class Recorder:
         self.saved = time.monotonic()
         if not self.main:
             return None
-        return checkpoint.save(
+        path = checkpoint.save(
             self.folder.checkpoints, training.step, training.tensors(), training.state(), self.config.keep
         )
+        if self.hooks.on_checkpoint is not None and training.step != self.told:
+            self.told = training.step
+            self.hooks.on_checkpoint(path, training.step)
+        return path
 
     def picture(self, training: TrainingState) -> None:
         """Draw the sample grid, from the same noise every time: raw weights left, the first average right."""
@@ -171,14 +197,18 @@ class Recorder:
                 for player in training.players.values():
                     stack.enter_context(player.ema.applied(player.config.ema[0]))
                 averaged = self.draw()
+            counts, image = self.count(averaged), beside(raw, averaged)
         except NotFinite as error:  # a young model may not be able to draw yet, and goes on learning
             self.say(f"warning: no sample grid at step {training.step}: {error}")
             return
-        self.counts = self.count(averaged)
-        image = beside(raw, averaged)
+        except Exception as error:  # what cannot be drawn can be learned
+            if not self.undrawn:
+                self.say(f"warning: no sample grids, the training goes on: {type(error).__name__}: {error}")
+            self.undrawn = True
+            return
+        self.counts = counts
         files.write(self.folder.path / "samples" / f"{training.step:06d}.png", figures.png(image))
-        if self.board is not None:
-            self.board.add_image("samples", np.array(image), training.step, dataformats="HWC")
+        self.trackers.picture(image, training.step)
         self.drawn = time.monotonic()
 
     def finish(self, training: TrainingState) -> None:
@@ -193,6 +223,7 @@ class Recorder:
             if warnings := self.health.see({"log": counts, "grad": {}}):
                 last["warnings"] = [*last.get("warnings", ()), *warnings]
             self.folder.keep([*earlier, last])
+            self.trackers.log({f"log/{name}": value for name, value in counts.items()}, training.step)
             self.warn(training, warnings)
         for name, player in training.players.items():
             for s in player.config.ema:
@@ -205,23 +236,13 @@ class Recorder:
                     )
 
     def close(self) -> None:
-        """End the progress bar and TensorBoard's file."""
+        """End the progress bar and the trackers."""
         self.progress.stop()
-        if self.board is not None:
-            self.board.close()
-
-
-def tensorboard(path: Path, begin: int) -> Any | None:
-    """A TensorBoard writer, or None where it is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(path), purge_step=begin + 1)
+        self.trackers.finish()
 
 
 def beside(raw: torch.Tensor, averaged: torch.Tensor) -> Image.Image:
-    """A picture of two sets of samples: grids of images, or scatter plots of the first two columns of vectors."""
+    """A picture of two sets of samples: grids of tiles, or scatter plots of the first two columns of vectors."""
     pictures = []
     for x in (raw, averaged):
         x = x.float().cpu()
@@ -229,7 +250,7 @@ def beside(raw: torch.Tensor, averaged: torch.Tensor) -> Image.Image:
             x = torch.cat([x, torch.zeros(len(x), 1)], 1) if x.shape[1] == 1 else x
             content = figures.png(figures.scatter(x[:, :2].nan_to_num(0.0)))
         else:
-            content = figures.png(figures.grid(x, columns=10))
+            content = figures.png(tiles.picture(x, columns=10))
         pictures.append(content)
     left, right = (Image.open(io.BytesIO(c)).convert("RGB") for c in pictures)
     sheet = Image.new("RGB", (left.width + right.width + 16, max(left.height, right.height)), "white")

@@ -7,6 +7,7 @@ samples/NNNNNN.png      raw weights left, averaged right
 checkpoints/NNNNNNNN/   everything to go on from step N
 ema/                    snapshots of the averages at geometric steps
 plans.json              sampling plans, where some were calibrated
+conditions.safetensors  examples of conditions of the training data, where these are more than classes
 quality.json            the settings called fast, balanced and best, where the frontier was swept
 tensorboard/            scalars, where installed
 nonfinite.json          the batch that broke the numbers, if one did
@@ -31,6 +32,7 @@ import safetensors.torch
 import torch
 
 from .. import files
+from ..equation.conditions import Cond, leaves
 from ..models.base import TrainConfig
 from ..models.settings import aliases
 from ..models.settings.common import Dials
@@ -135,6 +137,21 @@ class Folder:
             content = {"weights": weights, "plans": entries}
             files.write_json(self.path / "plans.json", content)
 
+    def keep_conditions(self, cond: Cond) -> None:
+        """Keep examples of conditions, in data units: what samples are asked for where nobody says it."""
+        content = {f"cond.{name}" if name else "cond": leaf.contiguous() for name, leaf in leaves(cond)}
+        files.write(self.path / "conditions.safetensors", checkpoint.to_bytes(content))
+
+    def example_conditions(self, n: int, first: int = 0) -> Cond:
+        """The kept examples in turn: n rows, of which the first is number `first`. Raises RunError where none are."""
+        path = self.path / "conditions.safetensors"
+        try:
+            kept = safetensors.torch.load(path.read_bytes())
+        except (OSError, safetensors.SafetensorError) as e:
+            raise RunError(f"{path} is missing or damaged ({e!r}): give cond for each sample") from e
+        kept = {name: leaf[torch.arange(first, first + n) % len(leaf)] for name, leaf in kept.items()}
+        return kept.get("cond", {name.removeprefix("cond."): leaf for name, leaf in kept.items()})
+
     def qualities(self, weights: str) -> dict[str, tuple[Dials, bool]]:
         """Dials, and whether by a plan, by the name of a quality. Raises RunError where the file is damaged."""
         return self._read(
@@ -185,7 +202,9 @@ def _present(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _dials(d: Mapping[str, Any]) -> Dials:
-    return Dials(int(d["steps"]), float(d["gan"]), float(d["churn"]), float(d["guidance"]))
+    guidance = d["guidance"]
+    guidance = tuple(map(tuple, guidance)) if isinstance(guidance, list) else float(guidance)
+    return Dials(int(d["steps"]), float(d["gan"]), float(d["churn"]), guidance)
 
 
 def environment() -> dict[str, Any]:

@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from ..models.settings.common import PlayerConfig
 from ..models.settings.serialise import ConfigError
 from ..objectives.base import Objective
+from . import optimisers
 from .checkpoint import Checkpoint, CheckpointError, Tensors
 from .ema import PowerEMA
+from .learning_rates import LearningRate, checked
+from .optimisers import MakeOptimizer, by_player
 
 
 class Player:
@@ -25,15 +28,35 @@ class Player:
     Args:
         module: the network, on its device.
         config: learning rate, clipping and widths of the averages.
+        optimizer: parameters -> optimizer; None: Adam of the settings.
+        learning_rate: update -> learning rate; None: that of the settings, or of an optimizer of one's own.
+
+    Raises:
+        ConfigError: an optimizer that cannot train or be resumed, or a learning rate that is no number.
     """
 
-    def __init__(self, module: nn.Module, config: PlayerConfig):
+    def __init__(
+        self,
+        module: nn.Module,
+        config: PlayerConfig,
+        optimizer: MakeOptimizer | None = None,
+        learning_rate: LearningRate | None = None,
+    ):
         self.module, self.config = module, config
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        fused = all(p.device.type in ("cpu", "cuda") for p in self.parameters)
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, config.lr, config.betas, weight_decay=config.weight_decay, fused=fused
-        )
+        self.own = optimizer is not None
+        if optimizer is None:
+            self.optimizer = optimisers.adam(self.parameters, config)
+        else:
+            self.optimizer = optimisers.own(self.parameters, optimizer)
+        self.rate: LearningRate | None = None if self.own else config.rate
+        if learning_rate is not None:
+            if len(rates := {float(group["lr"]) for group in self.optimizer.param_groups}) > 1:
+                raise ConfigError(
+                    f"learning_rate would set all parameter groups of the optimizer to one rate, and they have "
+                    f"{', '.join(f'{rate:g}' for rate in sorted(rates))}: give the optimizer alone"
+                )
+            self.rate = checked(learning_rate)
         self.ema = PowerEMA(module, config.ema)
 
     @property
@@ -52,8 +75,10 @@ class Player:
         """Take one optimizer step on the gradients, of norm `norm` (0-d), and one of the averages."""
         if self.config.clip is not None:
             torch._foreach_mul_(self.gradients(), (self.config.clip / norm).clamp(max=1.0))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.rate(self.updates + 1)
+        if self.rate is not None:
+            rate = self.rate(self.updates + 1)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
         self.optimizer.step()
         self.ema.update()
 
@@ -67,18 +92,31 @@ class TrainingState:
     Args:
         objective: what is minimised, with its networks by player.
         configs: settings by player.
+        optimizer: as of `Player`, for all players or by name.
+        learning_rate: likewise.
 
     Raises:
-        ConfigError: the two name different players.
+        ConfigError: objective and settings name different players, or one of these cannot be trained.
     """
 
-    def __init__(self, objective: Objective, configs: Mapping[str, PlayerConfig]):
+    def __init__(
+        self,
+        objective: Objective,
+        configs: Mapping[str, PlayerConfig],
+        optimizer: MakeOptimizer | Mapping[str, MakeOptimizer] | None = None,
+        learning_rate: LearningRate | Mapping[str, LearningRate] | None = None,
+    ):
         if objective.players.keys() != configs.keys():
             raise ConfigError(
                 f"settings for players {sorted(configs)}, but the objective has {sorted(objective.players)}"
             )
         self.objective = objective
-        self.players = {name: Player(module, configs[name]) for name, module in objective.players.items()}
+        makers = by_player(optimizer, objective.players, "optimizer")
+        rates = by_player(learning_rate, objective.players, "learning_rate")
+        self.players = {
+            name: Player(module, configs[name], makers.get(name), rates.get(name))
+            for name, module in objective.players.items()
+        }
         self.step = self.turns = self.skipped = self.streak = 0
         self.seconds = 0.0
 
@@ -92,6 +130,11 @@ class TrainingState:
         }
         for name, player in self.players.items():
             out["players"] |= {f"{name}/{k}": v for k, v in player.module.state_dict().items()}
+            if player.own:
+                moved: Tensors = {}
+                optimisers.pack(player.optimizer.state_dict(), moved)
+                out["optimizer"] |= {f"{name}/{k}": v for k, v in moved.items()}
+                continue
             for i, moments in player.optimizer.state_dict()["state"].items():
                 out["optimizer"] |= {f"{name}/{i}/{k}": v for k, v in moments.items()}
         return out
@@ -106,9 +149,11 @@ class TrainingState:
         }
 
     def state(self) -> dict[str, Any]:
-        """The counters, and the updates of each player."""
+        """The counters, the updates of each player, and of optimizers of one's own what is no tensor."""
         counters = {k: getattr(self, k) for k in ("step", "turns", "skipped", "streak", "seconds")}
-        return counters | {"updates": {name: player.updates for name, player in self.players.items()}}
+        counters |= {"updates": {name: player.updates for name, player in self.players.items()}}
+        own = {name: player.optimizer.state_dict() for name, player in self.players.items() if player.own}
+        return counters | ({"optimizer": {k: optimisers.pack(v, {}) for k, v in own.items()}} if own else {})
 
     def restore(self, saved: Checkpoint) -> None:
         """Go back to a checkpoint, bit by bit. Raises CheckpointError when it is of other networks."""
@@ -121,7 +166,11 @@ class TrainingState:
                     for k, v in mean.items():
                         v.copy_(stored[k])
                 moments: dict[int, Tensors] = {}
-                for key, v in under(saved.tensors["optimizer"], name).items():
+                moved = under(saved.tensors["optimizer"], name)
+                if player.own:
+                    player.optimizer.load_state_dict(optimisers.unpack(saved.state["optimizer"][name], moved))
+                    continue
+                for key, v in moved.items():
                     i, k = key.split("/")
                     moments.setdefault(int(i), {})[k] = v
                 groups = player.optimizer.state_dict()["param_groups"]

@@ -7,29 +7,38 @@ assemble the players, prepare the directory, fit. Nothing is written before ever
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from .. import files
 from ..console import Console, say, to_stderr
 from ..data import Data
+from ..data.conditions import from_meta, named
 from ..equation.algebra import gradients
 from ..models.base import TrainConfig
-from ..models.settings.serialise import ConfigError, changed, check_round_trip
+from ..models.settings.serialise import ConfigError, changed, check_round_trip, flat, to_dict
+from ..networks.backbones import own
+from ..networks.denoiser import Denoiser
 from ..objectives.base import Objective
 from . import checkpoint
 from .batches import Batches
 from .distributed import Process, find_process
 from .early_stopping import choose, holdout_split
+from .hooks import Hooks, say_unused
 from .lock import Lock, Locked, holder
 from .loop import Interrupted, NonFinite, fit
 from .previews import grid_sampler, mode_counter
 from .recorder import Recorder
 from .run_folder import Folder, RunError, environment
 from .state import TrainingState
+from .trackers import Trackers
 from .weights import start_weights
+
+EXAMPLES = 256  # rows of the training data's conditions that a run keeps
 
 
 @gradients()
@@ -42,6 +51,7 @@ def train(
     device: str | None = None,
     data: Data | None = None,
     console: Console | None = None,
+    hooks: Hooks | None = None,
 ) -> Path:
     """Train the players of `config` and write the run directory, which `diffflow.load` opens.
 
@@ -56,6 +66,7 @@ def train(
         device: where to compute, such as "cuda:1"; default: the best there is.
         data: use this instead of loading `config.data`.
         console: where progress goes; default: standard error.
+        hooks: code of the caller's that takes part: optimizer, learning rate, callbacks, trackers.
 
     Returns:
         The path of the run directory.
@@ -72,27 +83,34 @@ def train(
         Interrupted: a signal, after a checkpoint was written.
     """
     process, folder = find_process(device), Folder(Path(run_dir))
-    console = console or to_stderr()
+    console, hooks = console or to_stderr(), hooks or Hooks()
     with Lock(folder.path) as lock:
         refuse_settings(config, process)
         refuse_directory(folder, resume, init_from)
         if process.rank == 0 and folder.path.is_dir():
             lock.take()
         refuse_other_run(folder, config, resume)
+        hooks.refuse_other(folder)
         saved = checkpoint_to_resume(folder, resume, console)
         data = load_data(config, folder) if data is None else data
         holdout_split(data, config.fit.holdout)  # too few rows are refused before anything is written
         meta = data.meta()
         refuse_other_data(folder, meta)
-        training = assemble(config, meta, saved, init_from, process, console)
-        about = describe(folder, meta, process, training)
+        refuse_conditions(config, meta)
+        training = assemble(config, meta, saved, init_from, process, console, hooks)
+        about = describe(folder, meta, process, training) | hooks.names()
+        trackers = hooks.followers(config.fit.tensorboard, console) if process.rank == 0 else Trackers()
+        if process.rank == 0:
+            for k, line in enumerate(data.describe()):
+                say(console, f"{'' if k else 'data':9}{line}")
         process.wait()  # nobody may find the directory that the first process makes
         try:
             if process.rank == 0:
                 folder.path.mkdir(parents=True, exist_ok=True)
                 lock.take()
+                trackers.start(folder.path, training.step, flat(to_dict(config)), about)
                 prepare_folder(folder, config, about, training, resume, init_from, console)
-            return fit_and_record(training, config, process, folder, data, console, about)
+            return fit_and_record(training, config, process, folder, data, console, about, hooks, trackers)
         except OSError as e:
             if e.errno not in files.FULL:
                 raise
@@ -192,6 +210,36 @@ def refuse_other_data(folder: Folder, meta: dict[str, Any]) -> None:
         )
 
 
+def refuse_conditions(config: TrainConfig, meta: dict[str, Any]) -> None:
+    """Raise ConfigError for a condition that this family of models cannot be told."""
+    if "cond" in meta and not config.any_condition:
+        kinds = ", ".join(c.kind for _, c in named(from_meta(meta)))
+        raise ConfigError(
+            f"{type(config).__name__} is conditioned on classes only, and these data have another condition ({kinds}): "
+            "train a diffusion model, or give the data without it"
+        )
+
+
+def check_own_nets(
+    modules: Mapping[str, nn.Module], meta: dict[str, Any], config: TrainConfig, process: Process, console: Console
+) -> None:
+    """Call the user's networks once, as training will, and say what was decided. Raises ConfigError for unfit ones."""
+    for denoiser in modules.values():
+        if not (isinstance(denoiser, Denoiser) and isinstance(net := denoiser.net, own.OwnNet)):
+            continue
+        try:
+            lines = own.check(net, tuple(meta["shape"]), process.device)
+        except own.OwnNetError as error:
+            raise ConfigError(f"net: {error}") from error
+        if own.has_batch_norm(net) and process.world * config.fit.accumulate > 1:
+            raise ConfigError(
+                f"net: BatchNorm sees the whole batch: train in one process with --fit.accumulate 1, not in "
+                f"{process.world} x {config.fit.accumulate} parts"
+            )
+        for line in lines if process.rank == 0 else ():
+            say(console, line)
+
+
 def assemble(
     config: TrainConfig,
     meta: dict[str, Any],
@@ -199,17 +247,21 @@ def assemble(
     init_from: str | Path | None,
     process: Process,
     console: Console,
+    hooks: Hooks,
 ) -> TrainingState:
     """The players and their objective on the device, with the weights they start or go on from."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.fit.seed)
         modules = {name: module.to(process.device) for name, module in config.build(meta).items()}
+        check_own_nets(modules, meta, config, process, console)
         objective = config.objective(modules, meta)
     if init_from is not None:
         begin_from(config, objective, meta, init_from)
     elif saved is None and config.needs_start:
         raise ConfigError(f"{config.needs_start}: name a run of it with --init-from RUN (init_from in Python)")
-    training = TrainingState(objective, config.players())
+    training = TrainingState(objective, config.players(), hooks.optimizer, hooks.learning_rate)
+    if process.rank == 0:
+        say_unused(training.players, console)
     if saved is not None:
         training.restore(saved)
     if config.fit.compile:
@@ -246,6 +298,7 @@ def compile_players(training: TrainingState, process: Process, console: Console)
 def describe(folder: Folder, meta: dict[str, Any], process: Process, training: TrainingState) -> dict[str, Any]:
     """The content of run.json while the training goes on: versions, data, device, sizes of the players."""
     about = (folder.about() if folder.begun else {}) | {"finished": False}
+    about.pop("stopped", None)  # by a callback, of which it goes on now
     about |= environment() | {"data": meta, "device": str(process.device), "processes": process.world}
     sizes = {name: sum(p.numel() for p in player.parameters) for name, player in training.players.items()}
     return about | {"parameters": sizes}
@@ -282,13 +335,17 @@ def fit_and_record(
     data: Data,
     console: Console,
     about: dict[str, Any],
+    hooks: Hooks,
+    trackers: Trackers,
 ) -> Path:
     """Fit to the end of the budget, recording into `folder`, and choose an average where rows were kept aside."""
     main = process.rank == 0
+    if main and data.conditions is not None:
+        folder.keep_conditions(data.sample_conditions(EXAMPLES))
     learned, held_out = holdout_split(data, config.fit.holdout)
     batches = Batches(learned, config.fit.seed, process.device, config.data.dequantise)
     draw = grid_sampler(training, config, data, process.device)
-    recorder = Recorder(folder, config.fit, draw, console, main, training.step, mode_counter(data))
+    recorder = Recorder(folder, config.fit, draw, console, main, training.step, mode_counter(data), hooks, trackers)
     try:
         received = fit(training, batches, config.fit, process, recorder, bool(config.whole_batch))
         recorder.save(training)
@@ -302,7 +359,8 @@ def fit_and_record(
             recorder.finish(training)
             if held_out is not None:
                 choose_average(training, config, process, folder, held_out, recorder)
-            folder.write(config, about | {"finished": True})
+            stopped = {"stopped": recorder.stopped} if recorder.stopped else {}
+            folder.write(config, about | {"finished": True} | stopped)
     except NonFinite as e:
         if main:
             files.write_json(folder.path / "nonfinite.json", e.batch)

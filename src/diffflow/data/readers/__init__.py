@@ -30,11 +30,13 @@ class Request:
         split: "train", "test" or "all": a reader may read this part only, and must say which rows are test rows.
         size: (height, width) of a resize and centre crop of image files; None: as they are.
         columns: what becomes of a table's columns of text, constant ones and those of few values.
+        kind: of arrays: what an example is, where the axes leave it open ("image", "signal", "volume", "vector").
     """
 
     split: str = "train"
     size: tuple[int, int] | None = None
     columns: Columns = field(default_factory=Columns)
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ READERS: Registry[Reader] = Registry(
         "sheets": Reader(("folders",), is_sheets, lambda path, request: read_sheets(path, request.split)),
         "folder": Reader(("folders",), Path.is_dir, lambda path, request: read_folder(path, request.size), True),
         "zip": Reader((".zip",), by_suffix(".zip"), lambda path, request: read_zip(path, request.size), True),
-        "arrays": Reader((".npy", ".npz"), by_suffix(".npy", ".npz"), lambda path, request: read_arrays(path)),
+        "arrays": Reader((".npy", ".npz"), by_suffix(".npy", ".npz"), lambda path, request: read_arrays(path, request.kind)),
         "table": Reader(
             (".csv", ".csv.gz"),
             by_suffix(".csv", ".csv.gz"),

@@ -98,6 +98,31 @@ def _read_images(source: str, entries: list[Entry], size: tuple[int, int] | None
         raise DataError(
             f"{len(problems)} of {len(chosen)} images in {source!r} cannot be read; repair or remove them:", problems
         )
+    x, notes = stack_images(source, arrays, sizes, converted)
+    ignored = [e[0] for e in visible if e not in chosen]
+    if ignored:
+        notes.append(f"{len(ignored)} files that are no images were left out: {', '.join(ignored[:5])}")
+    return Raw(x, y, classes, test, tuple(notes))
+
+
+def stack_images(
+    source: str, arrays: list[np.ndarray], sizes: Counter[tuple[int, ...]], converted: Counter[str]
+) -> tuple[np.ndarray, list[str]]:
+    """Decoded images as one array.
+
+    Args:
+        source: what messages call the data.
+        arrays: pixels, uint8 (h, w, 1 or 3) each; complete where there is one size only.
+        sizes: how many images have each (height, width).
+        converted: how many images were converted, by the words for it.
+
+    Returns:
+        x: uint8 (n, 1 or 3, h, w); grey ones among others get three channels.
+        notes: what was converted, one sentence each.
+
+    Raises:
+        DataError: images of different sizes.
+    """
     if len(sizes) > 1:
         counts = ", ".join(f"{w}x{h} ({n} images)" for (h, w), n in sizes.most_common(10))
         common = min(min(s) for s in sizes)
@@ -109,14 +134,11 @@ def _read_images(source: str, entries: list[Entry], size: tuple[int, int] | None
     channels = max(colours)
     if len(colours) > 1:
         converted[f"grey, repeated in three channels because {colours[3]} others are in colour"] = colours[1]
-    notes = [f"{count} of {len(chosen)} images: {what}" for what, count in sorted(converted.items())]
-    ignored = [e[0] for e in visible if e not in chosen]
-    if ignored:
-        notes.append(f"{len(ignored)} files that are no images were left out: {', '.join(ignored[:5])}")
+    notes = [f"{count} of {len(arrays)} images: {what}" for what, count in sorted(converted.items())]
     x = np.empty((len(arrays), channels, *arrays[0].shape[:2]), np.uint8)
     for i, a in enumerate(arrays):
         x[i] = a.transpose(2, 0, 1)
-    return Raw(x, y, classes, test, tuple(notes))
+    return x, notes
 
 
 def layout(source: str, names: list[str]) -> tuple[np.ndarray | None, list[str] | None, np.ndarray | None]:
@@ -181,6 +203,11 @@ def decode(content: bytes, size: tuple[int, int] | None = None) -> tuple[np.ndar
         raise ValueError(f"not an image of a known format ({len(content)} bytes)") from None
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width}x{image.height} pixels; at most {MAX_PIXELS} are read")
+    return to_pixels(image, size)
+
+
+def to_pixels(image: Image.Image, size: tuple[int, int] | None = None) -> tuple[np.ndarray, list[str]]:
+    """The pixels of an opened image; as `decode`."""
     conversions: list[str] = []
     if getattr(image, "n_frames", 1) > 1:
         conversions.append("animated, first frame used")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,17 +47,41 @@ def read_table(path: Path, text: str = "refuse") -> Raw:
     width = len(names)
     complete = [line for line in lines if len(line.cells) == width]
     columns = [Column.parse(name, [line.cells[k] for line in complete]) for k, name in enumerate(names)]
-    refused = [column for column in columns if column.words and text == "refuse"]
-    problems = [  # of what is wrong: its line (0 for a column as a whole), its column, and the words for it
+    ragged = [
         (line.number, 0, f"row {line.number}: {len(line.cells)} cells, not {width}")
         for line in lines
         if len(line.cells) != width
     ]
+    return join_columns(source, columns, lambda i, k: (complete[i].number, complete[i].cells[k]), text, ragged)
+
+
+def join_columns(
+    source: str,
+    columns: Sequence[Column],
+    cell: Callable[[int, int], tuple[int, object]],
+    text: str,
+    problems: Sequence[tuple[int, int, str]] = (),
+) -> Raw:
+    """The columns of a table as one array.
+
+    Args:
+        source: what messages call the table.
+        columns: of equal length n.
+        cell: (row from 0, column from 0) -> the number of the row in messages, and what stands there.
+        text: what becomes of columns of words (`Columns.text`).
+        problems: what is wrong already: line (0 for a column as a whole), column, and the words for it.
+
+    Raises:
+        DataError: every bad row, column and cell is named.
+    """
+    refused = [column for column in columns if column.words and text == "refuse"]
+    problems = list(problems)
     for k, column in enumerate(columns):
         if column in refused:
             problems.append((0, k, f"column {column.label} holds text: {_shorten(column.words)}"))
-        for number, cells in [complete[i] for i in column.unusable]:
-            problems.append((number, k, f"row {number}, column {column.label}: {cells[k]!r}"))
+        for i in column.unusable:
+            number, content = cell(int(i), k)
+            problems.append((number, k, f"row {number}, column {column.label}: {content!r}"))
     if problems:
         choice = "; columns of text: --data.text levels models each word as a level, drop leaves them out"
         raise DataError(
@@ -68,7 +92,7 @@ def read_table(path: Path, text: str = "refuse") -> Raw:
         )
     dropped = [column for column in columns if column.words and text == "drop"]
     kept = [column for column in columns if column not in dropped]
-    x = np.empty((len(complete), len(kept)))
+    x = np.empty((len(columns[0].values), len(kept)))
     for k, column in enumerate(kept):
         x[:, k] = column.values
     return Raw(
@@ -111,12 +135,17 @@ def _split_header(source: str, lines: list[TableLine]) -> tuple[tuple[str, ...],
     numbers = tuple(str(k + 1) for k in range(len(first)))
     if not _is_header([line.cells for line in lines]):
         return numbers, lines
-    names = tuple(cell or f"column {number}" for cell, number in zip(first, numbers, strict=True))
+    return column_names(source, first), lines[1:]
+
+
+def column_names(source: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The names of a header, with numbers for empty ones. Raises DataError where several columns have one name."""
+    names = tuple(cell or f"column {k + 1}" for k, cell in enumerate(names))
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(
             f"{source!r} has several columns of one name; rename them", [column_label(name) for name in repeated]
         )
-    return names, lines[1:]
+    return names
 
 
 def _is_header(rows: list[list[str]]) -> bool:

@@ -23,12 +23,13 @@ from .scales import DATA_SCALES
 __all__ = ["BY_DATA", "BY_MODEL", "DATA_SCALES", "Preset", "fitting", "preset"]
 
 
-def preset(name: str, source: str | datasets.Data | None = None) -> Preset:
+def preset(name: str, source: str | datasets.Data | None = None, kind: str | None = None) -> Preset:
     """The preset of a name.
 
     Args:
         name: a row of BY_DATA or BY_MODEL.
         source: the data, or where they are (as `DataConfig.source`), whose scale a model's preset takes; None: a toy.
+        kind: what an example is, as `DataConfig.kind`.
 
     Raises:
         ConfigError: an unknown name; the nearest is suggested.
@@ -38,16 +39,17 @@ def preset(name: str, source: str | datasets.Data | None = None) -> Preset:
         return BY_DATA[name]()
     if name not in BY_MODEL:
         raise ConfigError(f"unknown preset {name!r}{missing(name, [*BY_DATA, *BY_MODEL])}")
-    scale = "toy" if source is None else fitting(source)
+    scale = "toy" if source is None else fitting(source, kind)
     model = BY_MODEL[name](scale)
     return replace(model, config=settings(model.config, {"data.source": source})) if isinstance(source, str) else model
 
 
-def fitting(source: str | datasets.Data) -> str:
+def fitting(source: str | datasets.Data, kind: str | None = None) -> str:
     """The name of the diffusion preset, which is that of the scale, for data: by their name, else by what is in them.
 
     Args:
         source: the data, or where they are.
+        kind: what an example is, as `DataConfig.kind`.
 
     Raises:
         DataError: as `data.load` does.
@@ -62,7 +64,7 @@ def fitting(source: str | datasets.Data) -> str:
         path = Path(source).expanduser()
         reader = reader_of(path) if path.exists() else None
         size = 1 if reader is not None and reader.resizes else None  # of image files only the colours matter here
-        data = datasets.load(source, size=size, columns=datasets.Columns("levels", "drop", "keep"))
+        data = datasets.load(source, size=size, columns=datasets.Columns("levels", "drop", "keep"), kind=kind)
     if data.kind == "image":
         return "mnist" if data.shape[0] == 1 else "cifar10"
     return "table" if data.kind == "vector" else data.kind

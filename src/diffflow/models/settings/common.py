@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ... import data as datasets
 from ...data import Columns, Data, DataError, Transform
+from ...equation.guidance import Guidance, by_part
 from ...equation.schedule import SCHEDULES, Schedule
-from .serialise import ConfigError, require
+from .serialise import UNSAID, ConfigError, require
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class DataConfig:
     """Tables: columns that never change are refused, or dropped (drop)."""
     discrete: str = "refuse"
     """Tables: columns of few values are refused, dropped (drop), spread over cells (levels), or continuous (keep)."""
+    kind: Literal["image", "signal", "volume", "vector"] | None = field(default=None, metadata=UNSAID)
+    """Arrays: what an example is, where the axes leave it open: image (floats stay floats), signal, volume, vector."""
 
     def load(self, split: str | None = None, like: Transform | None = None) -> Data:
         """Load the data.
@@ -49,7 +52,7 @@ class DataConfig:
                 "are (--data SOURCE), or use them in Python"
             )
         columns = Columns(self.text, self.constant, self.discrete)
-        return datasets.load(self.source, split or self.split, self.flip, self.size, columns, like)
+        return datasets.load(self.source, split or self.split, self.flip, self.size, columns, like, self.kind)
 
 
 @dataclass(frozen=True)
@@ -160,13 +163,17 @@ class Dials:
         steps: steps of the solver.
         gan: weight of the log-ratio; 0 is the score alone.
         churn: stochasticity; 0 is the probability flow, 1 the reverse SDE.
-        guidance: classifier-free guidance; 1 is none.
+        guidance: classifier-free guidance; 1 is none; or a weight for each part of a condition, by name.
     """
 
     steps: int = 20
     gan: float = 0.0
     churn: float = 0.0
-    guidance: float = 1.0
+    guidance: Guidance = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.guidance, float | int):  # a dict, or what JSON made of the pairs
+            object.__setattr__(self, "guidance", tuple(sorted(by_part(self.guidance).items())))
 
 
 def make_schedule(name: str, sigma_min: float, sigma_max: float) -> Schedule:

@@ -23,12 +23,12 @@ class NetConfig(Choice):
         Args:
             shape: of one sample, such as (3, 32, 32) or (2,).
             classes: how many classes it is told, 0 for none.
-            conditions: what it is told instead, where data have another condition than one label; a network that knows
-                nothing but classes may leave this argument out.
+            conditions: what else it is told in their place (`Data.with_cond`); None: nothing. A network that knows
+                classes alone may leave this argument out.
 
         Returns:
-            A module (x (n, *shape), time (n,), cond) -> (n, *shape), where cond is int64 (n,), -1 for no class, or what
-            `conditions` describe, or None.
+            A module (x (n, *shape), time (n,), cond int64 (n,) or None) -> (n, *shape); -1 in cond is no class. Other
+            conditions come as `data.conditions.encode` gives them.
 
         Raises:
             ConfigError: a shape that this network is not made for.

@@ -32,6 +32,7 @@ def require(ok: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+UNSAID: Mapping[str, bool] = {"unsaid": True}  # metadata of a field that files do not mention while it is None
 DEFAULT = "ScoreConfig"  # the family of settings that name none
 
 
@@ -96,6 +97,8 @@ def _plain_values(config: Any) -> dict[str, Any]:
     hints = get_type_hints(type(config))
     for entry in dataclasses.fields(config):
         value = getattr(config, entry.name)
+        if value is None and entry.metadata.get("unsaid"):
+            continue
         if dataclasses.is_dataclass(value):
             tag = {"type": name_of(type(value))} if len(_classes(hints[entry.name])) > 1 else {}
             out[entry.name] = tag | _plain_values(value)
@@ -119,6 +122,9 @@ def _scalar(kind: Any, value: Any, path: str) -> Any:
         if more != [...]:
             require(len(value) == 1 + len(more), f"{path} = {value!r} must be a list of {1 + len(more)}")
         return tuple(_scalar(first, v, f"{path}[{i}]") for i, v in enumerate(value))
+    if get_origin(kind) is dict:
+        require(isinstance(value, Mapping), f"{path} = {value!r} must be a mapping")
+        return dict(value)
     if kind is float and not isinstance(value, bool):
         try:
             return float(value)  # also the text "1e-3", which YAML 1.1 does not take for a number
@@ -287,6 +293,14 @@ FREE = (
 )
 
 
+def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        out |= flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+    return out
+
+
 def changed(old: Any, new: Any) -> list[str]:
     """The settings in which a run that goes on would differ from itself.
 
@@ -299,13 +313,6 @@ def changed(old: Any, new: Any) -> list[str]:
     Returns:
         Dotted names, sorted.
     """
-
-    def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for key, value in values.items():
-            out |= flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
-        return out
-
     a, b = flat(to_dict(old)), flat(to_dict(new))
     keys = [k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
     return [k for k in keys if not k.startswith(FREE) or k in old.fixed]
