@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,14 @@ LINES = 4  # channels of a signal that are drawn
 PLOTS = 16  # signals of a grid
 
 
-def can_draw(shape: tuple[int, ...]) -> bool:
+def can_draw(shape: Sequence[int]) -> bool:
     """Whether samples of this shape have tiles: all but vectors."""
     return len(shape) > 1
+
+
+def size(shape: Sequence[int]) -> tuple[int, int]:
+    """Height and width of the tile of a sample of this shape."""
+    return (HIGH, WIDE) if len(shape) == 2 else (shape[-2], shape[-1])
 
 
 def tiles(x: Any, like: Any = None) -> np.ndarray:

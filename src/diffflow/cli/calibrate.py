@@ -16,6 +16,7 @@ import tyro
 import diffflow as df
 from diffflow import files
 from diffflow.cli import UsageError, parse
+from diffflow.cli.conditions import GuidanceWords, guidance_of
 from diffflow.console import progress, table, to_stderr, to_stdout, waiting
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Calibrate:
     """The dial; default: the run's own."""
     gan: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
     """The other dial, of runs with a discriminator; default: the run's own."""
-    guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
+    guidance: GuidanceWords = ()
     """Classifier-free guidance; default: the run's own."""
     starts: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Starts to fit to; default: 128 to 256, more of smaller things."""
@@ -66,7 +67,7 @@ class Calibrate:
         files.check_folder(run.path)
         if "generator" in run.players:
             raise UsageError(f"{self.run} is a generator: its steps, one or few, are fixed, and there is none to plan.")
-        overrides = {"churn": self.churn, "gan": self.gan, "guidance": self.guidance}
+        overrides = {"churn": self.churn, "gan": self.gan, "guidance": guidance_of(self.guidance)}
         base = replace(run.dials, **{k: v for k, v in overrides.items() if v is not None})
         noise = df.Noise(self.seed)
         quiet = base.churn == 0

@@ -19,8 +19,9 @@ import tyro
 import diffflow as df
 from diffflow import figures, files
 from diffflow.cli import UsageError, parse
+from diffflow.cli.conditions import labels_of
 from diffflow.cli.sample import Sample
-from diffflow.cli.shared import check, check_n, draw_samples, labels_of, print_metrics
+from diffflow.cli.shared import check, check_n, draw_samples, print_metrics
 from diffflow.console import Console, say, to_stderr, waiting
 
 if TYPE_CHECKING:

@@ -9,21 +9,18 @@ directory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import tyro
 
 import diffflow as df
-from diffflow import figures, files
+from diffflow import figures, files, tiles
 from diffflow.cli import parse
+from diffflow.cli.conditions import GuidanceWords, guidance_of
 from diffflow.cli.sample import Sample
-from diffflow.cli.shared import SolverName, check, check_n, draw_samples, print_metrics, splits
-from diffflow.console import say, to_stderr, waiting
-
-if TYPE_CHECKING:
-    from diffflow.data import Data
-    from diffflow.metrics import Classifier
+from diffflow.cli.shared import SOLVERS, SolverName, check, check_n, print_metrics, splits
+from diffflow.console import progress, say, to_stderr, waiting
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Evaluate:
     """The dial; default: the run's own."""
     gan: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
     """The other dial, of runs with a discriminator: weight of the log-ratio; default: the run's own."""
-    guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
+    guidance: GuidanceWords = ()
     """Classifier-free guidance; default: the run's own."""
     solver: SolverName = "default"
     """How the path is solved."""
@@ -60,7 +57,7 @@ class Evaluate:
     features: Annotated[str | None, tyro.conf.arg(metavar="NAME[=FILE]")] = None
     """Whose features the Frechet distance, KID, precision, recall, density and coverage see: own (a classifier trained
     here), lenet, resnet20 or inception (see `diffflow weights`), with weights from a file of your own after a =; none.
-    Default: own for images with classes, else none."""
+    Default: own for images of bytes with classes, else none."""
     data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
     """Where the data is now, if it has moved since training."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
@@ -72,17 +69,17 @@ class Evaluate:
 
         from diffflow.metrics.classifier import unit
         from diffflow.runs import report
+        from diffflow.runs.evaluate import draw, judge_of, measure
 
-        how = {"steps": self.steps, "churn": self.churn, "gan": self.gan, "guidance": self.guidance}
-        ask = Sample(self.run, self.n, solver=self.solver, seed=self.seed, batch=self.batch, **how)
-        check(ask)
+        how: dict[str, Any] = {"steps": self.steps, "churn": self.churn, "gan": self.gan}
+        check(Sample(self.run, self.n, solver=self.solver, batch=self.batch, guidance=self.guidance, **how))
+        how["guidance"] = guidance_of(self.guidance)
         check_n(self.n)
         judge = df.metrics.load_lenet(self.classifier) if self.classifier else None
         run = df.load(self.run, device=self.device)
         files.check_folder(run.path)
         train, test = splits(run, self.data)
-        labels = train.labels(self.n) if run.classes else None
-        eyes = self.eyes(train)
+        eyes = judge_of(self.features, train, self.seed)
         console = to_stderr()
         if test is None:
             say(
@@ -90,40 +87,28 @@ class Evaluate:
                 f"note: trained on the split {train.split!r}, so nothing is held out: floors are taken between two "
                 "halves of the training data, and copies are judged by the distances within it",
             )
-        x, nfe = draw_samples(run, ask, None if labels is None else labels.numpy(), console)
-        dials = replace(run.dials, **{k: v for k, v in how.items() if v is not None})
-        planned = self.solver == "default" and "generator" not in run.players and run.plan(dials) is not None
-        settings = {"solver": "plan" if planned else self.solver} | asdict(dials)
-        card = {
-            # a generator has nothing to set
-            "sampler": ({} if "generator" in run.players else settings) | {"evaluations": nfe},
-            "classes": None if labels is None else "as often as in the data",
-            "run": {"path": str(run.path), "step": run.step},
-        }
-        with waiting(console, "measuring"):
-            evaluation = df.metrics.evaluate(
-                torch.from_numpy(x), train, test, labels, judge, features=eyes, seed=self.seed, card=card
+        solver = SOLVERS[self.solver]()
+        with progress("sampling", console) as bar:
+            samples, card = draw(
+                run, train, self.n, how, solver, self.solver, seed=self.seed, batch=self.batch, on_step=bar
             )
+        with waiting(console, "measuring"):
+            evaluation = measure(run, samples, train, test, eyes, judge, self.seed, card)
         print_metrics(evaluation.to_dict()["metrics"])
         say(console, f"protocol {files.write_json(run.path / 'evaluation.json', evaluation.to_dict())}")
         if train.kind == "vector" and train.law is None:
             t, truth = train.transform, torch.cat([train.x, *(() if test is None else (test.x,))]).numpy()
-            names = t.columns
+            x, names = samples.numpy(), t.columns
             columns = figures.marginals(x, truth, names, t.levels, t.names)
             files.write(run.path / "marginals.png", figures.png(columns))
             if x.shape[1] > 1:
                 files.write(run.path / "pairs.png", figures.png(figures.pairs(x, truth, names)))
-        if train.kind == "image":
-            nearest, originals = df.metrics.copies(torch.from_numpy(x), train.x)
-            pairs = torch.cat([torch.from_numpy(x)[nearest], unit(train.x[originals])])
-            files.write(run.path / "copies.png", figures.png(figures.grid(pairs.numpy(), columns=len(nearest))))
+        if train.transform.of_bytes:
+            nearest, originals = df.metrics.copies(samples, train.x)
+            pairs = torch.cat([samples[nearest], unit(train.x[originals])])
+            files.write(run.path / "copies.png", figures.png(tiles.picture(pairs.numpy(), len(nearest))))
         say(console, f"report   {report.write(run.path)}")
         return 0
-
-    def eyes(self, train: Data) -> Classifier | None:
-        """The network whose features are compared."""
-        name = self.features or ("own" if train.kind == "image" and train.classes else "none")
-        return None if name == "none" else df.metrics.extractor(name, train, self.seed)
 
 
 def main(args: Sequence[str]) -> int:

@@ -18,7 +18,8 @@ import diffflow as df
 from diffflow import figures, files
 from diffflow.cli import UsageError, listing, parse
 from diffflow.cli.sample import as_tiles
-from diffflow.cli.shared import WRITERS, destination, drawable, known_suffixes
+from diffflow.cli.shared import destination, drawable, known_suffixes
+from diffflow.cli.writers import WRITERS
 from diffflow.console import Console, progress, say, to_stderr
 from diffflow.models.catalogue import FLOWS
 

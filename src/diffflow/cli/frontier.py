@@ -19,6 +19,7 @@ import tyro
 import diffflow as df
 from diffflow import figures, files
 from diffflow.cli import UsageError, parse
+from diffflow.cli.conditions import GuidanceWords, guidance_of
 from diffflow.cli.shared import check_n, splits
 from diffflow.console import Console, plus_minus, progress, say, table, to_stderr, to_stdout, waiting
 
@@ -50,7 +51,7 @@ class Frontier:
     """Values of the dial; default: 0 and 1, or the run's own where it has no such dial."""
     gan: Annotated[tuple[float, ...], tyro.conf.arg(metavar="X")] = ()
     """Values of the other dial, of runs with a discriminator; default: the run's own."""
-    guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
+    guidance: GuidanceWords = ()
     """Classifier-free guidance; default: the run's own."""
     plans: Literal["no", "flow", "all"] = "flow"
     """Calibrate sampling plans, too: none, without churn, or with churn as well (slow); those there are used."""
@@ -136,11 +137,11 @@ class Frontier:
         """The name of the distance to the training data, and the function of samples that measures it."""
         from diffflow.metrics import embedding, extractor, frechet, sliced_w2
 
-        if train.kind != "image":
+        if not train.transform.of_bytes:
             if self.features:
-                raise UsageError(f"--features {self.features}: vectors are compared as they are; leave it out.")
-            y = train.encode(train.x)
-            return "sliced W2", lambda x: sliced_w2(train.encode(x), y, limit=self.n, seed=self.seed)
+                raise UsageError(f"--features {self.features}: {train.kind}s are compared as they are; leave it out.")
+            y = train.encode(train.x).flatten(1)
+            return "sliced W2", lambda x: sliced_w2(train.encode(x).flatten(1), y, limit=self.n, seed=self.seed)
         if self.features == "none" or not (self.features or train.classes):
             raise UsageError("images are compared by somebody's features: say whose (--features own needs classes).")
         eyes = extractor(self.features or "own", train, self.seed)
@@ -159,7 +160,7 @@ class Frontier:
         from diffflow.models.settings.common import Dials
 
         default = run.dials
-        guidance = default.guidance if self.guidance is None else self.guidance
+        guidance = guidance_of(self.guidance) if self.guidance else default.guidance
 
         def along(churn: float, gan: float) -> list[Dials]:
             line = [Dials(steps, gan, churn, guidance) for steps in self.steps]

@@ -23,7 +23,6 @@ import tyro
 import diffflow as df
 from diffflow import figures, files
 from diffflow.cli import UsageError, parse
-from diffflow.cli.shared import HELD_OUT
 from diffflow.console import Console, plus_minus, progress, say, table, to_stderr, to_stdout
 
 if TYPE_CHECKING:
@@ -37,7 +36,8 @@ if TYPE_CHECKING:
 class Likelihood:
     """Log-likelihoods of data under a run, with errors: nats, bits per dimension, the most and the least likely.
 
-    Images are scored byte by byte (bits per dimension), tables in the units of their columns. A generator has no
+    Images of bytes are scored byte by byte (bits per dimension), tables in the units of their columns, signals, volumes
+    and images of floats in the units of their channels. A generator has no
     density: asking for one is an error.
 
     Examples:
@@ -57,7 +57,7 @@ class Likelihood:
     against: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
     """A second source to score, and to tell from the first by likelihood alone."""
     n: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
-    """At most so many examples of each source, at random; default: 100 images, 1000 vectors."""
+    """At most so many examples of each source, at random; default: 1000 vectors, 100 of other kinds."""
     bound: bool = False
     """The bound of the reverse SDE instead of the likelihood of the ODE model."""
     churn: Annotated[float, tyro.conf.arg(metavar="X")] = 1.0
@@ -65,7 +65,7 @@ class Likelihood:
     times: Annotated[int, tyro.conf.arg(metavar="K")] = 64
     """With --bound: noise levels per example, an even number."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Runge-Kutta steps of the solve, 4 evaluations each; default: 24 for images, adaptive for vectors."""
+    """Runge-Kutta steps of the solve, 4 evaluations each; default: adaptive for vectors, 24 for other kinds."""
     probes: Annotated[int, tyro.conf.arg(metavar="K")] = 1
     """Random probes of the divergence, for more than 16 dimensions; fewer dimensions are summed exactly. From 2 on
     the error that they leave is told for every value; one is enough for means."""
@@ -120,7 +120,7 @@ class Likelihood:
         say(console, f"protocol {files.write_json(run.path / 'likelihood.json', record)}")
         say(console, f"values   {files.write_text(self.out or run.path / 'likelihood.csv', as_csv(scored))}")
         files.write(run.path / "likelihood.png", figures.png(histogram(scored)))
-        if run.transform.kind == "image":
+        if run.transform.of_bytes:
             files.write(run.path / "likelihood-extremes.png", figures.png(extremes(scored)))
         return 0
 
@@ -131,7 +131,7 @@ class Likelihood:
 
     def grid(self, run: df.Run) -> int | None:
         """Runge-Kutta steps of the solve; None: adaptive."""
-        return self.steps or (24 if run.transform.kind == "image" else None)
+        return self.steps or (None if run.transform.kind == "vector" else 24)
 
     def model(self, run: df.Run) -> str:
         """The model that the numbers belong to, in words."""
@@ -175,13 +175,19 @@ class Likelihood:
         import torch
 
         from diffflow.metrics.base import pick
+        from diffflow.runs.evaluate import HELD_OUT
 
-        ask, learned = replace(run.config.data, source=source), run.data["split"]
-        same = Path(source).resolve() == Path(run.config.data.source).resolve()
-        split = "all" if run.transform.kind == "vector" and Path(source).is_file() else "test"
+        ask, learned, wanted = replace(run.config.data, source=source), run.data["split"], run.data["fingerprint"]
+        from_python = bool(source) and not run.config.data.source
+        same = Path(source).resolve() == Path(run.config.data.source).resolve() and not from_python
+        if from_python:  # only their content says whether these are its own
+            same = ask.load(learned, run.transform).fingerprint == wanted
+            if not same and learned != "all" and ask.load("all", run.transform).fingerprint == wanted:
+                same, learned = True, "all"
+        split = "all" if run.transform.kind != "image" and Path(source).is_file() else "test"
         if same:
             split = HELD_OUT.get(learned, "all")
-            if ask.load(learned).fingerprint != run.data["fingerprint"]:
+            if not from_python and ask.load(learned).fingerprint != wanted:
                 raise UsageError(
                     f"{source} has changed since {self.run} was trained on it (its content has another fingerprint), "
                     "so nobody knows what was held out. Score a copy of it under another name: all of it counts then."
@@ -194,7 +200,7 @@ class Likelihood:
                 f"{source} holds {data.kind}s of shape {data.shape}, and {self.run} models {run.transform.kind}s of "
                 f"shape {run.shape}: give data of that shape."
             )
-        n = self.n or (100 if data.kind == "image" else 1000)
+        n = self.n or (1000 if data.kind == "vector" else 100)
         rows, labels = pick(torch.arange(len(data)), n, self.seed).sort().values, None
         if self.classes:
             if data.y is None or not data.classes or not run.classes:
@@ -225,7 +231,7 @@ class Likelihood:
                 parts.append(run.log_likelihood(chosen.x[part], labels, **more, **how))
                 bar(min(first + self.batch, len(chosen.x)), len(chosen.x))
         nats, stderr = (torch.cat([getattr(p, k) for p in parts]) for k in ("value", "stderr"))
-        discrete = run.transform.kind == "image" or (run.discrete and all(run.transform.levels))
+        discrete = run.transform.of_bytes or (run.discrete and all(run.transform.levels))
         return Scored(chosen, nats, stderr, math.prod(run.shape), discrete, max(p.nfe for p in parts))
 
 

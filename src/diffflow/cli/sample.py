@@ -17,16 +17,9 @@ import tyro
 import diffflow as df
 from diffflow import figures, files, tiles
 from diffflow.cli import UsageError, parse
-from diffflow.cli.shared import (
-    WRITERS,
-    SolverName,
-    check,
-    destination,
-    drawable,
-    follow,
-    known_suffixes,
-    labels_of,
-)
+from diffflow.cli.conditions import GuidanceWords, conditions_of, labels_of, words_of
+from diffflow.cli.shared import SolverName, check, destination, drawable, follow, known_suffixes
+from diffflow.cli.writers import WRITERS
 from diffflow.console import to_stderr
 
 if TYPE_CHECKING:
@@ -53,16 +46,20 @@ class Sample:
     """Run directory."""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 64
     """How many."""
-    label: Annotated[tuple[str, ...], tyro.conf.arg(name="class", aliases=["--cond"])] = ()
+    label: Annotated[tuple[str, ...], tyro.conf.arg(name="class")] = ()
     """Classes by name or number, taken in turn; `none` for no class, `data` for every class as often as in the training
     data (whose law the samples have then). Default: every class in turn."""
+    cond: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE.npy|NAME=FILE.npy")] = ()
+    """What samples are conditioned on, of runs with more than classes: a file with a row for each sample, taken in
+    turn; of several conditions NAME=FILE for each, what is left out being none; `none` for none at all. Default: the
+    examples of training that the run keeps. Of runs with classes the same as --class."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Steps of the solver; default: the run's own."""
     churn: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
     """The dial: 0 is the deterministic probability flow, 1 the reverse SDE. With a denoiser alone any value >= 0 has
     the same law; beside a discriminator it adds to the pull, as --gan does."""
-    guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
-    """Classifier-free guidance; 1 is none."""
+    guidance: GuidanceWords = ()
+    """Classifier-free guidance; 1 is none. Of several conditions one number, or NAME=X for each."""
     quality: Literal["fast", "balanced", "best"] | None = None
     """The setting that `diffflow frontier` found; other flags go before it."""
     solver: SolverName = "default"
@@ -93,6 +90,7 @@ class Sample:
         if self.quality is not None:
             dials, planned = run.quality(self.quality)
             self = replace(self, **{k: v for k, v in asdict(dials).items() if getattr(self, k) is None})
+            self = replace(self, guidance=self.guidance or words_of(dials.guidance))
             if not planned and run.plan(dials) is not None and self.solver == "default":
                 self = replace(self, solver="exponential")  # what was measured
         kind = run.data["kind"]
@@ -101,10 +99,17 @@ class Sample:
             drawable(self.animate, self.run, kind, run.shape)
             if "generator" in run.players:
                 raise UsageError(f"--animate {self.animate!r}: a generator has no path to show; leave --animate out.")
-        labels = labels_of(self.label, run.classes, self.n, self.first, run.data.get("counts"))
+        labels = None
+        if run.conditions is None or run.classes:
+            asked = self.label or self.cond
+            labels = cond = labels_of(asked, run.classes, self.n, self.first, run.data.get("counts"))
+        elif self.label:
+            raise UsageError(f"--class {' '.join(self.label)}: {self.run} has conditions, no classes: give --cond.")
+        else:
+            cond = conditions_of(self.cond, run, self.n, self.first)
         steps = self.steps or run.dials.steps
         keep = math.ceil(steps / (figures.FRAMES - 1)) if self.animate else None
-        path = follow(run, self, labels, to_stderr(), keep)
+        path = follow(run, self, cond, to_stderr(), keep)
         if self.animate and len(path.kept) < 3:
             raise UsageError(f"--animate {self.animate!r}: a single step is no path to show. Give at least --steps 2.")
         if self.out is None:

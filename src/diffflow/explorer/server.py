@@ -37,7 +37,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 import diffflow as df
-from diffflow import figures
+from diffflow import figures, tiles
 from diffflow.runs.load import open_run
 from diffflow.sampling.sample import Step
 from diffflow.training import lock
@@ -110,7 +110,7 @@ class Runs:
             data = about["data"]
             return {
                 "name": name, "kind": type(config).__name__.removesuffix("Config"), "data": data["name"],
-                "shape": data["shape"], "classes": data["classes"], "image": len(data["shape"]) == 3,
+                "shape": data["shape"], "classes": data["classes"], "image": tiles.can_draw(data["shape"]),
                 "dials": dataclasses.asdict(config.dials), "players": list(config.players()),
                 "training": lock.holder(folder.path) is not None, "frontier": (folder.path / "frontier.json").exists(),
             }  # fmt: skip
@@ -206,7 +206,7 @@ class SampleRequest:
         }
         n = number(body, "n", 1, MOST["images" if about["image"] else "rows"], True, 16 if about["image"] else 300)
         frames = number(body, "frames", 1, MOST["frames"], True, 12)
-        size = n * math.prod(about["shape"][-2:] if about["image"] else (2,))
+        size = n * math.prod(tiles.size(about["shape"]) if about["image"] else (2,))
         if 2 * size > PIXELS:
             raise BadRequest(
                 f"n = {n} samples of this size are too much for one picture: ask for {PIXELS // (2 * size // n)}"
@@ -257,10 +257,10 @@ def draw_frames(run: df.Run, ask: SampleRequest, report: Callable[[int, int], No
     cloud = torch.stack([x for _, x in states])  # (moments, n, *shape)
     if not cloud.isfinite().all():
         raise BadRequest("some of these samples are not finite numbers: take more steps, less churn, or less guidance")
-    if len(run.shape) == 3:
-        rows = cloud.reshape(-1, *run.shape)
-        picture = figures.grid(rows.numpy(), columns=ask.n, gap=0, scale=1)
-        return answer | {"png": base64.b64encode(figures.png(picture)).decode(), "shape": list(run.shape)}
+    if tiles.can_draw(run.shape):
+        rows = tiles.tiles(cloud.reshape(-1, *run.shape), like=cloud[-1])
+        picture = figures.grid(rows, columns=ask.n, gap=0, scale=1)
+        return answer | {"png": base64.b64encode(figures.png(picture)).decode(), "shape": list(rows.shape[1:])}
     points = cloud[..., :2].double().numpy()
     return answer | {
         "points": [[[float(f"{v:.5g}") for v in x] for x in xs] for xs in points],

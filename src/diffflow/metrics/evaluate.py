@@ -78,8 +78,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure samples by every metric of the table METRICS that has what it needs.
 
-    Float images are rounded to 8 bits first when the reference has 8, as saving them would. Vectors are compared in
-    standardised units when the reference is a Data.
+    Float images are rounded to 8 bits first when the reference has 8, as saving them would. Vectors, signals, volumes
+    and images of floats are compared as points in standardised units when the reference is a Data.
 
     Args:
         samples: (n, *shape), in decoded units: images in [0, 1] or uint8.
@@ -106,7 +106,15 @@ def evaluate(
     """
     data = reference if isinstance(reference, Data) else None
     truth = heldout.y if isinstance(heldout, Data) else None
-    x, y, *more = admitted(samples, _points_of(reference), None if heldout is None else _points_of(heldout))
+    sets = (samples, _points_of(reference), None if heldout is None else _points_of(heldout))
+    as_points = data is not None and data.kind != "vector" and not data.transform.of_bytes
+    if as_points:  # signals, volumes and images of floats are compared as the points that they are
+        if classifier is not None or features is not None:
+            raise ValueError(f"judges see images of bytes, and {data.name!r} holds {data.kind}s of floats: leave them out")
+        if wrong := [tuple(s.shape[1:]) for s in sets if s is not None and tuple(s.shape[1:]) != data.shape]:
+            raise ValueError(f"events of different shapes cannot be compared: {wrong[0]} and {data.shape}")
+        sets = tuple(None if s is None else s.flatten(1) for s in sets)
+    x, y, *more = admitted(*sets)
     held = more[0] if more else None
     sizes = [len(x), len(y) // 2] if held is None else [len(x), len(y), len(held)]
     if min(sizes) < LEAST:
@@ -121,8 +129,8 @@ def evaluate(
         labels = class_labels(labels, len(x), judge.classes)
     decoded = (x, held, truth)
     columns = data is not None and data.kind == "vector"
-    if data is not None and columns:
-        x, y, held = data.encode(x), data.encode(y), None if held is None else data.encode(held)
+    if data is not None and (columns or as_points):
+        x, y, held = (None if s is None else data.encode(s.unflatten(1, data.shape)).flatten(1) for s in (x, y, held))
     if held is None:
         shuffled = pick(y, len(y), seed)
         real, other = shuffled[: len(y) // 2], shuffled[len(y) // 2 :]
@@ -211,7 +219,8 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
 def _own_judge(data: Data | None, seed: int) -> Classifier:
     if data is None or data.y is None or data.classes is None:
         raise ValueError("labels need a judge: pass `classifier`, or a reference with labels to train one on")
-    return fit_classifier(data.x, data.y, len(data.classes), seed=seed)
+    x = data.x if data.transform.of_bytes else data.x.flatten(1)
+    return fit_classifier(x, data.y, len(data.classes), seed=seed)
 
 
 def _countable(data: Data | None, n: int) -> GaussianMixture | None:

@@ -26,7 +26,7 @@ EXACT = 16  # dimensions up to which likelihoods sum the divergence exactly
 
 def is_discrete(transform: Transform) -> bool:
     """Whether some coordinates of the data have probabilities and no density."""
-    return transform.kind == "image" or bool(transform.levels)
+    return transform.of_bytes or bool(transform.levels)
 
 
 @dataclass(frozen=True)

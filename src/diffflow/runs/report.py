@@ -131,8 +131,7 @@ def _pre(text: str) -> str:
 def _head(home: Path, about: Mapping, log: Sequence[Mapping], evaluation: Mapping, words: Words) -> str:
     data = about.get("data", {})
     last = log[-1] if log else {}
-    kind = "images" if data.get("kind") == "image" else "vectors"
-    what = f"{data.get('count', 0):,} {kind} of shape {'×'.join(map(str, data.get('shape', ())))}"
+    what = f"{data.get('count', 0):,} {data.get('kind', 'vector')}s of shape {'×'.join(map(str, data.get('shape', ())))}"
     classes = f" in {len(data['classes'])} classes" if data.get("classes") else ""
     size = sum(about.get("parameters", {}).values())
     minutes = last.get("seconds", 0.0) / 60
@@ -288,11 +287,13 @@ def _data(data: Mapping) -> str:
 
 def _use(home: Path, about: Mapping, log: Sequence[Mapping], words: Words) -> str:
     data, where = about.get("data", {}), shlex.quote(home.as_posix())
-    image = data.get("kind") == "image"
+    kind, of_bytes = data.get("kind"), data.get("kind") == "image" and not data.get("transform", {}).get("mean")
     longer = max(2, math.ceil(2 * (log[-1].get("seconds", 0.0) if log else 0.0) / 60))
     label = f" --class {shlex.quote(data['classes'][-1])}" if data.get("classes") else ""
-    units = "(n, c, h, w) in [0, 1]" if image else "(n, d), original units"
-    small, large = ("samples.png", "samples.zip") if image else ("samples.csv", "samples.npz")
+    axes = {"image": "n, c, h, w", "signal": "n, c, l", "volume": "n, c, d, h, w"}.get(kind, "n, d")
+    units = f"({axes}) in [0, 1]" if of_bytes else f"({axes}), original units"
+    small = "samples.csv" if kind == "vector" else "samples.png"
+    large = "samples.zip" if of_bytes and data["shape"][0] in (1, 3) else "samples.npz"
     flags, keywords, sde = words.flags, words.keywords, words.equation
     shell = f"""\
 # sample: a few to look at, many to use

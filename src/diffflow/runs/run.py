@@ -39,6 +39,7 @@ from ..sampling.solvers import Solver
 from ..sampling.teacher import Teacher, teach
 from ..training.run_folder import Folder
 from .conditions import AnyCondition, checked_conditions, conditions_of, sample_conditions
+from .evaluate import evaluate
 from .likelihood import OdeLikelihood, SdeBound, data_log_likelihood, is_discrete, train_dequantiser
 from .plans import find_quality, fine_starts, median_deviation, own_solver, plannable_sde
 
@@ -300,7 +301,7 @@ class Run:
 
     def _calibrated(self, dials: Dials) -> DiffFlow:
         """The equation that a plan for these dials is made for. Raises ValueError where none can be."""
-        self._rows_of(self._turn(1), 1, dials.guidance)
+        self._rows_of(self.example_conditions(1), 1, dials.guidance)
         return plannable_sde(self.config, self.players, self.data, dials, self.path)
 
     def _turn(self, n: int) -> Cond:
@@ -315,6 +316,8 @@ class Run:
         if self.classes:
             return torch.arange(first, first + n) % len(self.classes)
         return None if self.conditions is None else Folder(self.path).example_conditions(n, first)
+
+    evaluate = evaluate  # runs/evaluate.py
 
     def log_prob(self, x: Tensor, cond: AnyCondition = None, trace: Trace | None = None) -> LogProb:
         """Log density of data at noise sigma_min, in nats of model units (n,); see `df.log_prob`.

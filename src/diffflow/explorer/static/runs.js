@@ -90,7 +90,7 @@ export class Runs {
 
   // -- the controls ----------------------------------------------------------------------------------------------------
   build(words) {
-    const { dials, classes, players, shape } = this.line, generator = players.includes("generator"), images = shape.length === 3;
+    const { dials, classes, players, shape } = this.line, generator = players.includes("generator"), images = shape.length > 1;
     this.inputs = {};
     const field = (key, label, value, low, high, step) => {
       const input = make("input", { type: "number", min: low, max: high, step, value: words.get(key) ?? value, placeholder: value, id: `ask-${key}` });

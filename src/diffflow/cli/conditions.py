@@ -1,0 +1,134 @@
+"""Conditions and guidance as flags say them: classes by name or number, rows of files, weights by part.
+
+Nothing here imports torch before it is needed: `--help` of every command reads this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import tyro
+
+from diffflow.cli import UsageError
+
+if TYPE_CHECKING:
+    import diffflow as df
+
+GuidanceWords = Annotated[tuple[str, ...], tyro.conf.arg(metavar="X|NAME=X")]
+
+
+def labels_of(
+    wanted: Sequence[str],
+    classes: Sequence[str] | None,
+    n: int,
+    first: int = 0,
+    counts: Sequence[int] | None = None,
+) -> np.ndarray | None:
+    """The class of each sample, int64 (n,), or None where samples have none.
+
+    Args:
+        wanted: names or numbers of classes, taken in turn, sample i entry first + i; ("none",): no class; ("data",):
+            every class as often as in training; empty: every class in turn.
+        classes: names of the classes that there are.
+        n: how many samples.
+        first: number of the first one.
+        counts: how often each class is in the training data.
+
+    Raises:
+        UsageError: a class that is not there.
+    """
+    if tuple(wanted) == ("none",) or (not wanted and not classes):
+        return None
+    if not classes:
+        raise UsageError(f"--class {' '.join(wanted)}: this run was trained without classes; leave --class out.")
+    if tuple(wanted) == ("data",) and "data" not in classes:
+        if counts is None:
+            raise UsageError(
+                "--class data: this run is older than the note of how often each class is in its data. In Python: "
+                "run.sample(n, cond=df.data.load(SOURCE).labels(n))."
+            )
+        import torch
+
+        from diffflow.data.dataset import in_proportion
+
+        return in_proportion(torch.tensor(counts), n, first).numpy()
+    turn = np.array([class_index(w, classes) for w in wanted] or range(len(classes)), dtype=np.int64)
+    return turn[(first + np.arange(n)) % len(turn)]
+
+
+def class_index(wanted: str, classes: Sequence[str]) -> int:
+    """A class by its name, else by its number."""
+    if wanted in classes:
+        return list(classes).index(wanted)
+    if wanted.isdecimal() and int(wanted) < len(classes):
+        return int(wanted)
+    near = get_close_matches(wanted, classes, n=1)
+    names = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UsageError(
+        f"--class {wanted}: no such class.{hint} This run knows {names}; or give a number from 0 to {len(classes) - 1}."
+    )
+
+
+def guidance_of(words: Sequence[str]) -> float | dict[str, float] | None:
+    """Guidance as flags say it: a number, or NAME=X for parts of a condition; None where they say nothing.
+
+    Raises:
+        UsageError: what is neither.
+    """
+    parts = dict(word.rpartition("=")[::2] for word in words)
+    try:
+        weights = {name: float(x) for name, x in parts.items()}
+    except ValueError:
+        weights = {}
+    if words and (len(weights) < len(words) or ("" in weights and len(weights) > 1) or min(weights.values()) < 0):
+        raise UsageError(
+            f"--guidance {' '.join(words)}: give a number that is not negative, or NAME=X for each condition."
+        )
+    return None if not words else weights.get("", weights)
+
+
+def conditions_of(words: Sequence[str], run: df.Run, n: int, first: int = 0) -> Any:
+    """The conditions of samples, rows of files taken in turn, in the units of the data; None: none.
+
+    Args:
+        words: FILE.npy, or NAME=FILE.npy for parts of a condition; ("none",): none; empty: those that the run keeps.
+        run: whose samples.
+        n: how many.
+        first: number of the first one.
+
+    Raises:
+        UsageError: files that cannot be read, or are no arrays.
+    """
+    import torch
+
+    if tuple(words) == ("none",):
+        return None
+    if not words:
+        return run.example_conditions(n, first)
+    arrays: dict[str, Any] = {}
+    for word in words:
+        name, _, path = word.rpartition("=") if not Path(word).exists() else ("", "", word)
+        try:
+            loaded = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UsageError(
+                f"--cond {word}: {path!r} cannot be read as an array ({error}): give a .npy file."
+            ) from None
+        if not isinstance(loaded, np.ndarray) or loaded.ndim == 0 or not len(loaded):
+            raise UsageError(f"--cond {word}: give a .npy file with a row for each sample.")
+        arrays[name] = torch.from_numpy(loaded)[(first + torch.arange(n)) % len(loaded)]
+    if "" in arrays and len(arrays) > 1:
+        raise UsageError(f"--cond {' '.join(words)}: of several conditions each has a name: NAME=FILE.npy.")
+    return arrays.get("", arrays)
+
+
+def words_of(guidance: Any) -> tuple[str, ...]:
+    """Guidance as flags say it: the inverse of `guidance_of`."""
+    from diffflow.equation.guidance import by_part
+
+    return tuple(f"{name}={weight:g}" if name else f"{weight:g}" for name, weight in by_part(guidance).items())

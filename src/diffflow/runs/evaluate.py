@@ -1,0 +1,213 @@
+"""Evaluation of a run: its samples against the data that it was trained on, with what was held out as the floor.
+
+`Run.evaluate` and `diffflow evaluate` are these functions; both leave evaluation.json in the run directory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import files
+from ..data import Data, DataError
+from ..equation.conditions import rows
+from ..equation.noise import Noise
+from ..metrics import Classifier, Evaluation, extractor
+from ..metrics import evaluate as compare
+from ..sampling.solvers import Solver
+
+HELD_OUT = {"train": "test", "test": "train"}
+
+
+def evaluate(
+    run: Any,
+    data: Data | str | Path | None = None,
+    n: int = 1000,
+    *,
+    heldout: Data | None = None,
+    steps: int | None = None,
+    churn: float | None = None,
+    gan: float | None = None,
+    guidance: float | None = None,
+    features: str | None = None,
+    classifier: Classifier | None = None,
+    seed: int = 0,
+    batch: int = 256,
+) -> Evaluation:
+    """Measure the run: every metric with its standard error, and the floor that real data score.
+
+    The evaluation is kept in the run directory (evaluation.json), for its report.
+
+    Args:
+        data: the data that it was trained on, or where they are; None: where they were.
+        n: samples to draw, conditions as often as in the data; values of different n are not comparable.
+        heldout: real data that training did not see, the floor of every metric; default: what was held out of the
+            data (`Data.heldout`, or the other split of their source), else half of the data.
+        steps: of the solver; default: the run's own `dials`, as for the next three.
+        churn: stochasticity.
+        gan: weight of the log-ratio.
+        guidance: of the condition; 1: none.
+        features: whose features the Frechet distance and its like see, "own", "lenet", ... ("none" for none); default:
+            "own" for images of bytes with classes.
+        classifier: the judge of the classes; default: a small one, trained on the data.
+        seed: of samples and metrics.
+        batch: samples that move together.
+
+    Raises:
+        ValueError: other data than those of the training, or too few.
+        DataError: data that are not there; a run that was trained on data from Python needs `data`.
+    """
+    train, held = training_data(run, data)
+    asked = {"steps": steps, "churn": churn, "gan": gan, "guidance": guidance}
+    x, card = draw(run, train, n, asked, seed=seed, batch=batch)
+    held = held if heldout is None else heldout
+    evaluation = measure(run, x, train, held, judge_of(features, train, seed), classifier, seed, card)
+    files.write_json(run.path / "evaluation.json", evaluation.to_dict())
+    return evaluation
+
+
+def training_data(run: Any, data: Data | str | Path | None = None) -> tuple[Data, Data | None]:
+    """The data that a run was trained on, and what of it was held out (None: nothing that is known).
+
+    Args:
+        run: the run.
+        data: the data, or where they are now; None: where they were.
+
+    Raises:
+        ValueError: other data.
+        DataError: data that are not there.
+    """
+    ask, split, wanted = run.config.data, run.data["split"], run.data["fingerprint"]
+    if isinstance(data, Data):
+        if data.fingerprint != wanted:
+            raise ValueError(
+                f"{data.name!r} is not the data that {run.path} was trained on (its content has another fingerprint). "
+                "To compare samples with other data: df.metrics.evaluate(samples, data)"
+            )
+        at_hand = data.heldout is not None or not ask.source or split not in HELD_OUT
+        return data, data.heldout if at_hand else ask.load(HELD_OUT[split])
+    from_python = not ask.source
+    ask = replace(ask, source=ask.source if data is None else str(data))
+    # data from Python chose their columns there, and may have had test rows of their own
+    how = {"like": run.transform} if from_python else {}
+    train = ask.load(split, **how)
+    if train.fingerprint != wanted and from_python and split != "all":
+        train, split = ask.load("all", **how), "all"
+    if train.fingerprint != wanted:
+        raise ValueError(
+            f"{ask.source} is not the data that {run.path} was trained on (its content has another fingerprint). "
+            "Say where that data is with --data."
+        )
+    return train, ask.load(HELD_OUT[split], **how) if split in HELD_OUT else None
+
+
+def draw(
+    run: Any,
+    train: Data,
+    n: int,
+    asked: Mapping[str, Any],
+    solver: Solver | None = None,
+    solver_name: str = "default",
+    *,
+    seed: int = 0,
+    batch: int = 256,
+    on_step: Callable[[int, int], None] | None = None,
+) -> tuple[Tensor, dict[str, Any]]:
+    """Samples with conditions as often as in the data, and what the protocol card says of how they were drawn.
+
+    Args:
+        run: whose samples.
+        train: the data that it was trained on.
+        n: how many.
+        asked: steps, churn, gan and guidance; None where the run's own hold.
+        solver: how the path is solved; None: as `Run.sample`.
+        solver_name: what the card calls it.
+        seed: of the noise.
+        batch: samples that move together.
+        on_step: called with (steps done, of how many).
+
+    Returns:
+        x: decoded samples (n, *shape).
+        card: entries `sampler`, `classes` and `run` of the protocol card.
+    """
+    cond = None
+    if run.conditions is not None:
+        known = run.classes or train.conditions is not None
+        cond = train.sample_conditions(n) if known else run.example_conditions(n)
+    parts: list[Tensor] = []
+    nfe = 0
+    for first in range(0, n, batch):
+        size = min(batch, n - first)
+
+        def step(done: Any, k: int = first // batch) -> None:
+            if on_step is not None:
+                on_step(k * done.total + done.index, math.ceil(n / batch) * done.total)
+
+        part = rows(cond, slice(first, first + size))
+        path = run.sample(size, part, **asked, noise=Noise(seed, first), solver=solver, batch=batch, on_step=step)
+        parts.append(path.last.cpu())
+        nfe = path.nfe
+    dials = replace(run.dials, **{k: v for k, v in asked.items() if v is not None})
+    generator = "generator" in run.players
+    planned = solver is None and not generator and run.plan(dials) is not None
+    settings = {"solver": "plan" if planned else solver_name} | asdict(dials)
+    return torch.cat(parts), {
+        # a generator has nothing to set
+        "sampler": ({} if generator else settings) | {"evaluations": nfe},
+        "classes": None if cond is None else "as often as in the data",
+        "run": {"path": str(run.path), "step": run.step},
+    }
+
+
+def measure(
+    run: Any,
+    x: Tensor,
+    train: Data,
+    heldout: Data | None,
+    eyes: Classifier | None,
+    classifier: Classifier | None,
+    seed: int,
+    card: Mapping[str, Any],
+) -> Evaluation:
+    """The metrics of samples of a run.
+
+    Args:
+        run: the run.
+        x: its samples (n, *shape), as `draw` gives them.
+        train: the data that it was trained on.
+        heldout: real data that it did not see, or None.
+        eyes: whose features are compared (`judge_of`), or None.
+        classifier: the judge of classes; None: a small one, trained on the data.
+        seed: of the metrics.
+        card: entries of the protocol card.
+    """
+    labels = train.labels(len(x)) if run.classes else None
+    return compare(x, train, heldout, labels, classifier, features=eyes, seed=seed, card=dict(card))
+
+
+def judge_of(features: str | None, train: Data, seed: int) -> Classifier | None:
+    """The network whose features are compared; None for none.
+
+    Args:
+        features: its name (`metrics.extractor`), "none", or None for the default: "own" for images of bytes with
+            classes.
+        train: the data that the run was trained on.
+        seed: of its training.
+
+    Raises:
+        DataError: data that no such network sees.
+    """
+    of_bytes = train.transform.of_bytes
+    name = features or ("own" if of_bytes and train.classes else "none")
+    if name != "none" and not of_bytes and train.kind != "vector":
+        raise DataError(
+            f"features = {name!r}: judges see images of bytes, and {train.kind}s of floats are compared as they are: leave "
+            "it out, or say none"
+        )
+    return None if name == "none" else extractor(name, train, seed)
