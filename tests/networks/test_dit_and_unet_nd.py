@@ -304,13 +304,22 @@ def test_signals_and_volumes_have_a_diffusion_preset_that_builds_and_no_game(kin
 
 
 def test_data_find_the_preset_of_their_kind():
-    """Whatever a Data of these kinds will be: what is asked of it is its kind, and its shape where that is image."""
+    shapes = {"signal": (2, 8), "volume": (1, 3, 4, 2), "vector": (3,), "image": (1, 4, 4)}
+    found = {kind: df.presets.fitting(df.data.of(normal(20, *shape), kind=kind)) for kind, shape in shapes.items()}
+    assert found == {"signal": "signal", "volume": "volume", "vector": "table", "image": "mnist"}
 
-    class Kind(df.Data):
-        def __init__(self, kind, shape):
-            self.__dict__.update(law=None, name="mine", transform=df.data.Transform("image", shape), wanted=kind)
 
-        kind = property(lambda self: self.wanted)
-
-    found = {df.presets.fitting(Kind(kind, (1, 2, 2))) for kind in ("signal", "volume", "vector", "image")}
-    assert found == {"signal", "volume", "table", "mnist"}
+@pytest.mark.parametrize(("kind", "shape"), [("signal", (2, 9)), ("volume", (1, 3, 4, 5))])
+def test_signals_and_volumes_train_and_are_sampled_by_the_preset_of_their_kind(tmp_path, kind, shape):
+    """After two small steps F is still nearly 0, and the flow of D = y/(1 + sigma^2) makes white noise of the data's
+    mean 3 and standard deviation 2, in their units: N numbers tell a mean within 2/sqrt(N), a deviation 2/sqrt(2 N)."""
+    data = df.data.of(3 + 2 * normal(200, *shape), kind=kind, split="all")
+    small = {"model.net.widths": (8, 16), "model.net.groups": 4, "model.net.head": 8, "fit.tensorboard": False}
+    run = df.train(data, tmp_path / "run", steps=2, settings=small | {"fit.batch": 8})
+    assert type(run.config.model.net) is df.UNetNDConfig
+    made = run.sample(60, noise=0).last
+    assert made.shape == (60, *shape)
+    count = min(made.numel(), data.x.numel())
+    assert made.mean().item() == pytest.approx(3, abs=4.5 * 2 * (2 / count) ** 0.5)
+    assert made.std().item() == pytest.approx(2, abs=4.5 * 2 * (1 / count) ** 0.5)
+    assert torch.equal(df.load(tmp_path / "run").sample(60, noise=0).last, made)

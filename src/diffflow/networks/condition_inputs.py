@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from ..data.conditions import MAPS, Condition, Conditions, checked, named, null
 from ..equation.conditions import Cond, is_null
 
-CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}  # by number of spatial axes
 
 
 class ConditionInput(nn.Module):

@@ -135,5 +135,5 @@ def volume() -> ScoreConfig:
         model=ModelConfig(UNetNDConfig(widths=(16, 32, 64))),
         loss=EDMWeighting(mean=-0.5, std=1.4),
         denoiser=PlayerConfig(lr=2e-3, decay=1000),
-        fit=FitConfig(batch=32, minutes=30.0),
+        fit=FitConfig(batch=16, minutes=30.0),
     )

@@ -25,10 +25,9 @@ from torch.nn import functional as F
 
 from ...data.conditions import Conditions
 from ...equation.conditions import Cond
+from ..condition_inputs import CONVOLUTIONS
 from .parts import SelfAttention, TimeAndCondition, zeroed
 from .unet import cropped, padded
-
-CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}  # by number of spatial axes
 
 
 class UNetND(nn.Module):
@@ -64,10 +63,10 @@ class UNetND(nn.Module):
         axes = len(shape) - 1
         if axes not in CONVOLUTIONS or min(shape) < 1:
             raise ValueError(f"shape = {tuple(shape)} must be (channels, side, ...), of one to three sides")
-        if not widths or min(groups, layers) < 1 or any(w < 2 * groups or w % groups for w in widths):
+        if not widths or min(groups, layers, head) < 1 or any(w < 2 * groups or w % groups for w in widths):
             raise ValueError(
                 f"widths = {tuple(widths)} must be multiples of groups = {groups}, of at least two channels a group, "
-                f"and layers = {layers} at least 1"
+                f"and layers = {layers} and head = {head} at least 1"
             )
         if attention and widths[-1] % head:
             raise ValueError(f"the last width, {widths[-1]}, must be a multiple of head = {head}")
