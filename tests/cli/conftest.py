@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from diffflow.cli import main
+from diffflow.metrics import c2st
 
 TOY = ["train", "moons", "--steps", "30", "--model.net.width", "16", "--fit.batch", "64", "--fit.log-every", "10"]
 DIGITS = [
@@ -45,6 +46,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main([*TOY, "--out", str(home / "toy")]) == 0
     assert main([*DIGITS, "--out", str(home / "digits")]) == 0
     return home
+
+
+@pytest.fixture(autouse=True)
+def short_two_sample_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few steps for the classifier that evaluations of images train last: its number is that of tests/metrics."""
+    monkeypatch.setitem(c2st.__kwdefaults__ or {}, "steps", 10)
 
 
 @pytest.fixture

@@ -113,6 +113,7 @@ def test_a_guided_run_cites_guidance(runs: Path, here: Path, capsys: pytest.Capt
 def test_demo_runs_once_and_then_says_so(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(demo, "LEVELS", 4)
     assert main("demo --minutes 0.03 -n 30 --steps 3".split()) == 0
     assert "held-out real digits" in capsys.readouterr().out
     home = here / "runs" / "demo"

@@ -47,7 +47,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs, each of a kind: digits, points of the plane, a GAN, a table of three columns, and two steps of
     the digits' sampler as a generator."""
     folder = tmp_path_factory.mktemp("explorer") / "runs"
-    small = {"fit.tensorboard": False, "fit.sample_minutes": 1e6, "fit.log_every": 5}
+    small = {"fit.batch": 16, "fit.tensorboard": False, "fit.sample_minutes": 1e6, "fit.log_every": 5}
     train(
         replace(preset("demo").config, {"fit.steps": 20, "fit.minutes": None, **small}), folder / "digits", device="cpu"
     )

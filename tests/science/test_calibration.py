@@ -74,7 +74,7 @@ def test_with_churn_the_law_stays_the_mixtures(churn):
     q, n = ring(), 8000
     s = df.EDM()
     sde = df.reverse_sde(s, s.score(q), churn=churn)
-    plan = df.calibrate(sde, 20, starts=starts(256, 2, 1), rounds=0)
+    plan = df.calibrate(sde, 20, starts=starts(64, 2, 1), rounds=0)
     assert plan.noisy
     x = df.sample(sde, starts(n, 2, 5), plan=plan, noise=df.Noise(9)).last
     off = torch.cdist(x, q.means)
