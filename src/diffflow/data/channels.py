@@ -69,9 +69,12 @@ def prepare_channels(
 def measure(x: np.ndarray, learned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation (c,) of every channel, float64, over the rows that a mask (n,) chooses."""
     count = int(learned.sum()) * int(np.prod(x.shape[2:]))
-    mean = sum(part.sum(1) for part in _parts(x, learned)) / count
-    variance = sum(np.square(part - mean[:, None]).sum(1) for part in _parts(x, learned)) / count
-    return mean, np.sqrt(variance)
+    mean, square = np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    for part in _parts(x, learned):
+        mean += part.sum(1) / count
+    for part in _parts(x, learned):
+        square += np.square(part - mean[:, None]).sum(1) / count
+    return mean, np.sqrt(square)
 
 
 def _parts(x: np.ndarray, learned: np.ndarray) -> Iterator[np.ndarray]:
@@ -94,8 +97,8 @@ def _refuse_values(x: np.ndarray, name: str) -> None:
             bad += [first + int(i) for i in np.flatnonzero(~np.isfinite(part).reshape(len(part), -1).all(1))]
     if bad:
         raise DataError(
-            f"{len(bad)} of {len(x)} examples in {name!r} have values that are not finite in float32; remove or rescale "
-            "them",
+            f"{len(bad)} of {len(x)} examples in {name!r} have values that are not finite in float32; remove or "
+            "rescale them",
             [f"example {i}" for i in bad],
             show=20,
         )

@@ -173,8 +173,8 @@ def _channels(source: str, x: np.ndarray, asked: bool) -> np.ndarray:
     if first == last and not asked:
         what = "could be channels first or last" if first else "has no axis of 1, 3 or 4 channels"
         raise DataError(
-            f"the shape {x.shape} of {source!r} {what}; save images as (n, channels, height, width), and say --data.kind "
-            "image (kind='image' in Python)"
+            f"the shape {x.shape} of {source!r} {what}; save images as (n, channels, height, width), and say "
+            "--data.kind image (kind='image' in Python)"
         )
     return x.transpose(0, 3, 1, 2) if _channels_last(x) else x
 
@@ -201,6 +201,6 @@ def _pixels(source: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
     elif low >= 0 and high <= 255 and (x == np.rint(x)).all():
         return x.astype(np.uint8)
     raise DataError(
-        f"pixels of {source!r} ({x.dtype}) run from {low:.6g} to {high:.6g}; save them as uint8, or floats in [0, 1], or "
-        "keep them as floats: --data.kind image (kind='image' in Python)"
+        f"pixels of {source!r} ({x.dtype}) run from {low:.6g} to {high:.6g}; save them as uint8, or floats in [0, 1], "
+        "or keep them as floats: --data.kind image (kind='image' in Python)"
     )
