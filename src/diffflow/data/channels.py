@@ -39,12 +39,10 @@ def prepare_channels(
         DataError: values that are not finite in float32, and channels that cannot be scaled, each named.
     """
     _refuse_values(x, name)
-    if x.dtype != np.float32:
-        if x.dtype.kind in "bui":
-            notes.append(f"{x.dtype} taken as floats: these {kind}s are densities over all numbers")
-        x = x.astype(np.float32)
+    if x.dtype.kind in "bui":
+        notes.append(f"{x.dtype} taken as floats: a density over all numbers is learned, not their probabilities")
     if like is not None:
-        return x, like
+        return x.astype(np.float32, copy=False), like
     mean, std = measure(x, learned)
     constant = [k for k in range(len(std)) if not std[k] > 1e-12 * np.abs(mean[k])]
     if constant:
@@ -63,7 +61,8 @@ def prepare_channels(
         f"each channel is divided by its standard deviation over the training rows: {shown} (after its mean is taken "
         "away)"
     )
-    return x, Transform(kind, tuple(x.shape[1:]), tuple(mean.tolist()), tuple(std.tolist()))
+    transform = Transform(kind, tuple(x.shape[1:]), tuple(mean.tolist()), tuple(std.tolist()))
+    return x.astype(np.float32, copy=False), transform
 
 
 def measure(x: np.ndarray, learned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

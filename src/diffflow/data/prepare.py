@@ -126,7 +126,7 @@ def finish(
         transform = Transform(kind, tuple(raw.x.shape[1:]))
     else:
         x, transform = prepare_channels(kind, x, name, learned, notes)
-    if isinstance(x, np.memmap) and not _together(rows):
+    if kind != "vector" and isinstance(x, np.memmap) and x.dtype == raw.x.dtype and not _together(rows):
         notes.append(
             f"copied from the file into memory, {x[:1].nbytes * int(rows.sum()) / 2**20:,.0f} MiB: test rows that lie "
             "together (test=slice(...)), or split='all', would leave them there"

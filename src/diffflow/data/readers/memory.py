@@ -31,7 +31,7 @@ from ...console import progress, to_stderr
 from ..columns import Column
 from ..dataset import Raw
 from ..errors import DataError
-from .arrays import X_KEYS, Y_KEYS, to_raw
+from .arrays import X_KEYS, Y_KEYS, channels_last, to_raw
 from .images import stack_images, to_pixels
 from .tables import column_names, join_columns
 
@@ -105,6 +105,11 @@ def _kind(x: np.ndarray, kind: str | None, name: str) -> tuple[str | None, list[
             "which, for it is never guessed: kind='signal' or kind='image'"
         )
     if kind is None and x.ndim == 4 and x.dtype.kind == "f":
+        if channels_last(x):
+            raise DataError(
+                f"{name!r} has shape {x.shape}: images (n, height, width, channels)? Give (n, channels, height, "
+                "width), x.transpose(0, 3, 1, 2); or say kind='image' if they are so already"
+            )
         low, high = x.min(), x.max()
         bytes_ = ", and values in [0, 1] times 255 (.round().byte()) are" if low >= 0 and high <= 1 else ""
         return "image", [f"images of floats, which stay floats: uint8 (n, c, h, w) are images of bytes{bytes_}"]
