@@ -6,7 +6,7 @@ Images of bytes stay uint8 in memory (a quarter of float32) and are encoded batc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -285,13 +285,8 @@ class Data:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) of the content: shape, type and bytes of x and y, whatever files it came from."""
-        digest = hashlib.sha256()
-        for name, part in [("", self.x), ("", self.y), *leaves(self.cond)]:
-            if part is not None:
-                digest.update(f"{name}{tuple(part.shape)} {part.dtype};".encode())
-                digest.update(np.ascontiguousarray(part.numpy()).data)
-        return digest.hexdigest()
+        """Sha256 (hex) of the examples: shape, type and bytes of x and y, whatever files they came from."""
+        return digest_of([("", self.x), *([] if self.y is None else [("", self.y)])])
 
     def meta(self) -> dict[str, Any]:
         """Everything about the data but the data, JSON-able; `Transform.from_meta` makes encode and decode of it."""
@@ -310,7 +305,22 @@ class Data:
             "principal_std": self.principal_std,
             "fingerprint": self.fingerprint,
             "notes": list(self.notes),
-        } | ({} if self.conditions is None else {"cond": to_meta(self.conditions)})
+        } | self._condition_meta()
+
+    def _condition_meta(self) -> dict[str, Any]:
+        """What `meta` says of conditions, which are more than classes."""
+        if self.conditions is None:
+            return {}
+        return {"cond": to_meta(self.conditions) | {"sha256": digest_of(leaves(self.cond))}}
+
+
+def digest_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Sha256 (hex) of names, shapes, types and bytes of tensors."""
+    digest = hashlib.sha256()
+    for name, part in tensors:
+        digest.update(f"{name}{tuple(part.shape)} {part.dtype};".encode())
+        digest.update(np.ascontiguousarray(part.numpy()).data)
+    return digest.hexdigest()
 
 
 def in_proportion(counts: Tensor, n: int, first: int = 0) -> Tensor:

@@ -301,7 +301,7 @@ class Run:
 
     def _calibrated(self, dials: Dials) -> DiffFlow:
         """The equation that a plan for these dials is made for. Raises ValueError where none can be."""
-        self._rows_of(self._turn(1), 1, dials.guidance)
+        self._rows_of(self.example_conditions(1), 1, dials.guidance)
         return plannable_sde(self.config, self.players, self.data, dials, self.path)
 
     def _turn(self, n: int) -> Cond:
