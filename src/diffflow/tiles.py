@@ -5,6 +5,8 @@
     signals   (n, c, l)          line plots, a colour for each of the first channels, over a line at zero
     volumes   (n, c, d, h, w)    their middle slices
     vectors                      none: they are drawn as a cloud (`figures.scatter`)
+
+Nothing here knows what the numbers are: what is beyond [0, 1] is shown in the range of the samples themselves.
 """
 
 from __future__ import annotations

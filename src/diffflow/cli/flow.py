@@ -61,8 +61,8 @@ class Flow:
     kind: Annotated[Literal["image", "signal", "volume", "vector"] | None, tyro.conf.arg(name="data.kind")] = None
     """Of arrays: what an example is, where the axes leave it open."""
     out: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
-    """File to write: .png, .zip, .npz, .npy or .csv, replaced if it is there; default: samples.png, or samples.csv where
-    there is no plane to draw, or the next free name (samples-2.png)."""
+    """File to write: .png, .zip, .npz, .npy or .csv, replaced if it is there; default: samples.png, or samples.csv
+    where there is no plane to draw, or the next free name (samples-2.png)."""
     animate: Annotated[str | None, tyro.conf.arg(metavar="FILE.gif")] = None
     """Write the particles on their way, too: all that can be drawn, but vectors only of two columns."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None

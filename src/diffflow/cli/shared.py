@@ -127,8 +127,8 @@ def drawable(animate: str, source: str, kind: str, shape: Sequence[int]) -> None
     """Refuse an animation of what no picture can show."""
     if kind == "vector" and tuple(shape) != (2,):
         raise UsageError(
-            f"--animate {animate!r}: {source} makes vectors of {shape[0]} columns; of vectors only those of two columns "
-            "can be drawn."
+            f"--animate {animate!r}: {source} makes vectors of {shape[0]} columns; of vectors only those of two can be "
+            "drawn."
         )
 
 

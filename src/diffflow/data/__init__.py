@@ -2,10 +2,24 @@
 
 from .dataset import Data, Raw
 from .errors import DataError
+from .examples import Examples
 from .load import load
 from .of import of
 from .prepare import Columns
 from .readers import READERS, Reader, Request, by_suffix
 from .transform import Transform
 
-__all__ = ["READERS", "Columns", "Data", "DataError", "Raw", "Reader", "Request", "Transform", "by_suffix", "load", "of"]
+__all__ = [
+    "READERS",
+    "Columns",
+    "Data",
+    "DataError",
+    "Examples",
+    "Raw",
+    "Reader",
+    "Request",
+    "Transform",
+    "by_suffix",
+    "load",
+    "of",
+]

@@ -39,12 +39,10 @@ def prepare_channels(
         DataError: values that are not finite in float32, and channels that cannot be scaled, each named.
     """
     _refuse_values(x, name)
-    if x.dtype != np.float32:
-        if x.dtype.kind in "bui":
-            notes.append(f"{x.dtype} taken as floats: these {kind}s are densities over all numbers")
-        x = x.astype(np.float32)
+    if x.dtype.kind in "bui":
+        notes.append(f"{x.dtype} taken as floats: a density over all numbers is learned, not their probabilities")
     if like is not None:
-        return x, like
+        return x.astype(np.float32, copy=False), like
     mean, std = measure(x, learned)
     constant = [k for k in range(len(std)) if not std[k] > 1e-12 * np.abs(mean[k])]
     if constant:
@@ -63,15 +61,19 @@ def prepare_channels(
         f"each channel is divided by its standard deviation over the training rows: {shown} (after its mean is taken "
         "away)"
     )
-    return x, Transform(kind, tuple(x.shape[1:]), tuple(mean.tolist()), tuple(std.tolist()))
+    transform = Transform(kind, tuple(x.shape[1:]), tuple(mean.tolist()), tuple(std.tolist()))
+    return x.astype(np.float32, copy=False), transform
 
 
 def measure(x: np.ndarray, learned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation (c,) of every channel, float64, over the rows that a mask (n,) chooses."""
     count = int(learned.sum()) * int(np.prod(x.shape[2:]))
-    mean = sum(part.sum(1) for part in _parts(x, learned)) / count
-    variance = sum(np.square(part - mean[:, None]).sum(1) for part in _parts(x, learned)) / count
-    return mean, np.sqrt(variance)
+    mean, square = np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    for part in _parts(x, learned):
+        mean += part.sum(1) / count
+    for part in _parts(x, learned):
+        square += np.square(part - mean[:, None]).sum(1) / count
+    return mean, np.sqrt(square)
 
 
 def _parts(x: np.ndarray, learned: np.ndarray) -> Iterator[np.ndarray]:
@@ -94,8 +96,8 @@ def _refuse_values(x: np.ndarray, name: str) -> None:
             bad += [first + int(i) for i in np.flatnonzero(~np.isfinite(part).reshape(len(part), -1).all(1))]
     if bad:
         raise DataError(
-            f"{len(bad)} of {len(x)} examples in {name!r} have values that are not finite in float32; remove or rescale "
-            "them",
+            f"{len(bad)} of {len(x)} examples in {name!r} have values that are not finite in float32; remove or "
+            "rescale them",
             [f"example {i}" for i in bad],
             show=20,
         )

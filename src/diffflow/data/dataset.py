@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..equation.conditions import Cond, leaves, rows
+from ..equation.conditions import Cond, apply, leaves, rows
 from ..equation.noise import GOLDEN
 from .conditions import MAPS, Conditions, as_tensors, describe, encode, named, to_meta
 from .errors import DataError
@@ -138,7 +138,9 @@ class Data:
                 if isinstance(changed, Tensor)
                 else f"a {type(changed).__name__}"
             )
-            raise DataError(f"augment was given {x.dtype} of shape {tuple(x.shape)}, and gave {told}: give back the same")
+            raise DataError(
+                f"augment was given {x.dtype} of shape {tuple(x.shape)}, and gave {told}: give back the same"
+            )
         return changed
 
     def with_cond(self, cond: Any, kinds: Mapping[str, str] | str | None = None) -> Data:
@@ -192,19 +194,18 @@ class Data:
         Raises:
             DataError: vectors are to be mirrored.
         """
-        x = self.x[indices]
+        x, told = self.rows(indices)
         x = self.transform.encode(x if augment is None else self.augmented(x, augment), u)
         if flips is not None:
             if self.kind != "image":
                 raise DataError(f"flips mirror images; {self.name!r} holds {self.kind}s")
             x = torch.where(flips.view(-1, 1, 1, 1), x.flip(-1), x)
-        return x, self.condition_rows(indices)
+        return x, told if self.conditions is None else encode(self.conditions, told)
 
-    def condition_rows(self, indices: Tensor) -> Cond:
-        """What a model is told of some of the examples, in its units (`data.conditions.encode`)."""
-        if self.conditions is not None:
-            return encode(self.conditions, rows(self.cond, indices))
-        return None if self.y is None else self.y[indices]
+    def rows(self, indices: Tensor) -> tuple[Tensor, Cond]:
+        """Some of the examples (b, *shape), and what a model is told of them, in data units (`data.Examples`)."""
+        told = self.y if self.conditions is None else self.cond
+        return self.x[indices], apply(lambda leaf: leaf[indices], told)
 
     def sample_conditions(self, n: int, first: int = 0) -> Cond:
         """What to tell a model so that samples of a perfect one have the law of the data, in the data's units.

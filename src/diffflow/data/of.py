@@ -7,6 +7,8 @@
     df.data.of(x, test=range(9000, 10_000))          your own test rows, which evaluations use
     df.data.of(x, heldout=x_test)                    the same from two arrays
     df.data.of(x, augment=lambda x: x.roll(1, -1))   changed on the fly, in training batches only
+
+Every form of the same rows gives the same training, to the bit.
 """
 
 from __future__ import annotations
@@ -122,12 +124,14 @@ def _mask(test: Any, n: int) -> np.ndarray:
     try:
         mask[rows] = True
     except IndexError as error:
-        raise DataError(f"test names rows that are not there ({error}): give a mask (n,), row numbers, or a slice") from None
+        raise DataError(
+            f"test names rows that are not there ({error}): give a mask (n,), row numbers, or a slice"
+        ) from None
     return mask
 
 
 def _number_together(raw: Raw, held: Raw) -> tuple[Raw, Raw]:
-    """Training rows and held-out rows with the same names of their classes. Raises DataError for classes not learned."""
+    """Training rows and held-out rows with the same classes. Raises DataError for classes that are not learned."""
     if raw.y is None or held.y is None or raw.classes is not None:
         return raw, held
     labels, y = np.unique(raw.y, return_inverse=True)

@@ -126,7 +126,7 @@ def finish(
         transform = Transform(kind, tuple(raw.x.shape[1:]))
     else:
         x, transform = prepare_channels(kind, x, name, learned, notes)
-    if isinstance(x, np.memmap) and not _together(rows):
+    if kind != "vector" and isinstance(x, np.memmap) and x.dtype == raw.x.dtype and not _together(rows):
         notes.append(
             f"copied from the file into memory, {x[:1].nbytes * int(rows.sum()) / 2**20:,.0f} MiB: test rows that lie "
             "together (test=slice(...)), or split='all', would leave them there"
@@ -215,12 +215,12 @@ def _columns_of(raw: Raw, name: str, like: Transform) -> np.ndarray:
     Raises:
         DataError: columns that are missing, words that were never seen, values that are not finite in float32.
     """
-    names = _column_names(raw)
-    missing = [c for c in like.columns if c not in names]
-    nameless = any(all(c.isdecimal() for c in side) for side in (names, like.columns))
+    names, wanted = _column_names(raw), like.columns or tuple(str(k + 1) for k in range(like.shape[0]))
+    missing = [c for c in wanted if c not in names]
+    nameless = any(all(c.isdecimal() for c in side) for side in (names, wanted))
     if missing and not (nameless and len(names) == like.shape[0]):
         raise DataError(f"{name!r} lacks columns that the model has", [f"column {column_label(c)}" for c in missing])
-    order = list(range(like.shape[0])) if missing else [names.index(c) for c in like.columns]
+    order = list(range(like.shape[0])) if missing else [names.index(c) for c in wanted]
     x = raw.x[:, order].astype(np.float32)
     for k, words in enumerate(like.names or ((),) * len(order)):
         words_here = raw.names.get(order[k], ())

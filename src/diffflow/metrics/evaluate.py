@@ -108,9 +108,11 @@ def evaluate(
     truth = heldout.y if isinstance(heldout, Data) else None
     sets = (samples, _points_of(reference), None if heldout is None else _points_of(heldout))
     as_points = data is not None and data.kind != "vector" and not data.transform.of_bytes
-    if as_points:  # signals, volumes and images of floats are compared as the points that they are
+    if data is not None and as_points:  # signals, volumes and images of floats are compared as the points that they are
         if classifier is not None or features is not None:
-            raise ValueError(f"judges see images of bytes, and {data.name!r} holds {data.kind}s of floats: leave them out")
+            raise ValueError(
+                f"judges see images of bytes, and {data.name!r} holds {data.kind}s of floats: leave them out"
+            )
         if wrong := [tuple(s.shape[1:]) for s in sets if s is not None and tuple(s.shape[1:]) != data.shape]:
             raise ValueError(f"events of different shapes cannot be compared: {wrong[0]} and {data.shape}")
         sets = tuple(None if s is None else s.flatten(1) for s in sets)
@@ -130,7 +132,8 @@ def evaluate(
     decoded = (x, held, truth)
     columns = data is not None and data.kind == "vector"
     if data is not None and (columns or as_points):
-        x, y, held = (None if s is None else data.encode(s.unflatten(1, data.shape)).flatten(1) for s in (x, y, held))
+        x, y, *more = (data.encode(s.unflatten(1, data.shape)).flatten(1) for s in (x, y, *more))
+        held = more[0] if more else None
     if held is None:
         shuffled = pick(y, len(y), seed)
         real, other = shuffled[: len(y) // 2], shuffled[len(y) // 2 :]

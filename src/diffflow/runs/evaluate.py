@@ -45,6 +45,7 @@ def evaluate(
     The evaluation is kept in the run directory (evaluation.json), for its report.
 
     Args:
+        run: the run.
         data: the data that it was trained on, or where they are; None: where they were.
         n: samples to draw, conditions as often as in the data; values of different n are not comparable.
         heldout: real data that training did not see, the floor of every metric; default: what was held out of the
@@ -207,7 +208,7 @@ def judge_of(features: str | None, train: Data, seed: int) -> Classifier | None:
     name = features or ("own" if of_bytes and train.classes else "none")
     if name != "none" and not of_bytes and train.kind != "vector":
         raise DataError(
-            f"features = {name!r}: judges see images of bytes, and {train.kind}s of floats are compared as they are: leave "
-            "it out, or say none"
+            f"features = {name!r}: judges see images of bytes, and {train.kind}s of floats are compared as they are: "
+            "leave it out, or say none"
         )
     return None if name == "none" else extractor(name, train, seed)

@@ -131,7 +131,8 @@ def _pre(text: str) -> str:
 def _head(home: Path, about: Mapping, log: Sequence[Mapping], evaluation: Mapping, words: Words) -> str:
     data = about.get("data", {})
     last = log[-1] if log else {}
-    what = f"{data.get('count', 0):,} {data.get('kind', 'vector')}s of shape {'×'.join(map(str, data.get('shape', ())))}"
+    kind, shape = data.get("kind", "vector"), "×".join(map(str, data.get("shape", ())))
+    what = f"{data.get('count', 0):,} {kind}s of shape {shape}"
     classes = f" in {len(data['classes'])} classes" if data.get("classes") else ""
     size = sum(about.get("parameters", {}).values())
     minutes = last.get("seconds", 0.0) / 60

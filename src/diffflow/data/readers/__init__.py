@@ -68,7 +68,11 @@ READERS: Registry[Reader] = Registry(
         "sheets": Reader(("folders",), is_sheets, lambda path, request: read_sheets(path, request.split)),
         "folder": Reader(("folders",), Path.is_dir, lambda path, request: read_folder(path, request.size), True),
         "zip": Reader((".zip",), by_suffix(".zip"), lambda path, request: read_zip(path, request.size), True),
-        "arrays": Reader((".npy", ".npz"), by_suffix(".npy", ".npz"), lambda path, request: read_arrays(path, request.kind)),
+        "arrays": Reader(
+            (".npy", ".npz"),
+            by_suffix(".npy", ".npz"),
+            lambda path, request: read_arrays(path, request.kind),
+        ),
         "table": Reader(
             (".csv", ".csv.gz"),
             by_suffix(".csv", ".csv.gz"),

@@ -32,7 +32,6 @@ FORMS = {
     "image": "images (n, c, h, w) or (n, h, w)",
     "volume": "volumes (n, c, d, h, w) or (n, d, h, w)",
 }
-LAST = "images (n, height, width, channels): the channels are taken from behind"
 X_KEYS, Y_KEYS = ("x", "images", "data", "samples", "arr_0"), ("y", "labels", "label", "arr_1")
 
 
@@ -121,8 +120,9 @@ def to_raw(
     if kind in ("signal", "volume") or (kind is None and x.ndim == 5):
         return Raw(x if x.ndim == AXES[kind or "volume"] else x[:, None], y, classes, test, kind=kind or "volume")
     if kind == "image" and _stays_float(x):
-        notes = [LAST] if _channels_last(x) else []
-        return Raw(_channels(source, x, True), y, classes, test, tuple(notes), kind="image")
+        x = x if x.ndim == 4 else x[:, None]
+        last = f"read as (n, channels, height, width): {x.shape[1]} channels of {x.shape[2]}x{x.shape[3]}"
+        return Raw(x, y, classes, test, (last,) if channels_last(x) else (), kind="image")
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         rows = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(1))
         bad = [f"example {i}" for i in rows]
@@ -157,7 +157,7 @@ def _stays_float(x: np.ndarray) -> bool:
     )
 
 
-def _channels_last(x: np.ndarray) -> bool:
+def channels_last(x: np.ndarray) -> bool:
     """Whether images (n, h, w, c) can be told from (n, c, h, w)."""
     return x.ndim == 4 and x.shape[3] in (1, 3, 4) and x.shape[1] not in (1, 3, 4)
 
@@ -173,10 +173,10 @@ def _channels(source: str, x: np.ndarray, asked: bool) -> np.ndarray:
     if first == last and not asked:
         what = "could be channels first or last" if first else "has no axis of 1, 3 or 4 channels"
         raise DataError(
-            f"the shape {x.shape} of {source!r} {what}; save images as (n, channels, height, width), and say --data.kind "
-            "image (kind='image' in Python)"
+            f"the shape {x.shape} of {source!r} {what}; save images as (n, channels, height, width), and say "
+            "--data.kind image (kind='image' in Python)"
         )
-    return x.transpose(0, 3, 1, 2) if _channels_last(x) else x
+    return x.transpose(0, 3, 1, 2) if channels_last(x) else x
 
 
 def _pixels(source: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
@@ -201,6 +201,6 @@ def _pixels(source: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
     elif low >= 0 and high <= 255 and (x == np.rint(x)).all():
         return x.astype(np.uint8)
     raise DataError(
-        f"pixels of {source!r} ({x.dtype}) run from {low:.6g} to {high:.6g}; save them as uint8, or floats in [0, 1], or "
-        "keep them as floats: --data.kind image (kind='image' in Python)"
+        f"pixels of {source!r} ({x.dtype}) run from {low:.6g} to {high:.6g}; save them as uint8, or floats in [0, 1], "
+        "or keep them as floats: --data.kind image (kind='image' in Python)"
     )

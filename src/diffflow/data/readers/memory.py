@@ -18,13 +18,20 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, TensorDataset, default_collate
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    default_collate,
+)
 
 from ...console import progress, to_stderr
 from ..columns import Column
 from ..dataset import Raw
 from ..errors import DataError
-from .arrays import X_KEYS, Y_KEYS, to_raw
+from .arrays import X_KEYS, Y_KEYS, channels_last, to_raw
 from .images import stack_images, to_pixels
 from .tables import column_names, join_columns
 
@@ -69,15 +76,15 @@ def read_memory(
     names = list(classes) if classes is not None else None
     if _is_frame(x):
         return _read_frame(x, y, name, names, limit, text)
-    if _is_hugging_face(x):
+    if not isinstance(x, tuple) and _is_hugging_face(x):
         label = _key(LABELS, x.column_names)
         names = names or (None if label is None else getattr(x.features[label], "names", None))
         if _key(EXAMPLES, x.column_names) is None:
             columns = {c: x[c] for c in x.column_names if y is not None or c != label}
             return _read_columns(columns, x[label] if y is None and label else y, name, names, limit, text)
-    if isinstance(x, TensorDataset) and len(x.tensors) <= 2:
-        x, *labels = x.tensors
-        y = labels[0] if labels and y is None else y
+    if isinstance(x, TensorDataset) and len(tensors := list(x.tensors)) <= 2:
+        y = tensors[-1] if len(tensors) == 2 and y is None else y
+        x = tensors[0]
     notes: tuple[str, ...] = ()
     if not _is_array(x):
         x, labels, notes = _read_items(x, name, limit)
@@ -94,10 +101,15 @@ def _kind(x: np.ndarray, kind: str | None, name: str) -> tuple[str | None, list[
     """The kind where it is no guess, and what is to be said of it. Raises DataError where it would be one."""
     if kind is None and x.ndim == 3:
         raise DataError(
-            f"{name!r} has shape {x.shape}: signals (n, channels, length), or grey images (n, height, width)? Say which, "
-            "for it is never guessed: kind='signal' or kind='image'"
+            f"{name!r} has shape {x.shape}: signals (n, channels, length), or grey images (n, height, width)? Say "
+            "which, for it is never guessed: kind='signal' or kind='image'"
         )
     if kind is None and x.ndim == 4 and x.dtype.kind == "f":
+        if channels_last(x):
+            raise DataError(
+                f"{name!r} has shape {x.shape}: images (n, height, width, channels)? Give (n, channels, height, "
+                "width), x.transpose(0, 3, 1, 2); or say kind='image' if they are so already"
+            )
         low, high = x.min(), x.max()
         bytes_ = ", and values in [0, 1] times 255 (.round().byte()) are" if low >= 0 and high <= 1 else ""
         return "image", [f"images of floats, which stay floats: uint8 (n, c, h, w) are images of bytes{bytes_}"]
@@ -219,8 +231,8 @@ def _examples(source: Any, name: str) -> tuple[Iterator[tuple[Any, Any]], int | 
     if isinstance(source, IterableDataset) or not (hasattr(source, "__getitem__") and hasattr(source, "__len__")):
         if not hasattr(source, "__iter__"):
             raise DataError(
-                f"{name!r} is of type {type(source).__name__}: give an array, a data frame, a data set with items, or an "
-                "iterable of examples (a file: df.data.load)"
+                f"{name!r} is of type {type(source).__name__}: give an array, a data frame, a data set with items, or "
+                "an iterable of examples (a file: df.data.load)"
             )
         return (_split_item(item, name) for item in source), None, notes
     return (_split_item(source[i], name) for i in range(len(source))), len(source), notes
@@ -275,7 +287,7 @@ def _read_items(source: Any, name: str, limit: int | None) -> tuple[np.ndarray, 
             if count is None and limit is None and (read > MOST_ROWS or size > MOST_BYTES):
                 raise DataError(
                     f"{name!r} does not say how many examples it has, and goes on after {read:,} of them "
-                    f"({size / 2**20:,.0f} MiB): it may be endless. Say how many to read: limit={read // 2}, for example"
+                    f"({size / 2**20:,.0f} MiB): it may be endless. Say how many to read, such as limit={read // 2}"
                 )
             if len(block) == BLOCK and not pictures:
                 blocks, block = [*blocks, np.stack(block)], []
