@@ -45,6 +45,12 @@ def same(a: Data, b: Data) -> None:
         assert torch.equal(one.cond, other.cond)
 
 
+def aside(data: Data) -> Data:
+    """What is held out of data."""
+    assert data.heldout is not None
+    return data.heldout
+
+
 class Frame:
     """What of a pandas data frame is asked for."""
 
@@ -118,8 +124,7 @@ def test_labelled_forms_are_those_of_an_npz_file(tmp_path):
     same(of(PIXELS, [str(v) for v in LABELS]), read)
     held = load(tmp_path / "x.npz", "test")
     data = of(PIXELS, LABELS)
-    assert data.heldout is not None
-    same(data.heldout, held)
+    same(aside(data), held)
     assert {*map(bytes, data.x.numpy())} | {*map(bytes, held.x.numpy())} == {*map(bytes, PIXELS)}
 
 
@@ -309,19 +314,19 @@ def test_test_rows_of_one_s_own():
     for test in (rows, np.flatnonzero(rows), slice(0, 50, 5), torch.from_numpy(rows), range(0, 50, 5)):
         data = of(SIGNALS, kind="signal", test=test)
         assert torch.equal(data.x, torch.from_numpy(SIGNALS[~rows]))
-        assert torch.equal(data.heldout.x, torch.from_numpy(SIGNALS[rows]))
+        assert torch.equal(aside(data).x, torch.from_numpy(SIGNALS[rows]))
     pair = of(SIGNALS[~rows], LABELS, kind="signal", heldout=(SIGNALS[rows], LABELS[:10]))
     assert pair.fingerprint == of((SIGNALS[~rows], LABELS), kind="signal", split="all").fingerprint
-    assert pair.transform == data.transform == data.heldout.transform == pair.heldout.transform
-    assert torch.equal(pair.heldout.x, data.heldout.x)
+    assert pair.transform == data.transform == aside(data).transform == aside(pair).transform
+    assert torch.equal(aside(pair).x, aside(data).x)
 
 
 def test_conditions_of_all_rows_follow_their_examples():
     c = SIGNALS.mean((1, 2), keepdims=True)[:, 0]
     data = of(SIGNALS, kind="signal").with_cond(c)
     torch.testing.assert_close(data.cond[:, 0], data.x.mean((1, 2)))
-    torch.testing.assert_close(data.heldout.cond[:, 0], data.heldout.x.mean((1, 2)))
-    assert data.heldout.conditions == data.conditions
+    torch.testing.assert_close(aside(data).cond[:, 0], aside(data).x.mean((1, 2)))
+    assert aside(data).conditions == data.conditions
     with pytest.raises(DataError, match="give a row for each"):
         of(SIGNALS, kind="signal").with_cond(c[:49])
 
@@ -334,7 +339,7 @@ def test_memory_maps_are_not_copied(tmp_path, x, kind):
     assert np.shares_memory(whole.x.numpy(), mapped)
     parts = of(mapped, kind=kind, test=slice(30, None))
     assert np.shares_memory(parts.x.numpy(), mapped)
-    assert np.shares_memory(parts.heldout.x.numpy(), mapped)
+    assert np.shares_memory(aside(parts).x.numpy(), mapped)
     same(of(mapped, kind=kind), of(x, kind=kind))
     assert any("copied from the file into memory" in note for note in of(mapped, kind=kind).notes)
     data = of(x, kind=kind, split="all")  # an array may change under our hands

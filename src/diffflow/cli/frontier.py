@@ -76,6 +76,7 @@ class Frontier:
 
         from diffflow.metrics.base import pick
         from diffflow.runs import report
+        from diffflow.runs.evaluate import conditions_for
         from diffflow.runs.frontier import plot_frontier, qualities, sweep
         from diffflow.training.run_folder import Folder
 
@@ -95,7 +96,7 @@ class Frontier:
             sweep,
             distance=distance,
             n=self.n,
-            labels=train.labels(self.n) if run.classes else None,
+            labels=conditions_for(run, train, self.n),
             noise=df.Noise(self.seed),
             batch=self.batch,
         )
