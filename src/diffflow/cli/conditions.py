@@ -91,7 +91,7 @@ def guidance_of(words: Sequence[str]) -> float | dict[str, float] | None:
         raise UsageError(f"--guidance {' '.join(words)}: give a number of at least 0, or NAME=X for each condition.")
     if not words:
         return None
-    return weights[""] if "" in weights else weights
+    return weights.get("", weights)
 
 
 def conditions_of(words: Sequence[str], run: df.Run, n: int, first: int = 0) -> Any:
