@@ -127,6 +127,10 @@ class Distill:
         run = df.load(self.run, device="cpu")
         if "denoiser" not in run.players:
             raise UsageError(f"{self.run} has no denoiser whose sampler could learn: name a run of diffusion.")
+        if run.conditions is not None and run.classes is None:
+            raise UsageError(
+                f"{self.run} is conditioned on more than classes, and a distilled sampler knows only these."
+            )
         dials = (("guidance", run.dials.guidance, 1), ("gan", run.dials.gan, 0))
         if ignored := [f"{name} = {value:g}" for name, value, neutral in dials if value != neutral]:
             print(f"note: the denoiser alone is distilled, without this run's {', '.join(ignored)}", file=sys.stderr)

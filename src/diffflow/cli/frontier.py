@@ -161,7 +161,7 @@ class Frontier:
         from diffflow.models.settings.common import Dials
 
         default = run.dials
-        guidance = guidance_of(self.guidance) if self.guidance else default.guidance
+        guidance = default.guidance if (asked := guidance_of(self.guidance)) is None else asked
 
         def along(churn: float, gan: float) -> list[Dials]:
             line = [Dials(steps, gan, churn, guidance) for steps in self.steps]

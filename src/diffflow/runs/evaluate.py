@@ -17,6 +17,7 @@ from torch import Tensor
 from .. import files
 from ..data import Data, DataError
 from ..equation.conditions import Cond, rows
+from ..equation.guidance import Guidance
 from ..equation.noise import Noise
 from ..metrics import Classifier, Evaluation, extractor
 from ..metrics import evaluate as compare
@@ -34,7 +35,7 @@ def evaluate(
     steps: int | None = None,
     churn: float | None = None,
     gan: float | None = None,
-    guidance: float | None = None,
+    guidance: Guidance | None = None,
     features: str | None = None,
     classifier: Classifier | None = None,
     seed: int = 0,
