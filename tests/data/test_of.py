@@ -89,13 +89,14 @@ class Stream(IterableDataset):
 class HuggingFace(Items):
     """What of a data set of the library `datasets` is asked for."""
 
+    column_names: ClassVar = ["image", "label"]
+
     class Label:
         names: ClassVar = ["cat", "dog", "eel"]
 
     def __init__(self, x: Any, y: Any):
         super().__init__(x, y, ("image", "label"))
         self.features = {"image": None, "label": self.Label()}
-        self.column_names = ["image", "label"]
 
 
 # -- every form is the reader's ----------------------------------------------------------------------------------------
@@ -137,6 +138,10 @@ def test_pictures_are_those_of_a_folder(tmp_path):
     order = np.argsort(LABELS, kind="stable")
     read = load(tmp_path / "x")
     same(of(HuggingFace([pictures[i] for i in order], LABELS[order].tolist())), read)
+    class Captioned(HuggingFace):
+        column_names: ClassVar = ["image", "caption", "label"]
+
+    assert "columns that are not read: caption" in of(Captioned(pictures, LABELS.tolist())).notes
     grey = [Image.fromarray(p[0]) for p in PIXELS]
     mixed = of([*pictures[:20], *grey[20:]], split="all")
     assert torch.equal(mixed.x[20:], torch.from_numpy(PIXELS[20:, :1]).expand(-1, 3, -1, -1))
@@ -285,6 +290,7 @@ def test_floats_of_four_axes_stay_floats_in_memory_and_where_a_file_s_kind_is_na
         (PIXELS, {"augment": lambda x: x / 255}, "gave torch.float32 of shape .2, 3, 6, 5.: give back the same"),
         (PIXELS, {"augment": lambda x: x[..., 1:]}, "give back the same"),
         (PIXELS, {"limit": 0}, "at least 1"),
+        (Items(PIXELS, torch.zeros(40, 3)), {}, r"float32 \(40, 3\); they should be one .*data.with_cond"),
         (np.zeros((9, 8, 8, 3)), {}, r"transpose\(0, 3, 1, 2\)"),
     ],
 )
