@@ -87,7 +87,8 @@ def read_memory(
         x = tensors[0]
     notes: tuple[str, ...] = ()
     if not _is_array(x):
-        unread = [c for c in getattr(x, "column_names", None) or () if c not in _parts(x.column_names)]
+        columns = getattr(x, "column_names", None) or ()
+        unread = [c for c in columns if c not in _parts(columns)]
         x, labels, notes = _read_items(x, name, limit)
         notes += (f"columns that are not read: {', '.join(unread)}",) if unread else ()
         if y is None:
