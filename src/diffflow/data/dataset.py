@@ -143,6 +143,11 @@ class Data:
             )
         return changed
 
+    def subset(self, index: Tensor) -> Data:
+        """Some of the examples, by their numbers or a mask, with their labels and conditions."""
+        y = None if self.y is None else self.y[index]
+        return replace(self, x=self.x[index], y=y, cond=rows(self.cond, index), taken=None)
+
     def with_cond(self, cond: Any, kinds: Mapping[str, str] | str | None = None) -> Data:
         """These data with a condition of each example in place of its class.
 
