@@ -3,6 +3,8 @@ in one sentence that says why."""
 
 from __future__ import annotations
 
+import functools
+import importlib
 import io
 import json
 import re
@@ -17,6 +19,7 @@ from torch import nn
 import diffflow as df
 from diffflow.cli import main
 from diffflow.explorer.server import Runs, SampleRequest, draw_frames
+from diffflow.metrics import fit_classifier
 from diffflow.models.settings.own_net import FACTORIES
 from diffflow.runs import report
 
@@ -66,7 +69,7 @@ def of(x, y=None, **how) -> df.Data:
     return df.data.of(x, y, name="rows", **how)
 
 
-# name: (data, further arguments of df.train, the file with the same examples)
+# name: (data, further arguments of df.train)
 RUNS = {
     "own class": (lambda: of(pixels(N, 1, 8, 8), LABELS), {"net": Net, "net_arguments": {"width": 6}}),
     "own instance": (lambda: of(numbers(N, 2)), {"net": Blind()}),
@@ -85,7 +88,6 @@ RUNS = {
         {"settings": {"model.net": df.UNetConfig((8,), 1, False)}},
     ),
 }
-FILES = {"image": "x.npz", "vector": "x.npy", "signal": "x.npy", "volume": "x.npy"}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +120,6 @@ def original(name: str) -> dict:
     return {"x": source[0], "y": source[1], "kind": kind, "split": "all"}
 
 
-DATA = "--data {file}"
 COMMANDS = {
     "resume": "train {file} --data.kind {kind} --out {run} --resume auto --steps 4",
     "sample": "sample {run} -n 3 --out {run}/s.npz",
@@ -156,9 +157,15 @@ REFUSED = {
 
 @pytest.fixture
 def known(monkeypatch):
-    """A process in which the classes of own networks were imported by the user, as they are with --import."""
+    """A process in which the classes of own networks were imported by the user, as they are with --import.
+
+    Judges train for a few steps: what they think of samples is not the question here.
+    """
     monkeypatch.setitem(FACTORIES, f"{__name__}:Net", Net)
     monkeypatch.setitem(FACTORIES, f"{__name__}:Blind", Blind)
+    quick = functools.partial(fit_classifier, steps=5)
+    for module in ("evaluate", "extractors"):
+        monkeypatch.setattr(importlib.import_module(f"diffflow.metrics.{module}"), "fit_classifier", quick)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
