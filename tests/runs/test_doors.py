@@ -163,7 +163,7 @@ def known(monkeypatch):
     """
     monkeypatch.setitem(FACTORIES, f"{__name__}:Net", Net)
     monkeypatch.setitem(FACTORIES, f"{__name__}:Blind", Blind)
-    quick = functools.partial(fit_classifier, steps=5)
+    quick = functools.partial(fit_classifier, steps=40)
     for module in ("evaluate", "extractors"):
         monkeypatch.setattr(importlib.import_module(f"diffflow.metrics.{module}"), "fit_classifier", quick)
 
