@@ -326,6 +326,7 @@ class Cell:
         net: an own network, and what it is called with; none: the library's own for such data.
         settings: further settings.
         coder: a latent space, made of the data.
+        rate: a learning rate that falls to zero as a cosine; none: the preset's.
     """
 
     data: Callable[[], df.Data]
@@ -334,6 +335,7 @@ class Cell:
     net: tuple[Any, dict[str, Any]] | None = None
     settings: tuple[tuple[str, Any], ...] = ()
     coder: Callable[[df.Data], Any] | None = None
+    rate: float | None = None
 
 
 def conditioned(x: Tensor, cond: Any, name: str) -> df.Data:
@@ -369,13 +371,14 @@ CELLS: dict[str, Cell] = {
     ),
     "volume": Cell(lambda: df.data.of(volumes(2000, 0), name="volumes", split="all"), 1000, volume_metrics),
     "vector": Cell(
-        lambda: conditioned(*vectors(100_000, 0), "vectors"), 20_000, vector_metrics,
-        (Conditional, {"dim": 2, "sizes": 3}), (("fit.batch", 512), ("denoiser.decay", 3000)),
+        lambda: conditioned(*vectors(200_000, 0), "vectors"), 25_000, vector_metrics,
+        (Conditional, {"dim": 2, "sizes": 3, "width": 256, "depth": 4}),
+        (("fit.batch", 512), ("fit.holdout", 0.0), ("model.label_dropout", 0.0)), rate=2e-3,
     ),
     "sequence": Cell(sequence_data, 8000, sequence_metrics, None, (("fit.batch", 256),)),
     "guidance": Cell(
         lambda: conditioned(*sums(100_000, 0), "sums"), 10_000, guidance_metrics,
-        (Conditional, {"dim": 1, "sizes": {"a": 1, "b": 1}}), (("fit.batch", 512), ("denoiser.decay", 3000)),
+        (Conditional, {"dim": 1, "sizes": {"a": 1, "b": 1}}), (("fit.batch", 512), ("fit.holdout", 0.0)), rate=2e-3,
     ),
     "picture": Cell(picture_data, 2500, picture_metrics, None, (("model.label_dropout", 0.1),)),
     "latent": Cell(lambda: df.data.load("digits"), 8000, digit_metrics, None, (), digits_coder),
@@ -390,7 +393,9 @@ def train(name: str, out: Path, quick: bool) -> None:
         data = data.with_coder(cell.coder(data))
     settings = {"fit.tensorboard": False, "fit.sample_minutes": 1e6} | dict(cell.settings)
     net, arguments = cell.net or (None, None)
-    df.train(data, out, net=net, net_arguments=arguments, steps=5 if quick else cell.steps, settings=settings)
+    steps, peak = 5 if quick else cell.steps, cell.rate
+    rate = None if peak is None else lambda k: peak * min(1.0, k / 100) * 0.5 * (1 + math.cos(math.pi * k / steps))
+    df.train(data, out, net=net, net_arguments=arguments, steps=steps, settings=settings, learning_rate=rate)
 
 
 def measure(name: str, out: Path, quick: bool) -> dict[str, Any]:
