@@ -210,3 +210,39 @@ def explored(home: Path, name: str) -> tuple[int, str]:
     except Exception as error:
         return 400, f"{type(error).__name__}: {error}"
     return 200, json.dumps(drawn)[:200]
+
+
+def test_conditions_come_from_files(tmp_path, monkeypatch, capsys):
+    """By the command line as from Python: the same training, the same samples, and rows that stay with their own."""
+    monkeypatch.chdir(tmp_path)
+    x, a, b = numbers(N, 2).float(), numbers(N, 2).float() * 3 + 1, torch.arange(N) % 4
+    for name, value in {"x": x, "a": a, "b": b, "short": a[:5]}.items():
+        np.save(f"{name}.npy", value.numpy())
+    np.save("objects.npy", np.array([{}], dtype=object))
+    flags = [f"--{k}={v}" for k, v in SMALL.items() if k != "fit.tensorboard"] + ["--fit.no-tensorboard", "--steps=3"]
+    told = ["--data.cond", "a=a.npy", "b=b.npy"]
+    assert main(["train", "x.npy", "--out", "file", *flags, *told]) == 0
+    data = df.data.load("x.npy").with_cond({"a": a, "b": b})
+    assert data.heldout is None or data.heldout.cond is not None
+    run = df.train(data, "python", steps=3, settings=SMALL)
+    assert sorted(run.conditions) == ["a", "b"]
+    assert main("sample file -n 7 --cond a=short.npy b=b.npy --guidance a=2 --seed 3 --out f.npz".split()) == 0
+    ask = {"a": a[torch.arange(7) % 5], "b": b[:7]}
+    want = run.sample(7, cond=ask, guidance={"a": 2.0}, noise=df.Noise(3)).last
+    assert torch.equal(torch.from_numpy(np.load("f.npz")["arr_0"]), want)
+    assert main("train --out file --resume auto --steps 4".split()) == 0
+    np.save("b.npy", (b.numpy() + 1) % 4)
+    assert main("train --out file --resume auto --steps 5".split()) == 2
+    assert "began with other conditions" in " ".join(capsys.readouterr().err.split())
+    for wrong, words in {
+        "--cond c=a.npy": "is told a dict of 'a', 'b'",
+        "--cond a.npy": "is told a dict",
+        "--cond a=absent.npy": "no readable array",
+        "--cond a=objects.npy": "no readable array",
+        "--cond a=b.npy": "give (n, 2)",
+        "--class 1": "has conditions, no classes",
+        "--guidance c=2": "guidance names c",
+        "--guidance a=x": "a number of at least 0",
+    }.items():
+        assert main(["sample", "file", "-n", "2", *wrong.split()]) == 2
+        assert words in " ".join(capsys.readouterr().err.split())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -104,29 +103,26 @@ def conditions_of(words: Sequence[str], run: df.Run, n: int, first: int = 0) -> 
         first: number of the first one.
 
     Raises:
-        UsageError: files that cannot be read, or are no arrays.
+        DataError: files that cannot be read, or are no arrays.
     """
-    import torch
-
     if tuple(words) == ("none",):
         return None
     if not words:
         return run.example_conditions(n, first)
-    arrays: dict[str, Any] = {}
-    for word in words:
-        name, _, path = word.rpartition("=") if not Path(word).exists() else ("", "", word)
-        try:
-            loaded = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+    import torch
+
+    from diffflow.data.conditions import named, read_conditions
+    from diffflow.equation.conditions import apply
+
+    cond = read_conditions(words)
+    for name, condition in named(run.conditions):  # a file holds rows, never the one row that Python may give
+        leaf = (cond.get(name) if name else None) if isinstance(cond, dict) else None if name else cond
+        if isinstance(leaf, torch.Tensor) and tuple(leaf.shape[1:]) != condition.shape != (1,):
+            rows = ", ".join(["n", *map(str, condition.shape)])
             raise UsageError(
-                f"--cond {word}: {path!r} cannot be read as an array ({error}): give a .npy file."
-            ) from None
-        if not isinstance(loaded, np.ndarray) or loaded.ndim == 0 or not len(loaded):
-            raise UsageError(f"--cond {word}: give a .npy file with a row for each sample.")
-        arrays[name] = torch.from_numpy(loaded)[(first + torch.arange(n)) % len(loaded)]
-    if "" in arrays and len(arrays) > 1:
-        raise UsageError(f"--cond {' '.join(words)}: of several conditions each has a name: NAME=FILE.npy.")
-    return arrays.get("", arrays)
+                f"--cond {' '.join(words)}: {name or 'the file'} has shape {tuple(leaf.shape)}: give ({rows})."
+            )
+    return apply(lambda leaf: leaf[(first + torch.arange(n)) % len(leaf)], cond)
 
 
 def words_of(guidance: Any) -> tuple[str, ...]:

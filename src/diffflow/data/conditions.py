@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -313,3 +314,30 @@ def as_tensors(values: Any, n: int, name: str = "") -> Cond:
     if leaf.ndim == 0 or len(leaf) != n:
         raise DataError(f"{what} has shape {tuple(leaf.shape)} for {n} examples: give a row for each")
     return leaf.detach().cpu()
+
+
+def read_conditions(words: Sequence[str]) -> Cond:
+    """Conditions from .npy files, in the units of the data; objects are never unpickled.
+
+    Args:
+        words: one FILE.npy, or NAME=FILE.npy for each of several.
+
+    Returns:
+        A tensor with rows, or a dict of such by name.
+
+    Raises:
+        DataError: files that cannot be read, or are no arrays with rows; several without names.
+    """
+    arrays: dict[str, Tensor] = {}
+    for word in words:
+        name, _, path = ("", "", word) if Path(word).is_file() else word.rpartition("=")
+        try:
+            loaded = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"--cond {word}: {path!r} is no readable array ({error}): give a .npy file") from None
+        if not isinstance(loaded, np.ndarray) or loaded.ndim == 0 or not len(loaded) or loaded.dtype.kind not in "buif":
+            raise DataError(f"--cond {word}: give a .npy file with a row of numbers for each example")
+        arrays[name] = torch.from_numpy(np.ascontiguousarray(loaded))
+    if len(arrays) < len(words) or ("" in arrays and len(arrays) > 1):
+        raise DataError(f"--cond {' '.join(words)}: of several conditions each has a name of its own: NAME=FILE.npy")
+    return arrays.get("", arrays)

@@ -101,7 +101,7 @@ def finish(
     if test is None:
         count = test_count if test_count is not None else max(1, round(n / 10)) if n > 1 else 0
         test = holdout(n, y, count)
-        if test_count is None:
+        if test_count is None and split != "all":
             notes.append(
                 f"no split of its own: {n - count} train, {count} test (a fixed random tenth; split='all', "
                 "--data.split all, takes all)"

@@ -106,7 +106,10 @@ def training_data(run: Any, data: Data | str | Path | None = None) -> tuple[Data
             f"{ask.source} is not the data that {run.path} was trained on (its content has another fingerprint). "
             "Say where that data is with --data."
         )
-    return train, ask.load(HELD_OUT[split], **how) if split in HELD_OUT else None
+    held = ask.load(HELD_OUT[split], **how) if split in HELD_OUT else None
+    if held is not None and held.conditions is not None:
+        held = replace(held, conditions=train.conditions)  # in the units of the training rows
+    return train, held
 
 
 def conditions_for(run: Any, train: Data, n: int) -> Cond:

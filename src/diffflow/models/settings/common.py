@@ -8,6 +8,7 @@ from typing import Literal
 
 from ... import data as datasets
 from ...data import Columns, Data, DataError, Transform
+from ...data.conditions import read_conditions
 from ...equation.guidance import Guidance, by_part
 from ...equation.schedule import SCHEDULES, Schedule
 from .serialise import UNSAID, ConfigError, require
@@ -35,6 +36,9 @@ class DataConfig:
     """Tables: columns of few values are refused, dropped (drop), spread over cells (levels), or continuous (keep)."""
     kind: Literal["image", "signal", "volume", "vector"] | None = field(default=None, metadata=UNSAID)
     """Arrays: what an example is, where the axes leave it open: image (floats stay floats), signal, volume, vector."""
+    cond: tuple[str, ...] | None = field(default=None, metadata=UNSAID)
+    """What each example is conditioned on in place of its class: a .npy with a row for each example of the source, or
+    NAME=FILE.npy for each of several."""
 
     def load(self, split: str | None = None, like: Transform | None = None) -> Data:
         """Load the data.
@@ -52,7 +56,8 @@ class DataConfig:
                 "are (--data SOURCE), or use them in Python"
             )
         columns = Columns(self.text, self.constant, self.discrete)
-        return datasets.load(self.source, split or self.split, self.flip, self.size, columns, like, self.kind)
+        data = datasets.load(self.source, split or self.split, self.flip, self.size, columns, like, self.kind)
+        return data.with_cond(read_conditions(self.cond)) if self.cond else data
 
 
 @dataclass(frozen=True)

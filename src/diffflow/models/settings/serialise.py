@@ -283,6 +283,7 @@ def load_yaml(path: str | Path, base: Any = None) -> Any:
 FREE = (
     "data.source",  # where the same data are now: their fingerprint is compared
     "data.kind",
+    "data.cond",
     "fit.steps",
     "fit.minutes",
     "fit.log_every",
