@@ -71,10 +71,7 @@ def holdout_split(data: Data, share: float) -> tuple[Data, Data | None]:
         )
     mask = torch.from_numpy(holdout(len(data), y, count))
 
-    def rows(index: torch.Tensor) -> Data:
-        return replace(data, x=data.x[index], y=None if data.y is None else data.y[index])
-
-    return rows(~mask), replace(rows(mask), augment=None)
+    return data.subset(~mask), replace(data.subset(mask), augment=None)
 
 
 @torch.no_grad()

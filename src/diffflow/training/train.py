@@ -17,6 +17,7 @@ from torch import nn
 from .. import files
 from ..console import Console, say, to_stderr
 from ..data import Data
+from ..data.coder import same_space
 from ..data.conditions import from_meta, named
 from ..equation.algebra import gradients
 from ..models.base import TrainConfig
@@ -97,6 +98,7 @@ def train(
         meta = data.meta()
         refuse_other_data(folder, meta)
         refuse_conditions(config, meta)
+        refuse_cells(config, meta)
         training = assemble(config, meta, saved, init_from, process, console, hooks)
         about = describe(folder, meta, process, training) | hooks.names()
         trackers = hooks.followers(config.fit.tensorboard, console) if process.rank == 0 else Trackers()
@@ -213,6 +215,21 @@ def refuse_other_data(folder: Folder, meta: dict[str, Any]) -> None:
             f"{folder.path} began with other conditions of its data: give the same, in Python, "
             f"df.train(data.with_cond(c), {str(folder.path)!r}, resume=True)"
         )
+    if folder.begun and not same_space(told := folder.about()["data"].get("latent"), meta.get("latent")):
+        where = "where its data do" if told is None else f"in latents of {told.get('path', told['class'])}"
+        raise RunError(
+            f"the model of {folder.path} lives {where}, and not in the space that is given now: go on with the same "
+            "coder, scale and shift (--latent PATH; in Python data.with_coder), or start a new run"
+        )
+
+
+def refuse_cells(config: TrainConfig, meta: dict[str, Any]) -> None:
+    """Raise ConfigError for bytes that are to be spread over their cells, where the model sees latents of them."""
+    if "latent" in meta and config.data.dequantise:
+        raise ConfigError(
+            "data.dequantise = True spreads bytes over their cells for a density of them, and a density of latents is "
+            "none of the data: leave it out, or train without a coder"
+        )
 
 
 def refuse_conditions(config: TrainConfig, meta: dict[str, Any]) -> None:
@@ -284,6 +301,8 @@ def begin_from(config: TrainConfig, objective: Objective, meta: dict[str, Any], 
             f"{origin['fingerprint'][:12]}), and these data are {meta['name']} ({meta['split']}, fingerprint "
             f"{meta['fingerprint'][:12]}): give that run's data, or a run of these"
         )
+    if config.needs_start and not same_space(origin.get("latent"), meta.get("latent")):
+        raise RunError(f"{config.needs_start}, but {init_from} lives in another space: give the same coder (or none)")
     config.begin(objective, start, str(init_from))
 
 

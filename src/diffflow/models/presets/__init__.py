@@ -65,8 +65,12 @@ def fitting(source: str | datasets.Data, kind: str | None = None) -> str:
         reader = reader_of(path) if path.exists() else None
         size = 1 if reader is not None and reader.resizes else None  # of image files only the colours matter here
         data = datasets.load(source, size=size, columns=datasets.Columns("levels", "drop", "keep"), kind=kind)
+    if data.space is not None and len(data.space.shape) != 3:  # the network sees latents
+        return {1: "table", 2: "signal", 4: "volume"}.get(len(data.space.shape), "mnist")
     if data.kind == "image":
         return "mnist" if data.shape[0] == 1 else "cifar10"
+    if data.space is not None:
+        return "mnist" if data.space.shape[0] == 1 else "cifar10"
     return "table" if data.kind == "vector" else data.kind
 
 

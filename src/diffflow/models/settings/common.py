@@ -36,6 +36,10 @@ class DataConfig:
     kind: Literal["image", "signal", "volume", "vector"] | None = field(default=None, metadata=UNSAID)
     """Arrays: what an example is, where the axes leave it open: image (floats stay floats), signal, volume, vector."""
 
+    latent: str | None = field(default=None, metadata=UNSAID)
+    """Images: the folder of an autoencoder of diffusers (AutoencoderKL, AutoencoderTiny), in whose latents the model
+    lives."""
+
     def load(self, split: str | None = None, like: Transform | None = None) -> Data:
         """Load the data.
 
@@ -52,7 +56,8 @@ class DataConfig:
                 "are (--data SOURCE), or use them in Python"
             )
         columns = Columns(self.text, self.constant, self.discrete)
-        return datasets.load(self.source, split or self.split, self.flip, self.size, columns, like, self.kind)
+        data = datasets.load(self.source, split or self.split, self.flip, self.size, columns, like, self.kind)
+        return data if self.latent is None else data.with_coder(self.latent)
 
 
 @dataclass(frozen=True)
