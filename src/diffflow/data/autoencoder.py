@@ -36,29 +36,35 @@ def open_autoencoder(folder: str | Path) -> tuple[Any, dict[str, str]]:
     if not (path / "config.json").is_file():
         inside = f"; did you mean {path / 'vae'}?" if (path / "vae" / "config.json").is_file() else ""
         raise DataError(
-            f"no autoencoder in {path}: config.json of one is wanted there{inside}. Where it has moved to is said by "
+            f"no autoencoder in {path}, as it has no config.json{inside}. Name its folder, also where it has moved: "
             "--latent PATH, or df.load(path, coder=PATH)"
         )
     try:
-        name = json.loads((path / "config.json").read_bytes())["_class_name"]
+        config = json.loads((path / "config.json").read_bytes())
+        name = config["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path / 'config.json'} describes no autoencoder of diffusers ({error!r})") from error
-    if name not in KNOWN:
-        raise DataError(f"{path} holds a {str(name)[:80]!r}, and {' or '.join(KNOWN)} is wanted")
+    if name not in KNOWN or "quantization_config" in config:
+        raise DataError(f"{path} holds a {str(name)[:80]!r}, and {' or '.join(KNOWN)} is wanted, not quantised")
     file = path / WEIGHTS
-    if not file.is_file():
+    if not file.is_file() or (path / f"{WEIGHTS}.index.json").exists():
         raise DataError(
-            f"{path} has no {WEIGHTS}: other weights (.bin files are pickles, which could run code) are not opened; save "
-            "it again by model.save_pretrained(folder)"
+            f"{path} has no whole {WEIGHTS}, and nothing else is opened (.bin files are pickles, which could run code): save "
+            "the autoencoder again by model.save_pretrained(folder)"
         )
     import diffusers
+    from diffusers.utils import logging
 
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # it warns of what its own save_pretrained writes
     try:
         model, about = getattr(diffusers, name).from_pretrained(
             str(path), use_safetensors=True, local_files_only=True, output_loading_info=True, torch_dtype=torch.float32
         )
     except Exception as error:  # whatever diffusers makes of a damaged folder
         raise DataError(f"{path} cannot be opened as {name}: {error}") from error
+    finally:
+        logging.set_verbosity(verbosity)
     if wrong := [*about["missing_keys"], *about["unexpected_keys"], *map(str, about["mismatched_keys"])]:
         raise DataError(f"the weights in {file} are not those of its config.json", wrong, show=5)
     with file.open("rb") as weights:

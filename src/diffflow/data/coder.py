@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -84,15 +85,16 @@ class LatentSpace:
         """The rows of x in parts that a coder is given at once."""
         return x.split(at_once(self.data_shape))
 
+    @cached_property
     def probe(self) -> list[float]:
         """Some numbers of what the coder decodes of fixed latents, by which it is known again."""
-        z = Noise(0).fork("probe").normal(4, self.shape)
+        z = Noise(0).fork("probe").normal(1, self.shape)
         x = self.decode(z).flatten().cpu()
         return x[torch.linspace(0, len(x) - 1, PROBED).round().long()].tolist()
 
     def to_meta(self) -> dict[str, Any]:
         """What run.json says of it; `from_meta` needs the coder, too, where it has no path."""
-        return {"scale": self.scale, "shift": self.shift, **(self.source or {}), "probe": self.probe()}
+        return {"scale": self.scale, "shift": self.shift, **(self.source or {}), "probe": self.probe}
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any], coder: Any = None) -> LatentSpace | None:
@@ -122,8 +124,8 @@ class LatentSpace:
         space = cls(coder, tuple(meta["shape"]), tuple(meta["data_shape"]), told["scale"], told["shift"], source)
         if not same_space(told, space.to_meta()):
             raise DataError(
-                f"{source.get('path', source['class'])} is not the coder that this run was trained with, a "
-                f"{told['class']} (its weights are others): give that one, --latent PATH or df.load(path, coder=...)"
+                f"{source.get('path', source['class'])} is not the coder that this run was trained with "
+                f"({told['class']}; weights or settings differ): give that one, --latent PATH, df.load(path, coder=...)"
             )
         return space
 
@@ -201,6 +203,8 @@ def encode_rows(
                 latents[first : first + step, 1] = space.encode(x.flip(-1))
             bar(min(first + step, n), n)
     mean, std = _moments(latents[:, 0])
+    if not 1 <= len(space.shape) <= 4:
+        raise DataError(f"latents of shape {space.shape}: networks take (d,), (c, l), (c, h, w) or (c, d, h, w)")
     if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
         raise DataError(f"the latents of the {source['class']} have mean {mean:g} and std {std:g}: nothing to learn")
     shift, scale = mean if shift is None else float(shift), 1 / std if scale is None else float(scale)
@@ -210,7 +214,7 @@ def encode_rows(
     lost = math.sqrt(error / total) if total else 0.0
     notes = [
         f"the model lives in latents of shape {space.shape} of {source.get('path', source['class'])}: "
-        f"(E(x) - {shift:.6g}) * {scale:.6g}; decoded again they differ from the data by {lost:.2g} of their std"
+        f"shift {shift:.6g}, scale {scale:.6g}; decoded again they differ from the data by {lost:.2g} of their std"
     ]
     if "path" not in source:
         notes.append("their coder is an object of this process: a later one hands it back, df.load(path, coder=...)")
@@ -239,7 +243,7 @@ def _called(coder: Any, method: str, x: Tensor, shape: tuple[int, ...] | None = 
         out = getattr(out, "sample", out)
     if not (isinstance(out, Tensor) and out.is_floating_point() and out.ndim > 1 and len(out) == len(x)):
         given = f"{out.dtype} {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
-        raise DataError(f"{method} of the {type(coder).__name__} gave {given} for {tuple(x.shape)}: give floats (n, ...)")
+        raise DataError(f"{method} of the {type(coder).__name__} gave {given} of {tuple(x.shape)}, not floats (n, ...)")
     if shape is not None and tuple(out.shape[1:]) != shape:
         raise DataError(
             f"{method} of the {type(coder).__name__} gave shape {tuple(out.shape[1:])}, where {shape} is wanted: a "

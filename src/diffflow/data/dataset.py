@@ -282,7 +282,7 @@ class Data:
     @cached_property
     def _moments(self) -> tuple[float, float]:
         """Mean and standard deviation over all entries, model units."""
-        if self.transform.of_bytes and self.latents is None:  # exact, from the histogram: no float copy of the whole set
+        if self.transform.of_bytes and self.latents is None:  # exact, by the histogram: no float copy of the whole
             counts = torch.bincount(self.x.flatten(), minlength=256).double()
             values = torch.arange(256, dtype=torch.float64) / 127.5 - 1.0
             mean = (counts @ values) / counts.sum()
@@ -291,7 +291,8 @@ class Data:
             z = self.encode(self.x).double()
             return float(z.mean()), float(z.std(correction=0))
         shape = self.shape if self.space is None else self.space.shape
-        parts, numbers = torch.arange(len(self)).split(max(1, AT_ONCE // math.prod(shape))), len(self) * math.prod(shape)
+        parts = torch.arange(len(self)).split(max(1, AT_ONCE // math.prod(shape)))
+        numbers = len(self) * math.prod(shape)
         mean = sum(float(self._encoded(rows).double().sum()) for rows in parts) / numbers
         variance = sum(float((self._encoded(rows).double() - mean).square().sum()) for rows in parts) / numbers
         return mean, variance**0.5

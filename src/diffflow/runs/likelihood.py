@@ -159,7 +159,9 @@ def log_prob(run: Any, x: Tensor, cond: AnyCondition = None, trace: Trace | None
     """
     refuse_latents(run)
     if tuple(x.shape[1:]) != run.shape:
-        raise ValueError(f"x has shape {tuple(x.shape)}: give (n, {', '.join(map(str, run.shape))}) in the data's units")
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}: give (n, {', '.join(map(str, run.shape))}) in the data's units"
+        )
     run._rows_of(cond, len(x))  # checks
     sde = run.sde(churn=0.0, cond=cond)  # any churn has this likelihood, where it has one
     return log_prob_of(sde, run.encode(x).to(run.device), trace=Exact() if trace is None else trace)

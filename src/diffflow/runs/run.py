@@ -104,7 +104,10 @@ class Run:
         return Transform.from_meta(self.data)
 
     def encode(self, x: Tensor, u: Tensor | None = None) -> Tensor:
-        """Data x (n, *shape) in model units, or as latents; u (n, *shape) in [0, 1): where in their cells discrete values are put."""
+        """Data x (n, *shape) in model units; u (n, *shape) in [0, 1): where in their cells discrete values are put.
+
+        Of a model that lives in latents: these.
+        """
         z = self.transform.encode(x, u)
         return z if self.space is None else self.space.encode(z)
 

@@ -56,6 +56,8 @@ def fitting(source: str | datasets.Data, kind: str | None = None) -> str:
     """
     if isinstance(source, datasets.Data):
         data = source
+        if data.space is not None and len(data.space.shape) != len(data.shape):  # networks see latents of other axes
+            return {1: "table", 2: "signal", 3: "mnist", 4: "volume"}[len(data.space.shape)]
         if data.law is not None or data.name == "digits":
             return "digits" if data.law is None else "toy"
     else:
@@ -65,12 +67,8 @@ def fitting(source: str | datasets.Data, kind: str | None = None) -> str:
         reader = reader_of(path) if path.exists() else None
         size = 1 if reader is not None and reader.resizes else None  # of image files only the colours matter here
         data = datasets.load(source, size=size, columns=datasets.Columns("levels", "drop", "keep"), kind=kind)
-    if data.space is not None and len(data.space.shape) != 3:  # the network sees latents
-        return {1: "table", 2: "signal", 4: "volume"}.get(len(data.space.shape), "mnist")
     if data.kind == "image":
         return "mnist" if data.shape[0] == 1 else "cifar10"
-    if data.space is not None:
-        return "mnist" if data.space.shape[0] == 1 else "cifar10"
     return "table" if data.kind == "vector" else data.kind
 
 
