@@ -49,8 +49,8 @@ def open_autoencoder(folder: str | Path) -> tuple[Any, dict[str, str]]:
     file = path / WEIGHTS
     if not file.is_file() or (path / f"{WEIGHTS}.index.json").exists():
         raise DataError(
-            f"{path} has no whole {WEIGHTS}, and nothing else is opened (.bin files are pickles, which could run code): save "
-            "the autoencoder again by model.save_pretrained(folder)"
+            f"{path} has no whole {WEIGHTS}, and other weights are not opened (.bin files are pickles, which could run "
+            "code): save the autoencoder again by model.save_pretrained(folder)"
         )
     import diffusers
     from diffusers.utils import logging
