@@ -21,7 +21,7 @@ import pytest
 
 import diffflow as df
 from diffflow import figures, files
-from diffflow.cli import COMMANDS, help_file, main, shared
+from diffflow.cli import COMMANDS, help_file, main, writers
 from diffflow.console import bars, say, table, to_stderr, to_stdout
 from diffflow.models import catalogue, flows
 from diffflow.training import lock
@@ -122,11 +122,11 @@ def test_a_table_of_odd_names_goes_all_the_way(here: Path, capsys: pytest.Captur
 def test_sample_zips_can_be_read_back_whatever_classes_are_called(here: Path, classes: list[str]) -> None:
     labels = np.arange(4 * len(classes)) % len(classes)
     x = np.broadcast_to(labels[:, None, None, None] / 255.0, (len(labels), 1, 4, 4)).astype(np.float32)
-    Path("x.zip").write_bytes(shared.as_zip(x, labels, classes, None))
+    Path("x.zip").write_bytes(writers.as_zip(x, labels, classes, None))
     back = df.data.load("x.zip", split="all")
     assert back.y is not None
     assert back.classes is not None
-    names = shared.folder_names(classes)
+    names = writers.folder_names(classes)
     assert sorted(back.classes) == sorted(names)
     assert len(set(names)) == len(classes)
     ours = [names[int(level)] for level in back.x[:, 0, 0, 0]]  # every picture is as bright as its class's number
@@ -134,7 +134,7 @@ def test_sample_zips_can_be_read_back_whatever_classes_are_called(here: Path, cl
 
 
 def test_ordinary_classes_keep_their_names() -> None:
-    assert shared.folder_names(["cat", "T-shirt/top", "Ankle boot", "7"]) == ["cat", "T-shirt-top", "Ankle boot", "7"]
+    assert writers.folder_names(["cat", "T-shirt/top", "Ankle boot", "7"]) == ["cat", "T-shirt-top", "Ankle boot", "7"]
 
 
 # -- numbers first ----------------------------------------------------------------------------------------------------

@@ -45,6 +45,12 @@ def same(a: Data, b: Data) -> None:
         assert torch.equal(one.cond, other.cond)
 
 
+def aside(data: Data) -> Data:
+    """What is held out of data."""
+    assert data.heldout is not None
+    return data.heldout
+
+
 class Frame:
     """What of a pandas data frame is asked for."""
 
@@ -83,13 +89,14 @@ class Stream(IterableDataset):
 class HuggingFace(Items):
     """What of a data set of the library `datasets` is asked for."""
 
+    column_names: ClassVar = ["image", "label"]
+
     class Label:
         names: ClassVar = ["cat", "dog", "eel"]
 
     def __init__(self, x: Any, y: Any):
         super().__init__(x, y, ("image", "label"))
         self.features = {"image": None, "label": self.Label()}
-        self.column_names = ["image", "label"]
 
 
 # -- every form is the reader's ----------------------------------------------------------------------------------------
@@ -118,8 +125,7 @@ def test_labelled_forms_are_those_of_an_npz_file(tmp_path):
     same(of(PIXELS, [str(v) for v in LABELS]), read)
     held = load(tmp_path / "x.npz", "test")
     data = of(PIXELS, LABELS)
-    assert data.heldout is not None
-    same(data.heldout, held)
+    same(aside(data), held)
     assert {*map(bytes, data.x.numpy())} | {*map(bytes, held.x.numpy())} == {*map(bytes, PIXELS)}
 
 
@@ -132,6 +138,10 @@ def test_pictures_are_those_of_a_folder(tmp_path):
     order = np.argsort(LABELS, kind="stable")
     read = load(tmp_path / "x")
     same(of(HuggingFace([pictures[i] for i in order], LABELS[order].tolist())), read)
+    class Captioned(HuggingFace):
+        column_names: ClassVar = ["image", "caption", "label"]
+
+    assert "columns that are not read: caption" in of(Captioned(pictures, LABELS.tolist())).notes
     grey = [Image.fromarray(p[0]) for p in PIXELS]
     mixed = of([*pictures[:20], *grey[20:]], split="all")
     assert torch.equal(mixed.x[20:], torch.from_numpy(PIXELS[20:, :1]).expand(-1, 3, -1, -1))
@@ -280,6 +290,7 @@ def test_floats_of_four_axes_stay_floats_in_memory_and_where_a_file_s_kind_is_na
         (PIXELS, {"augment": lambda x: x / 255}, "gave torch.float32 of shape .2, 3, 6, 5.: give back the same"),
         (PIXELS, {"augment": lambda x: x[..., 1:]}, "give back the same"),
         (PIXELS, {"limit": 0}, "at least 1"),
+        (Items(PIXELS, torch.zeros(40, 3)), {}, r"float32 \(40, 3\); they should be one .*data.with_cond"),
         (np.zeros((9, 8, 8, 3)), {}, r"transpose\(0, 3, 1, 2\)"),
     ],
 )
@@ -309,19 +320,19 @@ def test_test_rows_of_one_s_own():
     for test in (rows, np.flatnonzero(rows), slice(0, 50, 5), torch.from_numpy(rows), range(0, 50, 5)):
         data = of(SIGNALS, kind="signal", test=test)
         assert torch.equal(data.x, torch.from_numpy(SIGNALS[~rows]))
-        assert torch.equal(data.heldout.x, torch.from_numpy(SIGNALS[rows]))
+        assert torch.equal(aside(data).x, torch.from_numpy(SIGNALS[rows]))
     pair = of(SIGNALS[~rows], LABELS, kind="signal", heldout=(SIGNALS[rows], LABELS[:10]))
     assert pair.fingerprint == of((SIGNALS[~rows], LABELS), kind="signal", split="all").fingerprint
-    assert pair.transform == data.transform == data.heldout.transform == pair.heldout.transform
-    assert torch.equal(pair.heldout.x, data.heldout.x)
+    assert pair.transform == data.transform == aside(data).transform == aside(pair).transform
+    assert torch.equal(aside(pair).x, aside(data).x)
 
 
 def test_conditions_of_all_rows_follow_their_examples():
     c = SIGNALS.mean((1, 2), keepdims=True)[:, 0]
     data = of(SIGNALS, kind="signal").with_cond(c)
     torch.testing.assert_close(data.cond[:, 0], data.x.mean((1, 2)))
-    torch.testing.assert_close(data.heldout.cond[:, 0], data.heldout.x.mean((1, 2)))
-    assert data.heldout.conditions == data.conditions
+    torch.testing.assert_close(aside(data).cond[:, 0], aside(data).x.mean((1, 2)))
+    assert aside(data).conditions == data.conditions
     with pytest.raises(DataError, match="give a row for each"):
         of(SIGNALS, kind="signal").with_cond(c[:49])
 
@@ -334,7 +345,7 @@ def test_memory_maps_are_not_copied(tmp_path, x, kind):
     assert np.shares_memory(whole.x.numpy(), mapped)
     parts = of(mapped, kind=kind, test=slice(30, None))
     assert np.shares_memory(parts.x.numpy(), mapped)
-    assert np.shares_memory(parts.heldout.x.numpy(), mapped)
+    assert np.shares_memory(aside(parts).x.numpy(), mapped)
     same(of(mapped, kind=kind), of(x, kind=kind))
     assert any("copied from the file into memory" in note for note in of(mapped, kind=kind).notes)
     data = of(x, kind=kind, split="all")  # an array may change under our hands

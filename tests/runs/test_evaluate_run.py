@@ -3,6 +3,7 @@ there and on the command line alike."""
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 import diffflow as df
 from diffflow import cli, tiles
+from diffflow.explorer.server import Runs, SampleRequest, draw_frames
 from diffflow.models.settings.serialise import from_yaml, to_yaml
 from diffflow.runs import report
 from diffflow.runs.evaluate import training_data
@@ -150,3 +152,22 @@ def test_plain_settings_do_not_mention_the_kind(tmp_path):
         patch.setattr("sys.stdout", out)
         assert cli.main(["train", str(tmp_path / "x.npy"), "--data.kind=signal", "--print-config"]) == 0
     assert "kind: signal" in out.getvalue()
+
+
+def test_the_explorer_shows_signals_as_pictures(run):
+    line = Runs(run.path.parent).line(run.path.name)
+    assert line["image"]
+    answer = draw_frames(run, SampleRequest.of({"n": 3, "frames": 2}, line), lambda done, total: None)
+    picture = Image.open(io.BytesIO(base64.b64decode(answer["png"])))
+    _, high, wide = answer["shape"]
+    assert picture.size == (3 * wide, len(answer["times"]) * high)
+
+
+def test_likelihood_of_a_file_knows_which_rows_were_held_out(run, data, tmp_path):
+    """The run's data came from Python; a file of the same rows says by its content that they are its own."""
+    np.savez(tmp_path / "x.npz", x=SIGNALS, y=np.arange(160) % 2)
+    args = ["likelihood", str(run.path), "--data", str(tmp_path / "x.npz"), "-n", "8", "--steps", "2"]
+    assert cli.main(args) == 0
+    (source,) = json.loads((run.path / "likelihood.json").read_text())["sources"]
+    assert (source["split"], source["of"], source["sha256"]) == ("test", 16, data.heldout.fingerprint)
+    assert "bits_per_dim" not in source  # densities of floats, in their own units

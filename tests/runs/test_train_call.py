@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,11 @@ FLAGS = [f"--{k}={v}" for k, v in SMALL.items() if k != "fit.tensorboard"] + ["-
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
+    yield tmp_path
+    signal.signal(signal.SIGINT, before)
 
 
 def weights(run: df.Run) -> torch.Tensor:

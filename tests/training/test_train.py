@@ -515,7 +515,9 @@ def test_progress_is_shown_on_terminals_and_in_logs(tmp_path, data, monkeypatch)
     log = quiet()
     monkeypatch.setattr(record, "LINE_SECONDS", 0.0)
     train(TINY, tmp_path / "log", data=data, console=log)
-    first = log.file.getvalue().splitlines()[0]
+    about, *lines = log.file.getvalue().splitlines()
+    assert about.startswith(f"data     {data.name}: {len(data):,} of shape")  # what is learned is said first
+    first = next(line for line in lines if line.startswith("step"))
     assert first.startswith("step 5  denoiser")
     assert "images/s" in first
     assert "min left" in first

@@ -80,16 +80,18 @@ def guidance_of(words: Sequence[str]) -> float | dict[str, float] | None:
     Raises:
         UsageError: what is neither.
     """
-    parts = dict(word.rpartition("=")[::2] for word in words)
-    try:
-        weights = {name: float(x) for name, x in parts.items()}
-    except ValueError:
-        weights = {}
-    if words and (len(weights) < len(words) or ("" in weights and len(weights) > 1) or min(weights.values()) < 0):
-        raise UsageError(
-            f"--guidance {' '.join(words)}: give a number that is not negative, or NAME=X for each condition."
-        )
-    return None if not words else weights.get("", weights)
+    weights: dict[str, float] = {}
+    for word in words:
+        name, _, number = word.rpartition("=")
+        try:
+            weights[name] = float(number)
+        except ValueError:
+            weights[name] = -1.0
+    if words and (len(weights) < len(words) or ("" in weights and len(weights) > 1) or not min(weights.values()) >= 0):
+        raise UsageError(f"--guidance {' '.join(words)}: give a number of at least 0, or NAME=X for each condition.")
+    if not words:
+        return None
+    return weights.get("", weights)
 
 
 def conditions_of(words: Sequence[str], run: df.Run, n: int, first: int = 0) -> Any:

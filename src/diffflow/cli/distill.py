@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -118,17 +118,24 @@ class Distill:
 
     def fresh(self) -> DistillConfig:
         """Settings that fit the run and --by, begun as its plan if one was calibrated; a file and flags over them."""
-        from diffflow.models.distill import DistillConfig
+        from diffflow.models.distill import DistillConfig, UNetDiscriminatorConfig
         from diffflow.models.presets import fitting
         from diffflow.models.presets.by_model import distilled
         from diffflow.models.presets.scales import scale_of
         from diffflow.models.settings.common import Dials
+        from diffflow.models.settings.networks import ConvDiscriminatorConfig, UNetConfig
         from diffflow.models.settings.serialise import load_yaml
         from diffflow.models.settings.serialise import replace as put
 
         run = df.load(self.run, device="cpu", coder=self.latent)
         if "denoiser" not in run.players:
             raise UsageError(f"{self.run} has no denoiser whose sampler could learn: name a run of diffusion.")
+        if run.conditions is not None and run.classes is None:
+            raise UsageError(
+                f"{self.run} is conditioned on more than classes, and a distilled sampler knows only these."
+            )
+        if run.conditions is None and run.data["classes"]:
+            raise UsageError(f"{self.run} is told no class, and its data have some: distil a run that is told them.")
         dials = (("guidance", run.dials.guidance, 1), ("gan", run.dials.gan, 0))
         if ignored := [f"{name} = {value:g}" for name, value, neutral in dials if value != neutral]:
             print(f"note: the denoiser alone is distilled, without this run's {', '.join(ignored)}", file=sys.stderr)
@@ -139,6 +146,9 @@ class Distill:
         by = self.by or ("both" if scale.vectors else "ratio")
         plan = run.plan(Dials(steps, gan=0.0, churn=0.0, guidance=1.0))
         config = distilled(scale, by, steps, plan).after(run.config)
+        begins_as_unet = isinstance(config.discriminator_net, UNetDiscriminatorConfig)
+        if begins_as_unet and not isinstance(config.model.net, UNetConfig):
+            config = replace(config, discriminator_net=ConvDiscriminatorConfig())
         if self.config is not None:
             config = load_yaml(self.config, base=config)
         if not isinstance(config, DistillConfig):

@@ -78,6 +78,7 @@ class Frontier:
 
         from diffflow.metrics.base import pick
         from diffflow.runs import report
+        from diffflow.runs.evaluate import conditions_for
         from diffflow.runs.frontier import plot_frontier, qualities, sweep
         from diffflow.training.run_folder import Folder
 
@@ -97,7 +98,7 @@ class Frontier:
             sweep,
             distance=distance,
             n=self.n,
-            labels=train.labels(self.n) if run.classes else None,
+            labels=conditions_for(run, train, self.n),
             noise=df.Noise(self.seed),
             batch=self.batch,
         )
@@ -162,7 +163,7 @@ class Frontier:
         from diffflow.models.settings.common import Dials
 
         default = run.dials
-        guidance = guidance_of(self.guidance) if self.guidance else default.guidance
+        guidance = default.guidance if (asked := guidance_of(self.guidance)) is None else asked
 
         def along(churn: float, gan: float) -> list[Dials]:
             line = [Dials(steps, gan, churn, guidance) for steps in self.steps]

@@ -148,7 +148,7 @@ def main(args: Sequence[str]) -> int:
     args = aliases.flags(args)
     helping = "-h" in args or "--help" in args
     flags, source = look_ahead([word for word in args if word not in ("-h", "--help")])
-    kind = said_kind(args)
+    kind = said_kind(args) or (load_yaml(flags.config).data.kind if flags.config else None)
     if not (helping or flags.dry_run or flags.print_config):  # before the data are scanned
         files.check_folder(flags.out or "runs", "--out" if flags.out else "")
     name, base = starting_point(flags, source, helping, kind)

@@ -154,6 +154,11 @@ class Data:
             )
         return changed
 
+    def subset(self, index: Tensor) -> Data:
+        """Some of the examples, by their numbers or a mask, with their labels, conditions and latents."""
+        parts = {k: apply(lambda leaf: leaf[index], getattr(self, k)) for k in ("x", "y", "cond", "latents")}
+        return replace(self, **parts, taken=None)
+
     def with_cond(self, cond: Any, kinds: Mapping[str, str] | str | None = None) -> Data:
         """These data with a condition of each example in place of its class.
 
@@ -203,11 +208,6 @@ class Data:
         """
         space, latents, notes = encode_rows(self, coder, scale, shift)
         return replace(self, space=space, latents=latents, notes=(*self.notes, *notes))
-
-    def subset(self, rows: Tensor) -> Data:
-        """Some of the examples, by a mask (n,) or their numbers, with all that belongs to them."""
-        parts = {name: getattr(self, name) for name in ("x", "y", "cond", "latents")}
-        return replace(self, **{k: apply(lambda leaf: leaf[rows], v) for k, v in parts.items()}, taken=None)
 
     def batch(
         self, indices: Tensor, flips: Tensor | None = None, u: Tensor | None = None, augment: int | None = None

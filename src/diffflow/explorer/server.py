@@ -233,11 +233,9 @@ def draw_frames(run: df.Run, ask: SampleRequest, report: Callable[[int, int], No
     Raises:
         BadRequest: a class that is missing, or samples that are not finite.
     """
-    cond = None
-    if run.classes:
-        cond = torch.full((ask.n,), ask.label) if ask.label is not None else torch.arange(ask.n) % len(run.classes)
-    if not run.config.classless and cond is None and run.classes:
-        raise BadRequest("this run has classes only: choose one")
+    cond = run.example_conditions(ask.n)
+    if run.classes and ask.label is not None:
+        cond = torch.full((ask.n,), ask.label)
     steps = ask.dials.get("steps", run.dials.steps)
 
     def on_step(step: Step) -> None:
@@ -253,7 +251,7 @@ def draw_frames(run: df.Run, ask: SampleRequest, report: Callable[[int, int], No
     states = states[-(ask.frames + 1) :]
     answer = {
         "n": ask.n, "times": [float(t) for t, _ in states], "evaluations": path.nfe,
-        "labels": None if cond is None else cond.tolist(), "step": run.step,
+        "labels": cond.tolist() if run.classes and isinstance(cond, torch.Tensor) else None, "step": run.step,
     }  # fmt: skip
     cloud = torch.stack([x for _, x in states])  # (moments, n, *shape)
     if not cloud.isfinite().all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,7 +59,14 @@ class ModelConfig:
         """The denoiser for data that `meta` describes. Raises ConfigError where the network does not fit them."""
         shape, classes = tuple(meta["shape"]), len(meta["classes"] or ())
         conditions = from_meta(meta)
-        net = self.net.build(shape, classes) if "cond" not in meta else self.net.build(shape, 0, conditions)
+        if "cond" in meta:
+            takes = len(inspect.signature(self.net.build).parameters) >= 3
+            require(
+                takes, f"{type(self.net).__name__}.build(shape, classes) knows classes only: let it take conditions"
+            )
+            net = self.net.build(shape, 0, conditions)
+        else:
+            net = self.net.build(shape, classes)
         if not getattr(net, "takes_cond", True):
             conditions = None
         return Denoiser(

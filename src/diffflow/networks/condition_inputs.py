@@ -123,16 +123,17 @@ class VectorEmbedding(NullEmbedding):
 
 
 class SequenceEmbedding(NullEmbedding):
-    """Embedding of sequences: a learned query attends to the steps that are there, each told its place."""
+    """Embedding of sequences: learned queries attend to the steps that are there, each changed by its place."""
 
-    def __init__(self, condition: Condition, embed: int):
+    def __init__(self, condition: Condition, embed: int, queries: int = 4):
         super().__init__(embed)
-        tokens = condition.kind == "tokens"
+        tokens, length = condition.kind == "tokens", condition.shape[0]
         self.enter = nn.Embedding(condition.size + 1, embed) if tokens else nn.Linear(condition.shape[-1], embed)
-        self.place = nn.Parameter(0.02 * torch.randn(condition.shape[0], embed))
-        self.key = nn.Linear(embed, embed)
+        self.place = nn.Parameter(0.02 * torch.randn(length, embed))
+        self.scale = nn.Parameter(torch.ones(length, embed) + 0.5 * torch.randn(length, embed))
+        self.key = nn.Linear(embed, queries)  # the queries are its rows: they know no sample
         self.value = nn.Linear(embed, embed)
-        self.query = nn.Parameter(torch.randn(embed))
+        self.leave = nn.Linear(queries * embed, embed)
 
     def forward(self, c: Tensor) -> Tensor:
         """Embeddings (n, embed)."""
@@ -143,10 +144,10 @@ class SequenceEmbedding(NullEmbedding):
             missing = c < 0
             steps = self.enter(c.clamp_min(0))
         nothing = missing.all(1)
-        h = F.silu(steps + self.place)
-        score = (self.key(h) @ self.query) / self.query.numel() ** 0.5
-        weight = score.masked_fill(missing & ~nothing[:, None], -torch.inf).softmax(1)
-        return self.chosen((weight[:, :, None] * self.value(h)).sum(1), nothing)
+        h = F.silu(steps * self.scale + self.place)
+        score = self.key(h).masked_fill((missing & ~nothing[:, None])[:, :, None], -torch.inf)
+        pooled = torch.einsum("nlq,nle->nqe", score.softmax(1), self.value(h))
+        return self.chosen(self.leave(F.silu(pooled.flatten(1))), nothing)
 
 
 class MapEmbedding(NullEmbedding):

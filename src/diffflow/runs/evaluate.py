@@ -16,7 +16,8 @@ from torch import Tensor
 
 from .. import files
 from ..data import Data, DataError
-from ..equation.conditions import rows
+from ..equation.conditions import Cond, rows
+from ..equation.guidance import Guidance
 from ..equation.noise import Noise
 from ..metrics import Classifier, Evaluation, extractor
 from ..metrics import evaluate as compare
@@ -34,7 +35,7 @@ def evaluate(
     steps: int | None = None,
     churn: float | None = None,
     gan: float | None = None,
-    guidance: float | None = None,
+    guidance: Guidance | None = None,
     features: str | None = None,
     classifier: Classifier | None = None,
     seed: int = 0,
@@ -109,6 +110,20 @@ def training_data(run: Any, data: Data | str | Path | None = None) -> tuple[Data
     return train, ask.load(HELD_OUT[split], **how) if split in HELD_OUT else None
 
 
+def conditions_for(run: Any, train: Data, n: int) -> Cond:
+    """What n samples of a run are asked for, so that they have the law of its training data; None for nothing.
+
+    Args:
+        run: the run.
+        train: the data that it was trained on.
+        n: how many samples.
+    """
+    if run.conditions is None:
+        return None
+    known = run.classes or train.conditions is not None
+    return train.sample_conditions(n) if known else run.example_conditions(n)
+
+
 def draw(
     run: Any,
     train: Data,
@@ -138,10 +153,7 @@ def draw(
         x: decoded samples (n, *shape).
         card: entries `sampler`, `classes` and `run` of the protocol card.
     """
-    cond = None
-    if run.conditions is not None:
-        known = run.classes or train.conditions is not None
-        cond = train.sample_conditions(n) if known else run.example_conditions(n)
+    cond = conditions_for(run, train, n)
     parts: list[Tensor] = []
     nfe = 0
     for first in range(0, n, batch):

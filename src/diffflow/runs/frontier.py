@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from .. import figures
+from ..equation.conditions import Cond, rows
 from ..equation.noise import Noise, as_noise
 from ..metrics import Metric
 from ..models.settings.common import Dials
@@ -70,7 +71,7 @@ def sweep(
     distance: Distance,
     n: int,
     *,
-    labels: Tensor | None = None,
+    labels: Cond = None,
     noise: Noise | int = Noise(0),
     batch: int = 256,
     name: str = "",
@@ -83,7 +84,7 @@ def sweep(
         settings: dials, and whether to take the run's plan for them or the solver that the model comes with.
         distance: of samples (n, *shape), decoded, to data.
         n: samples a setting.
-        labels: their classes (n,), or None.
+        labels: their classes (n,) or other conditions, n rows of them; None for none.
         noise: streams, one a sample; or an integer seed.
         batch: samples that move together.
         name: of the points, where it is another run than the others'.
@@ -106,7 +107,7 @@ def sweep(
             start = time.perf_counter()
             drawn = run.sample(
                 size,
-                None if labels is None else labels[first : first + size],
+                rows(labels, slice(first, first + size)),
                 **dataclasses.asdict(dials),
                 noise=noise.shift(first),
                 batch=batch,

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..equation.conditions import Cond
 from ..equation.noise import Noise
 from ..equation.sde import DiffFlow
 from ..models.base import TrainConfig
@@ -61,19 +60,21 @@ def fine_starts(sde: DiffFlow, n: int | None, noise: Noise) -> Tensor:
 
 
 @torch.no_grad()
-def median_deviation(sde: DiffFlow, teacher: Teacher, steps: int, plan: Plan | None, cond: Cond) -> float:
+def deviation(run: Any, teacher: Teacher, dials: Dials | None = None, plan: Plan | None = None) -> float:
     """Median distance of samples from the teacher's starts to its answers, per root dimension, in model units.
 
     Args:
-        sde: what is solved, without churn.
-        teacher: fine solutions.
-        steps: of the sampler.
-        plan: its solver and grid; None: the default solver.
-        cond: conditions of the starts, or None.
+        run: the run.
+        teacher: fine solutions, without churn.
+        dials: how the samples are drawn; default: the run's own.
+        plan: by which plan; None: by the default solver.
     """
+    asked: Dials = dials or run.dials
+    sde: DiffFlow = run._calibrated(asked)
     assert sde.schedule is not None
     x = teacher.y[0] * sde.schedule.scale(0.0).item()
-    x = sample(sde, x, steps, plan=plan, noise=Noise(0), cond=cond).last
+    cond = run._turn(teacher.y.shape[1])
+    x = sample(sde, x, asked.steps, plan=plan, noise=Noise(0), cond=cond).last
     return (x - teacher.at(0.0)).flatten(1).square().mean(1).sqrt().median().item()
 
 

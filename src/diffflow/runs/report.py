@@ -288,7 +288,8 @@ def _data(data: Mapping) -> str:
 
 def _use(home: Path, about: Mapping, log: Sequence[Mapping], words: Words) -> str:
     data, where = about.get("data", {}), shlex.quote(home.as_posix())
-    kind, of_bytes = data.get("kind"), data.get("kind") == "image" and not data.get("transform", {}).get("mean")
+    kind = data.get("kind", "vector")
+    of_bytes = kind == "image" and not data.get("transform", {}).get("mean")
     longer = max(2, math.ceil(2 * (log[-1].get("seconds", 0.0) if log else 0.0) / 60))
     label = f" --class {shlex.quote(data['classes'][-1])}" if data.get("classes") else ""
     axes = {"image": "n, c, h, w", "signal": "n, c, l", "volume": "n, c, d, h, w"}.get(kind, "n, d")

@@ -4,7 +4,7 @@
     run.sample(100, cond=labels, steps=20, churn=0.5).last    # images: float in [0, 1], (n, c, h, w)
     run.sde(churn=1.0)                                        # the equation itself, in model units
 
-Model units are what the network sees: images in [-1, 1], vectors standardised (`encode`, `decode`). A run needs only
+Model units are what the network sees: bytes in [-1, 1], floats standardised (`encode`, `decode`). A run needs only
 its directory, not its data. Sample i depends on the noise's stream i and its own label, not on the batch.
 """
 
@@ -40,7 +40,7 @@ from ..training.run_folder import Folder
 from .conditions import AnyCondition, checked_conditions, conditions_of, sample_conditions
 from .evaluate import evaluate
 from .likelihood import dequantiser, is_discrete, log_likelihood, log_prob
-from .plans import find_quality, fine_starts, median_deviation, own_solver, plannable_sde
+from .plans import deviation, find_quality, fine_starts, own_solver, plannable_sde
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -112,7 +112,7 @@ class Run:
         return z if self.space is None else self.space.encode(z)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Model units (or latents) z (n, *shape) as images in [0, 1], clamped, or vectors in the data's units."""
+        """Model units (latents) z (n, *shape) as images of bytes in [0, 1], clamped, or floats in the data's units."""
         return self.transform.decode(z if self.space is None else self.space.decode(z))
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -193,8 +193,8 @@ class Run:
             plans: whether a calibrated plan may be used.
 
         Returns:
-            The trajectory, its states decoded and on the CPU: images (n, c, h, w) in [0, 1]; vectors (n, d) in the
-            data's units.
+            The trajectory, its states decoded and on the CPU: images of bytes (n, c, h, w) in [0, 1]; floats
+            (n, *shape) in the data's units.
 
         Raises:
             ValueError: arguments that cannot be meant.
@@ -282,27 +282,17 @@ class Run:
             ValueError: dials that no plan can be made for (`plannable`).
         """
         dials, noise = dials or self.dials, as_noise(noise)
-        folder = Folder(self.path)
         sde = self._calibrated(dials)
-        folder.plans(self.weights)  # what is damaged should be known before the work
+        Folder(self.path).plans(self.weights)  # what is damaged should be known before the work
         teacher = teacher or self.teach(dials, noise=noise)
         cond = self._turn(teacher.y.shape[1])
         plan = calibrate(sde, dials.steps, noise=noise, teacher=teacher, cond=cond, rounds=rounds, on_step=on_step)
         if fresh is None or plan.noisy or self.deviation(fresh, dials, plan) < self.deviation(fresh, dials):
-            folder.keep_plan(self.weights, dials, plan)
+            Folder(self.path).keep_plan(self.weights, dials, plan)
         return plan
 
-    def deviation(self, teacher: Teacher, dials: Dials | None = None, plan: Plan | None = None) -> float:
-        """Median distance of samples from the teacher's starts to its answers, per root dimension, in model units.
-
-        Args:
-            teacher: fine solutions, without churn.
-            dials: how the samples are drawn; default: the run's own.
-            plan: by which plan; None: by the default solver.
-        """
-        dials = dials or self.dials
-        sde = self._calibrated(dials)
-        return median_deviation(sde, teacher, dials.steps, plan, self._turn(teacher.y.shape[1]))
+    deviation = deviation  # runs/plans.py
+    evaluate = evaluate  # runs/evaluate.py
 
     def _calibrated(self, dials: Dials) -> DiffFlow:
         """The equation that a plan for these dials is made for. Raises ValueError where none can be."""
@@ -321,8 +311,6 @@ class Run:
         if self.classes:
             return torch.arange(first, first + n) % len(self.classes)
         return None if self.conditions is None else Folder(self.path).example_conditions(n, first)
-
-    evaluate = evaluate  # runs/evaluate.py
 
     # runs/likelihood.py
     log_prob = log_prob

@@ -103,7 +103,7 @@ def train(
     if not isinstance(data_or_config, str | Path | Data | TrainConfig):
         raise TypeError(
             f"data_or_config is of type {type(data_or_config).__name__}: give the name of a toy, the path of a folder "
-            "or file, a df.Data, or settings such as df.ScoreConfig(...)"
+            "or file, a df.Data (df.data.of makes it of arrays and data sets), or settings such as df.ScoreConfig(...)"
         )
     if not isinstance(resume, bool):
         raise TypeError(f"resume = {resume!r} must be True (go on from the newest checkpoint) or False")

@@ -53,5 +53,6 @@ class Batches:
         rows = self.rows(first, n)
         flips = self.noise.shift(first).fork("flip").uniform(n) < 0.5 if self.data.flip else None
         cells = self.noise.shift(first).fork("cells").uniform(n, self.data.shape) if self.dequantise else None
-        x, y = self.data.batch(rows, flips, cells, self.augment_seed(first))
+        changes = None if self.data.augment is None else self.augment_seed(first)
+        x, y = self.data.batch(rows, flips, cells, changes)
         return Batch(x.to(self.device), apply(lambda leaf: leaf.to(self.device), y), rows)

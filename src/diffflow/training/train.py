@@ -258,6 +258,10 @@ def check_own_nets(
                 f"net: BatchNorm sees the whole batch: train in one process with --fit.accumulate 1, not in "
                 f"{process.world} x {config.fit.accumulate} parts"
             )
+        settings = getattr(getattr(config, "model", None), "net", None)
+        if getattr(settings, "instance", False):
+            name = type(net.net).__name__
+            lines.append(f"the network is yours: another process must hand it back, df.load(path, net={name}(...))")
         for line in lines if process.rank == 0 else ():
             say(console, line)
 
@@ -303,6 +307,10 @@ def begin_from(config: TrainConfig, objective: Objective, meta: dict[str, Any], 
         )
     if config.needs_start and not same_space(origin.get("latent"), meta.get("latent")):
         raise RunError(f"{config.needs_start}, but {init_from} lives in another space: give the same coder (or none)")
+    before, now = from_meta(origin), from_meta(meta)
+    if ("cond" in origin or "cond" in meta) and before != now:
+        words = [" and ".join(c.describe() for _, c in named(c)) or "no condition" for c in (before, now)]
+        raise RunError(f"{init_from} is told {words[0]}, and a model of these data {words[1]}: start from a like run")
     config.begin(objective, start, str(init_from))
 
 

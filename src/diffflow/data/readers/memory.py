@@ -87,7 +87,10 @@ def read_memory(
         x = tensors[0]
     notes: tuple[str, ...] = ()
     if not _is_array(x):
+        columns = getattr(x, "column_names", None) or ()
+        unread = [c for c in columns if c not in _parts(columns)]
         x, labels, notes = _read_items(x, name, limit)
+        notes += (f"columns that are not read: {', '.join(unread)}",) if unread else ()
         if y is None:
             y = labels
     x = _array(x)[:limit]
@@ -136,7 +139,7 @@ def _array(x: Any) -> np.ndarray:
 
 def _labels(y: Any) -> np.ndarray:
     """Labels as an array of numbers or of names."""
-    y = _array(y) if _is_array(y) else np.asarray([v.item() if isinstance(v, torch.Tensor) else v for v in y])
+    y = _array(y) if _is_array(y) else np.asarray([_array(v) if isinstance(v, torch.Tensor) else v for v in y])
     return y.astype(str) if y.dtype == object else y
 
 
@@ -198,16 +201,20 @@ def _key(known: Sequence[str], names: Iterable[str]) -> str | None:
     return next((found[k] for k in known if k in found), None)
 
 
+def _parts(names: Sequence[str]) -> tuple[str | None, str | None]:
+    """Which of the names hold the example and the label."""
+    return _key(EXAMPLES, names), _key(LABELS, names)
+
+
 def _split_item(item: Any, name: str, pairs: type | tuple[type, ...] = tuple) -> tuple[Any, Any]:
     """The example and the label, or None, of an item x, (x, y) or {"image": x, "label": y}."""
     if isinstance(item, Mapping):
-        key = _key(EXAMPLES, item)
+        key, label = _parts(list(item))
         if key is None:
             raise DataError(
                 f"items of {name!r} have the parts {', '.join(map(repr, item))}: call the example one of "
                 f"{', '.join(dict.fromkeys(EXAMPLES))}"
             )
-        label = _key(LABELS, item)
         return item[key], None if label is None else item[label]
     if isinstance(item, pairs):
         if len(item) != 2:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from torch import nn
@@ -23,6 +24,7 @@ from .networks import NetConfig
 from .serialise import ConfigError, require
 
 Factory = Callable[..., nn.Module]
+BACKBONES = {"MLP": "mlp", "UNet": "unet", "DiT": "dit", "UNetND": "unet_nd"}  # the library's own, by class and file
 FACTORIES: dict[str, Factory] = {}  # what this process was given as `net=`, by name
 _handed: ContextVar[list[nn.Module | Factory]] = ContextVar("handed")
 
@@ -114,6 +116,8 @@ def find_factory(name: str) -> Factory:
     """
     if name in FACTORIES:
         return FACTORIES[name]
+    if name in BACKBONES:
+        return getattr(import_module(f"diffflow.networks.backbones.{BACKBONES[name]}"), name)
     module, _, path = name.partition(":")
     found: Any = PLUGGED.get(module)
     require(found is not None, f"model.net.factory = {name!r} is no known network{missing(name, FACTORIES)}")

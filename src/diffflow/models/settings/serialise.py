@@ -283,6 +283,7 @@ def load_yaml(path: str | Path, base: Any = None) -> Any:
 FREE = (
     "data.source",  # where the same data are now: their fingerprint is compared
     "data.latent",  # where its autoencoder is now: the sum of its weights is compared
+    "data.kind",
     "fit.steps",
     "fit.minutes",
     "fit.log_every",

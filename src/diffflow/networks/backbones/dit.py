@@ -44,6 +44,8 @@ class DiT(nn.Module):
 
     positions: Tensor
 
+    null = "missing"  # -1 and NaN are no condition, also where it is trained as somebody's own (own.py)
+
     def __init__(
         self,
         shape: tuple[int, int, int],

@@ -65,6 +65,8 @@ class MLP(nn.Module):
 
     frequencies: Tensor
 
+    null = "missing"  # -1 and NaN are no condition, also where it is trained as somebody's own (own.py)
+
     def __init__(
         self,
         dim: int,

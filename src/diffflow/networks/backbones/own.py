@@ -4,8 +4,8 @@
 
 What a network is told of the noise level is a row of TIMES. What it is told for "no condition" it declares itself: an
 attribute `null`, a number or a tensor of the shape of one row (a parameter, to learn it), or a dict of these. Rows that
-the library hides (label dropout, guidance, cond = None) then become this value; a network without it is always told
-the condition, and has no guidance.
+the library hides (label dropout, guidance, cond = None) then become this value. null = "missing": the network itself
+knows -1 and NaN, as those of the library do. A network without it is always told the condition, and has no guidance.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ TIMES: dict[str, Callable[[Tensor], Tensor]] = {
     "thousand": lambda sigma: 1000 * sigma / (1 + sigma),  # 0 to 1000, for embeddings made for steps of a DDPM
     "sigma": lambda sigma: sigma,
 }
+
+
+MISSING = "missing"  # the `null` of networks that know -1 and NaN for no condition
 
 
 class OwnNetError(ValueError):
@@ -77,13 +80,15 @@ class OwnNet(nn.Module):
                         f"{type(self.net).__name__} declares no `null`, what it is told for no condition: give cond "
                         "for each sample"
                     )
-            out = self.net(x, time, self._filled(cond) if self.has_null else cond)
+            out = self.net(x, time, self._filled(cond))
         sample = getattr(out, "sample", None)  # as diffusers' networks return it
         return sample if not isinstance(out, Tensor) and isinstance(sample, Tensor) else out
 
     def _filled(self, cond: Cond) -> Cond:
         """The condition with the declared value in place of rows that say nothing."""
-        declared: Any = self.net.null
+        declared: Any = getattr(self.net, "null", None)
+        if not self.has_null or isinstance(declared, str):
+            return cond
         filled = {}
         for name, _ in named(self.conditions):
             leaf = cond[name] if name else cond
@@ -135,6 +140,8 @@ def _has_null(net: nn.Module, conditions: Conditions) -> bool:
     declared: Any = getattr(net, "null", None)
     if declared is None or inspect.ismethod(declared):
         return False
+    if isinstance(declared, str) and declared == MISSING:
+        return True
     for name, condition in named(conditions):
         value = declared.get(name) if name and isinstance(declared, Mapping) else None if name else declared
         if value is None:

@@ -80,6 +80,8 @@ class UNet(nn.Module):
         ValueError: for widths that do not fit, classes and conditions together, and for images of another shape.
     """
 
+    null = "missing"  # -1 and NaN are no condition, also where it is trained as somebody's own (own.py)
+
     def __init__(
         self,
         shape: tuple[int, int, int],

@@ -48,6 +48,8 @@ class UNetND(nn.Module):
         ValueError: for widths that do not fit, classes and conditions together, and for samples of another shape.
     """
 
+    null = "missing"  # -1 and NaN are no condition, also where it is trained as somebody's own (own.py)
+
     def __init__(
         self,
         shape: tuple[int, ...],
