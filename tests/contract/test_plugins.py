@@ -97,9 +97,7 @@ def test_rows_from_outside_say_their_module(here: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["type: os:system", "type: 'builtins:exec'", "model: {net: {type: 'os:system'}}",
-     "model: {net: {type: OwnNetConfig, factory: 'os:system', arguments: {command: touch owned}}}",
-     "model: {net: {type: OwnNetConfig, factory: 'antigravity:fly'}}", "game: {loss: 'os:system'}",
+    ["type: os:system", "type: 'builtins:exec'", "model: {net: {type: 'os:system'}}", "game: {loss: 'os:system'}",
      "sampling: {schedule: 'antigravity:x'}", "type: !!python/object/apply:os.system ['touch owned']"],
 )  # fmt: skip
 def test_a_hostile_config_executes_nothing(here: Path, line: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,17 @@
 """Own networks: what may be trained, what is refused before the first step, and in which words."""
 
 import copy
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 import diffflow as df
+from diffflow.cli import main
 from diffflow.data.conditions import Condition
+from diffflow.explorer.server import Runs
 from diffflow.models.settings.own_net import FACTORIES, OwnNetConfig, find_factory, handing, register
 from diffflow.models.settings.serialise import ConfigError
 from diffflow.networks.backbones.own import TIMES, OwnNet, OwnNetError, check, fresh_copy
@@ -291,9 +295,26 @@ def test_settings_alone_find_and_call_nothing(monkeypatch):
             OwnNetConfig(factory=name, arguments={"command": "echo"}).build((2,), 0)
 
 
-def test_of_an_imported_module_only_what_it_defines_is_found(monkeypatch):
-    import sys
+@pytest.mark.parametrize("factory", ["os:system", "antigravity:fly", "builtins:exec"])
+def test_a_run_whose_config_names_a_hostile_factory_executes_nothing(tmp_path, factory, monkeypatch, capsys):
+    """Neither by the library nor by a command nor by the explorer, whatever its arguments are."""
+    monkeypatch.chdir(tmp_path)
+    df.train("moons", "run", net=Plain, steps=2, settings=SMALL)
+    config = Path("run/config.yaml")
+    text = config.read_text().replace(f"{__name__}:Plain", factory)
+    config.write_text(text.replace("arguments: {}", "arguments: {command: touch owned}"))
+    assert "touch owned" in config.read_text()
+    with pytest.raises(ConfigError, match="is no known network"):
+        df.load("run")
+    for line in ("sample run -n 2", "evaluate run -n 12", "train --resume auto --out run --steps 3", "calibrate run"):
+        assert main(line.split()) == 2
+    with pytest.raises(ConfigError):
+        Runs(tmp_path).load("run")
+    assert not Path("owned").exists()
+    assert "antigravity" not in sys.modules
 
+
+def test_of_an_imported_module_only_what_it_defines_is_found(monkeypatch):
     monkeypatch.setitem(PLUGGED, __name__, sys.modules[__name__])
     assert find_factory(f"{__name__}:Plain") is Plain
     for name in ("copy.deepcopy", "nn.Linear", "pytest", "CPU", "df.train", "Plain.forward", "__builtins__.exec"):
