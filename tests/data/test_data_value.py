@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from diffflow.data import DataError, Transform, load
-from diffflow.data.dataset import Raw, in_proportion
+from diffflow.data.conditions import in_proportion
+from diffflow.data.dataset import Raw
 from diffflow.data.prepare import finish, holdout
 
 

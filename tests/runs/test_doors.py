@@ -8,6 +8,7 @@ import importlib
 import io
 import json
 import re
+import tempfile
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -69,6 +70,18 @@ def of(x, y=None, **how) -> df.Data:
     return df.data.of(x, y, name="rows", **how)
 
 
+@functools.cache
+def autoencoder() -> tempfile.TemporaryDirectory:
+    """A folder with an autoencoder of diffusers, of random weights, with latents (2, 4, 4) of images (1, 8, 8)."""
+    import diffusers
+
+    folder, few = tempfile.TemporaryDirectory(), {"num_encoder_blocks": (1, 1), "num_decoder_blocks": (1, 1)}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        diffusers.AutoencoderTiny(1, 1, (4, 4), (4, 4), latent_channels=2, **few).save_pretrained(folder.name)
+    return folder
+
+
 # name: (data, further arguments of df.train)
 RUNS = {
     "own class": (lambda: of(pixels(N, 1, 8, 8), LABELS), {"net": Net, "net_arguments": {"width": 6}}),
@@ -81,6 +94,10 @@ RUNS = {
     "signal": (lambda: of(numbers(N, 2, 16), kind="signal"), {"settings": TINY}),
     "volume": (lambda: of(VOLUMES), {"settings": TINY}),
     "floats": (lambda: of(numbers(N, 2, 6, 6)), {"settings": {"model.net": df.UNetConfig((8,), 1, False)}}),
+    "latent": (
+        lambda: of(pixels(N, 1, 8, 8), LABELS).with_coder(autoencoder().name),
+        {"settings": {"model.net": df.UNetConfig((8,), 1, False)}},
+    ),
     "vector": (lambda: of(numbers(N, 2)).with_cond(numbers(N, 3)), {"settings": {"model.net.width": 8}}),
     "sequence": (lambda: of(numbers(N, 2)).with_cond(numbers(N, 4, 5)), {"settings": {"model.net.width": 8}}),
     "two": (
@@ -111,6 +128,7 @@ def original(name: str) -> dict:
     source = {
         "own class": (pixels(N, 1, 8, 8), LABELS),
         "DiT": (pixels(N, 1, 8, 8), LABELS),
+        "latent": (pixels(N, 1, 8, 8), LABELS),
         "labels unused": (numbers(N, 2), LABELS),
         "signal": (numbers(N, 2, 16), None),
         "volume": (VOLUMES, None),
@@ -150,6 +168,7 @@ REFUSED = {
     ("labels unused", "distill"): "is told no class, and its data have some",
     ("floats", "distill"): "no axis of 1, 3 or 4 channels",
     ("two", "frontier"): "images are compared by somebody's features",
+    ("latent", "likelihood"): "a density of latents is none of the data",
     ("signal", "distill"): "signal",
     ("volume", "distill"): "volume",
 }

@@ -56,6 +56,8 @@ class Calibrate:
     """Attempts to improve the best grid; fewer are faster."""
     seed: int = 1
     """Random seed of the starts."""
+    latent: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """Where the autoencoder of the run's latents is now, if it has moved since training."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
@@ -63,7 +65,7 @@ class Calibrate:
         """Run the command and return its exit status."""
         if self.rounds < 0 or (self.starts is not None and self.starts < 8) or min(self.steps, default=1) < 1:
             raise UsageError("--steps must be at least 1, --starts 8 and --rounds 0.")
-        run, console = df.load(self.run, device=self.device), to_stderr()
+        run, console = df.load(self.run, device=self.device, coder=self.latent), to_stderr()
         files.check_folder(run.path)
         if "generator" in run.players:
             raise UsageError(f"{self.run} is a generator: its steps, one or few, are fixed, and there is none to plan.")

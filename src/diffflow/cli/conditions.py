@@ -52,7 +52,7 @@ def labels_of(
             )
         import torch
 
-        from diffflow.data.dataset import in_proportion
+        from diffflow.data.conditions import in_proportion
 
         return in_proportion(torch.tensor(counts), n, first).numpy()
     turn = np.array([class_index(w, classes) for w in wanted] or range(len(classes)), dtype=np.int64)

@@ -45,6 +45,8 @@ class Diagnose:
     """Where the data is now, if it has moved since training."""
     seed: int = 0
     """Random seed: which examples, and their noise."""
+    latent: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """Where the autoencoder of the run's latents is now, if it has moved since training."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
@@ -54,7 +56,7 @@ class Diagnose:
 
         if self.n < 10 or self.levels < 2:
             raise UsageError(f"-n {self.n} must be at least 10, and --levels {self.levels} 2.")
-        run = df.load(self.run, device=self.device)
+        run = df.load(self.run, device=self.device, coder=self.latent)
         if not {"denoiser", "discriminator"} & run.players.keys():
             raise UsageError(f"{self.run} has {', '.join(run.players)}: no field with a target of its own to check.")
         files.check_folder(run.path)
@@ -84,6 +86,7 @@ class Diagnose:
         dequantise = run.config.data.dequantise or bool(run.transform.levels)
         u = df.Noise(self.seed).fork("cells").uniform(len(rows), run.shape) if dequantise else None
         x, y = data.batch(rows, u=u)
+        x = x if run.space is None else run.space.encode(x)  # the data of `splits` are not encoded
         return x.to(run.device), None if y is None or not run.classes else y.to(run.device)
 
     def denoiser(self, run: df.Run, sets: Mapping[str, Data]) -> dict[str, Any]:

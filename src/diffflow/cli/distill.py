@@ -66,6 +66,8 @@ class Distill:
     """YAML file over what --by gives; flags override it."""
     seed: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Random seed; default: 0."""
+    latent: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """Where the autoencoder of the run's latents is now, if it has moved since training."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
     print_config: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -125,7 +127,7 @@ class Distill:
         from diffflow.models.settings.serialise import load_yaml
         from diffflow.models.settings.serialise import replace as put
 
-        run = df.load(self.run, device="cpu")
+        run = df.load(self.run, device="cpu", coder=self.latent)
         if "denoiser" not in run.players:
             raise UsageError(f"{self.run} has no denoiser whose sampler could learn: name a run of diffusion.")
         if run.conditions is not None and run.classes is None:
@@ -151,7 +153,7 @@ class Distill:
             config = load_yaml(self.config, base=config)
         if not isinstance(config, DistillConfig):
             raise UsageError(f"{self.config} holds settings of a {type(config).__name__}, which is no distillation.")
-        changes: dict[str, Any] = {"data.source": source} | self.budget()
+        changes: dict[str, Any] = {"data.source": source} | self.moved() | self.budget()
         changes |= {k: v for k, v in {"evaluations": self.steps, "fit.seed": self.seed}.items() if v is not None}
         if self.teacher_first_steps is not None and config.teacher_first_steps is None:
             raise UsageError(
@@ -195,8 +197,12 @@ class Distill:
             raise UsageError(
                 f"{out} is a {type(config).__name__}, not a distilled sampler: `diffflow train` goes on with it."
             )
-        moved = {} if self.data is None else {"data.source": self.data}
-        return put(config, moved | self.budget())
+        source = {} if self.data is None else {"data.source": self.data}
+        return put(config, source | self.moved() | self.budget())
+
+    def moved(self) -> dict[str, Any]:
+        """Where the autoencoder is now, as a setting."""
+        return {} if self.latent is None else {"data.latent": str(Path(self.latent).resolve())}
 
     def budget(self) -> dict[str, Any]:
         """How long to train, as settings: minutes or updates, whichever is given."""

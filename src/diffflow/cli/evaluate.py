@@ -60,6 +60,8 @@ class Evaluate:
     Default: own for images of bytes with classes, else none."""
     data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
     """Where the data is now, if it has moved since training."""
+    latent: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """Where the autoencoder of the run's latents is now, if it has moved since training."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
@@ -76,7 +78,7 @@ class Evaluate:
         how["guidance"] = guidance_of(self.guidance)
         check_n(self.n)
         judge = df.metrics.load_lenet(self.classifier) if self.classifier else None
-        run = df.load(self.run, device=self.device)
+        run = df.load(self.run, device=self.device, coder=self.latent)
         files.check_folder(run.path)
         train, test = splits(run, self.data)
         eyes = judge_of(self.features, train, self.seed)

@@ -118,7 +118,7 @@ class Flow:
     def load(self, split: str) -> df.data.Data:
         """The source; as the run has it whose score is borrowed."""
         if self.score is not None:
-            return replace(df.load(self.score).config.data, source=self.source).load(split)
+            return replace(df.load(self.score).config.data, source=self.source, latent=None).load(split)
         columns = df.data.Columns(text="drop", constant="drop", discrete="keep")  # a cloud needs no density
         return df.data.load(self.source, split, columns=columns, kind=self.kind)
 
@@ -170,6 +170,8 @@ def borrowed(run: str | None, source: str, data: Any, place: torch.device) -> An
     if run is None:
         return None
     held = df.load(run, device=str(place))
+    if held.space is not None:
+        raise UsageError(f"--score {run} lives in latents, and particles move among the data: name a run without them.")
     if held.transform != data.transform:
         raise UsageError(f"--score {run} was trained on {held.data['name']}, not on {source}: their units differ.")
     return held.denoiser

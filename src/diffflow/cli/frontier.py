@@ -67,6 +67,8 @@ class Frontier:
     """Samples moved together."""
     data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
     """Where the data is now, if it has moved since training."""
+    latent: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """Where the autoencoder of the run's latents is now, if it has moved since training."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """cpu, cuda, cuda:1, ...; default: the accelerator there is, else cpu."""
 
@@ -83,7 +85,7 @@ class Frontier:
         check_n(self.n)
         if min(self.steps, default=0) < 1 or not all(v >= 0 for v in (*self.churn, *self.gan)) or self.batch < 1:
             raise UsageError("--steps (one of them at least) and --batch must be at least 1, --churn and --gan 0.")
-        run, console = df.load(self.run, device=self.device), to_stderr()
+        run, console = df.load(self.run, device=self.device, coder=self.latent), to_stderr()
         files.check_folder(run.path)
         if "generator" in run.players:
             raise UsageError(f"{self.run} is a generator: nothing to sweep. Use `diffflow evaluate`.")
@@ -126,7 +128,7 @@ class Frontier:
         names = [Path(path).resolve().name for path in self.beside]
         generators = {}
         for path, name in zip(self.beside, names, strict=True):
-            other = df.load(path, device=self.device)
+            other = df.load(path, device=self.device, coder=self.latent)
             if "generator" not in other.players:
                 raise UsageError(f"--beside {path} is no generator: sweep it by itself (diffflow frontier {path}).")
             if other.data["fingerprint"] != run.data["fingerprint"]:

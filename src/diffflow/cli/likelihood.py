@@ -85,6 +85,8 @@ class Likelihood:
 
     def main(self) -> int:
         """Run the command and return its exit status."""
+        from diffflow.runs.likelihood import refuse_latents
+
         for name, least in {"n": 1, "batch": 1, "probes": 1, "times": 2, "steps": 1, "variational": 0}.items():
             if (value := getattr(self, name)) is not None and value < least:
                 raise UsageError(f"--{name} {value} must be at least {least}.")
@@ -97,6 +99,7 @@ class Likelihood:
         run, console = df.load(self.run, device=self.device), to_stderr()
         files.check_folder(run.path)
         try:
+            refuse_latents(run)
             run.sde(churn=self.noise)  # a generator has none, and says so
         except ValueError as e:
             raise UsageError(f"{'--bound: ' if self.bound else ''}{e}") from e

@@ -81,12 +81,14 @@ class Sample:
     """Write the samples on their way, too: all that can be drawn, but vectors only of two columns."""
     gan: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
     """The other dial, of runs with a discriminator: weight of the log-ratio; 0 uses the score alone."""
+    latent: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """Where the autoencoder of the run's latents is now, if it has moved since training."""
 
     def main(self) -> int:
         """Run the command and return its exit status."""
         known_suffixes(self.out, self.animate)
         check(self)
-        run = df.load(self.run, raw=self.raw, device=self.device)
+        run = df.load(self.run, raw=self.raw, device=self.device, coder=self.latent)
         if self.quality is not None:
             dials, planned = run.quality(self.quality)
             self = replace(self, **{k: v for k, v in asdict(dials).items() if getattr(self, k) is None})

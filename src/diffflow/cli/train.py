@@ -57,6 +57,9 @@ class OwnFlags:
     """`auto` (the newest checkpoint that verifies) or the path of a checkpoint."""
     init_from: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
     """Start from the weights of this run instead of random ones."""
+    latent: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """Train in the latents of the autoencoder in this folder (short for --data.latent): an AutoencoderKL or
+    AutoencoderTiny of diffusers. Samples are decoded."""
     trackers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME"), tyro.conf.UseAppendAction] = ()
     """Where numbers and pictures go as well: wandb, mlflow, trackio or tensorboard."""
     flip: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -103,6 +106,7 @@ class Train(OwnFlags):
         short: dict[str, Any] = {
             "data.source": self.source,
             "data.flip": self.flip or None,
+            "data.latent": None if self.latent is None else str(Path(self.latent).expanduser().resolve()),
             "fit.seed": self.seed,
             "fit.precision": self.precision,
             "fit.compile": self.compile or None,

@@ -1,5 +1,6 @@
 """Data: `load(source)` for files and names, `of(x)` for what is in memory, and one value, `Data`, whatever it was."""
 
+from .coder import Coder
 from .dataset import Data, Raw
 from .errors import DataError
 from .examples import Examples
@@ -11,6 +12,7 @@ from .transform import Transform
 
 __all__ = [
     "READERS",
+    "Coder",
     "Columns",
     "Data",
     "DataError",

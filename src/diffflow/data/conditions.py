@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ..equation.conditions import Cond, expanded, is_null
+from ..equation.noise import GOLDEN
 from .errors import DataError
 
 KINDS = ("labels", "vector", "sequence", "tokens", "image", "signal", "volume")
@@ -341,3 +342,22 @@ def read_conditions(words: Sequence[str]) -> Cond:
     if len(arrays) < len(words) or ("" in arrays and len(arrays) > 1):
         raise DataError(f"--cond {' '.join(words)}: of several conditions each has a name of its own: NAME=FILE.npy")
     return arrays.get("", arrays)
+
+
+def in_proportion(counts: Tensor, n: int, first: int = 0) -> Tensor:
+    """Classes in given proportions: sample i has the class at the quantile (i + 1)/phi mod 1, phi the golden ratio.
+
+    A class's number is never off by more than a few (it grows like log n), and what sample i is does not depend on how
+    many there are.
+
+    Args:
+        counts: how often each class is, (k,).
+        n: number of samples.
+        first: number i of the first sample.
+
+    Returns:
+        int64 (n,) in 0..k-1.
+    """
+    quantile = (GOLDEN * torch.arange(first + 1, first + n + 1, dtype=torch.float64)) % 1.0
+    shares = counts.double().cumsum(0) / counts.sum()
+    return torch.bucketize(quantile, shares[:-1], right=True)

@@ -6,6 +6,7 @@ Images of bytes stay uint8 in memory (a quarter of float32) and are encoded batc
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from ..equation.conditions import Cond, apply, leaves, rows
 from ..equation.noise import GOLDEN
-from .conditions import MAPS, Conditions, as_tensors, describe, encode, named, to_meta
+from .coder import LatentSpace, encode_rows
+from .conditions import MAPS, Conditions, as_tensors, describe, encode, in_proportion, named, to_meta
 from .errors import DataError
 from .transform import Transform
 
@@ -48,9 +50,11 @@ class Data:
         augment: a function of a training batch in data units (b, *shape), to the same shape and type; None for none.
         heldout: what of the same source training does not see, for evaluations; None where it is not at hand.
         taken: which rows of their source these are, a mask (rows of the source,); None where nobody knows.
+        space: the latents that a model lives in (`with_coder`); None: it lives where the data do.
+        latents: the examples there, float32 (n, 1, *latent), or with their mirror images (n, 2, *latent).
 
     Raises:
-        DataError: there are no examples, or their shape, labels, conditions or flip do not fit.
+        DataError: there are no examples, or their shape, labels, conditions, flip or augment do not fit.
     """
 
     x: Tensor
@@ -67,6 +71,8 @@ class Data:
     augment: Callable[[Tensor], Tensor] | None = None
     heldout: Data | None = None
     taken: Tensor | None = None
+    space: LatentSpace | None = None
+    latents: Tensor | None = None
 
     def __post_init__(self):
         if tuple(self.x.shape[1:]) != self.shape:
@@ -83,6 +89,10 @@ class Data:
             raise DataError("cond and conditions go together: data.with_cond(c) sets both")
         if self.flip and any(c.kind in MAPS for _, c in named(self.conditions)):
             raise DataError("flip mirrors the examples and not the pictures that they are conditioned on: leave it off")
+        if self.latents is not None and self.flip and self.latents.shape[1] == 1:
+            raise DataError("flip mirrors examples, and these are encoded already: set it before with_coder")
+        if self.latents is not None and self.augment is not None:
+            raise DataError("augment changes examples in every batch, and a coder encodes them once: leave it out")
         if self.augment is not None:
             self.augmented(self.x[:2], 0)
 
@@ -110,12 +120,13 @@ class Data:
         return self.transform.shape
 
     def encode(self, x: Tensor, u: Tensor | None = None) -> Tensor:
-        """Data units to model units; see `Transform.encode`."""
-        return self.transform.encode(x, u)
+        """Data units to model units (with a coder to latents); see `Transform.encode`."""
+        z = self.transform.encode(x, u)
+        return z if self.space is None else self.space.encode(z)
 
     def decode(self, z: Tensor) -> Tensor:
         """Model units to what a user reads; see `Transform.decode`."""
-        return self.transform.decode(z)
+        return self.transform.decode(z if self.space is None else self.space.decode(z))
 
     def augmented(self, x: Tensor, seed: int) -> Tensor:
         """Some examples as training sees them: through `augment`, where there is one.
@@ -144,9 +155,9 @@ class Data:
         return changed
 
     def subset(self, index: Tensor) -> Data:
-        """Some of the examples, by their numbers or a mask, with their labels and conditions."""
-        y = None if self.y is None else self.y[index]
-        return replace(self, x=self.x[index], y=y, cond=rows(self.cond, index), taken=None)
+        """Some of the examples, by their numbers or a mask, with their labels, conditions and latents."""
+        parts = {k: apply(lambda leaf: leaf[index], getattr(self, k)) for k in ("x", "y", "cond", "latents")}
+        return replace(self, **parts, taken=None)
 
     def with_cond(self, cond: Any, kinds: Mapping[str, str] | str | None = None) -> Data:
         """These data with a condition of each example in place of its class.
@@ -180,6 +191,24 @@ class Data:
             aside = replace(aside, conditions=found)  # in the units of the training rows
         return replace(self, cond=values, conditions=found, notes=notes, heldout=aside)
 
+    def with_coder(self, coder: Any, scale: float | None = None, shift: float | None = None) -> Data:
+        """These data for a model that lives in latents, z = (E(x) - shift) scale: all rows are encoded now, once.
+
+        Args:
+            coder: an object with encode and decode (`data.Coder`), such as an autoencoder of diffusers, or the local
+                folder of one (AutoencoderKL, AutoencoderTiny): from there runs load it again by themselves.
+            scale: what latents are multiplied by; None: one over their standard deviation.
+            shift: what is subtracted from them before; None: their mean.
+
+        Returns:
+            The data. Samples are decoded, and compared with the examples as ever; a density there is none.
+
+        Raises:
+            DataError: a coder that cannot be used, or data with `augment`.
+        """
+        space, latents, notes = encode_rows(self, coder, scale, shift)
+        return replace(self, space=space, latents=latents, notes=(*self.notes, *notes))
+
     def batch(
         self, indices: Tensor, flips: Tensor | None = None, u: Tensor | None = None, augment: int | None = None
     ) -> tuple[Tensor, Tensor | None]:
@@ -189,6 +218,7 @@ class Data:
             indices: which examples, int64 (b,).
             flips: images only: which of them are mirrored left and right, bool (b,); None: none.
             u: uniform numbers in [0, 1), (b, *shape), that spread discrete values over their cells; None: no spreading.
+                Latents have no cells.
             augment: seed of the changes that `augment` makes, for training; None: none are made.
 
         Returns:
@@ -200,7 +230,10 @@ class Data:
             DataError: vectors are to be mirrored.
         """
         x, told = self.rows(indices)
-        x = self.transform.encode(x if augment is None else self.augmented(x, augment), u)
+        if self.latents is not None:
+            x, flips = self.latents[indices, 0 if flips is None else flips.long()], None
+        else:
+            x = self.transform.encode(x if augment is None else self.augmented(x, augment), u)
         if flips is not None:
             if self.kind != "image":
                 raise DataError(f"flips mirror images; {self.name!r} holds {self.kind}s")
@@ -249,18 +282,24 @@ class Data:
     @cached_property
     def _moments(self) -> tuple[float, float]:
         """Mean and standard deviation over all entries, model units."""
-        if self.transform.of_bytes:  # exact, from the histogram: no float copy of the whole set
+        if self.transform.of_bytes and self.latents is None:  # exact, by the histogram: no float copy of the whole
             counts = torch.bincount(self.x.flatten(), minlength=256).double()
             values = torch.arange(256, dtype=torch.float64) / 127.5 - 1.0
             mean = (counts @ values) / counts.sum()
             return float(mean), float(((counts @ (values - mean).square()) / counts.sum()).sqrt())
-        if self.kind == "vector":
+        if self.kind == "vector" and self.latents is None:
             z = self.encode(self.x).double()
             return float(z.mean()), float(z.std(correction=0))
-        parts = self.x.split(max(1, AT_ONCE // int(np.prod(self.shape))))
-        mean = sum(float(self.encode(x).double().sum()) for x in parts) / self.x.numel()
-        variance = sum(float((self.encode(x).double() - mean).square().sum()) for x in parts) / self.x.numel()
+        shape = self.shape if self.space is None else self.space.shape
+        parts = torch.arange(len(self)).split(max(1, AT_ONCE // math.prod(shape)))
+        numbers = len(self) * math.prod(shape)
+        mean = sum(float(self._encoded(rows).double().sum()) for rows in parts) / numbers
+        variance = sum(float((self._encoded(rows).double() - mean).square().sum()) for rows in parts) / numbers
         return mean, variance**0.5
+
+    def _encoded(self, rows: Tensor) -> Tensor:
+        """Examples by their numbers (b,), as a network sees them."""
+        return self.transform.encode(self.x[rows]) if self.latents is None else self.latents[rows, 0]
 
     @property
     def mean(self) -> float:
@@ -279,8 +318,8 @@ class Data:
         Subspace iteration with 8 vectors on at most 2e7 numbers (evenly spaced examples); the relative error of the
         eigenvalue after k sweeps is of order (lambda_9 / lambda_1)^(2k), k = 20.
         """
-        keep = max(2, min(len(self), AT_ONCE // int(np.prod(self.shape))))
-        z = self.encode(self.x[torch.linspace(0, len(self) - 1, keep).round().long()]).flatten(1)
+        keep = max(2, min(len(self), AT_ONCE // math.prod(self.shape if self.space is None else self.space.shape)))
+        z = self._encoded(torch.linspace(0, len(self) - 1, keep).round().long()).flatten(1)
         z = z - z.mean(0)
         generator = torch.Generator().manual_seed(0)
         basis = torch.randn(z.shape[1], min(8, z.shape[1]), generator=generator, dtype=z.dtype)
@@ -295,22 +334,30 @@ class Data:
 
     def meta(self) -> dict[str, Any]:
         """Everything about the data but the data, JSON-able; `Transform.from_meta` makes encode and decode of it."""
-        return {
-            "name": self.name,
-            "split": self.split,
-            "kind": self.kind,
-            "shape": list(self.shape),
-            "classes": self.classes,
-            "count": len(self),
-            "counts": None if (counts := self._counts) is None else counts.tolist(),
-            "flip": self.flip,
-            "transform": self.transform.to_meta(),
-            "mean": self.mean,
-            "std": self.std,
-            "principal_std": self.principal_std,
-            "fingerprint": self.fingerprint,
-            "notes": list(self.notes),
-        } | self._condition_meta()
+        return (
+            {
+                "name": self.name,
+                "split": self.split,
+                "kind": self.kind,
+                "shape": list(self.shape if self.space is None else self.space.shape),
+                "classes": self.classes,
+                "count": len(self),
+                "counts": None if (counts := self._counts) is None else counts.tolist(),
+                "flip": self.flip,
+                "transform": self.transform.to_meta(),
+                "mean": self.mean,
+                "std": self.std,
+                "principal_std": self.principal_std,
+                "fingerprint": self.fingerprint,
+                "notes": list(self.notes),
+            }
+            | self._latent_meta()
+            | self._condition_meta()
+        )
+
+    def _latent_meta(self) -> dict[str, Any]:
+        """What `meta` says of the coder, whose latents then have the shape, mean and stds of `meta`."""
+        return {} if self.space is None else {"data_shape": list(self.shape), "latent": self.space.to_meta()}
 
     def _condition_meta(self) -> dict[str, Any]:
         """What `meta` says of conditions, which are more than classes."""
@@ -326,25 +373,6 @@ def digest_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
         digest.update(f"{name}{tuple(part.shape)} {part.dtype};".encode())
         digest.update(np.ascontiguousarray(part.numpy()).data)
     return digest.hexdigest()
-
-
-def in_proportion(counts: Tensor, n: int, first: int = 0) -> Tensor:
-    """Classes in given proportions: sample i has the class at the quantile (i + 1)/phi mod 1, phi the golden ratio.
-
-    A class's number is never off by more than a few (it grows like log n), and what sample i is does not depend on how
-    many there are.
-
-    Args:
-        counts: how often each class is, (k,).
-        n: number of samples.
-        first: number i of the first sample.
-
-    Returns:
-        int64 (n,) in 0..k-1.
-    """
-    quantile = (GOLDEN * torch.arange(first + 1, first + n + 1, dtype=torch.float64)) % 1.0
-    shares = counts.double().cumsum(0) / counts.sum()
-    return torch.bucketize(quantile, shares[:-1], right=True)
 
 
 @dataclass(frozen=True)

@@ -108,9 +108,10 @@ class Runs:
         try:
             about, config = folder.about(), folder.config()
             data = about["data"]
+            shape = data.get("data_shape", data["shape"])
             return {
                 "name": name, "kind": type(config).__name__.removesuffix("Config"), "data": data["name"],
-                "shape": data["shape"], "classes": data["classes"], "image": tiles.can_draw(data["shape"]),
+                "shape": shape, "classes": data["classes"], "image": tiles.can_draw(shape),
                 "dials": dataclasses.asdict(config.dials), "players": list(config.players()),
                 "training": lock.holder(folder.path) is not None, "frontier": (folder.path / "frontier.json").exists(),
             }  # fmt: skip

@@ -132,7 +132,7 @@ def evaluate(
     decoded = (x, held, truth)
     columns = data is not None and data.kind == "vector"
     if data is not None and (columns or as_points):
-        x, y, *more = (data.encode(s.unflatten(1, data.shape)).flatten(1) for s in (x, y, *more))
+        x, y, *more = (data.transform.encode(s.unflatten(1, data.shape)).flatten(1) for s in (x, y, *more))
         held = more[0] if more else None
     if held is None:
         shuffled = pick(y, len(y), seed)

@@ -333,7 +333,7 @@ class DistillConfig(ScoreGANConfig):
         """The generator follows the weighted sum of what moves it, after the first phase."""
         device = device_of(modules)
         movers: list[tuple[float, Mover]] = []
-        of_bytes = meta["kind"] == "image" and not meta["transform"]["mean"]
+        of_bytes = meta["kind"] == "image" and not meta["transform"]["mean"] and "latent" not in meta
         data_range = 1.0 if of_bytes else math.inf  # images are saved so (Transform.decode)
         if self.score > 0:
             data, fake = self.model.build(meta).to(device), player(modules, "fake", Denoiser)

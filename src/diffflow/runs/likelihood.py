@@ -1,6 +1,6 @@
 """Likelihoods of data in their own units: dequantised, decoded, and summed with the change of units.
 
-`Run.log_likelihood` and `Run.dequantiser` check what is asked and call these functions.
+The last three functions are methods of `Run`: they check what is asked, and call the others.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +16,13 @@ from torch import Tensor
 from ..data import Transform
 from ..equation.conditions import Cond
 from ..equation.conditions import rows as condition_rows
-from ..equation.noise import Noise
+from ..equation.noise import Noise, as_noise
 from ..equation.sde import DiffFlow
 from ..likelihood.dequantiser import Dequantiser, fit_dequantiser
 from ..likelihood.elbo import Bound, Stratified, blended, elbo
-from ..likelihood.ode import Exact, Hutchinson, LogProb, decoded, log_prob
+from ..likelihood.ode import Exact, Hutchinson, LogProb, Trace, decoded
+from ..likelihood.ode import log_prob as log_prob_of
+from .conditions import AnyCondition
 
 EXACT = 16  # dimensions up to which likelihoods sum the divergence exactly
 
@@ -44,7 +47,7 @@ class OdeLikelihood:
     def __call__(self, sde: DiffFlow, z: Tensor, y: Tensor, cond: Cond, noise: Noise) -> LogProb:
         """Log density of particles y (n, *shape) at the end of `sde`; z is the data, in model units."""
         trace = Exact() if math.prod(y.shape[1:]) <= EXACT else Hutchinson(self.probes, noise)
-        return log_prob(sde, y, trace=trace, cond=cond, steps=self.steps)
+        return log_prob_of(sde, y, trace=trace, cond=cond, steps=self.steps)
 
 
 @dataclass(frozen=True)
@@ -131,3 +134,108 @@ def train_dequantiser(
         torch.manual_seed(0)
         q = Dequantiser(shape, mask).to(device)
     return fit_dequantiser(q, score, transform.encode, x, steps, noise=noise, on_step=on_step)
+
+
+def refuse_latents(run: Any) -> None:
+    """Raise ValueError for a likelihood of a run whose model lives in latents."""
+    if run.space is not None:
+        raise ValueError(
+            f"the model of {run.path} lives in latents, and a density of latents is none of the data that they decode "
+            "to (the decoder has none): train one without a coder for likelihoods"
+        )
+
+
+def log_prob(run: Any, x: Tensor, cond: AnyCondition = None, trace: Trace | None = None) -> LogProb:
+    """Log density of data at noise sigma_min, in nats of model units (n,); see `df.log_prob`.
+
+    Args:
+        run: the run.
+        x: data (n, *shape) in data units.
+        cond: class index, or one an example; None: no class.
+        trace: how the divergence is taken; default: exactly.
+
+    Raises:
+        ValueError: data of another shape, or a model without a density: also one that lives in latents.
+    """
+    refuse_latents(run)
+    if tuple(x.shape[1:]) != run.shape:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}: give (n, {', '.join(map(str, run.shape))}) in the data's units"
+        )
+    run._rows_of(cond, len(x))  # checks
+    sde = run.sde(churn=0.0, cond=cond)  # any churn has this likelihood, where it has one
+    return log_prob_of(sde, run.encode(x).to(run.device), trace=Exact() if trace is None else trace)
+
+
+def log_likelihood(
+    run: Any,
+    x: Tensor,
+    cond: AnyCondition = None,
+    *,
+    noise: Noise | int = Noise(0),
+    probes: int = 1,
+    steps: int | None = None,
+    churn: float | None = None,
+    times: int = 32,
+    batch: int = 64,
+    dequantiser: Dequantiser | None = None,
+) -> LogProb:
+    """Lower bounds of the log-probability of data, in their own units: probabilities of discrete coordinates.
+
+    Each row is spread over its cells and noised by sigma_min once (derivations.md 5.1 and 5.3): on average over
+    `noise` the values are no more than the truth. They belong to the ODE model (`log_prob`), or, where churn is
+    given, to the reverse SDE with it (`elbo`). The divergence is exact for 16 dimensions at most.
+
+    Args:
+        run: the run.
+        x: data (n, *shape), as they are loaded (bytes of images, columns of a table).
+        cond: class index, or one an example; None: no class.
+        noise: streams, one an example; or an integer seed.
+        probes: random probes of the divergence a row, for more than 16 dimensions.
+        steps: Runge-Kutta steps of the solve; None: adaptive.
+        churn: stochasticity of the reverse SDE whose bound is taken; None: the ODE model.
+        times: noise levels of that bound.
+        batch: examples that are computed together: memory, not the outcome.
+        dequantiser: where in its cell a value is put (`run.dequantiser()`); None: uniformly.
+
+    Returns:
+        Nats (n,) on the CPU: log-probability of discrete coordinates, log-density of the others in data units.
+
+    Raises:
+        ValueError: values that are not of this data, or a model without a density: also one that lives in latents.
+    """
+    refuse_latents(run)
+    if tuple(x.shape[1:]) != run.shape:
+        raise ValueError(f"x has shape {tuple(x.shape)}: give (n, {', '.join(map(str, run.shape))}), as loaded")
+    labels, noise = run._rows_of(cond, len(x)), as_noise(noise)
+    sde = run.sde(churn=0.0 if churn is None else churn)
+    rule = OdeLikelihood(probes, steps) if churn is None else SdeBound(times)
+    return data_log_likelihood(sde, run.transform, x, labels, rule, noise, run.device, batch, dequantiser)
+
+
+def dequantiser(
+    run: Any,
+    x: Tensor,
+    steps: int = 500,
+    noise: Noise | int = Noise(0),
+    churn: float | None = None,
+    on_step: Callable[[int, float], None] | None = None,
+) -> Dequantiser:
+    """A dequantiser trained on data for this model (variational dequantisation).
+
+    Args:
+        run: the run.
+        x: data (n, *shape), as loaded.
+        steps: gradient steps.
+        noise: streams of the training; or an integer seed.
+        churn: as for `log_likelihood`.
+        on_step: called with (steps done, mean of log q).
+
+    Raises:
+        ValueError: data without discrete values, or a model without a score.
+    """
+    refuse_latents(run)
+    if not run.discrete:
+        raise ValueError("variational dequantisation is for bytes and for columns with levels, and there are none")
+    sde = run.sde(churn=0.0 if churn is None else churn)
+    return train_dequantiser(sde, run.transform, run.shape, x, steps, noise, run.device, on_step)

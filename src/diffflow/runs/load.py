@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..data import Coder
+from ..data.coder import LatentSpace
 from ..models.base import fill
 from ..models.settings.own_net import handing
 from ..networks.backbones.own import fresh_copy
@@ -26,6 +28,7 @@ def load(
     device: str | torch.device | None = None,
     modules: Sequence[str | Path] = (),
     net: nn.Module | Callable[..., nn.Module] | None = None,
+    coder: Coder | str | Path | None = None,
 ) -> Run:
     """Open a run directory at its newest whole checkpoint, or at the average that rows kept aside chose (fit.holdout).
 
@@ -39,6 +42,8 @@ def load(
             by itself. Installed plug-ins (entry points of the group "diffflow.plugins") are known anyway.
         net: the network of a run that was trained with one of the user's: an instance, of which a copy is filled with
             the run's weights, or the class or function that makes it.
+        coder: the coder of a run whose model lives in latents, where it came from Python (`Data.with_coder`); or the
+            folder of its autoencoder, where that has moved.
 
     Returns:
         The run, its networks in evaluation mode.
@@ -47,6 +52,7 @@ def load(
         RunError: no run directory, or none that has trained.
         ConfigError: settings that cannot be read, or a device that is not there.
         CheckpointError: no checkpoint is whole.
+        DataError: a coder that is missing, or another one than the run was trained with.
         PluginError: one of `modules` cannot be imported.
         ValueError: raw weights with a width of an average, or a net for a run that has its own.
     """
@@ -56,11 +62,16 @@ def load(
     for name in modules:
         import_plugin(name)
     with handing(fresh_copy(net) if isinstance(net, nn.Module) else net):
-        return open_run(path, raw=raw, sigma_rel=sigma_rel, device=device)
+        return open_run(path, raw=raw, sigma_rel=sigma_rel, device=device, coder=coder)
 
 
 def open_run(
-    path: str | Path, *, raw: bool = False, sigma_rel: float | None = None, device: str | torch.device | None = None
+    path: str | Path,
+    *,
+    raw: bool = False,
+    sigma_rel: float | None = None,
+    device: str | torch.device | None = None,
+    coder: Coder | str | Path | None = None,
 ) -> Run:
     """Open a run as `load` does, importing nothing: for programs that look at the runs of others."""
     folder = Folder(Path(path))
@@ -69,6 +80,7 @@ def open_run(
     if not folder.begun:
         folder.newest()  # raises, where it holds no run at all
     config = folder.config()
+    space = LatentSpace.from_meta(about["data"], coder)
     weights, step = load_averaged(folder, raw, sigma_rel)
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):  # build draws first weights; see algebra.py
         players = config.build(about["data"])
@@ -77,4 +89,4 @@ def open_run(
         module.to(place).eval().requires_grad_(False)
     versions = {k: v for k, v in about.items() if k not in ("data", "finished")}
     average = "raw" if raw else "its own" if sigma_rel is None else f"sigma_rel {sigma_rel:g}"
-    return Run(folder.path, config, about["data"], players, step, versions, average)
+    return Run(folder.path, config, about["data"], players, step, versions, average, space)

@@ -277,7 +277,7 @@ def _data(data: Mapping) -> str:
     units = f"mean {mean:.4g}, std {std:.4g}, largest principal std {principal_std:.4g}"
     rows = [
         ("source", escape(f"{data.get('name')}, split “{data.get('split')}”")),
-        ("examples", f"{data.get('count', 0):,} of shape {tuple(data.get('shape', ()))}"),
+        ("examples", f"{data.get('count', 0):,} of shape {tuple(data.get('data_shape', data.get('shape', ())))}"),
         ("classes", escape(shown)),
         ("in model units", units),
         ("sha256", f"<code>{escape(str(data.get('fingerprint', '')))}</code>"),
@@ -295,7 +295,8 @@ def _use(home: Path, about: Mapping, log: Sequence[Mapping], words: Words) -> st
     axes = {"image": "n, c, h, w", "signal": "n, c, l", "volume": "n, c, d, h, w"}.get(kind, "n, d")
     units = f"({axes}) in [0, 1]" if of_bytes else f"({axes}), original units"
     small = "samples.csv" if kind == "vector" else "samples.png"
-    large = "samples.zip" if of_bytes and data["shape"][0] in (1, 3) else "samples.npz"
+    large = "samples.zip" if of_bytes and data.get("data_shape", data["shape"])[0] in (1, 3) else "samples.npz"
+    coder = ", coder=coder" if "latent" in data and "path" not in data["latent"] else ""  # from Python
     flags, keywords, sde = words.flags, words.keywords, words.equation
     shell = f"""\
 # sample: a few to look at, many to use
@@ -311,7 +312,7 @@ diffflow train --out {where} --resume auto --minutes {longer}"""
     python = f"""\
 import diffflow as df
 
-run = df.load({home.as_posix()!r})
+run = df.load({home.as_posix()!r}{coder})
 x = run.sample(100{keywords}).last   # {units}{sde}"""
     origin = ""
     if about.get("command"):

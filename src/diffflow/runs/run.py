@@ -21,13 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Transform
+from ..data.coder import LatentSpace
 from ..data.conditions import Condition, Conditions
 from ..equation.conditions import Cond, rows
 from ..equation.guidance import Guidance
 from ..equation.noise import Noise, as_noise
 from ..equation.sde import DiffFlow
-from ..likelihood.dequantiser import Dequantiser
-from ..likelihood.ode import Exact, LogProb, Trace, log_prob
 from ..models.base import TrainConfig, device_of
 from ..models.joint_likelihood import LikelihoodConfig
 from ..models.settings.common import Dials
@@ -40,7 +39,7 @@ from ..sampling.teacher import Teacher, teach
 from ..training.run_folder import Folder
 from .conditions import AnyCondition, checked_conditions, conditions_of, sample_conditions
 from .evaluate import evaluate
-from .likelihood import OdeLikelihood, SdeBound, data_log_likelihood, is_discrete, train_dequantiser
+from .likelihood import dequantiser, is_discrete, log_likelihood, log_prob
 from .plans import deviation, find_quality, fine_starts, own_solver, plannable_sde
 
 
@@ -56,6 +55,7 @@ class Run:
         step: training step of the weights.
         versions: what made them.
         average: which average of the weights (or raw) this is: plans and qualities belong to one.
+        space: the latents that its model lives in; None: it lives where its data do.
     """
 
     path: Path
@@ -65,6 +65,7 @@ class Run:
     step: int
     versions: dict[str, Any]
     average: str = "its own"
+    space: LatentSpace | None = None
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, step {self.step}, {self.data['name']} {self.shape})"
@@ -80,7 +81,7 @@ class Run:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
-        return tuple(self.data["shape"])
+        return self.transform.shape
 
     @cached_property
     def conditions(self) -> Conditions | None:
@@ -99,16 +100,20 @@ class Run:
 
     @cached_property
     def transform(self) -> Transform:
-        """The way between data units and model units."""
+        """The way between data units and model units; where the model lives in latents, of what is encoded."""
         return Transform.from_meta(self.data)
 
     def encode(self, x: Tensor, u: Tensor | None = None) -> Tensor:
-        """Data x (n, *shape) in model units; u (n, *shape) in [0, 1): where in their cells discrete values are put."""
-        return self.transform.encode(x, u)
+        """Data x (n, *shape) in model units; u (n, *shape) in [0, 1): where in their cells discrete values are put.
+
+        Of a model that lives in latents: these.
+        """
+        z = self.transform.encode(x, u)
+        return z if self.space is None else self.space.encode(z)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Model units z (n, *shape) as images of bytes in [0, 1], clamped, or floats in the data's units."""
-        return self.transform.decode(z)
+        """Model units (latents) z (n, *shape) as images of bytes in [0, 1], clamped, or floats in the data's units."""
+        return self.transform.decode(z if self.space is None else self.space.decode(z))
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
@@ -307,92 +312,10 @@ class Run:
             return torch.arange(first, first + n) % len(self.classes)
         return None if self.conditions is None else Folder(self.path).example_conditions(n, first)
 
-    def log_prob(self, x: Tensor, cond: AnyCondition = None, trace: Trace | None = None) -> LogProb:
-        """Log density of data at noise sigma_min, in nats of model units (n,); see `df.log_prob`.
-
-        Args:
-            x: data (n, *shape) in data units.
-            cond: class index, or one an example; None: no class.
-            trace: how the divergence is taken; default: exactly.
-
-        Raises:
-            ValueError: data of another shape, or a model without a density.
-        """
-        if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}: give (n, {', '.join(map(str, self.shape))}) in the data's units"
-            )
-        self._rows_of(cond, len(x))  # checks
-        sde = self.sde(churn=0.0, cond=cond)  # any churn has this likelihood, where it has one
-        return log_prob(sde, self.encode(x).to(self.device), trace=Exact() if trace is None else trace)
-
-    def log_likelihood(
-        self,
-        x: Tensor,
-        cond: AnyCondition = None,
-        *,
-        noise: Noise | int = Noise(0),
-        probes: int = 1,
-        steps: int | None = None,
-        churn: float | None = None,
-        times: int = 32,
-        batch: int = 64,
-        dequantiser: Dequantiser | None = None,
-    ) -> LogProb:
-        """Lower bounds of the log-probability of data, in their own units: probabilities of discrete coordinates.
-
-        Each row is spread over its cells and noised by sigma_min once (derivations.md 5.1 and 5.3): on average over
-        `noise` the values are no more than the truth. They belong to the ODE model (`log_prob`), or, where churn is
-        given, to the reverse SDE with it (`elbo`). The divergence is exact for 16 dimensions at most.
-
-        Args:
-            x: data (n, *shape), as they are loaded (bytes of images, columns of a table).
-            cond: class index, or one an example; None: no class.
-            noise: streams, one an example; or an integer seed.
-            probes: random probes of the divergence a row, for more than 16 dimensions.
-            steps: Runge-Kutta steps of the solve; None: adaptive.
-            churn: stochasticity of the reverse SDE whose bound is taken; None: the ODE model.
-            times: noise levels of that bound.
-            batch: examples that are computed together: memory, not the outcome.
-            dequantiser: where in its cell a value is put (`self.dequantiser()`); None: uniformly.
-
-        Returns:
-            Nats (n,) on the CPU: log-probability of discrete coordinates, log-density of the others in data units.
-
-        Raises:
-            ValueError: values that are not of this data, or a model without a density.
-        """
-        if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"x has shape {tuple(x.shape)}: give (n, {', '.join(map(str, self.shape))}), as loaded")
-        labels, noise = self._rows_of(cond, len(x)), as_noise(noise)
-        sde = self.sde(churn=0.0 if churn is None else churn)
-        rule = OdeLikelihood(probes, steps) if churn is None else SdeBound(times)
-        return data_log_likelihood(sde, self.transform, x, labels, rule, noise, self.device, batch, dequantiser)
-
-    def dequantiser(
-        self,
-        x: Tensor,
-        steps: int = 500,
-        noise: Noise | int = Noise(0),
-        churn: float | None = None,
-        on_step: Callable[[int, float], None] | None = None,
-    ) -> Dequantiser:
-        """A dequantiser trained on data for this model (variational dequantisation).
-
-        Args:
-            x: data (n, *shape), as loaded.
-            steps: gradient steps.
-            noise: streams of the training; or an integer seed.
-            churn: as for `log_likelihood`.
-            on_step: called with (steps done, mean of log q).
-
-        Raises:
-            ValueError: data without discrete values, or a model without a score.
-        """
-        if not self.discrete:
-            raise ValueError("variational dequantisation is for bytes and for columns with levels, and there are none")
-        sde = self.sde(churn=0.0 if churn is None else churn)
-        return train_dequantiser(sde, self.transform, self.shape, x, steps, noise, self.device, on_step)
+    # runs/likelihood.py
+    log_prob = log_prob
+    log_likelihood = log_likelihood
+    dequantiser = dequantiser
 
     @property
     def discrete(self) -> bool:

@@ -155,7 +155,8 @@ def train(
             raise
         line = f"interrupted: a checkpoint is written. Go on with df.train(..., {str(folder)!r}, resume=True)"
         say(to_stderr(), line)
-    return load(folder, net=net)
+    own = data.space.coder if data is not None and data.space is not None and not data.space.path else None
+    return load(folder, net=net, coder=own)
 
 
 def with_own_net(
@@ -227,6 +228,8 @@ def _starting_point(
             said = {"data.source": "", "data.split": source.split, "data.flip": source.flip}
             if source.kind != "vector" and not source.transform.of_bytes:
                 said["data.kind"] = source.kind  # as a file of the same rows needs it
+            if source.space is not None and source.space.path:
+                said["data.latent"] = source.space.path
             config = replace(config, said)
         name = source.name if isinstance(source, Data) else source
         if folder is None:

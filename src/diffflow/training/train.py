@@ -7,22 +7,19 @@ assemble the players, prepare the directory, fit. Nothing is written before ever
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from .. import files
 from ..console import Console, say, to_stderr
 from ..data import Data
+from ..data.coder import same_space
 from ..data.conditions import from_meta, named
 from ..equation.algebra import gradients
 from ..models.base import TrainConfig
 from ..models.settings.serialise import ConfigError, changed, check_round_trip, flat, to_dict
-from ..networks.backbones import own
-from ..networks.denoiser import Denoiser
 from ..objectives.base import Objective
 from . import checkpoint
 from .batches import Batches
@@ -31,6 +28,7 @@ from .early_stopping import choose, holdout_split
 from .hooks import Hooks, say_unused
 from .lock import Lock, Locked, holder
 from .loop import Interrupted, NonFinite, fit
+from .own_nets import check_own_nets
 from .previews import grid_sampler, mode_counter
 from .recorder import Recorder
 from .run_folder import Folder, RunError, environment
@@ -97,6 +95,7 @@ def train(
         meta = data.meta()
         refuse_other_data(folder, meta)
         refuse_conditions(config, meta)
+        refuse_cells(config, meta)
         training = assemble(config, meta, saved, init_from, process, console, hooks)
         about = describe(folder, meta, process, training) | hooks.names()
         trackers = hooks.followers(config.fit.tensorboard, console) if process.rank == 0 else Trackers()
@@ -213,6 +212,21 @@ def refuse_other_data(folder: Folder, meta: dict[str, Any]) -> None:
             f"{folder.path} began with other conditions of its data: give the same, in Python, "
             f"df.train(data.with_cond(c), {str(folder.path)!r}, resume=True)"
         )
+    if folder.begun and not same_space(told := folder.about()["data"].get("latent"), meta.get("latent")):
+        where = "where its data do" if told is None else f"in latents of {told.get('path', told['class'])}"
+        raise RunError(
+            f"the model of {folder.path} lives {where}, and not in the space that is given now: go on with the same "
+            "coder, scale and shift (--latent PATH; in Python data.with_coder), or start a new run"
+        )
+
+
+def refuse_cells(config: TrainConfig, meta: dict[str, Any]) -> None:
+    """Raise ConfigError for bytes that are to be spread over their cells, where the model sees latents of them."""
+    if "latent" in meta and config.data.dequantise:
+        raise ConfigError(
+            "data.dequantise = True spreads bytes over their cells for a density of them, and a density of latents is "
+            "none of the data: leave it out, or train without a coder"
+        )
 
 
 def refuse_conditions(config: TrainConfig, meta: dict[str, Any]) -> None:
@@ -223,30 +237,6 @@ def refuse_conditions(config: TrainConfig, meta: dict[str, Any]) -> None:
             f"{type(config).__name__} is conditioned on classes only, and these data have another condition ({kinds}): "
             "train a diffusion model, or give the data without it"
         )
-
-
-def check_own_nets(
-    modules: Mapping[str, nn.Module], meta: dict[str, Any], config: TrainConfig, process: Process, console: Console
-) -> None:
-    """Call the user's networks once, as training will, and say what was decided. Raises ConfigError for unfit ones."""
-    for denoiser in modules.values():
-        if not (isinstance(denoiser, Denoiser) and isinstance(net := denoiser.net, own.OwnNet)):
-            continue
-        try:
-            lines = own.check(net, tuple(meta["shape"]), process.device)
-        except own.OwnNetError as error:
-            raise ConfigError(f"net: {error}") from error
-        if own.has_batch_norm(net) and process.world * config.fit.accumulate > 1:
-            raise ConfigError(
-                f"net: BatchNorm sees the whole batch: train in one process with --fit.accumulate 1, not in "
-                f"{process.world} x {config.fit.accumulate} parts"
-            )
-        settings = getattr(getattr(config, "model", None), "net", None)
-        if getattr(settings, "instance", False):
-            name = type(net.net).__name__
-            lines.append(f"the network is yours: another process must hand it back, df.load(path, net={name}(...))")
-        for line in lines if process.rank == 0 else ():
-            say(console, line)
 
 
 def assemble(
@@ -288,6 +278,8 @@ def begin_from(config: TrainConfig, objective: Objective, meta: dict[str, Any], 
             f"{origin['fingerprint'][:12]}), and these data are {meta['name']} ({meta['split']}, fingerprint "
             f"{meta['fingerprint'][:12]}): give that run's data, or a run of these"
         )
+    if config.needs_start and not same_space(origin.get("latent"), meta.get("latent")):
+        raise RunError(f"{config.needs_start}, but {init_from} lives in another space: give the same coder (or none)")
     before, now = from_meta(origin), from_meta(meta)
     if ("cond" in origin or "cond" in meta) and before != now:
         words = [" and ".join(c.describe() for _, c in named(c)) or "no condition" for c in (before, now)]

@@ -56,6 +56,8 @@ def fitting(source: str | datasets.Data, kind: str | None = None) -> str:
     """
     if isinstance(source, datasets.Data):
         data = source
+        if data.space is not None and len(data.space.shape) != len(data.shape):  # networks see latents of other axes
+            return {1: "table", 2: "signal", 3: "mnist", 4: "volume"}[len(data.space.shape)]
         if data.law is not None or data.name == "digits":
             return "digits" if data.law is None else "toy"
     else:

@@ -39,6 +39,9 @@ class DataConfig:
     cond: tuple[str, ...] | None = field(default=None, metadata=UNSAID)
     """What each example is conditioned on in place of its class: a .npy with a row for each example of the source, or
     NAME=FILE.npy for each of several."""
+    latent: str | None = field(default=None, metadata=UNSAID)
+    """Images: the folder of an autoencoder of diffusers (AutoencoderKL, AutoencoderTiny), in whose latents the model
+    lives."""
 
     def load(self, split: str | None = None, like: Transform | None = None) -> Data:
         """Load the data.
@@ -57,7 +60,8 @@ class DataConfig:
             )
         columns = Columns(self.text, self.constant, self.discrete)
         data = datasets.load(self.source, split or self.split, self.flip, self.size, columns, like, self.kind)
-        return data.with_cond(read_conditions(self.cond)) if self.cond else data
+        data = data.with_cond(read_conditions(self.cond)) if self.cond else data
+        return data if self.latent is None else data.with_coder(self.latent)
 
 
 @dataclass(frozen=True)

@@ -282,6 +282,7 @@ def load_yaml(path: str | Path, base: Any = None) -> Any:
 
 FREE = (
     "data.source",  # where the same data are now: their fingerprint is compared
+    "data.latent",  # where its autoencoder is now: the sum of its weights is compared
     "data.kind",
     "data.cond",
     "fit.steps",
