@@ -112,7 +112,7 @@ def volumes(n: int, seed: int) -> Tensor:
 
 def conditional_law(c: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (n, 2) of x given a vector c (n, 3)."""
-    mean = torch.stack([3 * torch.sin(c[:, 0]) + c[:, 1], c[:, 0] * c[:, 2]], 1)
+    mean = torch.stack([1.5 * torch.sin(c[:, 0]) + 0.5 * c[:, 1], 0.5 * c[:, 0] * c[:, 2]], 1)
     return mean, torch.stack([0.5 + 0.4 * torch.sigmoid(2 * c[:, 2]), 0.8 + 0.3 * torch.tanh(c[:, 1])], 1)
 
 
