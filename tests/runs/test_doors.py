@@ -114,7 +114,10 @@ def home(tmp_path_factory) -> Path:
     for name, (make, arguments) in RUNS.items():
         data, place = make(), folder / name.replace(" ", "-")
         settings = SMALL | arguments.get("settings", {})
-        df.train(data, place, steps=3, **(arguments | {"settings": settings}))
+        with redirect_stderr(said := io.StringIO()):
+            df.train(data, place, steps=3, **(arguments | {"settings": settings}))
+        assert "no sample grid" not in said.getvalue()
+        assert list((place / "samples").glob("*.png"))
         whole = df.data.of(**original(name))
         labels = {} if whole.y is None else {"y": whole.y.numpy()}
         np.savez(folder / f"{place.name}.npz", x=whole.x.numpy(), **labels)

@@ -6,17 +6,20 @@ at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from ..data import Data
+from ..data.conditions import encode
+from ..equation.conditions import Cond, apply
 from ..equation.laws import GaussianMixture
 from ..equation.noise import Noise
 from ..metrics.modes import modes
 from ..models.base import TrainConfig
+from ..networks.denoiser import Denoiser
 from .state import TrainingState
 
 
@@ -35,14 +38,12 @@ def grid_sampler(
         device: where the players are.
 
     Returns:
-        () -> decoded samples (n, *shape) on the CPU: 512 vectors, or 40 of another kind, 4 of each of the first ten
-        classes.
+        () -> decoded samples (n, *shape) on the CPU: 512 vectors, or 40 of another kind (`grid_conditions`).
     """
-    classes = min(len(data.classes or ()), 10)
     n = 512 if data.kind == "vector" else 40
-    cond = torch.arange(n, device=device) % classes if classes else None
     noise, meta = Noise(0).fork("grid"), data.meta()
     modules = {name: player.module for name, player in training.players.items()}
+    cond = grid_conditions(modules, data, n, device)
 
     @torch.no_grad()
     def draw() -> Tensor:
@@ -50,6 +51,17 @@ def grid_sampler(
             return data.decode(config.draw(modules, meta, n, config.dials, cond, noise).last.cpu())
 
     return draw
+
+
+def grid_conditions(modules: Mapping[str, nn.Module], data: Data, n: int, device: torch.device) -> Cond:
+    """What the samples of the grid are conditioned on: each of the first ten classes in turn, or rows of the data."""
+    denoiser = modules.get("denoiser")
+    if isinstance(denoiser, Denoiser) and not denoiser.conditional:
+        return None
+    if data.conditions is not None:
+        return apply(lambda leaf: leaf.to(device), encode(data.conditions, data.sample_conditions(n)))
+    classes = min(len(data.classes or ()), 10)
+    return torch.arange(n, device=device) % classes if classes else None
 
 
 @contextmanager
