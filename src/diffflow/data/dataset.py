@@ -229,10 +229,11 @@ class Data:
         Raises:
             DataError: vectors are to be mirrored.
         """
-        x, told = self.rows(indices)
+        told = self._told(indices)
         if self.latents is not None:
             x, flips = self.latents[indices, 0 if flips is None else flips.long()], None
         else:
+            x = self.x[indices]
             x = self.transform.encode(x if augment is None else self.augmented(x, augment), u)
         if flips is not None:
             if self.kind != "image":
@@ -242,8 +243,11 @@ class Data:
 
     def rows(self, indices: Tensor) -> tuple[Tensor, Cond]:
         """Some of the examples (b, *shape), and what a model is told of them, in data units (`data.Examples`)."""
-        told = self.y if self.conditions is None else self.cond
-        return self.x[indices], apply(lambda leaf: leaf[indices], told)
+        return self.x[indices], self._told(indices)
+
+    def _told(self, indices: Tensor) -> Cond:
+        """What a model is told of some examples, in data units."""
+        return apply(lambda leaf: leaf[indices], self.y if self.conditions is None else self.cond)
 
     def sample_conditions(self, n: int, first: int = 0) -> Cond:
         """What to tell a model so that samples of a perfect one have the law of the data, in the data's units.
