@@ -144,14 +144,9 @@ class Data:
             torch.manual_seed(seed)
             changed = self.augment(x.clone())
         if not isinstance(changed, Tensor) or changed.shape != x.shape or changed.dtype != x.dtype:
-            told = (
-                f"{changed.dtype} of shape {tuple(changed.shape)}"
-                if isinstance(changed, Tensor)
-                else f"a {type(changed).__name__}"
-            )
-            raise DataError(
-                f"augment was given {x.dtype} of shape {tuple(x.shape)}, and gave {told}: give back the same"
-            )
+            given, wanted = (getattr(v, "dtype", type(v).__name__) for v in (changed, x))
+            shapes = tuple(getattr(changed, "shape", ())), tuple(x.shape)
+            raise DataError(f"augment gave {given} of shape {shapes[0]}: give back {wanted} of shape {shapes[1]}")
         return changed
 
     def subset(self, index: Tensor) -> Data:
