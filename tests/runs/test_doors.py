@@ -20,9 +20,10 @@ from torch import nn
 import diffflow as df
 from diffflow.cli import main
 from diffflow.explorer.server import Runs, SampleRequest, draw_frames
-from diffflow.metrics import fit_classifier
+from diffflow.metrics import c2st, fit_classifier
 from diffflow.models.settings.own_net import FACTORIES
 from diffflow.runs import report
+from diffflow.sampling import teacher
 
 SMALL = {"fit.batch": 8, "fit.tensorboard": False, "fit.sample_minutes": 1e6, "sampling.steps": 2, "denoiser.warmup": 1}
 TINY = {"model.net": df.UNetNDConfig(widths=(16,), attention=False)}
@@ -149,7 +150,7 @@ COMMANDS = {
     "evaluate": "evaluate {run} -n 16 --data {file}",
     "likelihood": "likelihood {run} -n 2 --steps 4 --data {file}",
     "diagnose": "diagnose {run} -n 10 --levels 2 --data {file}",
-    "frontier": "frontier {run} -n 16 --steps 1 2 --plans no --data {file}",
+    "frontier": "frontier {run} -n 16 --steps 2 --churn 0 --plans no --data {file}",
     "distill": "distill {run} --steps 1 --updates 1 --out {run}-few --data {file}",
     "explore": "",
     "report": "",
@@ -181,8 +182,10 @@ REFUSED = {
 def known(monkeypatch):
     """A process in which the classes of own networks were imported by the user, as they are with --import.
 
-    Judges train for a few steps: what they think of samples is not the question here.
+    Judges train for a few steps, and fine solutions take few: how good they are is not the question here.
     """
+    monkeypatch.setitem(c2st.__kwdefaults__ or {}, "steps", 10)
+    monkeypatch.setattr(teacher, "FINE", 2)
     monkeypatch.setitem(FACTORIES, f"{__name__}:Net", Net)
     monkeypatch.setitem(FACTORIES, f"{__name__}:Blind", Blind)
     quick = functools.partial(fit_classifier, steps=40)
