@@ -363,11 +363,11 @@ def digits_coder(data: df.Data) -> Principal:
 
 CELLS: dict[str, Cell] = {
     "dit": Cell(
-        lambda: df.data.load("digits"), 2000, digit_metrics, (df.DiT, {"shape": [1, 8, 8], "classes": 10}),
-        (("denoiser.lr", 2e-3), ("denoiser.decay", 1000)),
+        lambda: df.data.load("digits"), 1500, digit_metrics, (df.DiT, {"shape": [1, 8, 8], "classes": 10}),
+        rate=2e-3,
     ),
     "signal": Cell(
-        lambda: df.data.of(signals(20_000, 0), kind="signal", name="signals", split="all"), 4000, signal_metrics,
+        lambda: df.data.of(signals(20_000, 0), kind="signal", name="signals", split="all"), 7000, signal_metrics, rate=3e-3,
     ),
     "volume": Cell(lambda: df.data.of(volumes(2000, 0), name="volumes", split="all"), 1000, volume_metrics),
     "vector": Cell(
@@ -380,7 +380,7 @@ CELLS: dict[str, Cell] = {
         lambda: conditioned(*sums(100_000, 0), "sums"), 10_000, guidance_metrics,
         (Conditional, {"dim": 1, "sizes": {"a": 1, "b": 1}}), (("fit.batch", 512), ("fit.holdout", 0.0)), rate=2e-3,
     ),
-    "picture": Cell(picture_data, 2500, picture_metrics, None, (("model.label_dropout", 0.1),)),
+    "picture": Cell(picture_data, 1500, picture_metrics, rate=2e-3),
     "latent": Cell(lambda: df.data.load("digits"), 8000, digit_metrics, None, (), digits_coder),
 }  # fmt: skip
 
