@@ -367,13 +367,14 @@ CELLS: dict[str, Cell] = {
         rate=2e-3,
     ),
     "signal": Cell(
-        lambda: df.data.of(signals(20_000, 0), kind="signal", name="signals", split="all"), 7000, signal_metrics, rate=3e-3,
+        lambda: df.data.of(signals(20_000, 0), kind="signal", name="signals", split="all"), 7000, signal_metrics,
+        rate=3e-3,
     ),
     "volume": Cell(lambda: df.data.of(volumes(2000, 0), name="volumes", split="all"), 1000, volume_metrics),
     "vector": Cell(
-        lambda: conditioned(*vectors(200_000, 0), "vectors"), 25_000, vector_metrics,
+        lambda: conditioned(*vectors(200_000, 0), "vectors"), 30_000, vector_metrics,
         (Conditional, {"dim": 2, "sizes": 3, "width": 256, "depth": 4}),
-        (("fit.batch", 512), ("fit.holdout", 0.0), ("model.label_dropout", 0.0)), rate=2e-3,
+        (("fit.batch", 1024), ("fit.holdout", 0.0), ("model.label_dropout", 0.0)), rate=2e-3,
     ),
     "sequence": Cell(sequence_data, 8000, sequence_metrics, None, (("fit.batch", 256),)),
     "guidance": Cell(

@@ -579,7 +579,7 @@ def test_without_its_discriminator_a_diffusion_gan_samples_in_any_way():
         ("diffusion-gan", {"gan": -1.0}, "gan=-1.0 positive"),
         ("diffusion-gan", {"churn": -1.0}, "churn=-1.0 not negative"),
         ("diffusion-gan", {"steps": 0}, "steps=0 must be at least 1"),
-        ("diffusion-gan", {"guidance": 2.0}, "guidance = 2.0 needs classes"),
+        ("diffusion-gan", {"guidance": 2.0}, "guidance = 2.0 needs a condition"),
     ],
 )
 def test_dials_that_a_model_does_not_have_are_named(made, name, arguments, message):
@@ -593,7 +593,7 @@ def test_without_label_dropout_there_is_no_law_of_all_classes(tmp_path, name):
     run = df.load(train(config, tmp_path / "run", console=quiet()), device="cpu")
     assert run.sample(2, cond=[0, 1]).last.isfinite().all()
     for wrong in ({}, {"cond": [0, -1]}, {"cond": 0, "guidance": 2.0}):
-        with pytest.raises(ValueError, match=r"of no class, and .* learned none \(model.label_dropout = 0\)"):
+        with pytest.raises(ValueError, match=r"of no class or condition, and .* learned none \(model.label_dropout = 0\)"):
             run.sample(2, **wrong)
     with pytest.raises(ValueError, match="learned none"):
         run.log_prob(torch.rand(1, 1, 8, 8))

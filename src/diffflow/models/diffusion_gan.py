@@ -203,7 +203,7 @@ class DiffusionGANConfig(TrainConfig):
             score = guided(self.sampling.path, player(modules, "denoiser", Denoiser), dials.guidance)
             return at(self.sampling.path, score, churn=dials.churn, start=path.start)
         if dials.guidance != 1.0:
-            warn_untrained(f"guidance = {dials.guidance}")
+            warn_untrained(f"guidance = {dials.guidance:g}")
         discriminator = player(modules, "discriminator", Discriminator)
         return path.sampler(discriminator, dials.steps, dials.gan, dials.churn)[0]
 
