@@ -13,10 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Data
+from ..data.conditions import encode
+from ..equation.conditions import Cond, apply
 from ..equation.laws import GaussianMixture
 from ..equation.noise import Noise
 from ..metrics.modes import modes
 from ..models.base import TrainConfig
+from ..networks.denoiser import Denoiser
 from .state import TrainingState
 
 
@@ -36,13 +39,14 @@ def grid_sampler(
 
     Returns:
         () -> decoded samples (n, *shape) on the CPU: 512 vectors, or 40 of another kind, 4 of each of the first ten
-        classes.
+        classes, or under conditions of the data.
     """
-    classes = min(len(data.classes or ()), 10)
     n = 512 if data.kind == "vector" else 40
-    cond = torch.arange(n, device=device) % classes if classes else None
     noise, meta = Noise(0).fork("grid"), data.meta()
     modules = {name: player.module for name, player in training.players.items()}
+    denoiser = modules.get("denoiser")
+    told = not isinstance(denoiser, Denoiser) or denoiser.conditional  # a network of (x, t) is told nothing
+    cond = conditions_of_grid(data, n, device) if told else None
 
     @torch.no_grad()
     def draw() -> Tensor:
@@ -50,6 +54,14 @@ def grid_sampler(
             return data.decode(config.draw(modules, meta, n, config.dials, cond, noise).last.cpu())
 
     return draw
+
+
+def conditions_of_grid(data: Data, n: int, device: torch.device) -> Cond:
+    """Conditions of the n samples of the grid: the first ten classes in turn, or rows of the data; None for none."""
+    if data.conditions is not None:
+        return apply(lambda leaf: leaf.to(device), encode(data.conditions, data.sample_conditions(n)))
+    classes = min(len(data.classes or ()), 10)
+    return torch.arange(n, device=device) % classes if classes else None
 
 
 @contextmanager
