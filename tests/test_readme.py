@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+import diffflow as df
 from diffflow.cli import main
 from diffflow.models.base import TrainConfig
+from diffflow.models.settings.own_net import FACTORIES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -43,14 +45,17 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty working directory, from which modules can be imported; what they define is forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    modules, families = set(sys.modules), set(TrainConfig.kinds)
+    modules = set(sys.modules)
+    tables = (TrainConfig.kinds, df.SCHEDULES, df.GAMES, df.METRICS, df.data.READERS, FACTORIES)
+    before = [set(table) for table in tables]
     yield tmp_path
     for name in set(sys.modules) - modules:
         if getattr(sys.modules[name], "__file__", None) and Path(sys.modules[name].__file__ or "").parent == tmp_path:
             del sys.modules[name]
-    for name in set(TrainConfig.kinds) - families:
-        if ":" in name:  # the library's own stay, once they are loaded
-            del TrainConfig.kinds[name]
+    for table, names in zip(tables, before, strict=True):
+        for name in set(table) - names:
+            if ":" in name or table is df.METRICS:  # the library's own families stay, once they are loaded
+                del table[name]
 
 
 def run(source: str, name: str) -> None:
@@ -71,10 +76,10 @@ def test_examples_run(page: Path, empty: Path) -> None:
             run(source, f"{page.name}, block {number}")
 
 
-def test_readme_has_six_examples_of_about_ten_lines() -> None:
+def test_readme_has_seven_examples_of_about_ten_lines() -> None:
     found = blocks(ROOT / "README.md")
-    assert len(found) == 6
-    assert max(len(source.splitlines()) for source in found) <= 12
+    assert len(found) == 7
+    assert max(len(source.splitlines()) for source in found) <= 15
 
 
 def test_examples_of_the_readme_are_files() -> None:

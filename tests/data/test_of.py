@@ -286,11 +286,12 @@ def test_floats_of_four_axes_stay_floats_in_memory_and_where_a_file_s_kind_is_na
         (SIGNALS, {"kind": "signal", "test": [50]}, "rows that are not there"),
         (SIGNALS, {"kind": "signal", "test": np.ones(3, bool)}, "mask of shape"),
         (SIGNALS, {"kind": "signal", "test": [1], "heldout": SIGNALS}, "leave out test="),
+        (np.eye(4)[:, :2], {"heldout": np.eye(3)}, r"heldout holds examples of shape \(3,\), .* of shape \(2,\)"),
         (PIXELS, {"y": LABELS, "heldout": (PIXELS, LABELS + 1)}, r"that the training rows do not have(.|\n)*  3$"),
         (PIXELS, {"augment": lambda x: x / 255}, "gave torch.float32 of shape .2, 3, 6, 5.: give back the same"),
         (PIXELS, {"augment": lambda x: x[..., 1:]}, "give back the same"),
         (PIXELS, {"limit": 0}, "at least 1"),
-        (Items(PIXELS, torch.zeros(40, 3)), {}, r"float32 \(40, 3\); they should be one .*data.with_cond"),
+        (Items(PIXELS, torch.zeros(40, 3)), {}, r"float32 \(40, 3\); they should be one .*with_cond"),
         (np.zeros((9, 8, 8, 3)), {}, r"transpose\(0, 3, 1, 2\)"),
     ],
 )

@@ -293,6 +293,8 @@ def test_settings_alone_find_and_call_nothing(monkeypatch):
     for name in ("os:system", "builtins:exec", "subprocess:run", "torch.nn:Linear", "nowhere:Net", ""):
         with pytest.raises(ConfigError, match="no known network"):
             OwnNetConfig(factory=name, arguments={"command": "echo"}).build((2,), 0)
+    with pytest.raises(ConfigError, match=r"net=Net\), .*--import nowhere.py .*modules=\['nowhere.py'\]"):
+        OwnNetConfig(factory="nowhere:Net").build((2,), 0)  # a plain import would not do
 
 
 @pytest.mark.parametrize("factory", ["os:system", "antigravity:fly", "builtins:exec"])

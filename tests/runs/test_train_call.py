@@ -32,6 +32,23 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     signal.signal(signal.SIGINT, before)
 
 
+class Untold(torch.nn.Linear):
+    """A network that is told no condition."""
+
+    def __init__(self):
+        super().__init__(2, 2)
+
+    def forward(self, x, t):
+        return super().forward(x)
+
+
+class Told(Untold):
+    """A network that is always told one: it declares no null."""
+
+    def forward(self, x, t, cond):
+        return super().forward(x, t)
+
+
 def weights(run: df.Run) -> torch.Tensor:
     return torch.cat([p.flatten() for player in run.players.values() for p in player.parameters()])
 
@@ -97,10 +114,12 @@ def test_data_from_python_train_a_run_that_says_so(capsys):
     assert (run.config.data.source, run.config.data.split) == ("", "all")
     again = df.train(data, steps=3, settings={"fit.log_every": 1}, resume=True)
     assert (again.step, again.config.fit.log_every) == (3, 1)
+    with pytest.raises(TypeError, match="is of type Tensor: give the Data"):
+        again.evaluate(x)
     # the command line says where such data come from, and takes --data (evaluate) or the source (train)
     assert cli.main(["evaluate", "runs/mine", "-n", "20"]) == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert "trained on data from Python. Say where they are (--data SOURCE)" in said
+    assert "trained on data from Python. Give them again, run.evaluate(data)" in said
     assert cli.main(["distill", "runs/mine", "--steps", "1"]) == 2
     assert "trained on data from Python: say where they are with --data" in " ".join(capsys.readouterr().err.split())
     assert cli.main("train --resume auto --out runs/mine --steps 4".split()) == 2
@@ -112,6 +131,18 @@ def test_data_from_python_train_a_run_that_says_so(capsys):
     other = dataclasses.replace(data, x=x + 1)
     with pytest.raises(RunError, match="data have changed"):
         df.train(other, "runs/mine", steps=5, resume=True)
+
+
+@pytest.mark.parametrize("net", [Told, Untold])
+@pytest.mark.parametrize("told", ["vector", "labels and vector", "labels"])
+def test_the_sample_grid_of_conditioned_data_is_drawn(net, told, capsys):
+    """Under conditions of the data where a network is told one, under none where it is not."""
+    x, y = df.Noise(0).normal(30, (2,)), torch.arange(30) % 3
+    data = df.data.of(x, y if "labels" in told else None, split="all")
+    data = data.with_cond(df.Noise(1).normal(30, (4,))) if "vector" in told else data
+    run = df.train(data, "run", net=net, steps=1, settings={"fit.batch": 8, "fit.tensorboard": False})
+    assert list((run.path / "samples").glob("*.png"))
+    assert "no sample grids" not in capsys.readouterr().err
 
 
 def test_data_and_the_source_they_came_from_give_one_run():

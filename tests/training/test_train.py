@@ -511,7 +511,7 @@ def test_a_run_directory_holds_what_the_conventions_say(whole):
 def test_progress_is_shown_on_terminals_and_in_logs(tmp_path, data, monkeypatch):
     screen = Console(file=io.StringIO(), width=200, force_terminal=True)
     train(TINY, tmp_path / "run", data=data, console=screen)
-    assert "images/s" in screen.file.getvalue()
+    assert "examples/s" in screen.file.getvalue()
     log = quiet()
     monkeypatch.setattr(record, "LINE_SECONDS", 0.0)
     train(TINY, tmp_path / "log", data=data, console=log)
@@ -519,14 +519,16 @@ def test_progress_is_shown_on_terminals_and_in_logs(tmp_path, data, monkeypatch)
     assert about.startswith(f"data     {data.name}: {len(data):,} of shape")  # what is learned is said first
     first = next(line for line in lines if line.startswith("step"))
     assert first.startswith("step 5  denoiser")
-    assert "images/s" in first
+    assert "examples/s" in first
     assert "min left" in first
 
 
 def test_a_short_training_warns_of_its_average(tmp_path, data):
     console = quiet()
     train(replace(TINY, {"fit.steps": 6, "denoiser.warmup": 5}), tmp_path / "run", data=data, console=console)
-    assert "reaches back further than the training" in console.file.getvalue()
+    said = [line for line in console.file.getvalue().splitlines() if line.startswith("warning: a short training")]
+    assert len(said) == 1  # in one line, however many averages there are
+    assert "warm-up steps, of 6" in said[0]
 
 
 def test_a_torn_last_line_of_metrics_is_forgotten(tmp_path, data, whole):

@@ -55,7 +55,8 @@ def of(
         x: the examples: a tensor, an array, a memory map (which is not copied where its rows lie together, as with
             split="all"), a data frame (its index is not read), a data set of torch or Hugging Face, a DataLoader, or
             any iterable, read once; items are x, (x, y) or dicts. Examples in data frames are rows of a table.
-        y: labels, whole numbers or names (n,), or the name of a data frame's column; None: those that x brings.
+        y: labels, whole numbers or names (n,), or the name of a data frame's column; None: those that x brings. Other
+            conditions (vectors, sequences, pictures) are given after it: df.data.of(x).with_cond(c).
         kind: "image" (n, c, h, w), "signal" (n, c, l), "volume" (n, c, d, h, w) or "vector" (n, d); None: as the axes
             say. Three axes say nothing: name the kind.
         name: what messages and the run call the data.
@@ -94,6 +95,9 @@ def of(
         raise DataError("heldout= says which rows training does not see: leave out test= and split=")
     other = heldout if isinstance(heldout, tuple) and len(heldout) == 2 else (heldout, None)
     held = read_memory(*other, name=f"heldout of {name}", kind=kind, classes=classes, limit=limit, text=text)
+    if raw.columns is None and held.columns is None and held.x.shape[1:] != raw.x.shape[1:]:
+        shapes = [tuple(r.x.shape[1:]) for r in (held, raw)]
+        raise DataError(f"heldout holds examples of shape {shapes[0]}, and the training rows are of shape {shapes[1]}")
     raw, held = _number_together(raw, held)
     data = _finish(replace(raw, test=np.zeros(len(raw.x), bool)), name, "train", flip, kind, columns, like)
     held = replace(held, test=np.ones(len(held.x), bool))

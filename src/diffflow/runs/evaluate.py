@@ -63,6 +63,7 @@ def evaluate(
 
     Raises:
         ValueError: other data than those of the training, or too few.
+        TypeError: rows that are no Data.
         DataError: data that are not there; a run that was trained on data from Python needs `data`.
     """
     train, held = training_data(run, data)
@@ -83,6 +84,7 @@ def training_data(run: Any, data: Data | str | Path | None = None) -> tuple[Data
 
     Raises:
         ValueError: other data.
+        TypeError: what is no data.
         DataError: data that are not there.
     """
     ask = replace(run.config.data, latent=None)  # samples are compared decoded
@@ -95,6 +97,11 @@ def training_data(run: Any, data: Data | str | Path | None = None) -> tuple[Data
             )
         at_hand = data.heldout is not None or not ask.source or split not in HELD_OUT
         return data, data.heldout if at_hand else ask.load(HELD_OUT[split])
+    if data is not None and not isinstance(data, str | Path):
+        raise TypeError(
+            f"data is of type {type(data).__name__}: give the Data of the training, as df.data.of made it, or the path "
+            "of a file of the same rows"
+        )
     from_python = not ask.source
     ask = replace(ask, source=ask.source if data is None else str(data))
     # data from Python chose their columns there, and may have had test rows of their own

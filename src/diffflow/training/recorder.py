@@ -143,7 +143,7 @@ class Recorder:
         self.trackers.log(values | {"images per second": rate}, training.step)
         self.warn(training, warnings)
         losses = "  ".join(f"{k} {v:.4f}" for k, v in line["loss"].items())
-        text = f"{losses}  {rate:,.0f} images/s" + (f"  {training.skipped} skipped" if training.skipped else "")
+        text = f"{losses}  {rate:,.0f} examples/s" + (f"  {training.skipped} skipped" if training.skipped else "")
         seconds = self.seconds_left(training)
         if self.progress.disable:
             if now - self.printed >= LINE_SECONDS:
@@ -226,14 +226,14 @@ class Recorder:
             self.trackers.log({f"log/{name}": value for name, value in counts.items()}, training.step)
             self.warn(training, warnings)
         for name, player in training.players.items():
-            for s in player.config.ema:
-                share = early_share(s, player.config.warmup, player.updates)
-                if share > 0.01:
-                    self.say(
-                        f"warning: the average of {name} (ema {s}) reaches back further than the training so far: "
-                        f"{share:.0%} of its weight lies in the {player.config.warmup} warm-up steps of "
-                        f"{player.updates}. Train longer, or sample the raw weights"
-                    )
+            warmup, updates = player.config.warmup, player.updates
+            shares = {s: early_share(s, warmup, updates) for s in player.config.ema}
+            if early := {s: share for s, share in shares.items() if share > 0.01}:
+                self.say(
+                    f"warning: a short training: the averaged weights of {name} that samples are drawn with (ema "
+                    f"{', '.join(map(str, early))}) are {max(early.values()):.0%} those of its {warmup} warm-up steps, "
+                    f"of {updates}. Train longer, or sample the raw weights: df.load(path, raw=True)"
+                )
 
     def close(self) -> None:
         """End the progress bar and the trackers."""

@@ -145,7 +145,7 @@ def _to_labels(source: str, y: np.ndarray) -> np.ndarray:
     if y.ndim != 1 or y.dtype.kind not in "buifU" or (y.dtype.kind == "f" and not (y == np.rint(y)).all()):
         raise DataError(
             f"labels of {source!r} are {y.dtype} {y.shape}; they should be one whole number or name per example "
-            "(vectors and other conditions: data.with_cond)"
+            "(vectors and other conditions: df.data.of(x).with_cond(c))"
         )
     return y.astype(np.int64) if y.dtype.kind in "buif" else y
 

@@ -55,8 +55,8 @@ class DataConfig:
         """
         if not self.source:
             raise DataError(
-                "the settings name no source of the data: such a run was trained on data from Python. Say where they "
-                "are (--data SOURCE), or use them in Python"
+                "the settings name no source of the data: such a run was trained on data from Python. Give them again, "
+                "run.evaluate(data), or say where a file of the same rows is (--data FILE)"
             )
         columns = Columns(self.text, self.constant, self.discrete)
         data = datasets.load(self.source, split or self.split, self.flip, self.size, columns, like, self.kind)

@@ -19,7 +19,7 @@ from torch import nn
 
 from ...data.conditions import Condition, Conditions
 from ...networks.backbones.own import TIMES, OwnNet, OwnNetError, fresh_copy, unwrapped
-from ...registry import PLUGGED, missing, name_of, suggest
+from ...registry import PLUGGED, name_of, suggest
 from .networks import NetConfig
 from .serialise import ConfigError, require
 
@@ -120,7 +120,13 @@ def find_factory(name: str) -> Factory:
         return getattr(import_module(f"diffflow.networks.backbones.{BACKBONES[name]}"), name)
     module, _, path = name.partition(":")
     found: Any = PLUGGED.get(module)
-    require(found is not None, f"model.net.factory = {name!r} is no known network{missing(name, FACTORIES)}")
+    file = module if "." in module else f"{module}.py"
+    remedy = (
+        f": it is defined outside diffflow, and settings never import anything. Hand it over, df.load(path, net={path})"
+        f", or name its file if you trust it: diffflow --import {file} COMMAND ..., df.load(path, modules=[{file!r}])"
+    )
+    known = remedy if path else suggest(name, [*BACKBONES, *FACTORIES])
+    require(found is not None, f"model.net.factory = {name!r} is no known network{known}")
     for part in path.split("."):
         found = vars(found).get(part) if found is PLUGGED[module] or isinstance(found, type) else None
     function = inspect.isfunction(found) and "." not in path
