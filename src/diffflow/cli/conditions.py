@@ -108,13 +108,15 @@ def conditions_of(words: Sequence[str], run: df.Run, n: int, first: int = 0) -> 
     """
     import torch
 
+    from diffflow.data.conditions import numbers
+
     if tuple(words) == ("none",):
         return None
     if not words:
         return run.example_conditions(n, first)
     arrays: dict[str, Any] = {}
     for word in words:
-        name, _, path = word.rpartition("=") if not Path(word).exists() else ("", "", word)
+        name, path = named_file(word)
         try:
             loaded = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
@@ -123,10 +125,28 @@ def conditions_of(words: Sequence[str], run: df.Run, n: int, first: int = 0) -> 
             ) from None
         if not isinstance(loaded, np.ndarray) or loaded.ndim == 0 or not len(loaded):
             raise UsageError(f"--cond {word}: give a .npy file with a row for each sample.")
-        arrays[name] = torch.from_numpy(loaded)[(first + torch.arange(n)) % len(loaded)]
+        rows = numbers(loaded, f"--cond {word}", UsageError)
+        arrays[name] = rows[(first + torch.arange(n)) % len(loaded)]
     if "" in arrays and len(arrays) > 1:
         raise UsageError(f"--cond {' '.join(words)}: of several conditions each has a name: NAME=FILE.npy.")
     return arrays.get("", arrays)
+
+
+def named_file(word: str) -> tuple[str, str]:
+    """The name, "" for none, and the file of FILE or NAME=FILE. Either may hold an "=": a file that is there wins."""
+    parts = word.split("=")
+    splits = [("=".join(parts[:k]), "=".join(parts[k:])) for k in range(len(parts))]
+    return next((split for split in splits if Path(split[1]).exists()), splits[min(1, len(parts) - 1)])
+
+
+def class_counts(run: df.Run) -> list[int] | None:
+    """How often each class that a run is told is in its training data, or in those of its rows that it keeps."""
+    if "cond" not in run.data:
+        return run.data.get("counts")
+    from diffflow.training.run_folder import Folder
+
+    kept = Folder(run.path).example_conditions(256)
+    return kept[kept >= 0].bincount(minlength=len(run.classes or ())).tolist()
 
 
 def words_of(guidance: Any) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import tyro
 import diffflow as df
 from diffflow import figures, files, tiles
 from diffflow.cli import UsageError, parse
-from diffflow.cli.conditions import GuidanceWords, conditions_of, labels_of, words_of
+from diffflow.cli.conditions import GuidanceWords, class_counts, conditions_of, labels_of, words_of
 from diffflow.cli.shared import SolverName, check, destination, drawable, follow, known_suffixes
 from diffflow.cli.writers import WRITERS
 from diffflow.console import to_stderr
@@ -102,7 +102,7 @@ class Sample:
         labels = None
         if run.conditions is None or run.classes:
             asked = self.label or self.cond
-            labels = cond = labels_of(asked, run.classes, self.n, self.first, run.data.get("counts"))
+            labels = cond = labels_of(asked, run.classes, self.n, self.first, class_counts(run))
         elif self.label:
             raise UsageError(f"--class {' '.join(self.label)}: {self.run} has conditions, no classes: give --cond.")
         else:

@@ -13,10 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Data
+from ..data.conditions import encode
+from ..equation.conditions import apply
 from ..equation.laws import GaussianMixture
 from ..equation.noise import Noise
 from ..metrics.modes import modes
 from ..models.base import TrainConfig
+from ..networks.denoiser import Denoiser
 from .state import TrainingState
 
 
@@ -36,11 +39,16 @@ def grid_sampler(
 
     Returns:
         () -> decoded samples (n, *shape) on the CPU: 512 vectors, or 40 of another kind, 4 of each of the first ten
-        classes.
+        classes; under conditions as often as in the data, where these are more than classes.
     """
     classes = min(len(data.classes or ()), 10)
     n = 512 if data.kind == "vector" else 40
     cond = torch.arange(n, device=device) % classes if classes else None
+    if data.conditions is not None:
+        cond = apply(lambda leaf: leaf.to(device), encode(data.conditions, data.sample_conditions(n)))
+    denoiser = training.players.get("denoiser")
+    if denoiser is not None and isinstance(denoiser.module, Denoiser) and not denoiser.module.conditional:
+        cond = None
     noise, meta = Noise(0).fork("grid"), data.meta()
     modules = {name: player.module for name, player in training.players.items()}
 

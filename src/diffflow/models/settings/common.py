@@ -173,7 +173,9 @@ class Dials:
 
     def __post_init__(self) -> None:
         if not isinstance(self.guidance, float | int):  # a dict, or what JSON made of the pairs
-            object.__setattr__(self, "guidance", tuple(sorted(by_part(self.guidance).items())))
+            weights = by_part(self.guidance)
+            whole = len(weights) == 1 and "" in weights
+            object.__setattr__(self, "guidance", weights[""] if whole else tuple(sorted(weights.items())))
 
 
 def make_schedule(name: str, sigma_min: float, sigma_max: float) -> Schedule:

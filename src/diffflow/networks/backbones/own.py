@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ...data.conditions import Conditions, named
 from ...data.conditions import null as null_rows
-from ...equation.conditions import Cond, is_null
+from ...equation.conditions import Cond, apply, is_null
 from ..denoiser import quarter_log
 
 TIMES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -70,6 +71,7 @@ class OwnNet(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, cond: Cond = None) -> Tensor:
         """Prediction like x (n, *shape). Raises ValueError where no condition is given and none declared."""
+        time = time.clone()  # a network may change in place what it is given: nobody else sees it
         if self.conditions is None:
             out = self.net(x, time)
         else:
@@ -88,7 +90,7 @@ class OwnNet(nn.Module):
         """The condition with the declared value in place of rows that say nothing."""
         declared: Any = getattr(self.net, "null", None)
         if not self.has_null or isinstance(declared, str):
-            return cond
+            return apply(torch.clone, cond)
         filled = {}
         for name, _ in named(self.conditions):
             leaf = cond[name] if name else cond
@@ -180,6 +182,18 @@ def fresh_copy(net: nn.Module) -> nn.Module:
             module._compiled_call_impl = call
 
 
+def materialise(net: OwnNet, shape: tuple[int, ...]) -> None:
+    """Give lazy layers their weights, by a call with rows of this shape. Raises OwnNetError for weights on "meta"."""
+    weights = [*net.parameters(), *net.buffers()]
+    if any(w.is_meta for w in weights):
+        raise OwnNetError(
+            f"{type(net.net).__name__} has weights on the meta device, which hold no numbers: make it outside of "
+            "torch.device('meta')"
+        )
+    if any(map(is_lazy, weights)):
+        check(net, shape, weights[0].device)
+
+
 def check(net: OwnNet, shape: tuple[int, ...], device: torch.device) -> list[str]:
     """Call a network as training will, and say what it cannot do or what was decided.
 
@@ -192,12 +206,15 @@ def check(net: OwnNet, shape: tuple[int, ...], device: torch.device) -> list[str
         Sentences for the user.
 
     Raises:
-        OwnNetError: it fails, returns another shape or type, has weights of low precision or none, or its output does
-            not depend on them.
+        OwnNetError: it fails, returns another shape or type, has weights of low precision or none, a state that no
+            checkpoint holds, or its output does not depend on its weights.
     """
     name, inner = type(net.net).__name__, [p for p in net.parameters() if p.requires_grad]
     if not inner:
         raise OwnNetError(f"{name} has no parameters to train")
+    dtype = next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.float32)  # as a denoiser takes it
+    if any(p.is_complex() for p in inner):
+        raise OwnNetError(f"{name} has complex weights, of which no averages are made: use torch.view_as_complex(real)")
     if low := sorted({str(p.dtype) for p in inner if p.dtype not in (torch.float32, torch.float64)}):
         raise OwnNetError(
             f"{name} has weights of {', '.join(low)}: averages and small steps are lost in them. Make it .float(), and "
@@ -207,12 +224,13 @@ def check(net: OwnNet, shape: tuple[int, ...], device: torch.device) -> list[str
     net.eval()  # nothing that follows the data while training may move
     try:
         for n in (2, 3):
-            x = torch.randn(n, *shape, generator=torch.Generator().manual_seed(n)).to(device, inner[0].dtype)
-            t = net.time_of(torch.linspace(0.1, 1.0, n)).to(device, inner[0].dtype)
+            x = torch.randn(n, *shape, generator=torch.Generator().manual_seed(n)).to(device, dtype)
+            t = net.time_of(torch.linspace(0.1, 1.0, n)).to(device, dtype)
             cond = None if net.conditions is None else _example(net.conditions, n, device)
             with torch.enable_grad():
                 out = net(x, t, cond)
             _check_output(out, x, name, n)
+        _check_state(net.net, name)
     except OwnNetError:
         raise
     except Exception as error:
@@ -241,6 +259,17 @@ def _check_output(out: object, x: Tensor, name: str, n: int) -> None:
         raise OwnNetError(f"the output of {name} does not depend on its parameters by differentiable operations")
     if not bool(out.isfinite().all()):
         raise OwnNetError(f"{name} returned numbers that are not finite for {n} rows of standard normal numbers")
+
+
+def _check_state(net: nn.Module, name: str) -> None:
+    """Raise OwnNetError for a state that a checkpoint does not hold."""
+    for key, value in net.state_dict().items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided:
+            kind = f"a tensor of layout {value.layout}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise OwnNetError(
+                f"the state_dict of {name} has {kind}, {key!r}, which no checkpoint holds: keep it as a dense buffer, "
+                "or, where it never changes, out of it (register_buffer(..., persistent=False))"
+            )
 
 
 def _example(conditions: Conditions, n: int, device: torch.device) -> Cond:
