@@ -169,6 +169,8 @@ def test_the_same_numbers_are_the_same_condition_in_any_form():
     assert told.meta()["cond"]["sha256"]
     assert torch.equal(encode(told.conditions, bf16), wanted)
     assert torch.equal(encode(told.conditions, 0.5), wanted[:1])  # one number for all
+    with pytest.raises(ValueError, match=r"has shape \(4, 3\): give \(n, 1\)"):
+        encode(told.conditions, torch.ones(4, 3))
     for wrong in ("a", ["a", "b"], np.array([None]), torch.ones(6, dtype=torch.complex64), np.ones(6, "M8[D]")):
         with pytest.raises(ValueError, match="cond is"):
             encode(told.conditions, wrong)

@@ -268,6 +268,54 @@ def test_a_null_that_fits_no_row_is_refused(bad):
         own(net, Condition("vector", (3,), mean=(0.0,) * 3, std=(1.0,) * 3))
 
 
+class LabelsOnly(Plain):
+    null = 3
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(3, 2)  # no row for the null
+
+    def forward(self, x, t, y):
+        return super().forward(x, t) + self.table(y)
+
+
+class ByName(Plain):
+    def forward(self, x, t, *, cond=None):
+        return super().forward(x, t)
+
+
+class Ignores(Told):
+    def __init__(self):
+        super().__init__()
+        del self.null
+        self.null = "missing"  # and yet NaN goes through it
+
+
+@pytest.mark.parametrize(
+    ("net", "conditions", "words"),
+    [
+        (LabelsOnly, Condition.labels(3), r"cond \(2,\) torch.int64 on cpu: IndexError"),
+        (Ignores, Condition("vector", (3,), mean=(0.0,) * 3, std=(1.0,) * 3), "returned numbers that are not finite"),
+        (ByName, Condition.labels(3), "takes cond by name only"),
+    ],
+)
+def test_the_null_and_the_condition_are_tried_before_the_first_step(net, conditions, words):
+    with pytest.raises(OwnNetError, match=words):
+        check(own(net(), conditions), (2,), CPU)
+
+
+def test_a_null_label_is_a_whole_number():
+    net = LabelsOnly()
+    net.null = 0.5
+    with pytest.raises(OwnNetError, match=r"LabelsOnly.null = 0.5 is no value of 3 classes: give a whole number"):
+        own(net, Condition.labels(3))
+
+
+def test_a_network_that_is_not_told_the_condition_says_so():
+    assert any("takes no condition" in line for line in check(own(Plain(), Condition.labels(3)), (2,), CPU))
+    assert not any("takes no condition" in line for line in check(own(Plain()), (2,), CPU))
+
+
 def test_the_check_moves_nothing_in_the_network():
     class Batch(Plain):
         def __init__(self):

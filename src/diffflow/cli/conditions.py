@@ -117,6 +117,8 @@ def conditions_of(words: Sequence[str], run: df.Run, n: int, first: int = 0) -> 
     arrays: dict[str, Any] = {}
     for word in words:
         name, path = named_file(word)
+        if name in arrays:
+            raise UsageError(f"--cond {' '.join(words)}: {name or path!r} is given twice: give one file for each.")
         try:
             loaded = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:

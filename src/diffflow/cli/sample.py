@@ -101,6 +101,11 @@ class Sample:
                 raise UsageError(f"--animate {self.animate!r}: a generator has no path to show; leave --animate out.")
         labels = None
         if run.conditions is None or run.classes:
+            if self.cond and self.label:
+                raise UsageError("--cond and --class say the same here: give one of them.")
+            if self.cond and run.conditions is None and self.cond != ("none",):
+                words = " ".join(self.cond)
+                raise UsageError(f"--cond {words}: this run was trained without conditions; leave --cond out.")
             asked = self.label or self.cond
             labels = cond = labels_of(asked, run.classes, self.n, self.first, class_counts(run))
         elif self.label:

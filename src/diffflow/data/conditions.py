@@ -144,7 +144,7 @@ class Condition:
         """
         what = f"cond{f'[{name!r}]' if name else ''}"
         c = numbers(values, what, ValueError)
-        if self.kind == "vector" and c.shape[-1:] != self.shape and self.shape == (1,):
+        if self.kind == "vector" and c.ndim < 2 and c.shape != self.shape == (1,):
             c = c[..., None]
         single, several = tuple(c.shape) == self.shape, tuple(c.shape[1:]) == self.shape and c.ndim > 0
         if not (single or several):

@@ -62,6 +62,7 @@ class OwnNet(nn.Module):
         self.time_of = time_of
         self.takes_cond = takes_cond(net, conditions is not None)
         self.conditions = conditions if self.takes_cond else None
+        self.untold = conditions is not None and not self.takes_cond
         self.has_null = self.conditions is None or _has_null(net, self.conditions)
 
     @property
@@ -116,7 +117,10 @@ def takes_cond(net: object, conditional: bool) -> bool:
             f"net is {kind}: give a torch.nn.Module with forward(x, t) or forward(x, t, cond), or its class and "
             "net_arguments"
         )
-    parameters = [p for p in inspect.signature(net.forward).parameters.values() if p.kind != p.KEYWORD_ONLY]
+    taken = inspect.signature(net.forward).parameters
+    if conditional and "cond" in taken and taken["cond"].kind == taken["cond"].KEYWORD_ONLY:
+        raise OwnNetError(f"{type(net).__name__}.forward takes cond by name only: write forward(x, t, cond)")
+    parameters = [p for p in taken.values() if p.kind != p.KEYWORD_ONLY]
     if any(p.kind == p.VAR_POSITIONAL for p in parameters):
         return conditional
     places = [p for p in parameters if p.kind != p.VAR_KEYWORD]
@@ -152,10 +156,14 @@ def _has_null(net: nn.Module, conditions: Conditions) -> bool:
             fits = torch.broadcast_shapes(tuple(torch.as_tensor(value).shape), condition.shape) == condition.shape
         except (RuntimeError, TypeError, ValueError):
             fits = False
+        if fits and condition.kind in ("labels", "tokens"):
+            whole = torch.as_tensor(value)
+            fits = bool((whole == whole.long()).all())
         if not fits:
+            number = "whole number" if condition.kind in ("labels", "tokens") else "number"
             raise OwnNetError(
                 f"{type(net).__name__}.null{f'[{name!r}]' if name else ''} = {value!r} is no value of "
-                f"{condition.describe()}: give a number, or a tensor of shape {condition.shape}"
+                f"{condition.describe()}: give a {number}, or a tensor of shape {condition.shape}"
             )
     return True
 
@@ -227,9 +235,10 @@ def check(net: OwnNet, shape: tuple[int, ...], device: torch.device) -> list[str
             x = torch.randn(n, *shape, generator=torch.Generator().manual_seed(n)).to(device, dtype)
             t = net.time_of(torch.linspace(0.1, 1.0, n)).to(device, dtype)
             cond = None if net.conditions is None else _example(net.conditions, n, device)
-            with torch.enable_grad():
-                out = net(x, t, cond)
-            _check_output(out, x, name, n)
+            _check_output(_called(net, x, t, cond), x, name, n)
+            if net.conditions is not None and net.has_null:
+                cond = null_rows(net.conditions, n, device)
+                _check_output(_called(net, x, t, cond), x, name, n)
         _check_state(net.net, name)
     except OwnNetError:
         raise
@@ -243,6 +252,12 @@ def check(net: OwnNet, shape: tuple[int, ...], device: torch.device) -> list[str
         for module, training in was_training.items():
             module.training = training
     return _decisions(net, name)
+
+
+def _called(net: OwnNet, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    """What the network returns, with gradients whatever the caller says."""
+    with torch.enable_grad():
+        return net(x, t, cond)
 
 
 def _check_output(out: object, x: Tensor, name: str, n: int) -> None:
@@ -292,6 +307,8 @@ def _shapes(cond: Cond) -> str:
 def _decisions(net: OwnNet, name: str) -> list[str]:
     """What is decided for the user about a network that works."""
     said = []
+    if net.untold:
+        said.append(f"{name} takes no condition, forward(x, t): it learns the examples without what is known of them")
     if net.conditions is not None and not net.has_null:
         said.append(
             f"{name} declares no `null`, what it is told for no condition: the condition is never hidden in training, "
