@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 import diffflow as df
-from diffflow.cli import main
+from diffflow.cli import UsageError, main
+from diffflow.cli.conditions import conditions_of, named_file
 
 
 def sample(runs: Path, name: str, *args: object) -> int:
@@ -98,6 +99,7 @@ def test_the_dial_and_the_seed_change_samples(runs: Path, here: Path) -> None:
         (("--gan", 1), ("gan",)),  # a run without a discriminator
         (("--class", "cat"), ("--class cat", "0, 1, 2", "from 0 to 9")),
         (("--class", "10"), ("--class 10",)),
+        (("--cond", "1", "--class", "2"), ("--cond and --class",)),
         (("--out", "x.jpg"), ("x.jpg", ".png, .zip, .npz, .csv")),
         (("--out", "x.csv"), ("x.csv", "images")),
     ],
@@ -108,6 +110,27 @@ def test_requests_that_cannot_be_met(
     message = refused("sample", runs / "digits", *args)
     for word in words:
         assert word in message
+
+
+def test_files_of_conditions_are_named_and_each_given_once(
+    runs: Path, here: Path, refused: Callable[..., str]
+) -> None:
+    Path("lr=0.1").mkdir()
+    np.save("lr=0.1/t.npy", np.ones((2, 1)))
+    np.save("b=c.npy", np.ones((2, 1)))
+    for word, parts in {
+        "text=lr=0.1/t.npy": ("text", "lr=0.1/t.npy"),
+        "a=b=c.npy": ("a", "b=c.npy"),
+        "b=c.npy": ("", "b=c.npy"),
+        "text=gone.npy": ("text", "gone.npy"),
+        "gone.npy": ("", "gone.npy"),
+    }.items():
+        assert named_file(word) == parts
+    run = df.load(runs / "toy")
+    for words in (("b=c.npy", "lr=0.1/t.npy"), ("a=b=c.npy", "a=lr=0.1/t.npy")):
+        with pytest.raises(UsageError, match="given twice"):
+            conditions_of(words, run, 2)
+    assert "trained without conditions; leave --cond out" in refused("sample", runs / "toy", "--cond", "b=c.npy")
 
 
 def test_vectors_have_no_classes_and_no_pictures(runs: Path, refused: Callable[..., str]) -> None:

@@ -328,6 +328,18 @@ def test_test_rows_of_one_s_own():
     assert torch.equal(aside(pair).x, aside(data).x)
 
 
+@pytest.mark.parametrize("test", [np.arange(20) // 15, 5, 0.2, [1, 1], [[1], [2]]])
+def test_what_may_be_a_mask_or_a_number_of_rows_is_not_guessed(test):
+    with pytest.raises(DataError, match=r"a mask .* numbers"):
+        of(SIGNALS[:20], kind="signal", test=test)
+
+
+def test_no_test_rows_are_none_and_items_that_are_lists_are_named():
+    assert len(of(SIGNALS[:20], kind="signal", test=[])) == 20
+    with pytest.raises(DataError, match=r"items are x, \(x, y\) or dicts"):
+        of([[row, 1] for row in SIGNALS[:20]], kind="signal")
+
+
 def test_conditions_of_all_rows_follow_their_examples():
     c = SIGNALS.mean((1, 2), keepdims=True)[:, 0]
     data = of(SIGNALS, kind="signal").with_cond(c)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -127,13 +128,85 @@ def test_data_refuse_conditions_that_do_not_fit():
         (torch.zeros(3), "is no dict.*'v', 'l'"),
         ({"v": torch.zeros(4, 2)}, r"cond\['v'\] has shape \(4, 2\): give \(n, 3\)"),
         ({"l": 7}, r"cond\['l'\] = \[7\] must be integer labels 0..2"),
-        ({"l": 0.5}, "of torch.float32 must be integer labels"),
+        ({"l": 0.5}, "of torch.float64 must be integer labels"),
         ({"v": torch.tensor([1.0, torch.nan, 2.0])}, "no finite numbers"),
     ],
 )
 def test_what_a_model_is_not_told_is_refused(cond, words):
     with pytest.raises(ValueError, match=words):
         encode(describe(RAW_TWO), cond)
+
+
+class Frame:
+    """What numpy makes an array of, as a data frame's column is."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+    def __len__(self):
+        return len(self.values)
+
+
+def test_the_same_numbers_are_the_same_condition_in_any_form():
+    data = df.data.of(torch.randn(6, 2), split="all")
+    whole = np.array([2, 0, 1, 2, 1, 0])
+    for labels in (np.uint16, np.uint32, np.uint64, np.int8, ">i4", "<i2"):
+        c = whole.astype(labels)
+        for form in (c, Frame(c), c[::-1].copy()[::-1], torch.from_numpy(whole.astype(np.int8)), list(c)):
+            told = data.with_cond(form)
+            assert encode(told.conditions, told.cond).tolist() == whole.tolist()
+            assert encode(told.conditions, form).tolist() == whole.tolist()
+    floats = whole / 4  # exact in every type
+    wanted = encode(*(lambda d: (d.conditions, d.cond))(data.with_cond(floats)))
+    for c in (floats.astype(np.float16), floats.astype(">f8"), floats[::-1].copy()[::-1], floats.astype(np.longdouble)):
+        told = data.with_cond(Frame(c))
+        assert torch.equal(encode(told.conditions, c), wanted)
+    bf16 = torch.from_numpy(floats).bfloat16()
+    told = data.with_cond(bf16)
+    assert told.meta()["cond"]["sha256"]
+    assert torch.equal(encode(told.conditions, bf16), wanted)
+    assert torch.equal(encode(told.conditions, 0.5), wanted[:1])  # one number for all
+    with pytest.raises(ValueError, match=r"has shape \(4, 3\): give \(n, 1\)"):
+        encode(told.conditions, torch.ones(4, 3))
+    for wrong in ("a", ["a", "b"], np.array([None]), torch.ones(6, dtype=torch.complex64), np.ones(6, "M8[D]")):
+        with pytest.raises(ValueError, match="cond is"):
+            encode(told.conditions, wrong)
+
+
+def test_other_labels_have_not_the_names_of_the_classes():
+    y = torch.arange(30) % 3
+    data = df.data.of(torch.randn(30, 2), np.array(["cat", "dog", "owl"])[y], split="all")
+    other, some = torch.arange(30) % 5, torch.where(torch.arange(30) % 2 == 0, y, -1)
+    found = data.with_cond({"other": other, "kind": y, "some": some, "two": y % 2}).conditions
+    assert {name: len(c.names) for name, c in found.items()} == {"other": 5, "kind": 3, "some": 3, "two": 2}
+    assert found["kind"].names == found["some"].names == ("cat", "dog", "owl")
+
+
+def test_every_name_has_an_input_of_its_own():
+    values = {"a.b": torch.randn(4, 2), "a_b": torch.randn(4, 2), "a%2eb": torch.randn(4, 2)}
+    found = describe(values)
+    net = ConditionInput(found, 8, (2,))
+    assert len(net.parts) == 3
+    base = net(encode(found, values), 4, torch.device("cpu"))
+    for name in values:
+        changed = net(encode(found, values | {name: torch.zeros(4, 2)}), 4, torch.device("cpu"))
+        assert not torch.equal(base, changed)
+    data = df.data.of(torch.randn(4, 2), split="all")
+    for same in ({"": torch.randn(4, 1)}, {1: torch.randn(4, 1), "1": torch.randn(4, 1)}):
+        with pytest.raises(DataError, match="a name of its own"):
+            data.with_cond(same)
+
+
+def test_weights_of_guidance_are_numbers():
+    from diffflow.models.settings.common import Dials
+
+    assert Dials(guidance=np.float32(2)) == Dials(guidance=2) == Dials(guidance={"": 2.0})
+    for wrong in ("x", {"a": "x"}, [1, 2], None):
+        with pytest.raises(ValueError, match=r"guidance = .* must be a number"):
+            Dials(guidance=wrong)
 
 
 def test_conditions_belong_to_their_rows_in_every_batch_and_in_rows_kept_aside():

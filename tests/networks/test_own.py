@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -15,6 +16,7 @@ from diffflow.explorer.server import Runs
 from diffflow.models.settings.own_net import FACTORIES, OwnNetConfig, find_factory, handing, register
 from diffflow.models.settings.serialise import ConfigError
 from diffflow.networks.backbones.own import TIMES, OwnNet, OwnNetError, check, fresh_copy
+from diffflow.networks.denoiser import Denoiser
 from diffflow.registry import PLUGGED
 
 CPU = torch.device("cpu")
@@ -160,6 +162,97 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(net, words):
     assert "\n" not in str(caught.value)
 
 
+class Careless(Told):
+    """Changes all that it is given."""
+
+    def forward(self, x, t, cond):
+        out = super().forward(x.clone(), t.clone(), cond.clone())
+        for given in (x, t, cond):
+            given.mul_(3).add_(1)
+        return out
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_what_a_network_changes_in_place_nobody_else_sees(time):
+    conditions = Condition("vector", (3,), mean=(0.0,) * 3, std=(1.0,) * 3)
+    torch.manual_seed(0)
+    careful, careless = Told(), Careless()
+    careless.load_state_dict(careful.state_dict())
+    for net in (careful, careless):
+        del net.null
+        net.null = "missing"  # the net is handed the very rows
+    y, c = torch.randn(4, 2), torch.randn(4, 3)
+    for sigma in (torch.tensor(2.0), torch.tensor([0.5, 1.0, 2.0, 4.0])):
+        for cond in (c, c[:1]):
+            kept = [t.clone() for t in (y, sigma, cond)]
+            wanted, got = (
+                Denoiser(own_of_time(net, conditions, time), 0.5, time=TIMES[time], conditions=conditions)
+                for net in (careful, careless)
+            )
+            assert torch.equal(got.given(cond)(y, sigma), wanted.given(cond)(y, sigma))
+            assert all(torch.equal(a, b) for a, b in zip(kept, (y, sigma, cond), strict=True))
+
+
+def own_of_time(net: nn.Module, conditions, time: str) -> OwnNet:
+    return OwnNet(net, conditions, TIMES[time])
+
+
+class Lazy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.LazyLinear(2)
+
+    def forward(self, x, t):
+        return self.layer(torch.cat([x, t[:, None]], 1))
+
+
+def test_lazy_layers_are_made_when_the_run_is_loaded(tmp_path):
+    run = df.train(df.data.of(torch.randn(20, 2)), tmp_path / "run", net=Lazy, steps=1, settings=SMALL)
+    for again in (df.load(run.path), df.load(run.path, net=Lazy())):
+        assert torch.equal(again.sample(3, noise=0).last, run.sample(3, noise=0).last)
+
+
+class Remembers(Plain):
+    def get_extra_state(self):
+        return {"k": 1}
+
+    def set_extra_state(self, state):
+        pass
+
+
+def with_buffer(buffer: torch.Tensor) -> nn.Module:
+    net = Plain()
+    net.register_buffer("graph", buffer)
+    return net
+
+
+def with_complex() -> nn.Module:
+    net = Plain()
+    net.turn = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    return net
+
+
+@pytest.mark.parametrize(
+    ("net", "words"),
+    [
+        (Plain().to("meta"), "Plain has weights on the meta device"),
+        (Remembers(), "'_extra_state', which no checkpoint holds"),
+        (with_buffer(torch.eye(2).to_sparse()), "layout torch.sparse_coo, 'graph', which no checkpoint holds"),
+        (with_complex(), "complex weights"),
+    ],
+)
+def test_weights_that_no_run_keeps_are_refused_before_it_begins(net, words, tmp_path):
+    with pytest.raises(ConfigError, match=words):
+        df.train("moons", tmp_path / "run", net=net, steps=2, settings=SMALL)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_the_library_s_network_takes_no_other(tmp_path):
+    run = df.train("moons", tmp_path / "run", steps=1, settings=SMALL)
+    with pytest.raises(ValueError, match="network of the library"):
+        df.load(run.path, net=Plain())
+
+
 def test_a_refused_network_leaves_no_run_behind(tmp_path):
     with pytest.raises(ConfigError, match=r"net: WrongShape returned shape"):
         df.train("moons", tmp_path / "run", net=WrongShape(), steps=2, settings=SMALL)
@@ -173,6 +266,54 @@ def test_a_null_that_fits_no_row_is_refused(bad):
     net.null = bad
     with pytest.raises(OwnNetError, match=r"Told.null = .* is no value of vector of 3"):
         own(net, Condition("vector", (3,), mean=(0.0,) * 3, std=(1.0,) * 3))
+
+
+class LabelsOnly(Plain):
+    null = 3
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(3, 2)  # no row for the null
+
+    def forward(self, x, t, y):
+        return super().forward(x, t) + self.table(y)
+
+
+class ByName(Plain):
+    def forward(self, x, t, *, cond=None):
+        return super().forward(x, t)
+
+
+class Ignores(Told):
+    def __init__(self):
+        super().__init__()
+        del self.null
+        self.null = "missing"  # and yet NaN goes through it
+
+
+@pytest.mark.parametrize(
+    ("net", "conditions", "words"),
+    [
+        (LabelsOnly, Condition.labels(3), r"cond \(2,\) torch.int64 on cpu: IndexError"),
+        (Ignores, Condition("vector", (3,), mean=(0.0,) * 3, std=(1.0,) * 3), "returned numbers that are not finite"),
+        (ByName, Condition.labels(3), "takes cond by name only"),
+    ],
+)
+def test_the_null_and_the_condition_are_tried_before_the_first_step(net, conditions, words):
+    with pytest.raises(OwnNetError, match=words):
+        check(own(net(), conditions), (2,), CPU)
+
+
+def test_a_null_label_is_a_whole_number():
+    net = LabelsOnly()
+    net.null = 0.5
+    with pytest.raises(OwnNetError, match=r"LabelsOnly.null = 0.5 is no value of 3 classes: give a whole number"):
+        own(net, Condition.labels(3))
+
+
+def test_a_network_that_is_not_told_the_condition_says_so():
+    assert any("takes no condition" in line for line in check(own(Plain(), Condition.labels(3)), (2,), CPU))
+    assert not any("takes no condition" in line for line in check(own(Plain()), (2,), CPU))
 
 
 def test_the_check_moves_nothing_in_the_network():
@@ -260,6 +401,21 @@ def test_batch_norm_statistics_are_averaged_as_the_weights_are(tmp_path):
     assert torch.equal(raw, net.norm.running_var)
     with pytest.raises(ConfigError, match="BatchNorm sees the whole batch"):
         df.train("moons", tmp_path / "two", net=Batch(), steps=2, settings=SMALL | {"fit.accumulate": 2})
+
+
+def test_batch_norm_and_rows_kept_aside_go_together(tmp_path):
+    class Batch(Plain):
+        def __init__(self):
+            super().__init__()
+            self.layers.insert(1, nn.BatchNorm1d(8))
+
+    run = df.train(
+        df.data.of(torch.randn(100, 2)), tmp_path / "run", net=Batch(), steps=12, settings=SMALL | {"fit.holdout": 0.2}
+    )
+    last = df.load(run.path, net=Batch(), raw=True)
+    chosen = safetensors.torch.load((run.path / "chosen.safetensors").read_bytes())
+    assert torch.equal(run.denoiser.net.net.layers[1].running_mean, chosen["denoiser/net.net.layers.1.running_mean"])
+    assert not torch.equal(run.denoiser.net.net.layers[1].running_mean, last.denoiser.net.net.layers[1].running_mean)
 
 
 def test_dropout_draws_the_same_in_a_resumed_run(tmp_path):

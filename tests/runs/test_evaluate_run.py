@@ -17,7 +17,7 @@ from diffflow import cli, tiles
 from diffflow.explorer.server import Runs, SampleRequest, draw_frames
 from diffflow.models.settings.serialise import from_yaml, to_yaml
 from diffflow.runs import report
-from diffflow.runs.evaluate import training_data
+from diffflow.runs.evaluate import conditions_for, measure, training_data
 from diffflow.training import recorder
 
 RNG = np.random.default_rng(0)
@@ -56,6 +56,35 @@ def test_python_and_the_command_line_measure_alike(run, data, tmp_path, capsys):
         run.evaluate()
     with pytest.raises(df.data.DataError, match="judges see images of bytes"):
         run.evaluate(data, 20, features="own")
+
+
+def test_samples_are_judged_by_what_they_were_asked_for(tmp_path, capsys):
+    """Other labels than the classes: they decide what is asked for, and no judge of classes looks at them."""
+    x, y = torch.randn(120, 2, generator=torch.Generator().manual_seed(0)), torch.arange(120) % 4
+    plain = df.data.of(x, y, split="all", name="x")
+    size = (torch.arange(120) % 10 > 0).long()  # class 1 nine times in ten
+    data = plain.with_cond(size)
+    run = df.train(data, tmp_path / "run", steps=2, settings={"fit.batch": 8, "fit.holdout": 0.0})
+    assert "no sample grids" not in capsys.readouterr().err
+    assert run.classes == ["0", "1"]
+    assert "accuracy" not in {m.name for m in run.evaluate(data, 20)}
+    for known in (data, plain):
+        asked = conditions_for(run, known, 100)
+        assert set(asked.tolist()) == {0, 1}
+        assert 80 <= int(asked.sum()) <= 97
+    with pytest.raises(ValueError, match="other conditions than"):
+        run.evaluate(plain.with_cond(1 - size), 20)
+    out = tmp_path / "x.npz"
+    command = ["sample", str(run.path), "-n", "50", "--steps", "1", "--class", "data", "--out", str(out)]
+    assert cli.main(command) == 0
+    assert 40 <= np.load(out)["labels"].sum() <= 49
+    # the classes themselves as the condition: what lies where its class lies is judged right
+    apart = df.data.of(torch.stack([10.0 * y, -10.0 * y], 1) + x, y, split="all").with_cond(y)
+    same = df.train(apart, tmp_path / "same", steps=1, settings={"fit.batch": 8, "fit.holdout": 0.0})
+    asked = conditions_for(same, apart, 40)
+    placed = torch.stack([10.0 * asked, -10.0 * asked], 1) + 0.1 * x[:40]
+    scores = {m.name: m.value for m in measure(same, placed, apart, None, None, None, 0, {})}
+    assert scores["accuracy"] == 1.0
 
 
 def test_test_rows_of_one_s_own_are_known_by_their_content(tmp_path):

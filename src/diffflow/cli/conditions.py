@@ -111,7 +111,8 @@ def conditions_of(words: Sequence[str], run: df.Run, n: int, first: int = 0) -> 
         return run.example_conditions(n, first)
     import torch
 
-    from diffflow.data.conditions import named, read_conditions
+    from diffflow.data.condition_files import read_conditions
+    from diffflow.data.conditions import named
     from diffflow.equation.conditions import apply
 
     cond = read_conditions(words)
@@ -123,6 +124,16 @@ def conditions_of(words: Sequence[str], run: df.Run, n: int, first: int = 0) -> 
                 f"--cond {' '.join(words)}: {name or 'the file'} has shape {tuple(leaf.shape)}: give ({rows})."
             )
     return apply(lambda leaf: leaf[(first + torch.arange(n)) % len(leaf)], cond)
+
+
+def class_counts(run: df.Run) -> list[int] | None:
+    """How often each class that a run is told is in its training data, or in those of its rows that it keeps."""
+    if "cond" not in run.data:
+        return run.data.get("counts")
+    from diffflow.training.run_folder import Folder
+
+    kept = Folder(run.path).example_conditions(256)
+    return kept[kept >= 0].bincount(minlength=len(run.classes or ())).tolist()
 
 
 def words_of(guidance: Any) -> tuple[str, ...]:

@@ -206,7 +206,7 @@ class Likelihood:
         n = self.n or (1000 if data.kind == "vector" else 100)
         rows, labels = pick(torch.arange(len(data)), n, self.seed).sort().values, None
         if self.classes:
-            if data.y is None or not data.classes or not run.classes:
+            if data.y is None or not data.classes or not run.classes or "cond" in run.data:
                 raise UsageError(f"--classes needs classes of the model and of {source}: leave it out.")
             if strange := [c for c in data.classes if c not in run.classes]:
                 raise UsageError(

@@ -17,7 +17,7 @@ import tyro
 import diffflow as df
 from diffflow import figures, files, tiles
 from diffflow.cli import UsageError, parse
-from diffflow.cli.conditions import GuidanceWords, conditions_of, labels_of, words_of
+from diffflow.cli.conditions import GuidanceWords, class_counts, conditions_of, labels_of, words_of
 from diffflow.cli.shared import SolverName, check, destination, drawable, follow, known_suffixes
 from diffflow.cli.writers import WRITERS
 from diffflow.console import to_stderr
@@ -103,8 +103,13 @@ class Sample:
                 raise UsageError(f"--animate {self.animate!r}: a generator has no path to show; leave --animate out.")
         labels = None
         if run.conditions is None or run.classes:
+            if self.cond and self.label:
+                raise UsageError("--cond and --class say the same here: give one of them.")
+            if self.cond and run.conditions is None and self.cond != ("none",):
+                words = " ".join(self.cond)
+                raise UsageError(f"--cond {words}: this run was trained without conditions; leave --cond out.")
             asked = self.label or self.cond
-            labels = cond = labels_of(asked, run.classes, self.n, self.first, run.data.get("counts"))
+            labels = cond = labels_of(asked, run.classes, self.n, self.first, class_counts(run))
         elif self.label:
             raise UsageError(f"--class {' '.join(self.label)}: {self.run} has conditions, no classes: give --cond.")
         else:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,7 +78,7 @@ class Condition:
             DataError: values that are no condition, or do not fit the kind.
         """
         what = f"the condition{f' {name!r}' if name else ''}"
-        if values.ndim == 0 or not len(values):
+        if values.ndim == 0 or not values.numel():
             raise DataError(f"{what} has shape {tuple(values.shape)}: give a row for each example")
         whole = not values.is_floating_point()
         bytes_ = values.dtype == torch.uint8
@@ -119,6 +118,8 @@ class Condition:
         channels = values.double().transpose(0, 1).flatten(1)
         mean = channels.nanmean(1)
         std = (channels - mean[:, None]).square().nanmean(1).sqrt()
+        if not bool((mean.isnan() | std.isfinite()).all()):
+            raise DataError(f"{what} holds numbers too large to be squared: divide it by a constant")
         if constant := [str(k) for k in range(len(std)) if not std[k] > 1e-12 * mean[k].abs()]:
             part = "column" if kind == "vector" else "channel"
             raise DataError(f"{what} never changes in {part} {', '.join(constant[:8])}: it says nothing; leave it out")
@@ -143,8 +144,8 @@ class Condition:
             ValueError: another shape or type, or a class that there is not.
         """
         what = f"cond{f'[{name!r}]' if name else ''}"
-        c = torch.as_tensor(values)
-        if self.kind == "vector" and c.ndim and c.shape[-1:] != self.shape and self.shape == (1,):
+        c = numbers(values, what, ValueError)
+        if self.kind == "vector" and c.ndim < 2 and c.shape != self.shape == (1,):
             c = c[..., None]
         single, several = tuple(c.shape) == self.shape, tuple(c.shape[1:]) == self.shape and c.ndim > 0
         if not (single or several):
@@ -201,25 +202,36 @@ def named(conditions: Conditions | None) -> Iterator[tuple[str, Condition]]:
         yield from conditions.items()
 
 
-def describe(values: Cond, kinds: Mapping[str, str] | str | None = None, names: Sequence[str] = ()) -> Conditions:
+def describe(
+    values: Cond,
+    kinds: Mapping[str, str] | str | None = None,
+    names: Sequence[str] = (),
+    classes: Tensor | None = None,
+) -> Conditions:
     """What rows of conditions are examples of.
 
     Args:
         values: a tensor (n, ...), or a dict of them by name.
         kinds: a kind, or kinds by name, where type and axes leave it open.
         names: names of the classes of labels.
+        classes: the labels (n,) that these names belong to: others, where they differ, have none.
 
     Raises:
         DataError: values that are no condition.
     """
+
+    def names_of(leaf: Tensor) -> Sequence[str]:
+        other = classes is None or leaf.shape != classes.shape or bool(((leaf != classes) & (leaf != -1)).any())
+        return () if other else names
+
     if isinstance(values, Mapping):
         if not values:
             raise DataError("a dict of conditions is empty: leave the condition out")
         by_name = kinds if isinstance(kinds, Mapping) else {}
         if unknown := sorted(set(by_name) - set(values)):
             raise DataError(f"kinds names {', '.join(unknown)}, and the conditions are {', '.join(values)}")
-        return {name: Condition.of(leaf, name, by_name.get(name), names) for name, leaf in values.items()}
-    return Condition.of(values, "", kinds if isinstance(kinds, str) else None, names)
+        return {name: Condition.of(leaf, name, by_name.get(name), names_of(leaf)) for name, leaf in values.items()}
+    return Condition.of(values, "", kinds if isinstance(kinds, str) else None, names_of(values))
 
 
 def encode(conditions: Conditions | None, values: Any, what: str = "this model") -> Cond:
@@ -306,42 +318,15 @@ def as_tensors(values: Any, n: int, name: str = "") -> Cond:
     if isinstance(values, Mapping):
         if name:
             raise DataError(f"the condition {name!r} is a dict: give one dict of arrays by name")
-        return {str(key): as_tensors(value, n, str(key)) for key, value in values.items()}
+        names = [str(key) for key in values]
+        if "" in names or len(set(names)) < len(names):
+            raise DataError(f"conditions are called {', '.join(map(repr, values))}: give each a name of its own")
+        return {key: as_tensors(value, n, key) for key, value in zip(names, values.values(), strict=True)}
     what = f"the condition{f' {name!r}' if name else ''}"
-    try:
-        leaf = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
-    except (TypeError, ValueError, RuntimeError) as e:
-        raise DataError(f"{what} is no array of numbers ({e})") from None
+    leaf = numbers(values, what)
     if leaf.ndim == 0 or len(leaf) != n:
         raise DataError(f"{what} has shape {tuple(leaf.shape)} for {n} examples: give a row for each")
     return leaf.detach().cpu()
-
-
-def read_conditions(words: Sequence[str]) -> Cond:
-    """Conditions from .npy files, in the units of the data; objects are never unpickled.
-
-    Args:
-        words: one FILE.npy, or NAME=FILE.npy for each of several.
-
-    Returns:
-        A tensor with rows, or a dict of such by name.
-
-    Raises:
-        DataError: files that cannot be read, or are no arrays with rows; several without names.
-    """
-    arrays: dict[str, Tensor] = {}
-    for word in words:
-        name, _, path = ("", "", word) if Path(word).is_file() else word.rpartition("=")
-        try:
-            loaded = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"--cond {word}: {path!r} is no readable array ({error}): give a .npy file") from None
-        if not isinstance(loaded, np.ndarray) or loaded.ndim == 0 or not len(loaded) or loaded.dtype.kind not in "buif":
-            raise DataError(f"--cond {word}: give a .npy file with a row of numbers for each example")
-        arrays[name] = torch.from_numpy(np.ascontiguousarray(loaded))
-    if len(arrays) < len(words) or ("" in arrays and len(arrays) > 1):
-        raise DataError(f"--cond {' '.join(words)}: of several conditions each has a name of its own: NAME=FILE.npy")
-    return arrays.get("", arrays)
 
 
 def in_proportion(counts: Tensor, n: int, first: int = 0) -> Tensor:
@@ -361,3 +346,29 @@ def in_proportion(counts: Tensor, n: int, first: int = 0) -> Tensor:
     quantile = (GOLDEN * torch.arange(first + 1, first + n + 1, dtype=torch.float64)) % 1.0
     shares = counts.double().cumsum(0) / counts.sum()
     return torch.bucketize(quantile, shares[:-1], right=True)
+
+
+def numbers(values: Any, what: str, error: type[ValueError] = DataError) -> Tensor:
+    """Any array of numbers, or number, as a tensor of a type that torch computes with and numpy knows.
+
+    Args:
+        values: tensor, array, list, number, or what numpy makes an array of.
+        what: what messages call it.
+        error: what is raised for anything else.
+    """
+    if isinstance(values, Tensor):
+        if values.is_complex():
+            raise error(f"{what} is {values.dtype}: give real numbers, such as real and imaginary parts as columns")
+        wide = values.dtype in (torch.uint16, torch.uint32, torch.uint64)
+        return values.long() if wide else values.float() if values.dtype == torch.bfloat16 else values
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise error(f"{what} is no array of numbers ({e})") from None
+    if array.dtype.kind not in "buif":
+        raise error(f"{what} is no array of numbers, but of {array.dtype}: give numbers (of names their places)")
+    if array.dtype.kind == "u" and array.itemsize > 1:
+        array = array.astype(np.int64)
+    elif array.itemsize > 8 or not array.dtype.isnative:
+        array = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
+    return torch.as_tensor(array.copy() if any(step < 0 for step in array.strides) else array)

@@ -178,8 +178,7 @@ class Data:
             values, aside = rows(everything, self.taken), self.heldout
             if aside is not None and aside.taken is not None and len(aside.taken) == len(self.taken):
                 aside = aside.with_cond(rows(everything, aside.taken), kinds)
-        names = self.classes or ()
-        found = describe(values, kinds, names)
+        found = describe(values, kinds, self.classes or (), self.y)
         described = "; ".join(f"{name or 'each example'}: {c.describe()}" for name, c in named(found))
         notes = (*self.notes, f"conditioned on {described}")
         if aside is not None and aside.conditions is not None:

@@ -122,7 +122,14 @@ def _has_test(raw: Raw, split: str) -> bool:
 def _mask(test: Any, n: int) -> np.ndarray:
     """Mask (n,) of the test rows. Raises DataError for rows that are not there."""
     mask = np.zeros(n, bool)
-    rows = test if isinstance(test, slice) else np.asarray(test)
+    rows = test if isinstance(test, slice) else np.asarray(test, dtype=None if np.size(test) else np.int64)
+    if isinstance(rows, np.ndarray) and (
+        rows.ndim != 1 or (rows.dtype != bool and len(np.unique(rows)) < len(rows))
+    ):  # a mask of 0 and 1, or a number of rows, is not guessed at
+        what = f"of shape {rows.shape}" if rows.ndim != 1 else "that name rows twice"
+        raise DataError(
+            f"test = numbers {what}: give a mask (n,) of True and False, the numbers of the rows, or a slice"
+        )
     if isinstance(rows, np.ndarray) and rows.dtype == bool and rows.shape != (n,):
         raise DataError(f"test = a mask of shape {rows.shape}, and there are {n} rows")
     try:

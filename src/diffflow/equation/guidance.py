@@ -17,8 +17,13 @@ Guidance = float | Mapping[str, float] | tuple[tuple[str, float], ...]
 
 
 def by_part(weight: Guidance) -> dict[str, float]:
-    """The weights by part of the condition; that of the whole under ""."""
-    return {"": float(weight)} if isinstance(weight, float | int) else {k: float(w) for k, w in dict(weight).items()}
+    """The weights by part of the condition; that of the whole under "". Raises ValueError for what is no weight."""
+    try:
+        if isinstance(weight, Mapping | tuple | list):
+            return {k: float(w) for k, w in dict(weight).items()}
+        return {"": float(weight)}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"guidance = {weight!r} must be a number, or a dict of numbers by condition") from error
 
 
 def guide(field: ScoreField, weight: Guidance) -> ScoreField:

@@ -224,7 +224,8 @@ def guided(schedule: Schedule, denoiser: Denoiser, guidance: Guidance) -> ScoreF
     """
     weights = by_part(guidance)
     parts = denoiser.conditions if isinstance(denoiser.conditions, Mapping) else {}
-    if unknown := sorted(weights.keys() - parts.keys() - {""}):
+    whole = {""} if len(weights) == 1 else set()
+    if unknown := sorted(map(str, weights.keys() - parts.keys() - whole)):
         known = f"are {', '.join(parts)}" if parts else "have no names: give one number"
         raise ValueError(f"guidance names {', '.join(unknown)}, and the conditions of this run {known}")
     if not all(map(math.isfinite, weights.values())):

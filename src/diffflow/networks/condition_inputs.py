@@ -71,8 +71,8 @@ class ConditionInput(nn.Module):
 
 
 def _key(name: str) -> str:
-    """A name as a ModuleDict takes it."""
-    return "condition_" + name.replace(".", "_")
+    """A name as a ModuleDict takes it, another one for every name."""
+    return "condition_" + name.replace("%", "%25").replace(".", "%2e")
 
 
 def _embedding(condition: Condition, embed: int) -> nn.Module:

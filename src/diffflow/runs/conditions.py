@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.conditions import Condition, Conditions, encode, from_meta
+from ..data.conditions import Condition, Conditions, encode, from_meta, numbers
 from ..equation.conditions import Cond, apply, expanded, is_null, leaves
+from ..equation.guidance import Guidance, by_part
 from ..models.base import device_of
 from ..networks.denoiser import Denoiser
 
@@ -71,7 +72,7 @@ def class_indices(
     """
     if not classes:
         raise ValueError(f"cond was given, but {path} was trained without classes: leave it out")
-    labels = torch.as_tensor(cond, device=device)
+    labels = numbers(cond, "cond", ValueError).to(device)
     if labels.dim() > 1:
         raise ValueError(f"cond has shape {tuple(labels.shape)}: give one class, or one per sample")
     if labels.is_floating_point() or (
@@ -94,7 +95,7 @@ def checked_conditions(
     players: Mapping[str, nn.Module],
     path: Path,
     classless: bool = True,
-    guidance: object = 1.0,
+    guidance: Guidance = 1.0,
 ) -> Cond:
     """The conditions of n samples as a run's networks are told them.
 
@@ -120,7 +121,7 @@ def checked_conditions(
     return encoded
 
 
-def refuse_unconditioned(cond: Cond, guidance: object, path: Path, why: str) -> None:
+def refuse_unconditioned(cond: Cond, guidance: Guidance, path: Path, why: str) -> None:
     """Raise ValueError for samples without condition, which guidance compares with, for a run that learned none.
 
     Args:
@@ -132,8 +133,9 @@ def refuse_unconditioned(cond: Cond, guidance: object, path: Path, why: str) -> 
     missing = cond is None or any(
         bool(is_null(leaf.reshape(-1) if leaf.ndim == 0 else leaf).any()) for _, leaf in leaves(cond)
     )
-    if missing or guidance != 1:
-        what = f"guidance = {guidance} compares with" if guidance != 1 else "cond = None, or -1, means"
+    steers = any(weight != 1 for weight in by_part(guidance).values())
+    if missing or steers:
+        what = f"guidance = {guidance} compares with" if steers else "cond = None, or -1, means"
         raise ValueError(
             f"{what} samples of no class or condition, and {path} learned none ({why}): give one for each sample and "
             "guidance = 1, or train with label dropout"

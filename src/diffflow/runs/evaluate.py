@@ -16,12 +16,14 @@ from torch import Tensor
 
 from .. import files
 from ..data import Data, DataError
-from ..equation.conditions import Cond, rows
+from ..data.dataset import digest_of
+from ..equation.conditions import Cond, leaves, rows
 from ..equation.guidance import Guidance
 from ..equation.noise import Noise
 from ..metrics import Classifier, Evaluation, extractor
 from ..metrics import evaluate as compare
 from ..sampling.solvers import Solver
+from ..training.run_folder import Folder
 
 HELD_OUT = {"train": "test", "test": "train"}
 
@@ -95,6 +97,7 @@ def training_data(run: Any, data: Data | str | Path | None = None) -> tuple[Data
                 f"{data.name!r} is not the data that {run.path} was trained on (its content has another fingerprint). "
                 "To compare samples with other data: df.metrics.evaluate(samples, data)"
             )
+        refuse_conditions(run, data)
         at_hand = data.heldout is not None or not ask.source or split not in HELD_OUT
         return data, data.heldout if at_hand else ask.load(HELD_OUT[split])
     if data is not None and not isinstance(data, str | Path):
@@ -120,6 +123,16 @@ def training_data(run: Any, data: Data | str | Path | None = None) -> tuple[Data
     return train, held
 
 
+def refuse_conditions(run: Any, data: Data) -> None:
+    """Raise ValueError for data with conditions that are not those of the training."""
+    known = run.data.get("cond", {}).get("sha256")
+    if data.conditions is not None and digest_of(leaves(data.cond)) != known:
+        raise ValueError(
+            f"{data.name!r} has other conditions than {run.path} was trained with: give the same, "
+            "data.with_cond(c), or the data alone"
+        )
+
+
 def conditions_for(run: Any, train: Data, n: int) -> Cond:
     """What n samples of a run are asked for, so that they have the law of its training data; None for nothing.
 
@@ -130,8 +143,8 @@ def conditions_for(run: Any, train: Data, n: int) -> Cond:
     """
     if run.conditions is None:
         return None
-    known = run.classes or train.conditions is not None
-    return train.sample_conditions(n) if known else run.example_conditions(n)
+    known = train.conditions is not None or "cond" not in run.data
+    return train.sample_conditions(n) if known else Folder(run.path).example_conditions(n)
 
 
 def draw(
@@ -211,7 +224,10 @@ def measure(
         seed: of the metrics.
         card: entries of the protocol card.
     """
-    labels = train.labels(len(x)) if run.classes else None
+    of_classes = "cond" not in run.data or (
+        train.cond is not None and train.y is not None and torch.equal(train.cond, train.y)
+    )  # other labels than the judge's are no classes
+    labels = conditions_for(run, train, len(x)) if run.classes and of_classes else None
     return compare(x, train, heldout, labels, classifier, features=eyes, seed=seed, card=dict(card))
 
 

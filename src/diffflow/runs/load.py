@@ -12,7 +12,7 @@ from ..data import Coder
 from ..data.coder import LatentSpace
 from ..models.base import fill
 from ..models.settings.own_net import handing
-from ..networks.backbones.own import fresh_copy
+from ..networks.backbones.own import OwnNet, fresh_copy
 from ..registry import import_plugin, load_installed
 from ..training.distributed import find_device
 from ..training.run_folder import Folder
@@ -62,7 +62,11 @@ def load(
     for name in modules:
         import_plugin(name)
     with handing(fresh_copy(net) if isinstance(net, nn.Module) else net):
-        return open_run(path, raw=raw, sigma_rel=sigma_rel, device=device, coder=coder)
+        run = open_run(path, raw=raw, sigma_rel=sigma_rel, device=device, coder=coder)
+    own = any(isinstance(getattr(player, "net", None), OwnNet) for player in run.players.values())
+    if net is not None and not own:
+        raise ValueError(f"{path} was trained with a network of the library: load it without net")
+    return run
 
 
 def open_run(

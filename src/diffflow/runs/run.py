@@ -153,7 +153,7 @@ class Run:
         encoded = sample_conditions(cond, self.conditions, None, self.device, self.path)
         return sde if encoded is None else sde.given(encoded)
 
-    def _rows_of(self, cond: AnyCondition, n: int, guidance: object = 1.0) -> Cond:
+    def _rows_of(self, cond: AnyCondition, n: int, guidance: Guidance = 1.0) -> Cond:
         """The conditions of n samples as the networks are told them, checked. Raises ValueError."""
         classless = self.config.classless
         return checked_conditions(cond, self.conditions, n, self.players, self.path, classless, guidance)

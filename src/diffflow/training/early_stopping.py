@@ -24,7 +24,7 @@ from ..models.settings.serialise import ConfigError
 from . import checkpoint
 from .batches import Batches
 from .checkpoint import Tensors
-from .ema import put
+from .ema import averaged_tensors, put
 from .previews import evaluating
 from .run_folder import Folder
 from .state import TrainingState
@@ -78,7 +78,7 @@ def holdout_split(data: Data, share: float) -> tuple[Data, Data | None]:
 def losses(training: TrainingState, candidates: list[Tensors], batches: Batches, config: FitConfig) -> np.ndarray:
     """Mean loss (candidates,) of the one player of `training` with other weights; its own are left as they were."""
     (player,) = training.players.values()
-    present = {k: p.detach().clone() for k, p in player.module.named_parameters()}
+    present = {k: p.detach().clone() for k, p in averaged_tensors(player.module).items()}
     count = max(SAMPLES, len(batches.data))
     noise = Noise(config.seed).fork("aside")
     means = []

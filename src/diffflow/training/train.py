@@ -207,7 +207,7 @@ def refuse_other_data(folder: Folder, meta: dict[str, Any]) -> None:
             f"the data have changed since {folder.path} began (fingerprint {before[:12]}, now "
             f"{meta['fingerprint'][:12]}): restore them, or start a new run"
         )
-    if folder.begun and folder.about()["data"].get("cond", {}).get("sha256") != meta.get("cond", {}).get("sha256"):
+    if folder.begun and folder.about()["data"].get("cond") != meta.get("cond"):
         raise RunError(
             f"{folder.path} began with other conditions of its data: give the same, in Python, "
             f"df.train(data.with_cond(c), {str(folder.path)!r}, resume=True)"

@@ -134,7 +134,11 @@ def _array(x: Any) -> np.ndarray:
         return (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x).numpy()
     if isinstance(x, np.ma.MaskedArray):
         raise DataError("masked arrays have values that are none: fill them, or leave their rows out")
-    return x if isinstance(x, np.ndarray) else np.asarray(x)
+    try:
+        return x if isinstance(x, np.ndarray) else np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = type(x).__name__
+        raise DataError(f"a {kind} is no array of numbers ({error}): items are x, (x, y) or dicts") from None
 
 
 def _labels(y: Any) -> np.ndarray:

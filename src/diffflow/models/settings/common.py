@@ -8,7 +8,7 @@ from typing import Literal
 
 from ... import data as datasets
 from ...data import Columns, Data, DataError, Transform
-from ...data.conditions import read_conditions
+from ...data.condition_files import read_conditions
 from ...equation.guidance import Guidance, by_part
 from ...equation.schedule import SCHEDULES, Schedule
 from .serialise import UNSAID, ConfigError, require
@@ -182,7 +182,9 @@ class Dials:
 
     def __post_init__(self) -> None:
         if not isinstance(self.guidance, float | int):  # a dict, or what JSON made of the pairs
-            object.__setattr__(self, "guidance", tuple(sorted(by_part(self.guidance).items())))
+            weights = by_part(self.guidance)
+            whole = len(weights) == 1 and "" in weights
+            object.__setattr__(self, "guidance", weights[""] if whole else tuple(sorted(weights.items())))
 
 
 def make_schedule(name: str, sigma_min: float, sigma_max: float) -> Schedule:

@@ -18,7 +18,7 @@ from typing import Any
 from torch import nn
 
 from ...data.conditions import Condition, Conditions
-from ...networks.backbones.own import TIMES, OwnNet, OwnNetError, fresh_copy, unwrapped
+from ...networks.backbones.own import TIMES, OwnNet, OwnNetError, fresh_copy, materialise, unwrapped
 from ...registry import PLUGGED, name_of, suggest
 from .networks import NetConfig
 from .serialise import ConfigError, require
@@ -66,7 +66,9 @@ class OwnNetConfig(NetConfig):
         if conditions is None and classes:
             conditions = Condition.labels(classes)
         try:
-            return OwnNet(self._module(), conditions, TIMES[self.time])
+            net = OwnNet(self._module(), conditions, TIMES[self.time])
+            materialise(net, shape)
+            return net
         except OwnNetError as error:
             raise ConfigError(f"net: {error}") from error
 

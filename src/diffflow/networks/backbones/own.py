@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ...data.conditions import Conditions, named
 from ...data.conditions import null as null_rows
-from ...equation.conditions import Cond, is_null
+from ...equation.conditions import Cond, apply, is_null
 from ..denoiser import quarter_log
 
 TIMES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -61,6 +62,7 @@ class OwnNet(nn.Module):
         self.time_of = time_of
         self.takes_cond = takes_cond(net, conditions is not None)
         self.conditions = conditions if self.takes_cond else None
+        self.untold = conditions is not None and not self.takes_cond
         self.has_null = self.conditions is None or _has_null(net, self.conditions)
 
     @property
@@ -70,6 +72,7 @@ class OwnNet(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, cond: Cond = None) -> Tensor:
         """Prediction like x (n, *shape). Raises ValueError where no condition is given and none declared."""
+        time = time.clone()  # a network may change in place what it is given: nobody else sees it
         if self.conditions is None:
             out = self.net(x, time)
         else:
@@ -88,7 +91,7 @@ class OwnNet(nn.Module):
         """The condition with the declared value in place of rows that say nothing."""
         declared: Any = getattr(self.net, "null", None)
         if not self.has_null or isinstance(declared, str):
-            return cond
+            return apply(torch.clone, cond)
         filled = {}
         for name, _ in named(self.conditions):
             leaf = cond[name] if name else cond
@@ -114,7 +117,10 @@ def takes_cond(net: object, conditional: bool) -> bool:
             f"net is {kind}: give a torch.nn.Module with forward(x, t) or forward(x, t, cond), or its class and "
             "net_arguments"
         )
-    parameters = [p for p in inspect.signature(net.forward).parameters.values() if p.kind != p.KEYWORD_ONLY]
+    taken = inspect.signature(net.forward).parameters
+    if conditional and "cond" in taken and taken["cond"].kind == taken["cond"].KEYWORD_ONLY:
+        raise OwnNetError(f"{type(net).__name__}.forward takes cond by name only: write forward(x, t, cond)")
+    parameters = [p for p in taken.values() if p.kind != p.KEYWORD_ONLY]
     if any(p.kind == p.VAR_POSITIONAL for p in parameters):
         return conditional
     places = [p for p in parameters if p.kind != p.VAR_KEYWORD]
@@ -150,10 +156,14 @@ def _has_null(net: nn.Module, conditions: Conditions) -> bool:
             fits = torch.broadcast_shapes(tuple(torch.as_tensor(value).shape), condition.shape) == condition.shape
         except (RuntimeError, TypeError, ValueError):
             fits = False
+        if fits and condition.kind in ("labels", "tokens"):
+            whole = torch.as_tensor(value)
+            fits = bool((whole == whole.long()).all())
         if not fits:
+            number = "whole number" if condition.kind in ("labels", "tokens") else "number"
             raise OwnNetError(
                 f"{type(net).__name__}.null{f'[{name!r}]' if name else ''} = {value!r} is no value of "
-                f"{condition.describe()}: give a number, or a tensor of shape {condition.shape}"
+                f"{condition.describe()}: give a {number}, or a tensor of shape {condition.shape}"
             )
     return True
 
@@ -180,6 +190,18 @@ def fresh_copy(net: nn.Module) -> nn.Module:
             module._compiled_call_impl = call
 
 
+def materialise(net: OwnNet, shape: tuple[int, ...]) -> None:
+    """Give lazy layers their weights, by a call with rows of this shape. Raises OwnNetError for weights on "meta"."""
+    weights = [*net.parameters(), *net.buffers()]
+    if any(w.is_meta for w in weights):
+        raise OwnNetError(
+            f"{type(net.net).__name__} has weights on the meta device, which hold no numbers: make it outside of "
+            "torch.device('meta')"
+        )
+    if any(map(is_lazy, weights)):
+        check(net, shape, weights[0].device)
+
+
 def check(net: OwnNet, shape: tuple[int, ...], device: torch.device) -> list[str]:
     """Call a network as training will, and say what it cannot do or what was decided.
 
@@ -192,12 +214,15 @@ def check(net: OwnNet, shape: tuple[int, ...], device: torch.device) -> list[str
         Sentences for the user.
 
     Raises:
-        OwnNetError: it fails, returns another shape or type, has weights of low precision or none, or its output does
-            not depend on them.
+        OwnNetError: it fails, returns another shape or type, has weights of low precision or none, a state that no
+            checkpoint holds, or its output does not depend on its weights.
     """
     name, inner = type(net.net).__name__, [p for p in net.parameters() if p.requires_grad]
     if not inner:
         raise OwnNetError(f"{name} has no parameters to train")
+    dtype = next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.float32)  # as a denoiser takes it
+    if any(p.is_complex() for p in inner):
+        raise OwnNetError(f"{name} has complex weights, of which no averages are made: use torch.view_as_complex(real)")
     if low := sorted({str(p.dtype) for p in inner if p.dtype not in (torch.float32, torch.float64)}):
         raise OwnNetError(
             f"{name} has weights of {', '.join(low)}: averages and small steps are lost in them. Make it .float(), and "
@@ -207,12 +232,14 @@ def check(net: OwnNet, shape: tuple[int, ...], device: torch.device) -> list[str
     net.eval()  # nothing that follows the data while training may move
     try:
         for n in (2, 3):
-            x = torch.randn(n, *shape, generator=torch.Generator().manual_seed(n)).to(device, inner[0].dtype)
-            t = net.time_of(torch.linspace(0.1, 1.0, n)).to(device, inner[0].dtype)
+            x = torch.randn(n, *shape, generator=torch.Generator().manual_seed(n)).to(device, dtype)
+            t = net.time_of(torch.linspace(0.1, 1.0, n)).to(device, dtype)
             cond = None if net.conditions is None else _example(net.conditions, n, device)
-            with torch.enable_grad():
-                out = net(x, t, cond)
-            _check_output(out, x, name, n)
+            _check_output(_called(net, x, t, cond), x, name, n)
+            if net.conditions is not None and net.has_null:
+                cond = null_rows(net.conditions, n, device)
+                _check_output(_called(net, x, t, cond), x, name, n)
+        _check_state(net.net, name)
     except OwnNetError:
         raise
     except Exception as error:
@@ -225,6 +252,12 @@ def check(net: OwnNet, shape: tuple[int, ...], device: torch.device) -> list[str
         for module, training in was_training.items():
             module.training = training
     return _decisions(net, name)
+
+
+def _called(net: OwnNet, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    """What the network returns, with gradients whatever the caller says."""
+    with torch.enable_grad():
+        return net(x, t, cond)
 
 
 def _check_output(out: object, x: Tensor, name: str, n: int) -> None:
@@ -241,6 +274,17 @@ def _check_output(out: object, x: Tensor, name: str, n: int) -> None:
         raise OwnNetError(f"the output of {name} does not depend on its parameters by differentiable operations")
     if not bool(out.isfinite().all()):
         raise OwnNetError(f"{name} returned numbers that are not finite for {n} rows of standard normal numbers")
+
+
+def _check_state(net: nn.Module, name: str) -> None:
+    """Raise OwnNetError for a state that a checkpoint does not hold."""
+    for key, value in net.state_dict().items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided:
+            kind = f"a tensor of layout {value.layout}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise OwnNetError(
+                f"the state_dict of {name} has {kind}, {key!r}, which no checkpoint holds: keep it as a dense buffer, "
+                "or, where it never changes, out of it (register_buffer(..., persistent=False))"
+            )
 
 
 def _example(conditions: Conditions, n: int, device: torch.device) -> Cond:
@@ -263,6 +307,8 @@ def _shapes(cond: Cond) -> str:
 def _decisions(net: OwnNet, name: str) -> list[str]:
     """What is decided for the user about a network that works."""
     said = []
+    if net.untold:
+        said.append(f"{name} takes no condition, forward(x, t): it learns the examples without what is known of them")
     if net.conditions is not None and not net.has_null:
         said.append(
             f"{name} declares no `null`, what it is told for no condition: the condition is never hidden in training, "
