@@ -146,7 +146,7 @@ class Data:
         if not isinstance(changed, Tensor) or changed.shape != x.shape or changed.dtype != x.dtype:
             given, wanted = (getattr(v, "dtype", type(v).__name__) for v in (changed, x))
             shapes = tuple(getattr(changed, "shape", ())), tuple(x.shape)
-            raise DataError(f"augment gave {given} of shape {shapes[0]}: give back {wanted} of shape {shapes[1]}")
+            raise DataError(f"augment gave {given} of shape {shapes[0]}: give back the same, {wanted} {shapes[1]}")
         return changed
 
     def subset(self, index: Tensor) -> Data:
