@@ -14,7 +14,8 @@ from PIL import Image
 
 import diffflow as df
 from diffflow.cli import UsageError, main
-from diffflow.cli.conditions import conditions_of, named_file
+from diffflow.cli.conditions import conditions_of
+from diffflow.data.condition_files import named_file
 
 
 def sample(runs: Path, name: str, *args: object) -> int:
@@ -112,9 +113,7 @@ def test_requests_that_cannot_be_met(
         assert word in message
 
 
-def test_files_of_conditions_are_named_and_each_given_once(
-    runs: Path, here: Path, refused: Callable[..., str]
-) -> None:
+def test_files_of_conditions_are_named_and_each_given_once(runs: Path, here: Path, refused: Callable[..., str]) -> None:
     Path("lr=0.1").mkdir()
     np.save("lr=0.1/t.npy", np.ones((2, 1)))
     np.save("b=c.npy", np.ones((2, 1)))

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 import diffflow as df
-from diffflow import cli, tiles
+from diffflow import cli
+from diffflow.data import tiles
 from diffflow.explorer.server import Runs, SampleRequest, draw_frames
 from diffflow.models.settings.serialise import from_yaml, to_yaml
 from diffflow.runs import report

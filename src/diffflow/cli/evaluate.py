@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import tyro
 
 import diffflow as df
-from diffflow import figures, files, tiles
+from diffflow import figures, files
 from diffflow.cli import parse
 from diffflow.cli.conditions import GuidanceWords, guidance_of
 from diffflow.cli.sample import Sample
@@ -69,6 +69,7 @@ class Evaluate:
         """Run the command and return its exit status."""
         import torch
 
+        from diffflow.data import tiles
         from diffflow.metrics.classifier import unit
         from diffflow.runs import report
         from diffflow.runs.evaluate import draw, judge_of, measure

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 import diffflow as df
-from diffflow import figures, files, tiles
+from diffflow import figures, files
 from diffflow.cli import UsageError, parse
 from diffflow.cli.conditions import GuidanceWords, class_counts, conditions_of, labels_of, words_of
 from diffflow.cli.shared import SolverName, check, destination, drawable, follow, known_suffixes
@@ -131,6 +131,8 @@ class Sample:
 
 def as_tiles(states: Sequence[tuple[float, Tensor]]) -> list[tuple[float, Any]]:
     """Samples (n, *shape) as pictures, in the range of the last state."""
+    from diffflow.data import tiles
+
     return [(t, tiles.tiles(x, states[-1][1])) for t, x in states]
 
 

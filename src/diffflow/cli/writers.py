@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffflow import figures, tiles
+from diffflow import figures
 
 if TYPE_CHECKING:
     from diffflow.data import Transform
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 def as_png(x: np.ndarray, labels: LabelArray, classes: ClassNames, columns: ColumnNames) -> bytes:
     """A PNG: a grid of images, of middle slices of volumes, or of 16 signals as lines; a scatter plot of vectors."""
+    from diffflow.data import tiles
+
     return figures.png(tiles.picture(x))
 
 

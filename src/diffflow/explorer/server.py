@@ -37,7 +37,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 import diffflow as df
-from diffflow import figures, tiles
+from diffflow import figures
+from diffflow.data import tiles
 from diffflow.runs.load import open_run
 from diffflow.sampling.sample import Step
 from diffflow.training import lock

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from .. import figures, files, tiles
+from .. import figures, files
 from ..console import Console, bars, say
+from ..data import tiles
 from ..models.settings.common import FitConfig
 from ..sampling.sample import NotFinite
 from . import checkpoint

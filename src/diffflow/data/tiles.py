@@ -2,7 +2,8 @@
 
     images    (n, c, h, w)       of one or three channels in [0, 1]: as they are; others in shades of their own range,
                                  three channels as colours, or the first one alone
-    signals   (n, c, l)          line plots, a colour for each of the first channels, over a line at zero
+    signals   (n, c, l)          line plots, a colour for each of the first channels, each in its own range, as units
+                                 differ; a single one over a line at zero
     volumes   (n, c, d, h, w)    their middle slices
     vectors                      none: they are drawn as a cloud (`figures.scatter`)
 
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from . import figures
+from .. import figures
 
 WIDE, HIGH = 144, 96  # pixels of a line plot
 FINER = 3  # times as large it is drawn, to be smooth
@@ -51,8 +52,8 @@ def tiles(x: Any, like: Any = None) -> np.ndarray:
     x = _flat(x)
     like = x if like is None else _flat(like)
     if x.ndim == 3:
-        low, high = _range(like[:, :LINES], 0.0)
-        return np.stack([_plot(np.nan_to_num(signal[:LINES]), low, high) for signal in x])
+        ranges = [_range(like[:, k], 0.0) for k in range(min(LINES, x.shape[1]))]
+        return np.stack([_plot(np.nan_to_num(signal[:LINES]), ranges) for signal in x])
     if x.ndim != 4 or not x.size:
         raise ValueError(f"signals, images and volumes can be drawn, and these have shape {x.shape}")
     shown, like = (v if v.shape[1] in (1, 3) else v[:, :3] if v.shape[1] > 3 else v[:, :1] for v in (x, like))
@@ -95,22 +96,22 @@ def _range(x: np.ndarray, outside: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _plot(signal: np.ndarray, low: float, high: float) -> np.ndarray:
-    """A signal (c, l) as lines, (3, HIGH, WIDE) in [0, 1], where low and high are the bottom and the top."""
-    wide, high_, pad = WIDE * FINER, HIGH * FINER, 4 * FINER
-    image = Image.new("RGB", (wide, high_), "#f6f7f9")
+def _plot(signal: np.ndarray, ranges: Sequence[tuple[float, float]]) -> np.ndarray:
+    """A signal (c, l) as lines, (3, HIGH, WIDE) in [0, 1]; of each channel the values at the bottom and the top."""
+    wide, high, pad = WIDE * FINER, HIGH * FINER, 4 * FINER
+    image = Image.new("RGB", (wide, high), "#f6f7f9")
     draw = ImageDraw.Draw(image)
 
-    def place(values: np.ndarray) -> np.ndarray:
-        share = (values.clip(low, high) - low) / max(high - low, 1e-12)
-        return pad + (high_ - 2 * pad) * (1 - share)
+    def place(values: np.ndarray, bottom: float, top: float) -> list[float]:
+        share = (values.clip(bottom, top) - bottom) / max(top - bottom, 1e-12)
+        return (pad + (high - 2 * pad) * (1 - share)).tolist()
 
-    if low < 0 < high:
-        zero = float(place(np.zeros(1))[0])
+    if len(ranges) == 1 and ranges[0][0] < 0 < ranges[0][1]:
+        (zero,) = place(np.zeros(1), *ranges[0])
         draw.line([(0, zero), (wide, zero)], fill=figures.PALE, width=FINER)
     across = np.linspace(pad, wide - pad, signal.shape[1]) if signal.shape[1] > 1 else np.array([wide / 2])
-    for colour, line in zip(figures.COLOURS, signal, strict=False):
-        points = list(zip(across.tolist(), place(line).tolist(), strict=True))
+    for colour, line, (bottom, top) in zip(figures.COLOURS, signal, ranges, strict=False):
+        points = list(zip(across.tolist(), place(line, bottom, top), strict=True))
         draw.line(points if len(points) > 1 else points * 2, fill=colour, width=FINER + 1, joint="curve")
     small = image.resize((WIDE, HIGH), Image.Resampling.LANCZOS)
     return (np.asarray(small, dtype=np.float32) / 255).transpose(2, 0, 1)
