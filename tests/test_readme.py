@@ -59,7 +59,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def run(source: str, name: str) -> None:
-    exec(compile(source, name, "exec"), {"__name__": "example"})
+    exec(compile(source, name, "exec", dont_inherit=True), {"__name__": "example"})  # not this file's __future__
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.relative_to(ROOT).as_posix())

@@ -50,7 +50,7 @@ class Sample:
     """Classes by name or number, taken in turn; `none` for no class, `data` for every class as often as in the training
     data (whose law the samples have then). Default: every class in turn."""
     cond: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE.npy|NAME=FILE.npy")] = ()
-    """What samples are conditioned on, of runs with more than classes: a file with a row for each sample, taken in
+    """What samples are told, of runs with another condition than classes: a file with a row for each sample, taken in
     turn; of several conditions NAME=FILE for each, what is left out being none; `none` for none at all. Default: the
     examples of training that the run keeps. Of runs with classes the same as --class."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +17,8 @@ from ..models.base import device_of
 from ..networks.denoiser import Denoiser
 
 ClassLabels = int | Sequence[int] | Tensor | None  # one class for all, or one a sample, by index; -1 and None: no class
-AnyCondition = ClassLabels | Mapping[str, Any]  # or any other condition in data units, or a dict of them
+Rows = Sequence[float] | Sequence[Sequence[float]] | np.ndarray
+AnyCondition = ClassLabels | Rows | Mapping[str, Any]  # or any other condition in data units, or a dict of them
 
 
 def conditions_of(players: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> Conditions | None:
@@ -56,7 +58,7 @@ def sample_conditions(
 
 
 def class_indices(
-    cond: int | Sequence[int] | Tensor, classes: Sequence[str] | None, n: int | None, device: torch.device, path: Path
+    cond: int | Rows | Tensor, classes: Sequence[str] | None, n: int | None, device: torch.device, path: Path
 ) -> Tensor:
     """Class indices on the device, int64: 0-d, or (n,).
 
