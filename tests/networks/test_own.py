@@ -409,6 +409,8 @@ def test_batch_norm_and_rows_kept_aside_go_together(tmp_path):
             super().__init__()
             self.layers.insert(1, nn.BatchNorm1d(8))
 
+    with pytest.raises(ConfigError, match="a batch of one example"):
+        df.train("moons", tmp_path / "one", net=Batch(), steps=1, settings=SMALL | {"fit.batch": 1})
     run = df.train(
         df.data.of(torch.randn(100, 2)), tmp_path / "run", net=Batch(), steps=12, settings=SMALL | {"fit.holdout": 0.2}
     )
