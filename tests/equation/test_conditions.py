@@ -176,6 +176,14 @@ def test_the_same_numbers_are_the_same_condition_in_any_form():
             encode(told.conditions, wrong)
 
 
+def test_conditions_stay_what_they_were_given_as():
+    c = np.arange(6.0)
+    told = df.data.of(torch.randn(6, 2), split="all").with_cond({"array": c, "tensor": (t := torch.arange(6.0))})
+    c[:] = 0
+    t.zero_()
+    assert told.cond["array"].tolist() == told.cond["tensor"].tolist() == list(range(6))
+
+
 def test_other_labels_have_not_the_names_of_the_classes():
     y = torch.arange(30) % 3
     data = df.data.of(torch.randn(30, 2), np.array(["cat", "dog", "owl"])[y], split="all")

@@ -409,6 +409,8 @@ def test_batch_norm_and_rows_kept_aside_go_together(tmp_path):
             super().__init__()
             self.layers.insert(1, nn.BatchNorm1d(8))
 
+    with pytest.raises(ConfigError, match="a batch of one example"):
+        df.train("moons", tmp_path / "one", net=Batch(), steps=1, settings=SMALL | {"fit.batch": 1})
     run = df.train(
         df.data.of(torch.randn(100, 2)), tmp_path / "run", net=Batch(), steps=12, settings=SMALL | {"fit.holdout": 0.2}
     )
@@ -416,6 +418,21 @@ def test_batch_norm_and_rows_kept_aside_go_together(tmp_path):
     chosen = safetensors.torch.load((run.path / "chosen.safetensors").read_bytes())
     assert torch.equal(run.denoiser.net.net.layers[1].running_mean, chosen["denoiser/net.net.layers.1.running_mean"])
     assert not torch.equal(run.denoiser.net.net.layers[1].running_mean, last.denoiser.net.net.layers[1].running_mean)
+
+
+def test_a_network_in_evaluation_mode_is_trained_in_training_mode(tmp_path, capsys):
+    class Batch(Plain):
+        def __init__(self):
+            super().__init__()
+            self.layers.insert(1, nn.BatchNorm1d(8))
+
+    whole, part = Batch().eval(), Batch()
+    part.layers[1].eval()  # on purpose
+    for name, net in {"whole": whole, "part": part}.items():
+        df.train("moons", tmp_path / name, net=net, steps=2, settings=SMALL)
+        assert ("was in evaluation mode" in capsys.readouterr().err) == (name == "whole")
+    assert whole.layers[1].num_batches_tracked == 2
+    assert part.layers[1].num_batches_tracked == 0
 
 
 def test_dropout_draws_the_same_in_a_resumed_run(tmp_path):

@@ -326,7 +326,8 @@ def as_tensors(values: Any, n: int, name: str = "") -> Cond:
     leaf = numbers(values, what)
     if leaf.ndim == 0 or len(leaf) != n:
         raise DataError(f"{what} has shape {tuple(leaf.shape)} for {n} examples: give a row for each")
-    return leaf.detach().cpu()
+    leaf = leaf.detach().cpu()
+    return leaf if isinstance(values, np.memmap) else leaf.clone()  # the caller's may change afterwards
 
 
 def in_proportion(counts: Tensor, n: int, first: int = 0) -> Tensor:

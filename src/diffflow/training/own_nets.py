@@ -31,6 +31,11 @@ def check_own_nets(
                 f"net: BatchNorm sees the whole batch: train in one process with --fit.accumulate 1, not in "
                 f"{process.world} x {config.fit.accumulate} parts"
             )
+        if own.has_batch_norm(net) and config.fit.batch == 1:
+            raise ConfigError("net: BatchNorm sees no spread in a batch of one example: give fit.batch = 2 or more")
+        if not net.net.training:  # as pretrained networks come; parts that stand still are left so
+            net.net.train()
+            lines.append(f"{type(net.net).__name__} was in evaluation mode, and is trained in training mode")
         settings = getattr(getattr(config, "model", None), "net", None)
         if getattr(settings, "instance", False):
             name = type(net.net).__name__
