@@ -243,12 +243,10 @@ def check_own_nets(
             )
         if own.has_batch_norm(net) and config.fit.batch == 1:
             raise ConfigError("net: BatchNorm sees no spread in a batch of one example: give fit.batch = 2 or more")
+        name = type(net.net).__name__
         if not net.net.training:  # as pretrained networks come; parts that stand still are left so
-            net.net.train()
-            lines.append(f"{type(net.net).__name__} was in evaluation mode, and is trained in training mode")
-        settings = getattr(getattr(config, "model", None), "net", None)
-        if getattr(settings, "instance", False):
-            name = type(net.net).__name__
+            lines.append(f"{type(net.net.train()).__name__} was in evaluation mode, and is trained in training mode")
+        if getattr(getattr(getattr(config, "model", None), "net", None), "instance", False):
             lines.append(f"the network is yours: another process must hand it back, df.load(path, net={name}(...))")
         for line in lines if process.rank == 0 else ():
             say(console, line)
