@@ -390,3 +390,12 @@ def test_changes_on_the_fly_are_a_function_of_seed_and_batch(tmp_path):
     for run, equal in ((resumed, True), (left, False)):
         pairs = zip(whole.denoiser.parameters(), run.denoiser.parameters(), strict=True)
         assert all(torch.equal(p, q) for p, q in pairs) == equal
+
+
+def test_conditions_may_be_given_at_once():
+    """cond= is with_cond: the rows that are held out take theirs with them."""
+    x = np.arange(80, dtype=np.float32).reshape(40, 2) ** 1.5
+    at_once, after = df.data.of(x, cond=2 * x), df.data.of(x).with_cond(2 * x)
+    for a, b in ((at_once, after), (at_once.heldout, after.heldout)):
+        assert torch.equal(a.cond, b.cond)
+        assert torch.equal(a.cond, 2 * a.x)

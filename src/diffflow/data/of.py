@@ -45,6 +45,7 @@ def of(
     limit: int | None = None,
     columns: Columns = REFUSED,
     like: Transform | None = None,
+    cond: Any = None,
 ) -> Data:
     """Data of what is in memory.
 
@@ -55,8 +56,7 @@ def of(
         x: the examples: a tensor, an array, a memory map (which is not copied where its rows lie together, as with
             split="all"), a data frame (its index is not read), a data set of torch or Hugging Face, a DataLoader, or
             any iterable, read once; items are x, (x, y) or dicts. Examples in data frames are rows of a table.
-        y: labels, whole numbers or names (n,), or the name of a data frame's column; None: those that x brings. Other
-            conditions (vectors, sequences, pictures) are given after it: df.data.of(x).with_cond(c).
+        y: labels, whole numbers or names (n,), or the name of a data frame's column; None: those that x brings.
         kind: "image" (n, c, h, w), "signal" (n, c, l), "volume" (n, c, d, h, w) or "vector" (n, d); None: as the axes
             say. Three axes say nothing: name the kind.
         name: what messages and the run call the data.
@@ -70,6 +70,7 @@ def of(
         limit: read at most so many examples: an endless iterable needs it.
         columns: data frames: what becomes of columns of text, constant ones and those of few values.
         like: take the units of other data (`Data.transform`, `Run.transform`), for instance to score rows.
+        cond: what each example is conditioned on, a row for each, or a dict of such (`Data.with_cond`).
 
     Returns:
         The data, with the held-out part in `heldout` where they are the training rows.
@@ -90,7 +91,8 @@ def of(
         raw = raw if test is None else replace(raw, test=_mask(test, len(raw.x)))
         data = _finish(raw, name, split, flip, kind, columns, like)
         aside = _finish(raw, name, "test", False, kind, columns, data.transform) if _has_test(raw, split) else None
-        return replace(data, heldout=aside, augment=augment)
+        data = replace(data, heldout=aside, augment=augment)
+        return data if cond is None else data.with_cond(cond)
     if test is not None or split != "train":
         raise DataError("heldout= says which rows training does not see: leave out test= and split=")
     other = heldout if isinstance(heldout, tuple) and len(heldout) == 2 else (heldout, None)
@@ -102,7 +104,8 @@ def of(
     data = _finish(replace(raw, test=np.zeros(len(raw.x), bool)), name, "train", flip, kind, columns, like)
     held = replace(held, test=np.ones(len(held.x), bool))
     aside = _finish(held, name, "test", False, kind, columns, data.transform)
-    return replace(data, heldout=aside, augment=augment)
+    data = replace(data, heldout=aside, augment=augment)
+    return data if cond is None else data.with_cond(cond)
 
 
 def _finish(

@@ -31,7 +31,7 @@ from .solvers import Euler, Solver, ends_at_sigma_zero
 Grid = Sequence[float] | Tensor | Callable[[Schedule, int], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trajectory:
     """The result of a solve.
 
@@ -46,6 +46,10 @@ class Trajectory:
     nfe: int
     times: Tensor
     kept: list[tuple[float, Tensor]]
+
+    def __repr__(self) -> str:
+        kept = f", {len(self.kept)} states kept" if self.kept else ""
+        return f"Trajectory(last: {len(self.last)} x {tuple(self.last.shape[1:])}, nfe {self.nfe}{kept})"
 
 
 @dataclass(frozen=True)
