@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import wraps
 from importlib import import_module
 
 import pytest
@@ -27,6 +28,7 @@ def trained_once() -> Iterator[None]:
     """
     kept: dict[tuple[str, int, int], Classifier] = {}
 
+    @wraps(fit_classifier)
     def once(x: Tensor, y: Tensor, classes: int, *, seed: int = 0, name: str = "small") -> Classifier:
         key = hashlib.sha256(x.numpy().tobytes() + y.numpy().tobytes()).hexdigest(), classes, seed
         if key not in kept:

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 import diffflow as df
-from diffflow.cli import UsageError, main
+from diffflow.cli import main
 from diffflow.cli.conditions import conditions_of
+from diffflow.data import DataError
 from diffflow.data.condition_files import named_file
 
 
@@ -127,7 +128,7 @@ def test_files_of_conditions_are_named_and_each_given_once(runs: Path, here: Pat
         assert named_file(word) == parts
     run = df.load(runs / "toy")
     for words in (("b=c.npy", "lr=0.1/t.npy"), ("a=b=c.npy", "a=lr=0.1/t.npy")):
-        with pytest.raises(UsageError, match="given twice"):
+        with pytest.raises(DataError, match="given twice"):
             conditions_of(words, run, 2)
     assert "trained without conditions; leave --cond out" in refused("sample", runs / "toy", "--cond", "b=c.npy")
 

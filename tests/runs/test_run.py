@@ -178,7 +178,7 @@ def test_raw_tracked_and_rebuilt_weights_are_all_there(run, path):
         ({"n": 4, "gan": 0.5}, "gan = 0.5.*no discriminator"),
         ({"n": 4, "cond": 10}, r"cond holds 10 to 10: classes are integers from 0 to 9"),
         ({"n": 4, "cond": [0, 1]}, "2 classes for 4 samples"),
-        ({"n": 4, "cond": 1.5}, "cond holds torch.float32"),
+        ({"n": 4, "cond": 1.5}, "cond holds torch.float64"),
         ({"n": 4, "cond": [[0, 1]]}, r"cond has shape \(1, 2\)"),
     ],
 )

@@ -794,8 +794,8 @@ MUTANTS = {
         shuffled[: len(y) // 2], shuffled[len(y) // 2 :] | y[: len(y) // 2], shuffled[len(y) // 2 :]
         see(x), see(real), see(other) | see(real), see(x), see(other)
         see(x), see(real), see(other) | see(x), see(real), see(real)
-        data.encode(x), data.encode(y), | x, data.encode(y),
-        else data.encode(held) | else held
+        encoded[0], encoded[1], encoded[2] if | x, encoded[1], encoded[2] if
+        encoded[0], encoded[1], encoded[2] if | encoded[0], encoded[1], held if
         sets=(x, real, other) | sets=(real, x, other)
         train=y | train=real[:9]
         heldout=held | heldout=other

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
+import yaml
 
 from diffflow import files
 from diffflow.cli import UsageError, listing, parse
@@ -148,7 +149,7 @@ def main(args: Sequence[str]) -> int:
     args = aliases.flags(args)
     helping = "-h" in args or "--help" in args
     flags, source = look_ahead([word for word in args if word not in ("-h", "--help")])
-    kind = said_kind(args) or (load_yaml(flags.config).data.kind if flags.config else None)
+    kind = said_kind(args) or kind_in(flags.config)
     if not (helping or flags.dry_run or flags.print_config):  # before the data are scanned
         files.check_folder(flags.out or "runs", "--out" if flags.out else "")
     name, base = starting_point(flags, source, helping, kind)
@@ -186,6 +187,14 @@ def said_kind(args: Sequence[str]) -> str | None:
     """The value of --data.kind, without which some data cannot be looked at; None where it is not said."""
     words = list(itertools.chain.from_iterable(w.split("=", 1) if w.startswith("--") else [w] for w in args))
     return next((value for flag, value in itertools.pairwise(words) if flag == "--data.kind"), None)
+
+
+def kind_in(path: str | None) -> str | None:
+    """The kind of the data that a file of settings says; None where it says none, or cannot be read (yet)."""
+    try:
+        return None if path is None else yaml.safe_load(Path(path).read_text(encoding="utf-8"))["data"]["kind"]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return None
 
 
 def value_counts(kind: Any, path: str = "") -> dict[str, int | None]:

@@ -132,8 +132,9 @@ def evaluate(
     decoded = (x, held, truth)
     columns = data is not None and data.kind == "vector"
     if data is not None and (columns or as_points):
-        x, y, *more = (data.transform.encode(s.unflatten(1, data.shape)).flatten(1) for s in (x, y, *more))
-        held = more[0] if more else None
+        units, shape = data.transform, data.shape
+        encoded = [units.encode(s.unflatten(1, shape)).flatten(1) for s in (x, y, *more)]
+        x, y, held = encoded[0], encoded[1], encoded[2] if more else None
     if held is None:
         shuffled = pick(y, len(y), seed)
         real, other = shuffled[: len(y) // 2], shuffled[len(y) // 2 :]
