@@ -87,15 +87,17 @@ class Principal:
 
 
 def signals(n: int, seed: int) -> Tensor:
-    """Two-channel signals (n, 2, 128): a tone of random pitch, size and phase in coloured noise, in unlike units."""
+    """Two-channel signals (n, 2, 128): a tone of random pitch, size and phase, late in the second channel, in coloured
+    noise; in unlike units."""
     g = torch.Generator().manual_seed(seed)
     time_ = torch.arange(128) / 128
     pitch, phase = 4 + 8 * torch.rand(n, 1, generator=g), 2 * math.pi * torch.rand(n, 1, generator=g)
-    tone = (0.5 + torch.rand(n, 1, generator=g)) * torch.sin(2 * math.pi * pitch * time_ + phase)
+    size = 0.5 + torch.rand(n, 1, generator=g)
+    tone, late = (size * torch.sin(2 * math.pi * pitch * (time_ - delay) + phase) for delay in (0.0, 0.04))
     white = torch.randn(n, 128, generator=g)
     frequency = torch.fft.rfftfreq(128, 1 / 128)
     coloured = torch.fft.irfft(torch.fft.rfft(white) / (1 + (frequency / 6) ** 2), n=128)
-    return torch.stack([tone + coloured, 20 * (tone.roll(5, 1) - 0.5 * coloured) + 3], 1)
+    return torch.stack([tone + coloured, 20 * (late - 0.5 * coloured) + 3], 1)
 
 
 def volumes(n: int, seed: int) -> Tensor:
@@ -367,7 +369,7 @@ CELLS: dict[str, Cell] = {
         rate=2e-3,
     ),
     "signal": Cell(
-        lambda: df.data.of(signals(20_000, 0), kind="signal", name="signals", split="all"), 7000, signal_metrics,
+        lambda: df.data.of(signals(20_000, 0), kind="signal", name="signals", split="all"), 5000, signal_metrics,
         rate=3e-3,
     ),
     "volume": Cell(lambda: df.data.of(volumes(2000, 0), name="volumes", split="all"), 1000, volume_metrics),
