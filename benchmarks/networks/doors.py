@@ -374,7 +374,7 @@ CELLS: dict[str, Cell] = {
     ),
     "volume": Cell(lambda: df.data.of(volumes(2000, 0), name="volumes", split="all"), 1000, volume_metrics),
     "vector": Cell(
-        lambda: conditioned(*vectors(200_000, 0), "vectors"), 20_000, vector_metrics,
+        lambda: conditioned(*vectors(200_000, 0), "vectors"), 40_000, vector_metrics,
         (Conditional, {"dim": 2, "sizes": 3, "width": 256, "depth": 4}),
         (
             ("fit.batch", 1024), ("fit.holdout", 0.0), ("model.label_dropout", 0.0), ("sampling.sigma_min", 0.01),
