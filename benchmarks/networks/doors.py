@@ -91,7 +91,7 @@ def signals(n: int, seed: int) -> Tensor:
     noise; in unlike units."""
     g = torch.Generator().manual_seed(seed)
     time_ = torch.arange(128) / 128
-    pitch, phase = 4 + 8 * torch.rand(n, 1, generator=g), 2 * math.pi * torch.rand(n, 1, generator=g)
+    pitch, phase = 3 + 4 * torch.rand(n, 1, generator=g), 2 * math.pi * torch.rand(n, 1, generator=g)
     size = 0.5 + torch.rand(n, 1, generator=g)
     tone, late = (size * torch.sin(2 * math.pi * pitch * (time_ - delay) + phase) for delay in (0.0, 0.04))
     white = torch.randn(n, 128, generator=g)
@@ -369,7 +369,7 @@ CELLS: dict[str, Cell] = {
         rate=2e-3,
     ),
     "signal": Cell(
-        lambda: df.data.of(signals(20_000, 0), kind="signal", name="signals", split="all"), 5000, signal_metrics,
+        lambda: df.data.of(signals(20_000, 0), kind="signal", name="signals", split="all"), 4000, signal_metrics,
         rate=3e-3,
     ),
     "volume": Cell(lambda: df.data.of(volumes(2000, 0), name="volumes", split="all"), 1000, volume_metrics),
