@@ -25,7 +25,7 @@ from diffflow import files
 from diffflow.cli import UsageError, listing, parse
 from diffflow.console import say, to_stderr
 from diffflow.models.base import TrainConfig
-from diffflow.models.presets import BY_DATA, BY_MODEL, fitting, preset
+from diffflow.models.presets import BY_DATA, BY_MODEL, diffusion_preset, preset
 from diffflow.models.score_gan import ScoreGANConfig
 from diffflow.models.settings import aliases
 from diffflow.models.settings.serialise import Choice, families, load_yaml, replace, to_yaml
@@ -61,6 +61,9 @@ class OwnFlags:
     latent: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     """Train in the latents of the autoencoder in this folder (short for --data.latent): an AutoencoderKL or
     AutoencoderTiny of diffusers. Samples are decoded."""
+    cond: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE.npy|NAME=FILE.npy")] = ()
+    """What each example is conditioned on in place of its class (short for --data.cond): a file with a row for each
+    example, or NAME=FILE for each of several conditions."""
     trackers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME"), tyro.conf.UseAppendAction] = ()
     """Where numbers and pictures go as well: wandb, mlflow, trackio or tensorboard."""
     flip: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -107,6 +110,7 @@ class Train(OwnFlags):
         short: dict[str, Any] = {
             "data.source": self.source,
             "data.flip": self.flip or None,
+            "data.cond": self.cond or None,
             "data.latent": None if self.latent is None else str(Path(self.latent).expanduser().resolve()),
             "fit.seed": self.seed,
             "fit.precision": self.precision,
@@ -152,7 +156,8 @@ def main(args: Sequence[str]) -> int:
     kind = said_kind(args) or kind_in(flags.config)
     if not (helping or flags.dry_run or flags.print_config):  # before the data are scanned
         files.check_folder(flags.out or "runs", "--out" if flags.out else "")
-    name, base = starting_point(flags, source, helping, kind)
+    conditioned = any(word.split("=")[0] in ("--cond", "--data.cond") for word in args)
+    name, base = starting_point(flags, source, helping, kind, conditioned)
     if flags.preset is None and flags.config is None and not helping:
         print(f"settings of {name!r}; --preset and --print-config say more", file=sys.stderr)
     by_data = listing({name: make().about for name, make in BY_DATA.items()})
@@ -220,7 +225,7 @@ def value_counts(kind: Any, path: str = "") -> dict[str, int | None]:
 
 
 def starting_point(
-    flags: OwnFlags, source: str | None, helping: bool, kind: str | None = None
+    flags: OwnFlags, source: str | None, helping: bool, kind: str | None = None, conditioned: bool = False
 ) -> tuple[str, TrainConfig]:
     """The name that a run directory may be called after, and the settings that flags start from."""
     folder = Folder(Path(flags.out)) if flags.out and flags.resume else None
@@ -229,7 +234,7 @@ def starting_point(
     if flags.preset is not None:
         name = flags.preset
     elif source is not None:
-        name = fitting(source, kind)
+        name = diffusion_preset(source, kind, conditioned)
     elif flags.config is not None or helping:
         name = "toy"
     else:

@@ -22,7 +22,7 @@ from ..console import say, to_stderr
 from ..data import Data
 from ..equation.toys import TOYS
 from ..models.base import TrainConfig
-from ..models.presets import BY_MODEL, fitting, preset
+from ..models.presets import BY_MODEL, diffusion_preset, preset
 from ..models.settings.networks import NetConfig
 from ..models.settings.own_net import OwnNetConfig, handing, register
 from ..models.settings.serialise import ConfigError, replace
@@ -222,7 +222,7 @@ def _starting_point(
     by_itself = resume and model is None  # the run's own settings hold
     if folder is None or not (by_itself and Folder(folder).begun):
         source = given if isinstance(given, Data) else _source(given)
-        model = fitting(source, kind) if model is None else model
+        model = diffusion_preset(source, kind) if model is None else model
         config = preset(model, source, kind).config
         if isinstance(source, Data):
             said = {"data.source": "", "data.split": source.split, "data.flip": source.flip}
