@@ -73,7 +73,9 @@ def fitting(source: str | datasets.Data, kind: str | None = None) -> str:
 
 
 def diffusion_preset(source: str | datasets.Data, kind: str | None = None, conditioned: bool = False) -> str:
-    """The name of the diffusion preset for data: that of their scale, another one for vectors with a condition.
+    """The name of the diffusion preset for data where nobody names one.
+
+    It is that of their scale, but for vectors with a condition, and for pictures, which are sized to the budget.
 
     Args:
         source: the data, or where they are.
@@ -85,6 +87,8 @@ def diffusion_preset(source: str | datasets.Data, kind: str | None = None, condi
     """
     name = fitting(source, kind)
     conditioned = source.conditions is not None if isinstance(source, datasets.Data) else conditioned
+    if name in ("mnist", "cifar10"):
+        return "pictures"
     return "conditioned" if conditioned and name == "table" else name
 
 

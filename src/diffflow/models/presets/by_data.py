@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ...objectives.score_matching import EDMWeighting, LikelihoodWeighting
 from ...registry import name_of
@@ -10,6 +11,7 @@ from ..base import TrainConfig
 from ..diffusion import ModelConfig, SamplingConfig, ScoreConfig
 from ..settings.common import DataConfig, FitConfig, PlayerConfig
 from ..settings.networks import MLPConfig, UNetConfig, UNetNDConfig
+from . import budget
 from .base import BY_DATA, Preset
 
 
@@ -86,6 +88,13 @@ def cifar10() -> ScoreConfig:
             batch=256, minutes=1440.0, precision="bf16", checkpoint_minutes=15.0, sample_minutes=15.0, log_every=100
         ),
     )
+
+
+@for_data
+def pictures() -> ScoreConfig:
+    """Pictures of any size, sized to budget and machine; thirty minutes where nobody says how long."""
+    config = budget.settings(budget.Pictures(10_000, (3, 32, 32)), "M")
+    return replace(config, fit=replace(config.fit, minutes=budget.MINUTES))
 
 
 @for_data
