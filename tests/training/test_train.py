@@ -352,7 +352,7 @@ def test_minutes_end_a_run_and_count_resumed_parts(tmp_path, data):
     assert state["step"] > 1
     train(config, path, resume="auto", data=data, console=quiet())
     assert Folder(path).newest().state["step"] == state["step"]
-    with pytest.raises(ConfigError, match=r"fit.steps or fit.minutes"):
+    with pytest.raises(ConfigError, match=r"--steps, --minutes or --cpu-minutes"):
         train(replace(TINY, {"fit.steps": None}), tmp_path / "other", data=data)
 
 

@@ -387,8 +387,4 @@ def choose_average(
     """Choose the average with the least loss on the rows kept aside, and say which it is."""
     batches = Batches(held_out, config.fit.seed, process.device, config.data.dequantise)
     best = choose(training, folder, batches, config.fit)
-    recorder.say(
-        f"of the averages along the training that of step {best.step} (ema {best.ema:g}) has the least "
-        f"loss on the {len(held_out)} rows kept aside, {best.loss:.4g} (the last one: {best.last:.4g}): "
-        "it is the model"
-    )
+    recorder.say(best.words(len(held_out)))
