@@ -495,8 +495,8 @@ def main(args: list[str] | None = None) -> int:
     settings = SETTINGS
     if o.quick:
         o.cells, settings = o.cells / "quick", [(1e-3, 8)]
-        o.screen_minutes, o.screen_n, o.reference, o.resamples, o.evaluations = 0.01, 16, 40, 3, 2
-        o.n, o.minutes = 16, min(o.minutes, 0.02)
+        o.screen_minutes, o.screen_n, o.reference, o.resamples, o.evaluations = 0.001, 16, 40, 2, 2
+        o.n, o.minutes = 16, min(o.minutes, 0.004)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -7,7 +7,8 @@
 
 Both see batches of 16 of the same array. What is kinder to them than their defaults: the rate is screened, bf16 is
 taken where its first steps are faster, the warm-up is 5 % of the budget where 500 steps would be more, the cosine ends
-with the budget, nothing is mirrored, and diffusers' DDIM starts where the noise does (`trailing`).
+with the budget, nothing is mirrored, and diffusers' DDIM starts where the noise does (`trailing`). Samples are drawn in
+the precision of the training.
 
     python benchmarks/models/pictures_peers.py train ddpm images.npy --minutes 15 --lr 1e-3 --width 32 --out runs/ddpm
     python benchmarks/models/pictures_peers.py sample ddpm images.npy --n 1000 --out runs/ddpm
@@ -219,7 +220,7 @@ def train(
         (out / "about.json").write_text(json.dumps(about(), indent=1))
 
     losses = list[float]()
-    while spent < total and spent - before < 60 * at_most:
+    while step == 0 or (spent < total and spent - before < 60 * at_most):
         for group in peer.optimiser.param_groups:
             group["lr"] = lr * peer.rate(spent / total, step)
         losses.append(update(peer, batch(x, step, seed), bf16))
@@ -237,7 +238,7 @@ def train(
 def sample(
     make: Callable[[int, float, int], Peer], size: int, out: Path, weights: str, n: int, evaluations: int, seed: int
 ) -> Tensor:
-    """Pictures, bytes (n, 3, h, w), by DDIM from raw or averaged weights."""
+    """Pictures, bytes (n, 3, h, w), by DDIM from raw or averaged weights, in the precision of the training."""
     about = json.loads((out / "about.json").read_text())
     peer = make(size, about["lr"], about["width"])
     state = torch.load(out / "checkpoint.pt", weights_only=False)
@@ -247,8 +248,9 @@ def sample(
         peer.averaged()
     peer.net.eval()
     torch.manual_seed(seed)
-    parts = [peer.sample(min(64, n - k), evaluations) for k in range(0, n, 64)]
-    return (torch.cat(parts) * 255).round().byte()
+    with torch.autocast("cpu", torch.bfloat16, enabled=about["bf16"]):
+        parts = [peer.sample(min(BATCH, n - k), evaluations).float() for k in range(0, n, BATCH)]
+    return (torch.cat(parts) * 255).round().clamp(0, 255).byte()
 
 
 def main() -> int:
