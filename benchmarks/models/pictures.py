@@ -160,33 +160,44 @@ def times_drawn(n: int, generator: torch.Generator) -> Tensor:
     return torch.bincount(torch.randint(n, (n,), generator=generator), minlength=n).double()
 
 
-def distances(
-    x: Tensor, real: Tensor, see: dict[str, Callable[[Tensor], Tensor]], resamples: int, stream: int
-) -> dict[str, list[float]]:
-    """Distances of pictures x to real ones by each judge, and those of bootstrap samples of both behind them.
+Seen = dict[str, Tensor]  # pictures themselves, and their features by the name of the judge
+
+
+def seen(x: Tensor, see: dict[str, Callable[[Tensor], Tensor]]) -> Seen:
+    """What is compared of pictures x, bytes (n, 3, h, w)."""
+    return {name: features(x) for name, features in see.items()} | {"sliced_w2": x}
+
+
+def distances(x: Seen, real: Seen, resamples: int, stream: int) -> dict[str, list[float]]:
+    """Distances of pictures to real ones by each judge, and those of bootstrap samples of both behind them.
 
     The real rows are drawn alike whatever x is, so that ratios of two methods share what the reference does.
 
     Args:
-        x: bytes (n, 3, h, w).
-        real: bytes (m, 3, h, w).
-        see: features by judge.
+        x: n pictures, as `seen`.
+        real: m real ones.
         resamples: bootstrap samples.
         stream: of the draws of x.
     """
-    counts = [(torch.ones(len(x)).double(), torch.ones(len(real)).double())]
+    n, m = len(x["sliced_w2"]), len(real["sliced_w2"])
+    counts = [(torch.ones(n).double(), torch.ones(m).double())]
     for k in range(resamples):
         of_x, of_real = (torch.Generator().manual_seed(1000 * s + k) for s in (stream, 0))
-        counts.append((times_drawn(len(x), of_x), times_drawn(len(real), of_real)))
-    found = {}
-    for name, features in see.items():
-        a, b = features(x), features(real)
-        found[name] = [frechet(a, b, *pair) for pair in counts]
-    found["sliced_w2"] = [
-        df.metrics.sliced_w2(x.repeat_interleave(a.long(), 0), real.repeat_interleave(b.long(), 0)).value
-        for a, b in counts
-    ]
-    return found
+        counts.append((times_drawn(n, of_x), times_drawn(m, of_real)))
+
+    def distance(name: str, of_x: Tensor, of_real: Tensor) -> float:
+        a, b = x[name], real[name]
+        if name != "sliced_w2":
+            return frechet(a, b, of_x, of_real)
+        return df.metrics.sliced_w2(a.repeat_interleave(of_x.long(), 0), b.repeat_interleave(of_real.long(), 0)).value
+
+    return {name: [distance(name, *pair) for pair in counts] for name in x}
+
+
+def shares(x: Seen, real: Seen) -> dict[str, dict[str, float]]:
+    """Precision and recall in EfficientNet's features, with errors."""
+    found = df.metrics.prdc(x["frechet_imagenet"], real["frechet_imagenet"])
+    return {m.name: {"value": m.value, "stderr": m.stderr} for m in found if m.name in ("precision", "recall")}
 
 
 def judge(
@@ -208,7 +219,7 @@ def judge(
         weights: file of ResNet-20; None: where `diffflow weights` puts it.
         resamples: bootstrap samples.
         stream: of the draws of samples: another for each method.
-        cells: folder where floors are kept; None: nowhere.
+        cells: folder where features and floors of real pictures are kept; None: nowhere.
 
     Returns:
         `judges`: by name, value, floor, excess and its stderr; `resampled`: the excesses of the bootstrap samples;
@@ -217,18 +228,18 @@ def judge(
     if len(samples) != len(real_other):
         raise ValueError(f"the floor needs as many real pictures as samples, {len(real_other)} != {len(samples)}")
     see = eyes(weights)
-    key = hashlib.sha256(b"".join(v.contiguous().numpy().tobytes() for v in (real_train, real_other)))
-    kept = None if cells is None else cells / f"floor-{key.hexdigest()[:12]}-{resamples}.json"
+    key = hashlib.sha256(b"".join(v.contiguous().numpy().tobytes() for v in (real_train, real_other))).hexdigest()
+    kept = None if cells is None else cells / f"floor-{key[:12]}-{resamples}.pt"
     if kept is not None and kept.exists():
-        floors = json.loads(kept.read_text())
+        beside = torch.load(kept)
     else:
-        floors = distances(real_other, real_train, see, resamples, 99)
+        real, other = seen(real_train, see), seen(real_other, see)
+        beside = {"real": real, "floors": distances(other, real, resamples, 99), "shares": shares(other, real)}
         if kept is not None:
-            files.write_json(kept, floors)
-    ours = distances(samples, real_train, see, resamples, stream)
+            torch.save(beside, kept)
+    x, real, floors = seen(samples, see), beside["real"], beside["floors"]
+    ours = distances(x, real, resamples, stream)
     excess = {name: [a - b for a, b in zip(ours[name], floors[name], strict=True)] for name in ours}
-    last = list(see)[-1]
-    scores = {m.name: m for m in df.metrics.prdc(see[last](samples), see[last](real_train), see[last](real_other))}
     return {
         "n": len(samples),
         "reference": len(real_train),
@@ -242,10 +253,7 @@ def judge(
             for name, values in excess.items()
         },
         "resampled": {name: values[1:] for name, values in excess.items()},
-        "shares": {
-            name: {"value": scores[name].value, "stderr": scores[name].stderr, "floor": scores[name].floor}
-            for name in ("precision", "recall")
-        },
+        "shares": {name: v | {"floor": beside["shares"][name]["value"]} for name, v in shares(x, real).items()},
         "score": math.exp(sum(math.log(positive(v[0], floors[k][0])) for k, v in excess.items()) / len(excess)),
     }
 
