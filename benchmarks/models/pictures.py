@@ -498,6 +498,8 @@ def main(args: list[str] | None = None) -> int:
     o = parser.parse_args(args)
     if unknown := set(o.methods) - {"ours", *PEERS}:
         parser.error(f"no method called {', '.join(unknown)}; there are ours, {', '.join(PEERS)}")
+    if o.data == "cifar10" and o.source is None and o.what != "table":
+        parser.error("--data cifar10 wants --source, its folder: ours is trained on it as it is")
     o.cells, o.out = o.cells.absolute(), o.out.absolute()
     o.screen_minutes, o.screen_n, o.reference, o.resamples, o.evaluations = 3.0, 256, REFERENCE, RESAMPLES, EVALUATIONS
     settings = SETTINGS

