@@ -32,6 +32,8 @@ from diffflow.models.settings import aliases
 from diffflow.models.settings.serialise import Choice, families, load_yaml, replace, to_yaml
 from diffflow.runs import report
 from diffflow.runs.fitted import PRESET, fitted
+from diffflow.runs.load import load
+from diffflow.runs.sampler import fit_sampler
 from diffflow.runs.train import budget, default_folder
 from diffflow.training.distributed import Process, find_device, find_process
 from diffflow.training.hooks import Hooks
@@ -152,6 +154,8 @@ class Train(OwnFlags):
         )
         if find_process(self.device).rank > 0:
             return 0
+        if data is not None and config.fit.holdout:
+            fit_sampler(load(run_dir, device=self.device), data, lambda line: say(console, line))
         name = shlex.quote(str(run_dir))
         say(console, f"sample   diffflow sample {name} -n 100\nmeasure  diffflow evaluate {name}")
         say(console, f"report   {report.write(run_dir)}")

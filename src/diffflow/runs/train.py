@@ -37,6 +37,7 @@ from ..training.train import train as train_into
 from .fitted import PRESET, fitted
 from .load import load
 from .run import Run
+from .sampler import fit_sampler
 
 STILL_FREE = ("data.dequantise",)  # of the settings of the data, what a Data in memory does not decide
 
@@ -167,7 +168,8 @@ def train(
         line = f"interrupted: a checkpoint is written. Go on with df.train(..., {str(folder)!r}, resume=True)"
         say(to_stderr(), line)
     own = data.space.coder if data is not None and data.space is not None and not data.space.path else None
-    return load(folder, net=net, coder=own)
+    run = load(folder, net=net, coder=own)
+    return fit_sampler(run, data, lambda line: say(to_stderr(), line)) if sized and data is not None else run
 
 
 def with_own_net(

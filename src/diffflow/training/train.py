@@ -38,7 +38,7 @@ from .state import TrainingState
 from .trackers import Trackers
 from .weights import start_weights
 
-SPARE = 0.04  # of a budget of time, for what follows the last step, where the last step is known before
+SPARE = 0.06  # of a budget of time, for what follows the last step, where the last step is known before
 EXAMPLES = 256  # rows of the training data's conditions that a run keeps
 
 

@@ -110,7 +110,7 @@ def stem_of(side: int) -> int:
 
 def kept_aside(count: int) -> float:
     """Share of so many pictures that is kept aside, to judge by: 256 of them or a twentieth; none of too few."""
-    return 0.0 if count < 200 else round(min(0.05, 256 / count), 4)
+    return 0.0 if count < 200 else round(min(0.05, 256 / count), 6)
 
 
 def rungs(machine: Machine) -> tuple[str, ...]:
