@@ -229,6 +229,8 @@ class Recorder:
             self.warn(training, warnings)
         for name, player in training.players.items():
             warmup, updates = player.config.warmup, player.updates
+            if player.anneals:
+                continue  # its warm-up is a share of the training, as the averages are
             shares = {s: early_share(s, warmup, updates) for s in player.config.ema}
             if early := {s: share for s, share in shares.items() if share > 0.01}:
                 self.say(
