@@ -214,8 +214,10 @@ class Recorder:
         self.drawn = time.monotonic()
 
     def finish(self, training: TrainingState) -> None:
-        """Draw the last grid, and warn of averages that are not yet worth using."""
+        """Draw the last grid, say what was spent, and warn of averages that are not yet worth using."""
         self.picture(training)
+        clock, processor = training.seconds / 60, training.cpu_seconds / 60
+        self.say(f"{training.step:,} steps in {clock:.3g} minutes, {processor:.3g} minutes of the processor")
         if self.recent:
             self.log(training)
         elif self.counts:  # the last line stood before this grid was drawn
