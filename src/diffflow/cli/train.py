@@ -35,6 +35,8 @@ from diffflow.training.batches import Batches
 from diffflow.training.distributed import Process, find_device, find_process
 from diffflow.training.hooks import Hooks
 from diffflow.training.loop import fit
+from diffflow.training.memory import gibibytes
+from diffflow.training.memory_plan import plan
 from diffflow.training.run_folder import Folder
 from diffflow.training.state import TrainingState
 from diffflow.training.train import train
@@ -253,25 +255,37 @@ def dry_run(config: TrainConfig, device: str | None) -> int:
     data = config.data.load()
     meta = data.meta()
     process = Process(find_device(device))
+    memory = plan(config, meta, process)
+    config = memory.config
     modules = {name: module.to(process.device) for name, module in config.build(meta).items()}
     training = TrainingState(config.objective(modules, meta), config.players())
     batches = Batches(data, config.fit.seed, process.device, config.data.dequantise)
+    parts = config.fit.accumulate  # of a step, of which one is timed
+    part = dataclasses.replace(config.fit, batch=config.fit.batch // parts, accumulate=1, minutes=None)
     seconds = []
     for k in range(3):
         begun = time.perf_counter()
-        fit(training, batches, dataclasses.replace(config.fit, steps=k + 1, minutes=None), process)
-        seconds.append(time.perf_counter() - begun)
+        fit(training, batches, dataclasses.replace(part, steps=k + 1), process)
+        seconds.append(parts * (time.perf_counter() - begun))
     step = min(seconds)
     size = sum(p.numel() for player in training.players.values() for p in player.parameters)
     for k, line in enumerate(data.describe()):
         print(f"{'' if k else 'data':9}{line}")
     names = ", ".join(f"{n} {sum(p.numel() for p in v.parameters):,}" for n, v in training.players.items())
     print(f"model    {type(config).__name__}, {size:,} parameters: {names}")
+    if memory.sentence:
+        print(f"memory   {memory.sentence}")
+    elif memory.bytes is not None and memory.bound is not None:
+        print(
+            f"memory   about {gibibytes(memory.bytes)} at the peak; {gibibytes(memory.bound.bytes)} {memory.bound.what}"
+        )
     batch = config.fit.batch
     print(f"speed    {batch / step:,.0f} examples/s on {process.device}: {step:.3g} s a step of {batch}")
     if config.fit.minutes is not None:
         steps = config.fit.minutes * 60 / step
         passes = steps * config.fit.batch / len(data)
+        if steps < 1:
+            print("warning  one step takes longer than that: give more --minutes, a smaller --fit.batch or a narrower net")
         print(f"plan     {config.fit.minutes:g} minutes: about {steps:,.0f} steps, {passes:,.1f} passes over the data")
     if config.fit.steps is not None:
         print(f"plan     {config.fit.steps:,} steps: about {config.fit.steps * step / 60:,.1f} minutes")

@@ -141,7 +141,9 @@ class _Trial:
         """What a step and a grid of it say."""
         numbers = sum(p.numel() for player in self.training.players.values() for p in player.parameters)
         step, held = self.step()
-        return Estimate(numbers, step, held, self.grid())
+        kept = self.ledger.live[0]  # between steps: weights, averages, moments
+        idle = [(kept + 2 * sum(v.nbytes for v in self.moments), 0.0, 0.0)]  # while they are written to a file
+        return Estimate(numbers, step, held, _undominated([*self.grid(), *idle]))
 
     def step(self) -> tuple[tuple[Bytes, ...], tuple[Bytes, ...]]:
         """The bytes that live at the moments of a step, and those that it keeps at the end of its turns."""

@@ -19,7 +19,7 @@ from ..data.coder import same_space
 from ..data.conditions import from_meta, named
 from ..equation.algebra import gradients
 from ..models.base import TrainConfig
-from ..models.settings.serialise import ConfigError, changed, check_round_trip, flat, to_dict
+from ..models.settings.serialise import ConfigError, changed, check_round_trip, flat, replace, to_dict
 from ..objectives.base import Objective
 from . import checkpoint
 from .batches import Batches
@@ -28,6 +28,7 @@ from .early_stopping import choose, holdout_split
 from .hooks import Hooks, say_unused
 from .lock import Lock, Locked, holder
 from .loop import Interrupted, NonFinite, fit
+from .memory_plan import MemoryPlan, plan
 from .own_nets import check_own_nets
 from .previews import grid_sampler, mode_counter
 from .recorder import Recorder
@@ -85,6 +86,7 @@ def train(
     with Lock(folder.path) as lock:
         refuse_settings(config, process)
         refuse_directory(folder, resume, init_from)
+        config = as_begun(config, folder)
         if process.rank == 0 and folder.path.is_dir():
             lock.take()
         refuse_other_run(folder, config, resume)
@@ -96,8 +98,12 @@ def train(
         refuse_other_data(folder, meta)
         refuse_conditions(config, meta)
         refuse_cells(config, meta)
+        memory = plan(config, meta, process, keep_batch=folder.begun)
+        config = memory.config
+        if memory.sentence and process.rank == 0:
+            say(console, f"memory   {memory.sentence}")
         training = assemble(config, meta, saved, init_from, process, console, hooks)
-        about = describe(folder, meta, process, training) | hooks.names()
+        about = describe(folder, meta, process, training) | hooks.names() | asked(folder, memory)
         trackers = hooks.followers(config.fit.tensorboard, console) if process.rank == 0 else Trackers()
         if process.rank == 0:
             for k, line in enumerate(data.describe()):
@@ -109,7 +115,7 @@ def train(
                 lock.take()
                 trackers.start(folder.path, training.step, flat(to_dict(config)), about)
                 prepare_folder(folder, config, about, training, resume, init_from, console)
-            return fit_and_record(training, config, process, folder, data, console, about, hooks, trackers)
+            return fit_and_record(training, config, process, folder, data, console, about, hooks, trackers, memory.at_once)
         except OSError as e:
             if e.errno not in files.FULL:
                 raise
@@ -132,6 +138,20 @@ def refuse_settings(config: TrainConfig, process: Process) -> None:
             f"{config.whole_batch}: train it in one process with --fit.accumulate 1, not in {process.world} x "
             f"{config.fit.accumulate} parts"
         )
+
+
+def as_begun(config: TrainConfig, folder: Folder) -> TrainConfig:
+    """The settings with what the run in the folder took, for want of memory, in place of what was asked for as now."""
+    taken = folder.about().get("fitted", {}) if folder.begun else {}
+    present = flat(to_dict(config))
+    return replace(config, {key: took for key, (wanted, took) in taken.items() if present.get(key) == wanted})
+
+
+def asked(folder: Folder, memory: MemoryPlan) -> dict[str, Any]:
+    """What run.json says of settings that were changed for want of memory, by name: what was asked for, and taken."""
+    before = folder.about().get("fitted", {}) if folder.begun else {}
+    now = {key: [before.get(key, values)[0], values[1]] for key, values in (memory.changed or {}).items()}
+    return {"fitted": before | now} if before or now else {}
 
 
 def refuse_directory(folder: Folder, resume: str | Path | None, init_from: str | Path | None) -> None:
@@ -342,14 +362,18 @@ def fit_and_record(
     about: dict[str, Any],
     hooks: Hooks,
     trackers: Trackers,
+    at_once: int | None,
 ) -> Path:
-    """Fit to the end of the budget, recording into `folder`, and choose an average where rows were kept aside."""
+    """Fit to the end of the budget, recording into `folder`, and choose an average where rows were kept aside.
+
+    Previews are drawn `at_once` samples at a time, None: all together.
+    """
     main = process.rank == 0
     if main and data.conditions is not None:
         folder.keep_conditions(data.sample_conditions(EXAMPLES))
     learned, held_out = holdout_split(data, config.fit.holdout)
     batches = Batches(learned, config.fit.seed, process.device, config.data.dequantise)
-    draw = grid_sampler(training, config, data, process.device)
+    draw = grid_sampler(training, config, data, process.device, at_once)
     recorder = Recorder(folder, config.fit, draw, console, main, training.step, mode_counter(data), hooks, trackers)
     try:
         received = fit(training, batches, config.fit, process, recorder, bool(config.whole_batch))
