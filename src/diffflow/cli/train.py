@@ -285,7 +285,7 @@ def dry_run(config: TrainConfig, device: str | None) -> int:
         steps = config.fit.minutes * 60 / step
         passes = steps * config.fit.batch / len(data)
         if steps < 1:
-            print("warning  one step takes longer than that: give more --minutes, a smaller --fit.batch or a narrower net")
+            print("warning  one step takes longer than that: more --minutes, a smaller --fit.batch or a narrower net")
         print(f"plan     {config.fit.minutes:g} minutes: about {steps:,.0f} steps, {passes:,.1f} passes over the data")
     if config.fit.steps is not None:
         print(f"plan     {config.fit.steps:,} steps: about {config.fit.steps * step / 60:,.1f} minutes")

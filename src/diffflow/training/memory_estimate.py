@@ -128,9 +128,9 @@ class _Trial:
             modules = config.build(meta)
         ledger.prime = _prime(modules, meta)
         self.n = _PARTS * ledger.prime
-        self.config: Any = dataclasses.replace(
-            config, fit=dataclasses.replace(config.fit, batch=self.n, accumulate=1)  # pools have as many slots
-        )
+        self.config: Any = config
+        fit = dataclasses.replace(config.fit, batch=self.n, accumulate=1)
+        self.config = dataclasses.replace(self.config, fit=fit)  # pools have as many slots
         with ledger:
             self.training = TrainingState(self.config.objective(modules, meta), config.players())
             players = self.training.players.values()
@@ -164,7 +164,7 @@ class _Trial:
                 player.gradients()  # of all parameters
                 self.ledger.write()
                 player.optimizer.zero_grad(set_to_none=True)
-                held.append(tuple(now - then for now, then in zip(self.ledger.live, before, strict=True)))
+                held.append(_sum(self.ledger.live, before, -1))
         return self.ledger.moments(), _undominated(held)
 
     def grid(self) -> tuple[Bytes, ...]:

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-import torch
-
 from ..models.base import TrainConfig
 from ..models.settings.common import DataConfig, FitConfig, PlayerConfig
 from ..models.settings.serialise import ConfigError, flat, replace, to_dict
@@ -200,8 +198,8 @@ def _sentence(
     took = (
         f"a step of {asked} is computed {micro} examples at a time, the same result (fit.accumulate = {accumulate})"
         if "fit.batch" not in changes
-        else f"a step is of {batch} examples in place of {asked} (fit.batch = {batch}), as a batch must stay whole here: "
-        f"{config.whole_batch}"
+        else f"a step is of {batch} examples in place of {asked} (fit.batch = {batch}), as here a batch must stay whole "
+        f"({config.whole_batch})"
     )
     return (
         f"a batch of {asked} of {_shape(meta)} needs {gibibytes(needs)}, and {_may(room, bound, taken.process)}: "

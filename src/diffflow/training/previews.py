@@ -48,14 +48,13 @@ def grid_sampler(
 
     @torch.no_grad()
     def draw() -> Tensor:
-        parts = []
         with evaluating(modules.values()):
-            for first in range(0, n, at_once or n):
-                m = min(at_once or n, n - first)
-                told = apply(lambda leaf: leaf[first : first + m], cond)
-                drawn = config.draw(modules, meta, m, config.dials, told, noise.shift(first))
-                parts.append(data.decode(drawn.last.cpu()))
-        return torch.cat(parts)
+            return torch.cat([part(first) for first in range(0, n, at_once or n)])
+
+    def part(first: int) -> Tensor:
+        m = min(at_once or n, n - first)
+        told = apply(lambda leaf: leaf[first : first + m], cond)
+        return data.decode(config.draw(modules, meta, m, config.dials, told, noise.shift(first)).last.cpu())
 
     return draw
 
