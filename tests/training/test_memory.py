@@ -173,7 +173,7 @@ def asks(system: Path) -> Limit:
 
 
 def test_what_is_available_and_what_this_process_has_is_the_limit(system: Path):
-    assert asks(system) == Limit(21 * GIB, "of memory are available")
+    assert asks(system) == Limit(21 * GIB, "are available in memory")
 
 
 def test_the_limit_of_a_container_of_version_2_counts_its_parents_and_gives_cache_back(system: Path):
@@ -206,12 +206,12 @@ def test_ulimit_counts_what_is_mapped(system: Path, monkeypatch: pytest.MonkeyPa
 
 def test_where_nothing_says_what_there_is_the_machine_is_taken(tmp_path: Path):
     found = limit(CPU.device, tmp_path, tmp_path)
-    assert found is None or found.what == "of memory are there"
+    assert found is None or found.what == "are in this machine"
 
 
 # -- what is done about it ---------------------------------------------------------------------------------------------
 def small(gib: float) -> Limit:
-    return Limit(gib * GIB + resident() / SHARE, "of memory are available")
+    return Limit(gib * GIB + resident() / SHARE, "are available in memory")
 
 
 def test_what_fits_is_left_alone():

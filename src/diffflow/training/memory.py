@@ -96,10 +96,10 @@ def limit(device: torch.device, proc: Path = Path("/proc"), cgroup: Path = Path(
     """
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-        return Limit(free, f"of {device} are free")
+        return Limit(free, f"are free on {device}")
     here, found = resident(proc), []
     if (available := _entry(proc / "meminfo", "MemAvailable")) is not None:
-        found.append(Limit(here + available, "of memory are available"))
+        found.append(Limit(here + available, "are available in memory"))
     found += [Limit(here + left, "are left by the limit of the container") for left in _left_by_container(proc, cgroup)]
     for key, of, words in (("RLIMIT_AS", "VmSize", "ulimit -v"), ("RLIMIT_DATA", "VmData", "ulimit -d")):
         most = resource.getrlimit(getattr(resource, key))[0]
@@ -107,7 +107,7 @@ def limit(device: torch.device, proc: Path = Path("/proc"), cgroup: Path = Path(
         if most != resource.RLIM_INFINITY and mapped is not None:
             found.append(Limit(here + max(0, most - mapped), f"are left by the limit of the shell ({words})"))
     if not found and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:  # no Linux
-        found.append(Limit(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "of memory are there"))
+        found.append(Limit(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "are in this machine"))
     return min(found, key=lambda one: one.bytes, default=None)
 
 

@@ -198,7 +198,7 @@ def _sentence(
     took = (
         f"a step of {asked} is computed {micro} examples at a time, the same result (fit.accumulate = {accumulate})"
         if "fit.batch" not in changes
-        else f"a step is of {batch} examples in place of {asked} (fit.batch = {batch}), as here a batch must stay whole "
+        else f"a step is of {batch} examples in place of {asked} (fit.batch = {batch}): here a batch must stay whole "
         f"({config.whole_batch})"
     )
     return (
