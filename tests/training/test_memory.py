@@ -21,9 +21,8 @@ from diffflow.networks.games import Penalty
 from diffflow.training.distributed import Process
 from diffflow.training.memory import Limit, OutOfMemory, limit, resident
 from diffflow.training.memory_estimate import estimate
-from diffflow.training.memory_plan import SHARE, fitted, plan
+from diffflow.training.memory_plan import SHARE, as_begun, asked, fitted, plan
 from diffflow.training.run_folder import Folder
-from diffflow.training.train import as_begun, asked
 
 CPU = Process(torch.device("cpu"))
 GIB = 2**30

@@ -12,6 +12,7 @@ from ..models.settings.serialise import ConfigError, flat, replace, to_dict
 from .distributed import Process
 from .memory import Limit, OutOfMemory, gibibytes, limit, resident
 from .memory_estimate import Estimate, estimate
+from .run_folder import Folder
 
 SHARE = 0.6  # of the limit that a training may take
 PICTURES = {"vector": 512}  # samples of a preview grid, by kind of the data
@@ -107,6 +108,20 @@ def plan(
     peak = max(taken.by_step(batch, accumulate), taken.by_grid(pieces))
     sentence = _sentence(config, meta, taken, room, bound, changes, accumulate, batch) if changes else None
     return MemoryPlan(new, sentence, None if pieces == grid else pieces, peak, bound, changes or None)
+
+
+def as_begun(config: TrainConfig, folder: Folder) -> TrainConfig:
+    """The settings with what the run in the folder took, for want of memory, in place of what was asked for as now."""
+    taken = folder.about().get("fitted", {}) if folder.begun else {}
+    present = flat(to_dict(config))
+    return replace(config, {key: took for key, (wanted, took) in taken.items() if present.get(key) == wanted})
+
+
+def asked(folder: Folder, memory: MemoryPlan) -> dict[str, Any]:
+    """What run.json says of settings that were changed for want of memory, by name: what was asked for, and taken."""
+    before = folder.about().get("fitted", {}) if folder.begun else {}
+    now = {key: [before.get(key, values)[0], values[1]] for key, values in (memory.changed or {}).items()}
+    return {"fitted": before | now} if before or now else {}
 
 
 @dataclass(frozen=True)

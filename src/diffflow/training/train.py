@@ -19,7 +19,7 @@ from ..data.coder import same_space
 from ..data.conditions import from_meta, named
 from ..equation.algebra import gradients
 from ..models.base import TrainConfig
-from ..models.settings.serialise import ConfigError, changed, check_round_trip, flat, replace, to_dict
+from ..models.settings.serialise import ConfigError, changed, check_round_trip, flat, to_dict
 from ..objectives.base import Objective
 from . import checkpoint
 from .batches import Batches
@@ -28,7 +28,7 @@ from .early_stopping import choose, holdout_split
 from .hooks import Hooks, say_unused
 from .lock import Lock, Locked, holder
 from .loop import Interrupted, NonFinite, fit
-from .memory_plan import MemoryPlan, plan
+from .memory_plan import as_begun, asked, plan
 from .own_nets import check_own_nets
 from .previews import grid_sampler, mode_counter
 from .recorder import Recorder
@@ -140,20 +140,6 @@ def refuse_settings(config: TrainConfig, process: Process) -> None:
             f"{config.whole_batch}: train it in one process with --fit.accumulate 1, not in {process.world} x "
             f"{config.fit.accumulate} parts"
         )
-
-
-def as_begun(config: TrainConfig, folder: Folder) -> TrainConfig:
-    """The settings with what the run in the folder took, for want of memory, in place of what was asked for as now."""
-    taken = folder.about().get("fitted", {}) if folder.begun else {}
-    present = flat(to_dict(config))
-    return replace(config, {key: took for key, (wanted, took) in taken.items() if present.get(key) == wanted})
-
-
-def asked(folder: Folder, memory: MemoryPlan) -> dict[str, Any]:
-    """What run.json says of settings that were changed for want of memory, by name: what was asked for, and taken."""
-    before = folder.about().get("fitted", {}) if folder.begun else {}
-    now = {key: [before.get(key, values)[0], values[1]] for key, values in (memory.changed or {}).items()}
-    return {"fitted": before | now} if before or now else {}
 
 
 def refuse_directory(folder: Folder, resume: str | Path | None, init_from: str | Path | None) -> None:
