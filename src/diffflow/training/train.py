@@ -115,9 +115,8 @@ def train(
                 lock.take()
                 trackers.start(folder.path, training.step, flat(to_dict(config)), about)
                 prepare_folder(folder, config, about, training, resume, init_from, console)
-            return fit_and_record(
-                training, config, process, folder, data, console, about, hooks, trackers, memory.at_once
-            )
+            n = memory.at_once
+            return fit_and_record(training, config, process, folder, data, console, about, hooks, trackers, n)
         except OSError as e:
             if e.errno not in files.FULL:
                 raise
