@@ -80,10 +80,9 @@ def improvement(run: Run, count: int, far: float, learned_by_heart: bool) -> tup
     if learned_by_heart:
         why = f"after {passes:.0f} passes over {count:,} pictures they are learned by heart"
         return "more pictures, or --data.augment 0.12", why
-    flag = next((f for f, m in (("--cpu-minutes", fit.cpu_minutes), ("--minutes", fit.minutes)) if m is not None), None)
     budget = f"--steps {2 * run.step}"
-    if flag is not None:
-        budget = f"{flag} {2 * (fit.cpu_minutes if flag == '--cpu-minutes' else fit.minutes or 0):g}"
+    for flag, minutes in (("--minutes", fit.minutes), ("--cpu-minutes", fit.cpu_minutes)):
+        budget = budget if minutes is None else f"{flag} {2 * minutes:g}"
     if not far < CLOSE and passes < PASSES:
         return f"diffflow train --resume auto --out {name} {budget}", "twice the budget in all: it is still learning"
     if not far < CLOSE:

@@ -123,9 +123,9 @@ class DiscriminatorMover(Stateless):
         """The penalty per sample (n,); zero at those that are left out."""
         chosen = noise.fork("share").uniform(len(real), device=real.device) < self.penalty_share
         total = torch.zeros(len(real), dtype=real.dtype, device=real.device)
-        if not chosen.any():
-            return total
         at = chosen.nonzero().flatten()
+        if not len(at):
+            return total
         classes = None if cond is None else cond[at]  # sample i is of one class, real and generated
 
         def logit(x: Tensor, nearer_real: Tensor) -> Tensor:
