@@ -22,6 +22,7 @@ from .coder import LatentSpace, encode_rows
 from .conditions import MAPS, Conditions, as_tensors, describe, encode, in_proportion, named, to_meta
 from .errors import DataError
 from .transform import Transform
+from .words import in_words
 
 if TYPE_CHECKING:
     from ..equation.laws import Law
@@ -105,9 +106,7 @@ class Data:
 
     def describe(self) -> list[str]:
         """Lines that say what the data are, and what was decided about them."""
-        kinds = f"{len(self.classes)} classes" if self.classes else "no classes"
-        about = f"{self.name}: {len(self):,} of shape {self.shape}, {kinds}, split {self.split}"
-        return [f"{about}, sha256 {self.fingerprint[:16]}...", *self.notes]
+        return [f"{in_words(self)}, sha256 {self.fingerprint[:16]}...", *self.notes]
 
     @property
     def kind(self) -> str:

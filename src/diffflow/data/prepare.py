@@ -48,8 +48,9 @@ class Columns:
 def holdout(n: int, y: np.ndarray | None, count: int) -> np.ndarray:
     """A fixed random choice of test rows, stratified by label where there are labels.
 
-    Each class gets its share of `count` rounded down, the largest remainders one more. RandomState(0) is frozen by
-    numpy's compatibility policy, so the split is the same everywhere and always.
+    Each class gets its share of `count` rounded down, the largest remainders one more; but the last row of a class is
+    never taken, and others give more instead, as long as they have some. RandomState(0) is frozen by numpy's
+    compatibility policy, so the split is the same everywhere and always.
 
     Args:
         n: rows.
@@ -57,13 +58,20 @@ def holdout(n: int, y: np.ndarray | None, count: int) -> np.ndarray:
         count: how many of the rows are test rows.
 
     Returns:
-        Mask (n,), true for the `count` test rows.
+        Mask (n,), true for the `count` test rows, or fewer where classes would be emptied.
     """
     random, mask = np.random.RandomState(0), np.zeros(n, bool)
     groups = [np.arange(n)] if y is None else [np.flatnonzero(y == label) for label in np.unique(y)]
     share = np.array([count * len(g) / n for g in groups])
     quota = np.floor(share).astype(int)
     quota[np.argsort(quota - share, kind="stable")[: count - quota.sum()]] += 1
+    room = np.array([len(g) - 1 for g in groups])
+    if y is not None and (quota > room).any():
+        quota = np.minimum(quota, room)
+        while quota.sum() < min(count, room.sum()):
+            free = np.flatnonzero(quota < room)
+            order = free[np.argsort((quota - share)[free], kind="stable")]
+            quota[order[: count - quota.sum()]] += 1
     for group, q in zip(groups, quota, strict=True):
         mask[random.permutation(group)[:q]] = True
     return mask
@@ -101,15 +109,23 @@ def finish(
     if test is None:
         count = test_count if test_count is not None else max(1, round(n / 10)) if n > 1 else 0
         test = holdout(n, y, count)
-        if test_count is None and split != "all":
+        count = int(test.sum())
+        if test_count is None and split != "all" and count:
             notes.append(
                 f"no split of its own: {n - count} train, {count} test (a fixed random tenth; split='all', "
                 "--data.split all, takes all)"
             )
+        elif split != "all" and n > 1 and not count:
+            notes.append("no split of its own, and none is made: each class has one example only")
     rows = {"train": ~test, "test": test, "all": np.ones(n, bool)}[split]
     x, kind = raw.x, _kind_of(raw, name)
     of_bytes = kind == "image" and x.dtype == np.uint8
     learned = ~test if (~test).any() else test
+    if y is not None and classes and (~test).any():
+        seen = np.bincount(y[rows if split == "all" else learned], minlength=len(classes))
+        if unseen := [c for c, k in zip(classes, seen, strict=True) if not k]:
+            names = ", ".join(unseen[:20]) + (", ..." if len(unseen) > 20 else "")
+            notes.append(f"no training example is of class {names}: samples of it would be of nothing, and are skipped")
     if like is not None:
         x = _columns_of(raw, name, like) if kind == like.kind == "vector" else x
         transform = like

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -58,9 +58,9 @@ def read_folder(path: Path, form: Form = Form(), split: str = "train") -> Raw:
     Raises:
         DataError: there are no pictures, they do not fit together, or some cannot be read; every bad file is named.
     """
-    entries = list(_files(path))
+    entries, notes = _files(path)
     if (home := _idx_below(path, entries)) is None:
-        return _Pictures(str(path), entries, form).read()
+        return _Pictures(str(path), entries, form, notes).read()
     if form.size is not None:
         raise DataError(f"{str(home)!r} holds idx files, which have their own size; leave size (--data.size) out")
     raw = read_idx(home, split)
@@ -90,40 +90,50 @@ def survey(path: Path, form: Form = Form()) -> Survey:
     if not path.is_dir():
         with open_zip(path) as entries:
             return _Pictures(str(path), sorted(entries, key=lambda e: e.name), form).survey()
-    entries = list(_files(path))
+    entries, _ = _files(path)
     if (home := _idx_below(path, entries)) is None:
         return _Pictures(str(path), entries, form).survey()
     raw = read_idx(home, "train")
     return Survey(len(raw.x), 1, cast(tuple[int, int], raw.x.shape[2:]), len(raw.classes or ()))
 
 
-def _files(root: Path, name: str = "", above: tuple[tuple[int, int], ...] = ()) -> Iterator[Entry]:
-    """The files under a folder, in order: its own, then those of its folders. A link to a folder above is not followed.
+def _files(root: Path) -> tuple[list[Entry], list[str]]:
+    """The files under a folder, in order: its own, then those of its folders; and the links that were not followed.
 
-    Args:
-        root: the folder that names are relative to.
-        name: of the folder within.
-        above: device and number of the folders on the way.
+    A link is followed unless it leads to a folder above itself, for then there would be no end.
     """
-    folder = root / name if name else root
-    try:
-        state = folder.stat()
-        found = sorted(os.scandir(folder), key=lambda f: f.name)
-    except OSError as error:
-        raise DataError(f"the folder {str(folder)!r} cannot be read: {error.strerror}") from None
-    here = (*above, (state.st_dev, state.st_ino))
-    below = []
-    for file in found:
-        inside = f"{name}/{file.name}" if name else file.name
-        if file.is_dir():
-            below.append((inside, file))
-        elif file.is_file() or file.is_symlink():  # a link that leads nowhere is named when it is read
-            path = folder / file.name
-            yield Entry(inside, path.read_bytes, lambda path=path: open(path, "rb"))
-    for inside, file in below:
-        state = file.stat()
-        if not file.name.startswith(".") and (state.st_dev, state.st_ino) not in here:
-            yield from _files(root, inside, here)
+    entries: list[Entry] = []
+    loops: list[str] = []
+
+    def walk(name: str, above: tuple[tuple[int, int], ...]) -> None:
+        folder = root / name if name else root
+        try:
+            here = (*above, _place(folder))
+            found = sorted(os.scandir(folder), key=lambda f: f.name)
+        except OSError as error:
+            raise DataError(f"the folder {str(folder)!r} cannot be read: {error.strerror}") from None
+        below = []
+        for file in found:
+            inside = f"{name}/{file.name}" if name else file.name
+            if file.is_dir():
+                below.append((inside, file))
+            elif file.is_file() or file.is_symlink():  # a link that leads nowhere is named when it is read
+                path = folder / file.name
+                entries.append(Entry(inside, path.read_bytes, lambda path=path: open(path, "rb")))
+        for inside, file in below:
+            if file.is_symlink() and _place(Path(file.path)) in here:
+                loops.append(inside)
+            elif not file.name.startswith("."):
+                walk(inside, here)
+
+    walk("", tuple(_place(p) for p in root.resolve().parents))
+    return entries, [f"links that lead back to a folder above were not followed: {', '.join(loops)}"] if loops else []
+
+
+def _place(folder: Path) -> tuple[int, int]:
+    """What tells a folder from all others, whatever links lead to it."""
+    state = folder.stat()
+    return state.st_dev, state.st_ino
 
 
 def _idx_below(path: Path, entries: Sequence[Entry]) -> Path | None:
@@ -149,12 +159,13 @@ class _Pictures:
         source: what messages call the data.
         entries: the files.
         form: the form that pictures are brought to.
+        notes: what was decided about the files.
 
     Raises:
         DataError: there are no pictures, or their layout cannot be meant.
     """
 
-    def __init__(self, source: str, entries: Sequence[Entry], form: Form):
+    def __init__(self, source: str, entries: Sequence[Entry], form: Form, notes: Sequence[str] = ()):
         visible = [e for e in entries if not _hidden(e.name)]
         suffixes, self.formats = readable({_suffix(e.name) for e in visible})
         chosen = [e for e in visible if _suffix(e.name) in suffixes]
@@ -169,7 +180,7 @@ class _Pictures:
         names = [e.name for e in chosen]
         lists = read_lists(source, visible, names)
         self.layout: Layout = layout(source, names, lists.labels, lists.unlabelled)
-        self.notes = [*lists.notes, *self.layout.notes, *_left_out(visible, suffixes, lists)]
+        self.notes = [*notes, *lists.notes, *self.layout.notes, *_left_out(visible, suffixes, lists)]
         self.files = [e for e, kept in zip(chosen, self.layout.kept, strict=True) if kept]
         self.problems: dict[int, str] = {}
         self._look()
