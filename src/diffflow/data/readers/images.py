@@ -105,10 +105,9 @@ def _files(root: Path) -> tuple[list[Entry], list[str]]:
     entries: list[Entry] = []
     loops: list[str] = []
 
-    def walk(name: str, above: tuple[tuple[int, int], ...]) -> None:
+    def walk(name: str, way: tuple[Path, ...]) -> None:
         folder = root / name if name else root
         try:
-            here = (*above, _place(folder))
             found = sorted(os.scandir(folder), key=lambda f: f.name)
         except OSError as error:
             raise DataError(f"the folder {str(folder)!r} cannot be read: {error.strerror}") from None
@@ -121,19 +120,17 @@ def _files(root: Path) -> tuple[list[Entry], list[str]]:
                 path = folder / file.name
                 entries.append(Entry(inside, path.read_bytes, lambda path=path: open(path, "rb")))
         for inside, file in below:
-            if file.is_symlink() and _place(Path(file.path)) in here:
+            if file.name.startswith("."):
+                continue
+            if not file.is_symlink():
+                walk(inside, way)
+            elif any(p.is_relative_to(target := Path(file.path).resolve()) for p in (*way, folder.resolve())):
                 loops.append(inside)
-            elif not file.name.startswith("."):
-                walk(inside, here)
+            else:
+                walk(inside, (*way, folder.resolve()))
 
-    walk("", tuple(_place(p) for p in root.resolve().parents))
+    walk("", ())
     return entries, [f"links that lead back to a folder above were not followed: {', '.join(loops)}"] if loops else []
-
-
-def _place(folder: Path) -> tuple[int, int]:
-    """What tells a folder from all others, whatever links lead to it."""
-    state = folder.stat()
-    return state.st_dev, state.st_ino
 
 
 def _idx_below(path: Path, entries: Sequence[Entry]) -> Path | None:
