@@ -57,7 +57,7 @@ def labels_of(
         return in_proportion(torch.tensor(counts), n, first).numpy()
     seen = [k for k in range(len(classes)) if not counts or counts[k]] or list(range(len(classes)))
     turn = np.array([class_index(w, classes) for w in wanted] or seen, dtype=np.int64)
-    if strange := sorted({classes[k] for k in turn} - {classes[k] for k in seen}):
+    if strange := sorted({classes[int(k)] for k in turn} - {classes[k] for k in seen}):
         raise UsageError(f"--class {' '.join(strange)}: no training example is of this class; leave it out.")
     return turn[(first + np.arange(n)) % len(turn)]
 

@@ -83,6 +83,8 @@ def load(
         raise _missing(path, name, [*TOYS, "digits"])
     if like is not None:  # words are looked up there, in its own columns only
         columns = replace(columns, text="levels")
+    if path.is_dir() and not any(path.iterdir()):
+        raise DataError(f"the folder {name!r} is empty; put images in it, one subfolder for each class")
     reader = reader_of(path)
     if reader is None:
         raise DataError(f"{name!r} is of no known kind; known are {_list_kinds()}")
@@ -90,8 +92,8 @@ def load(
         raise DataError(
             f"size={size!r} (--data.size) is for image files; {name!r} holds arrays, resize them before saving"
         )
-    otherwise = like.shape[1:] if like is not None and like.kind == "image" else None  # of sizes that differ
-    form = Form(side, fit, background, otherwise)
+    _, *learned = like.shape if like is not None and like.kind == "image" else (0,)
+    form = Form(side, fit, background, (learned[0], learned[1]) if learned else None)
     raw = reader.read(path, Request(split, form, columns, kind))
     return _of_kind(kind, finish(raw, path.resolve().name, split, flip, columns=columns, like=like))
 

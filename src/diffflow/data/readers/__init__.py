@@ -17,8 +17,8 @@ from ..dataset import Raw
 from ..prepare import Columns
 from .arrays import read_arrays
 from .cifar import is_sheets, read_sheets
-from .idx import is_idx, read_idx
 from .form import Form
+from .idx import is_idx, read_idx
 from .images import Survey, read_folder, read_zip, survey
 from .tables import read_table
 

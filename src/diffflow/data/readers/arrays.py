@@ -25,7 +25,7 @@ from ..dataset import Raw
 from ..errors import DataError
 from ..transform import AXES
 from .archives import Limits, open_zip
-from .form import Form
+from .form import AS_THEY_ARE, Form
 from .pixels import check_levels, to_bytes
 
 FORMS = {
@@ -37,7 +37,7 @@ FORMS = {
 X_KEYS, Y_KEYS = ("x", "images", "data", "samples", "arr_0"), ("y", "labels", "label", "arr_1")
 
 
-def read_arrays(path: Path, kind: str | None = None, form: Form = Form()) -> Raw:
+def read_arrays(path: Path, kind: str | None = None, form: Form = AS_THEY_ARE) -> Raw:
     """Read an .npy or .npz file.
 
     Args:
@@ -86,7 +86,7 @@ def to_raw(
     classes: list[str] | None = None,
     test: np.ndarray | None = None,
     kind: str | None = None,
-    form: Form = Form(),
+    form: Form = AS_THEY_ARE,
 ) -> Raw:
     """Arrays as they are in a file, or in memory, as examples and labels in our form.
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import importlib
 import io
-from collections.abc import Sequence
 from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from .form import Form, fitted
+from .form import AS_THEY_ARE, Form, fitted
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 SUFFIXES = {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -47,7 +46,7 @@ def readable(suffixes: set[str]) -> tuple[set[str], tuple[str, ...]]:
     return found, tuple(formats)
 
 
-def opened(file: IO[bytes], formats: Sequence[str] = FORMATS, count: int | None = None) -> Image.Image:
+def opened(file: IO[bytes], formats: tuple[str, ...] = FORMATS, count: int | None = None) -> Image.Image:
     """Open a picture, of which nothing is decoded yet.
 
     Args:
@@ -77,14 +76,15 @@ def pages(image: Image.Image, form: Form) -> list[tuple[int, tuple[int, int], in
     if image.format != "TIFF":
         known = image.info.get("exif") if image.format == "PNG" else True  # else a PNG is decoded to look for it
         turned = bool(known) and image.getexif().get(ORIENTATION, 1) >= 5
-        return [(0, image.size if turned else image.size[::-1], channels(image, form))]
+        shape = (image.width, image.height) if turned else (image.height, image.width)
+        return [(0, shape, channels(image, form))]
     found = []
     for k in range(getattr(image, "n_frames", 1)):
         image.seek(k)
         if not getattr(image, "tag_v2", {}).get(254, 0) & (REDUCED | MASK):
-            found.append((k, image.size[::-1], channels(image, form)))
+            found.append((k, (image.height, image.width), channels(image, form)))
     image.seek(0)
-    return found or [(0, image.size[::-1], channels(image, form))]
+    return found or [(0, (image.height, image.width), channels(image, form))]
 
 
 def channels(image: Image.Image, form: Form) -> int:
@@ -96,7 +96,7 @@ def channels(image: Image.Image, form: Form) -> int:
 
 
 def decode(
-    content: bytes, page: int, form: Form, size: tuple[int, int] | None, formats: Sequence[str] = FORMATS
+    content: bytes, page: int, form: Form, size: tuple[int, int] | None, formats: tuple[str, ...] = FORMATS
 ) -> tuple[np.ndarray, list[str]]:
     """Decode one picture of a file.
 
@@ -122,7 +122,7 @@ def decode(
 
 
 def to_pixels(
-    image: Image.Image, form: Form = Form(), size: tuple[int, int] | None = None
+    image: Image.Image, form: Form = AS_THEY_ARE, size: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, list[str]]:
     """The pixels of an opened picture.
 
@@ -140,7 +140,8 @@ def to_pixels(
     """
     conversions: list[str] = []
     if getattr(image, "n_frames", 1) > 1 and image.format != "TIFF":
-        conversions.append("further pictures inside, first one used" if image.format == "MPO" else ANIMATED)
+        several = "further pictures inside, first one used"
+        conversions.append(several if image.format == "MPO" else "animated, first frame used")
     image.load()
     upright = ImageOps.exif_transpose(image)
     if image.getexif().get(ORIENTATION, 1) != 1:
@@ -171,5 +172,3 @@ def to_pixels(
         pixels = np.rint(pixels).clip(0, 65535).astype(np.uint16)
     return (pixels[:, :, None] if pixels.ndim == 2 else pixels), conversions
 
-
-ANIMATED = "animated, first frame used"

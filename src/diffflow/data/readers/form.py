@@ -1,5 +1,7 @@
 """One form for pictures of any size: the common size, and how each one meets it.
 
+One that has it already stays as it is.
+
     crop     resized, antialiased, so that it covers the size, and cropped around its centre
     pad      resized so that it fits in, with the background around it
     resize   resized to the size, which changes its proportions
@@ -70,6 +72,9 @@ class Form:
         }[self.fit]
 
 
+AS_THEY_ARE = Form()
+
+
 def common_size(shapes: Counter[tuple[int, int]]) -> tuple[int, int]:
     """The square that pictures of different sizes are brought to.
 
@@ -86,7 +91,8 @@ def common_size(shapes: Counter[tuple[int, int]]) -> tuple[int, int]:
     if 2 * count < sides.total():
         rising = np.repeat(*(np.array(v) for v in zip(*sorted(sides.items()), strict=True)))
         side = 1 << int(rising[len(rising) // 4]).bit_length() - 1
-    return (min(side, LARGEST),) * 2
+    side = min(side, LARGEST)
+    return side, side
 
 
 def fitted(image: Image.Image, size: tuple[int, int], form: Form) -> Image.Image:

@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -20,7 +21,7 @@ from ..dataset import Raw
 from ..errors import DataError
 from .archives import LIMITS, Entry, Limits, open_zip
 from .decode import EXTRA, SUFFIXES, decode, opened, pages, readable
-from .form import Form, common_size, place
+from .form import AS_THEY_ARE, Form, common_size, place
 from .idx import IDX, deeper, read_idx
 from .labels import Lists, read_lists
 from .layout import Layout, layout
@@ -44,7 +45,7 @@ class Survey:
     classes: int
 
 
-def read_folder(path: Path, form: Form = Form(), split: str = "train") -> Raw:
+def read_folder(path: Path, form: Form = AS_THEY_ARE, split: str = "train") -> Raw:
     """Read the pictures under a folder; links to folders are followed.
 
     Args:
@@ -67,7 +68,7 @@ def read_folder(path: Path, form: Form = Form(), split: str = "train") -> Raw:
     return replace(raw, notes=(f"the idx files in {home} are read", *raw.notes))
 
 
-def read_zip(path: Path, form: Form = Form(), limits: Limits = LIMITS) -> Raw:
+def read_zip(path: Path, form: Form = AS_THEY_ARE, limits: Limits = LIMITS) -> Raw:
     """Read the pictures in a zip archive, in memory.
 
     Args:
@@ -85,7 +86,7 @@ def read_zip(path: Path, form: Form = Form(), limits: Limits = LIMITS) -> Raw:
         return _Pictures(str(path), sorted(entries, key=lambda e: e.name), form).read()
 
 
-def survey(path: Path, form: Form = Form()) -> Survey:
+def survey(path: Path, form: Form = AS_THEY_ARE) -> Survey:
     """What a folder or zip of pictures holds, by names and heads of files alone. Raises DataError as reading does."""
     if not path.is_dir():
         with open_zip(path) as entries:
@@ -118,13 +119,13 @@ def _files(root: Path) -> tuple[list[Entry], list[str]]:
                 below.append((inside, file))
             elif file.is_file() or file.is_symlink():  # a link that leads nowhere is named when it is read
                 path = folder / file.name
-                entries.append(Entry(inside, path.read_bytes, lambda path=path: open(path, "rb")))
+                entries.append(Entry(inside, path.read_bytes, partial(open, path, "rb")))
         for inside, file in below:
             if file.name.startswith("."):
                 continue
             if not file.is_symlink():
                 walk(inside, way)
-            elif any(p.is_relative_to(target := Path(file.path).resolve()) for p in (*way, folder.resolve())):
+            elif any(p.is_relative_to(Path(file.path).resolve()) for p in (*way, folder.resolve())):
                 loops.append(inside)
             else:
                 walk(inside, (*way, folder.resolve()))
@@ -307,7 +308,7 @@ def stack_images(
         )
     colours = Counter(a.shape[2] for a in arrays)
     x = np.empty((len(arrays), max(colours), *arrays[0].shape[:2]), np.uint8)
-    form = Form()
+    form = AS_THEY_ARE
     for i, a in enumerate(arrays):
         if a.dtype == np.uint8:
             place(x[i], a, form)

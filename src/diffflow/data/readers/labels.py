@@ -22,7 +22,7 @@ from .archives import Entry
 
 LISTS = ("dataset.json", "metadata.csv", "metadata.jsonl", "labels.csv")
 FILE = ("file_name", "filename", "file", "image", "image_name", "image_path", "path", "name", "img", "id")
-LABEL = ("label", "labels", "class", "class_name", "category", "target", "y", "class_id", "label_id", "breed", "species")
+LABEL = ("label", "labels", "class", "class_name", "category", "target", "y", "class_id", "label_id")
 
 
 @dataclass
@@ -79,7 +79,7 @@ def read_lists(source: str, entries: Iterable[Entry], pictures: Sequence[str]) -
     return out
 
 
-def _rows(file: str, text: str) -> list[tuple[str, str]] | None | str:
+def _rows(file: str, text: str) -> list[tuple[str, str]] | str | None:
     """Pairs of path and label; None where a list says that there are none; words for a file that is no such list."""
     if file == "dataset.json":
         content = json.loads(text)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import pairwise, takewhile
 
 import numpy as np
 
@@ -111,7 +111,8 @@ def _word(folder: str) -> str:
     words = [w for w in re.split(r"[\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", folder).lower()) if w]
     kept = [w for w in words if w not in DECORATION] or words
     word = "".join(kept)
-    return next((word[: -len(d)] for d in ("set", "data") if word.endswith(d) and word[: -len(d)] in TRAIN | TEST), word)
+    short = word.removesuffix("set").removesuffix("data")  # "trainset", "testdata"
+    return short if short in TRAIN | TEST else word
 
 
 def _take_split(
@@ -172,7 +173,7 @@ def _only_numbers(names: Sequence[str], folders: list[tuple[str, ...]]) -> str:
         low, high = spans.get(top, (value, value))
         spans[top] = min(low, value), max(high, value)
     ordered = [spans[t] for t in tops]
-    if all(a[1] < b[0] for a, b in zip(ordered, ordered[1:], strict=False)):
+    if all(a[1] < b[0] for a, b in pairwise(ordered)):
         return f"the folders {shown} hold one numbered sequence: no classes (a metadata.csv would name some)"
     return ""
 

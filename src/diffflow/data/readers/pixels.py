@@ -1,5 +1,7 @@
 """Pixels of any numbers become bytes, by the range that all of them have; what is lost on the way is said, or refused.
 
+The range is that of the whole set, never that of one picture.
+
     whole numbers   0..255 as they are; 16 bits by the bits that are used: 10, 12, 14 or all 16
     floats          [0, 1], [-1, 1] (a twentieth beyond is cut), or whole numbers in 0..255
 """

@@ -66,7 +66,8 @@ def fitting(source: str | datasets.Data, kind: str | None = None) -> str:
             return "toy" if source in TOYS else "digits"
         path = Path(source).expanduser()
         reader = reader_of(path) if path.exists() else None
-        if reader is not None and reader.survey is not None:  # image files: their heads say the colours
+        holds = not path.is_dir() or any(path.iterdir())
+        if reader is not None and reader.survey is not None and holds:  # image files: their heads say the colours
             return "mnist" if reader.survey(path, Form()).channels == 1 else "cifar10"
         data = datasets.load(source, columns=datasets.Columns("levels", "drop", "keep"), kind=kind)
     if data.kind == "image":
