@@ -22,7 +22,8 @@ from diffflow.cli import UsageError
 from diffflow.cli.conditions import labels_of
 from diffflow.data import DataError, load
 from diffflow.data.conditions import Condition
-from diffflow.data.readers.layout import layout, natural
+from diffflow.data.readers.layout import layout
+from diffflow.data.words import natural
 from diffflow.runs.conditions import class_indices
 from diffflow.training.previews import grid_conditions
 
@@ -124,6 +125,9 @@ def test_lists_of_the_hugging_face_form(tmp_path):
     split |= {f"{s}/metadata.csv": table for s in ("train", "test")}
     root = folder(tmp_path / "split", split)
     assert (len(load(root)), len(load(root, "test")), load(root).classes) == (12, 12, ["ant", "bee", "cat"])
+    bare = table.replace(".png", "").replace("file_name", "id")  # as some competitions have it
+    deep = {f"train/{n}": content for n, content in pictures.items()} | {"labels.csv": bare}
+    assert load(folder(tmp_path / "bare", deep), "all").fingerprint == load(tmp_path / "0", "all").fingerprint
     gaps = folder(tmp_path / "gaps", pictures | {"metadata.csv": table.replace("7.png,bee", "7.png,")})
     with pytest.raises(DataError, match=r"1 of 12 pictures .* have no label.*\n  7.png"):
         load(gaps)
@@ -216,6 +220,9 @@ def test_mnist_as_others_unpack_it(tmp_path):
         assert len(load(tmp_path / str(k), "test")) == 10
         assert df.presets.fitting(str(tmp_path / str(k))) == "mnist"
     assert said(load(tmp_path / "3"), "MNIST/raw are read")
+    clothes = load(folder(tmp_path / "f", {f"FashionMNIST/raw/{n}": content for n, content in plain.items()}))
+    assert clothes.classes is not None
+    assert clothes.classes[0] == "T-shirt/top"
     two = {f"{s}/raw/{n}": content for s in ("MNIST", "KMNIST") for n, content in plain.items()}
     with pytest.raises(DataError, match=r"idx files in several folders.*\n  .*/KMNIST/raw\n  .*/MNIST/raw"):
         load(folder(tmp_path / "two", two))
@@ -244,6 +251,17 @@ def test_numbers_of_classes_rise_and_names_ask_for_them(tmp_path):
     assert data.classes == [str(k) for k in range(12)]
     assert said(data, "12 classes, numbered from 0 in the order 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")
     assert sorted(["c10", "c2", "b", "10", "9", "1a"], key=natural) == ["1a", "9", "10", "b", "c2", "c10"]
+    y = np.repeat([str(k) for k in range(12)], 3)
+    x = np.random.default_rng(0).integers(0, 256, (36, 1, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", x=x, y=y)
+    held = df.data.of(x[::-1], y[::-1], heldout=(x[20:], y[20:]))
+    for named in (load(tmp_path / "x.npz", "all"), df.data.of(x, y, split="all"), held.heldout):
+        assert named is not None
+        assert named.classes == data.classes
+        assert named.y is not None
+        assert named.y.tolist() == [k // 3 for k in range(36)][-len(named) :]
+    assert held.y is not None
+    assert held.y.tolist() == [k // 3 for k in range(36)][::-1]
     cpu, classes = torch.device("cpu"), [str(k) for k in range(1, 13)]
     assert class_indices("2", classes, None, cpu, tmp_path).item() == 1
     assert class_indices(["12", "1"], classes, 2, cpu, tmp_path).tolist() == [11, 0]

@@ -6,9 +6,11 @@ Every test of this file failed before, silently or with a misleading message, un
 from __future__ import annotations
 
 import io
+import struct
 import sys
 import types
 import zipfile
+import zlib
 from collections import Counter
 
 import numpy as np
@@ -119,6 +121,32 @@ def test_floats_without_a_known_range_and_signals_are_refused(tmp_path):
     np.save(tmp_path / "s.npy", RNG.normal(size=(2000, 2, 64)).astype(np.float32))
     with pytest.raises(DataError, match=r"--data\.kind signal or --data\.kind image"):
         load(tmp_path / "s.npy")
+
+
+def colour_of_16_bits(values: np.ndarray) -> bytes:
+    """A PNG that Pillow reads but does not write, of values uint16 (h, w, 3)."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    h, w, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_colours_of_few_bits_in_16_are_refused(tmp_path, bits):
+    """Pillow keeps the upper 8 bits of each colour: of 12 bits, 16 levels."""
+    (tmp_path / "x").mkdir()
+    for k in range(3):
+        values = RNG.integers(0, 1 << bits, (16, 16, 3))
+        (tmp_path / "x" / f"{k}.png").write_bytes(colour_of_16_bits(values))
+    if bits == 16:
+        assert said(load(tmp_path / "x"), "3 of 3 images: 16 bits a channel, of which the upper 8 are read")
+    else:
+        with pytest.raises(DataError, match=f"run from 0 to {(1 << bits - 8) - 1} of 255"):
+            load(tmp_path / "x")
 
 
 # -- shapes -----------------------------------------------------------------------------------------------------------

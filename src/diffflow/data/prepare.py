@@ -18,6 +18,7 @@ from .columns import Column, column_label
 from .dataset import Data, Raw
 from .errors import DataError
 from .transform import AXES, Transform
+from .words import natural
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ def _number_labels(raw: Raw, name: str, notes: list[str]) -> tuple[np.ndarray | 
     if len(raw.y) != len(raw.x):
         raise DataError(f"{len(raw.x)} examples but {len(raw.y)} labels in {name!r}")
     if raw.classes is None:
-        labels, y = np.unique(raw.y, return_inverse=True)
+        labels, y = number_labels(raw.y)
         classes = [str(label) for label in labels]
         if classes != [str(k) for k in range(len(classes))]:
             notes.append(f"labels numbered 0..{len(classes) - 1} in the order {', '.join(classes[:20])}")
@@ -215,6 +216,15 @@ def _number_labels(raw: Raw, name: str, notes: list[str]) -> tuple[np.ndarray | 
     if y.min() < 0 or y.max() >= len(raw.classes):
         raise DataError(f"labels of {name!r} run from {y.min()} to {y.max()}, but there are {len(raw.classes)} classes")
     return y, raw.classes
+
+
+def number_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct labels, numbers rising and names in natural order (2 before 10), and each row's place (n,)."""
+    labels, place = np.unique(y, return_inverse=True)
+    if labels.dtype.kind != "U":
+        return labels, place
+    order = np.array(sorted(range(len(labels)), key=lambda k: natural(str(labels[k]))), np.int64)
+    return labels[order], np.argsort(order)[place]
 
 
 def _columns_of(raw: Raw, name: str, like: Transform) -> np.ndarray:

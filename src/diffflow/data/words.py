@@ -1,7 +1,8 @@
-"""The data in one line, as somebody would say it who has never seen a tensor."""
+"""Words: the data in one line, as somebody would say it who has never seen a tensor; and names in their order."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,3 +35,9 @@ def in_words(data: Data) -> str:
     parts = {"train": (len(data), aside), "test": (aside, len(data))}.get(data.split)
     split = f"split {data.split}" if parts is None or not aside else f"{parts[0]:,} train + {parts[1]:,} test"
     return f"{data.name}: {what}, {classes}, {split}"
+
+
+def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """The key by which names are in natural order: their numbers count as numbers."""
+    parts = [p for p in re.split(r"([0-9]+)", name) if p]
+    return [(0, int(p), "") if p[0] in "0123456789" else (1, 0, p) for p in parts], name

@@ -39,6 +39,11 @@ class Request:
     columns: Columns = field(default_factory=Columns)
     kind: str | None = None
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) that image files are brought to; None: nobody says one."""
+        return self.form.size
+
 
 @dataclass(frozen=True)
 class Reader:

@@ -142,6 +142,8 @@ def to_pixels(
     if getattr(image, "n_frames", 1) > 1 and image.format != "TIFF":
         several = "further pictures inside, first one used"
         conversions.append(several if image.format == "MPO" else "animated, first frame used")
+    if image.mode in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())[:1]):
+        conversions.append("16 bits a channel, of which the upper 8 are read")
     image.load()
     upright = ImageOps.exif_transpose(image)
     if image.getexif().get(ORIENTATION, 1) != 1:

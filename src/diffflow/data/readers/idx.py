@@ -78,7 +78,9 @@ def read_idx(path: Path, split: str) -> Raw:
     notes: list[str] = []
     if len(used) and used[-1] >= len(used):  # a label that nothing has is no class: EMNIST's letters start at 1
         notes = [f"labels {', '.join(map(str, used[:40]))}: numbered 0..{len(used) - 1} in this order"]
-    fashion = "fashion" in path.resolve().name.lower() and len(used) == 10
+    home = path.resolve()
+    home = home.parent if home.name.lower() == "raw" else home  # FashionMNIST/raw, as torchvision leaves it
+    fashion = "fashion" in home.name.lower() and len(used) == 10
     names = FASHION if fashion else [str(k) for k in used]
     y = np.searchsorted(used, np.concatenate([labels[s] for s in wanted]))
     test = np.repeat([s == "test" for s in wanted], [len(labels[s]) for s in wanted])

@@ -73,10 +73,28 @@ def read_lists(source: str, entries: Iterable[Entry], pictures: Sequence[str]) -
             continue
         prefix = f"{base}/" if base else ""
         found = {prefix + name.replace("\\", "/").removeprefix("./"): label for name, label in rows}
+        if found and not found.keys() & known:
+            found = _elsewhere(found, pictures)
         if absent := [name for name in found if name not in known]:
             out.notes.append(f"{len(absent)} pictures of {entry.name} are not there: {', '.join(absent[:5])}")
         out.labels = (out.labels or {}) | found
     return out
+
+
+def _elsewhere(found: Mapping[str, str], pictures: Sequence[str]) -> dict[str, str]:
+    """Labels of a list whose paths are those of no picture: by names without suffix or folder, where these are single.
+
+    Args:
+        found: labels by path.
+        pictures: the names of the pictures.
+    """
+    by_stem: dict[str, list[str]] = {}
+    for name in pictures:
+        file = name.rpartition("/")[2]
+        for key in {file, file.rpartition(".")[0]}:
+            by_stem.setdefault(key, []).append(name)
+    stems = {name: by_stem.get(name.rpartition("/")[2], [name]) for name in found}
+    return {places[0] if len(places) == 1 else name: found[name] for name, places in stems.items()}
 
 
 def _rows(file: str, text: str) -> list[tuple[str, str]] | str | None:

@@ -17,6 +17,7 @@ from itertools import pairwise, takewhile
 import numpy as np
 
 from ..errors import DataError
+from ..words import natural
 
 TRAIN = {"train", "training", "trn", "trainval"}
 TEST = {"test", "testing", "tst", "val", "valid", "validation", "validate", "dev", "eval", "evaluation"}
@@ -92,12 +93,6 @@ def number(labels: Sequence[str], kept: np.ndarray | None = None) -> tuple[np.nd
     classes = sorted({c for i, c in enumerate(labels) if kept is None or kept[i]}, key=natural)
     place = {c: k for k, c in enumerate(classes)}
     return np.array([place.get(c, -1) for c in labels], np.int64), classes
-
-
-def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """The key by which names are in natural order: their numbers count as numbers."""
-    parts = [p for p in re.split(r"([0-9]+)", name) if p]
-    return [(0, int(p), "") if p[0] in "0123456789" else (1, 0, p) for p in parts], name
 
 
 def _own(folders: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
