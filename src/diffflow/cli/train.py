@@ -24,6 +24,7 @@ import yaml
 from diffflow import files
 from diffflow.cli import UsageError, listing, parse
 from diffflow.console import say, to_stderr
+from diffflow.data.readers.pixels import refuse_dim
 from diffflow.models.base import TrainConfig
 from diffflow.models.presets import BY_DATA, BY_MODEL, fitting, preset
 from diffflow.models.score_gan import ScoreGANConfig
@@ -251,6 +252,8 @@ def dry_run(config: TrainConfig, device: str | None) -> int:
         The exit status.
     """
     data = config.data.load()
+    if data.transform.of_bytes:
+        refuse_dim(data.name, data.x.numpy())
     meta = data.meta()
     process = Process(find_device(device))
     modules = {name: module.to(process.device) for name, module in config.build(meta).items()}

@@ -17,6 +17,7 @@ from ..console import Console, say, to_stderr
 from ..data import Data
 from ..data.coder import same_space
 from ..data.conditions import from_meta, named
+from ..data.readers.pixels import refuse_dim
 from ..equation.algebra import gradients
 from ..models.base import TrainConfig
 from ..models.settings.serialise import ConfigError, changed, check_round_trip, flat, to_dict
@@ -91,6 +92,8 @@ def train(
         hooks.refuse_other(folder)
         saved = checkpoint_to_resume(folder, resume, console)
         data = load_data(config, folder) if data is None else data
+        if data.transform.of_bytes:
+            refuse_dim(data.name, data.x.numpy())
         holdout_split(data, config.fit.holdout)  # too few rows are refused before anything is written
         meta = data.meta()
         refuse_other_data(folder, meta)

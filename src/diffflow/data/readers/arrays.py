@@ -149,7 +149,7 @@ def to_raw(
         over = np.array(form.colour, np.float32)[:, None, None]
         x = np.rint(x[:, :3] * alpha + over * (1.0 - alpha)).astype(np.uint8)
         notes.append(f"four channels read as RGB and transparency, laid over {form.background}")
-    notes += check_levels(source, x, words)
+    notes += check_levels(x, words)
     return Raw(x, y, classes, test, tuple(notes))
 
 

@@ -259,7 +259,7 @@ class _Pictures:
         if grey and self.channels == 3:
             converted[f"grey, repeated in three channels because {colours} others are in colour"] = grey
         notes = [f"{count} of {len(x)} images: {what}" for what, count in sorted(converted.items())]
-        notes += check_levels(self.source, x, words)
+        notes += check_levels(x, words)
         rows = np.flatnonzero(self.layout.kept)[[i for i, _, _ in self.pages]]
         y, test = (None if v is None else v[rows] for v in (self.layout.y, self.layout.test))
         return Raw(x, y, self.layout.classes, test, (*notes, *self.notes))
@@ -316,7 +316,7 @@ def stack_images(
     if len(colours) > 1:
         converted[f"grey, repeated in three channels because {colours[3]} others are in colour"] = colours[1]
     notes = [f"{count} of {len(arrays)} images: {what}" for what, count in sorted(converted.items())]
-    return x, notes + check_levels(source, x, words)
+    return x, notes + check_levels(x, words)
 
 
 def _left_out(visible: Sequence[Entry], suffixes: set[str], lists: Lists) -> list[str]:

@@ -69,17 +69,11 @@ def to_bytes(source: str, parts: Sequence[np.ndarray]) -> tuple[list[np.ndarray]
     )
 
 
-def check_levels(source: str, x: np.ndarray, words: str = "") -> list[str]:
-    """Notes on bytes of which few levels are used.
+def levels_of(x: np.ndarray) -> np.ndarray:
+    """The values of bytes that are used, rising; of many that use enough (`RANGE`, `LEVELS`) some are enough.
 
     Args:
-        source: what messages call the data.
-        x: uint8 (n, c, h, w); read only until enough levels are met.
-        words: what was done to their values before, for messages.
-
-    Raises:
-        DataError: they use less than a tenth of the range, in which nothing could be seen. (Equal ones are only said:
-            what cannot be trained on may still be looked at.)
+        x: uint8 (n, ...); read only until enough levels are met.
     """
     used = np.zeros(256, bool)
     step = max(1, (1 << 18) // max(x[0].size, 1))
@@ -87,14 +81,31 @@ def check_levels(source: str, x: np.ndarray, words: str = "") -> list[str]:
         used |= np.bincount(x[first : first + step].reshape(-1), minlength=256) > 0
         levels = np.flatnonzero(used)
         if levels[-1] - levels[0] >= RANGE - 1 and len(levels) >= LEVELS:
-            return []
-    low, high = levels[0], levels[-1]
-    before = f" ({words})" if words else ""
+            break
+    return np.flatnonzero(used)
+
+
+def check_levels(x: np.ndarray, words: str = "") -> list[str]:
+    """Notes on bytes of which few levels are used: such pictures may be looked at, but see `refuse_dim`.
+
+    Args:
+        x: uint8 (n, c, h, w).
+        words: what was done to their values before.
+    """
+    levels, before = levels_of(x), f" ({words})" if words else ""
+    low, high = int(levels[0]), int(levels[-1])
     if low == high:
-        return [f"every pixel is {low} of 255{before}: there is nothing to learn"]
+        return [f"ATTENTION: every pixel is {low} of 255{before}: there is nothing to learn"]
     if high - low < RANGE - 1:
+        return [f"ATTENTION: pixels run from {low} to {high} of 255 only{before}: next to nothing can be seen"]
+    return [f"only {len(levels)} levels of grey or colour are used, of 256{before}"] if len(levels) < LEVELS else []
+
+
+def refuse_dim(name: str, x: np.ndarray) -> None:
+    """Raise DataError for bytes (n, c, h, w) that use less than a tenth of the range, before a model learns them."""
+    levels = levels_of(x)
+    if 0 < levels[-1] - levels[0] < RANGE - 1:
         raise DataError(
-            f"the pixels of {source!r} run from {low} to {high} of 255{before}, where next to nothing can be seen: "
+            f"the pixels of {name!r} run from {levels[0]} to {levels[-1]} of 255, where next to nothing can be seen: "
             f"{REMEDY}"
         )
-    return [f"only {len(levels)} levels of grey or colour are used, of 256{before}"]
