@@ -245,7 +245,7 @@ def test_what_is_left_out_is_counted_and_named(tmp_path, monkeypatch):
     for name in [f"{k}.HEIC" for k in range(20)] + ["notes.txt", "README"]:
         (folder / name).write_bytes(b"x")
     data = load(folder)
-    assert said(data, "22 files that are no images were left out (20 .heic, 1 without a suffix, 1 .txt): 0.HEIC,")
+    assert said(data, "22 files were left out (20 .heic, 1 without a suffix, 1 .txt): 0.HEIC,")
     assert said(data, "pillow-heif reads .heic: pip install pillow-heif")
     for path in folder.glob("*.png"):
         path.unlink()
@@ -332,6 +332,27 @@ def test_each_file_is_decoded_once_and_looked_at_without_decoding(tmp_path, monk
     assert not loaded
     assert len(load(source, "all")) == 30
     assert len(loaded) == 30
+
+
+def test_pictures_that_do_not_fit_in_memory_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+    folder = save(tmp_path / "x", [colour(300, 300)] * 4)
+    assert images.free_memory() > 1 << 26
+    monkeypatch.setattr(images, "free_memory", lambda: 1 << 20)
+    monkeypatch.setattr(images, "decode", None)
+    with pytest.raises(DataError, match=r"4 pictures of 300x300 in .* take 0.001 GiB of memory, .*--data.size 256"):
+        load(folder)
+
+
+@pytest.mark.parametrize("split", ["train", "test", "all"])
+def test_rows_are_moved_and_not_copied_where_most_stay(monkeypatch, split):
+    """Memory: all pictures are there once; a tenth of them does not keep the others."""
+    monkeypatch.setattr("diffflow.data.prepare.CHUNK", 7)
+    x = RNG.integers(0, 256, (100, 1, 4, 4), dtype=np.uint8)
+    expected = finish(Raw(x), "x", split, False)
+    mine = x.copy()
+    data = finish(Raw(mine, own=True), "x", split, False)
+    assert data.x.equal(expected.x)
+    assert np.shares_memory(data.x.numpy(), mine) == (split != "test")
 
 
 def test_what_heads_say_is_what_decoding_gives(tmp_path):

@@ -385,6 +385,7 @@ class Raw:
         columns: tables: the names of the d columns; None where they have none.
         names: tables: by the place of a column of words, the words that its codes 0, 1, ... stand for.
         kind: what an example is: "image", "signal", "volume" or "vector"; None: as its axes say.
+        own: whether nobody else has x, so that its rows may be moved instead of copied.
     """
 
     x: np.ndarray
@@ -395,3 +396,4 @@ class Raw:
     columns: tuple[str, ...] | None = None
     names: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     kind: str | None = None
+    own: bool = False

@@ -7,6 +7,7 @@ converted (palette, 16 bits, transparency, rotation flags) or left out is counte
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -21,11 +22,13 @@ from ..dataset import Raw
 from ..errors import DataError
 from .archives import LIMITS, Entry, Limits, open_zip
 from .decode import EXTRA, SUFFIXES, decode, opened, pages, readable
-from .form import AS_THEY_ARE, Form, common_size, place
+from .form import AS_THEY_ARE, LARGEST, Form, common_size, place
 from .idx import IDX, deeper, read_idx
 from .labels import Lists, read_lists
 from .layout import Layout, layout
 from .pixels import check_levels, to_bytes
+
+SHARE = 0.8  # of the free memory, that pictures may take
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,7 @@ class _Pictures:
 
     def read(self) -> Raw:
         """Decode the pictures, each once, into one array. Raises DataError that names every bad file."""
-        x = np.empty((len(self.pages), self.channels, *self.size), np.uint8)
+        x = self._allocate()
         deep: dict[int, np.ndarray] = {}
         converted: Counter[str] = Counter()
         grey, at, content = 0, -1, b""
@@ -262,7 +265,33 @@ class _Pictures:
         notes += check_levels(x, words)
         rows = np.flatnonzero(self.layout.kept)[[i for i, _, _ in self.pages]]
         y, test = (None if v is None else v[rows] for v in (self.layout.y, self.layout.test))
-        return Raw(x, y, self.layout.classes, test, (*notes, *self.notes))
+        return Raw(x, y, self.layout.classes, test, (*notes, *self.notes), own=True)
+
+
+    def _allocate(self) -> np.ndarray:
+        """Room for all pictures (n, c, h, w). Raises DataError where there is none, before anything is decoded."""
+        shape = (len(self.pages), self.channels, *self.size)
+        need, free = math.prod(shape), free_memory()
+        try:
+            if need < SHARE * free:
+                return np.empty(shape, np.uint8)
+        except MemoryError:  # a limit of the process, such as ulimit -v
+            free = min(free, need)
+        side = min(LARGEST, *self.size)
+        raise DataError(
+            f"{shape[0]:,} pictures of {shape[3]}x{shape[2]} in {self.source!r} take {need / 2**30:,.2g} GiB of memory, "
+            f"and {free / 2**30:,.2g} GiB are free; bring them to a smaller size: --data.size {side} (size={side} in "
+            "Python)"
+        )
+
+
+def free_memory() -> int:
+    """Bytes of memory that are free, by the system's own estimate; where it gives none, all that there is."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, ValueError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 1 << 62
 
 
 def _place_deep(
@@ -328,7 +357,7 @@ def _left_out(visible: Sequence[Entry], suffixes: set[str], lists: Lists) -> lis
     counts = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(8))
     names = ", ".join(e.name for e in ignored[:5]) + (", ..." if len(ignored) > 5 else "")
     needs = _needed(ignored)
-    return [f"{len(ignored)} files that are no images were left out ({counts}): {names}{needs and f'; {needs}'}"]
+    return [f"{len(ignored)} files were left out ({counts}): {names}{needs and f'; {needs}'}"]
 
 
 def _needed(entries: Sequence[Entry]) -> str:
