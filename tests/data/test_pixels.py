@@ -339,7 +339,7 @@ def test_pictures_that_do_not_fit_in_memory_are_refused_before_they_are_decoded(
     assert images.free_memory() > 1 << 26
     monkeypatch.setattr(images, "free_memory", lambda: 1 << 20)
     monkeypatch.setattr(images, "decode", None)
-    with pytest.raises(DataError, match=r"4 pictures of 300x300 in .* take 0.001 GiB of memory, .*--data.size 256"):
+    with pytest.raises(DataError, match=r"4 pictures of 300x300 in .* take 0.001 GiB of memory .*--data.size 256"):
         load(folder)
 
 

@@ -279,8 +279,8 @@ class _Pictures:
             free = min(free, need)
         side = min(LARGEST, *self.size)
         raise DataError(
-            f"{shape[0]:,} pictures of {shape[3]}x{shape[2]} in {self.source!r} take {need / 2**30:,.2g} GiB of memory, "
-            f"and {free / 2**30:,.2g} GiB are free; bring them to a smaller size: --data.size {side} (size={side} in "
+            f"{shape[0]:,} pictures of {shape[3]}x{shape[2]} in {self.source!r} take {need / 2**30:,.2g} GiB of memory "
+            f"({free / 2**30:,.2g} GiB are free); bring them to a smaller size: --data.size {side} (size={side} in "
             "Python)"
         )
 
