@@ -128,8 +128,11 @@ def test_lists_of_the_hugging_face_form(tmp_path):
     bare = table.replace(".png", "").replace("file_name", "id")  # as some competitions have it
     deep = {f"train/{n}": content for n, content in pictures.items()} | {"labels.csv": bare}
     assert load(folder(tmp_path / "bare", deep), "all").fingerprint == load(tmp_path / "0", "all").fingerprint
+    contest = folder(tmp_path / "contest", deep | {f"test/t{k}.png": png(k) for k in range(3)})
+    assert len(load(contest)) == 11
+    assert said(load(contest), "3 test pictures have no class, and were left out")
     gaps = folder(tmp_path / "gaps", pictures | {"metadata.csv": table.replace("7.png,bee", "7.png,")})
-    with pytest.raises(DataError, match=r"1 of 12 pictures .* have no label.*\n  7.png"):
+    with pytest.raises(DataError, match=r"pictures in .* have no label in the list that lies there.*:\n  7.png"):
         load(gaps)
     captions = folder(tmp_path / "text", pictures | {"metadata.csv": "file_name,text\n0.png,a red ant"})
     assert said(load(captions), "has no column of labels (such as label); it has text, which are not read")
@@ -181,7 +184,8 @@ def test_what_only_resembles_a_split():
     assert (found.classes, found.test) == (["car", "plane", "train"], None)
     found = layout("x", ["train/a/1.png", "train/b/2.png", "test/3.png", "test/4.png"])
     assert found.kept.tolist() == [True, True, False, False]
-    assert any("2 test pictures are in no class folder" in note for note in found.notes)
+    assert found.test is None  # so that a tenth of the others is held out
+    assert any("2 test pictures have no class, and were left out" in note for note in found.notes)
     found = layout("x", ["train/images/1.png", "val/images/2.png"])  # folders that all share, below the split
     assert found.classes is None
     assert found.test is not None

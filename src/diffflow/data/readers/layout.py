@@ -67,18 +67,25 @@ def layout(source: str, names: Sequence[str], labels: Mapping[str, str] | None =
     folders = folders if test is None else _own(folders)
     kept = np.ones(len(names), bool)
     if labels is not None:
-        y, classes = _from_list(source, names, labels)
+        told = [labels.get(n, "") for n in names]
+        why = f"pictures in {source!r} have no label in the list that lies there; add them, or move the list elsewhere:"
+        kept = _with_class(names, told, test, notes, why)
+        y, classes = number(told, kept)
     elif known or not any(folders) or (numbering := _only_numbers(names, folders)):
         if not known and any(folders):
             notes.append(numbering)
         return Layout(None, None, test, kept, tuple(notes))
     else:
-        kept = _refuse_loose(source, names, folders, test, notes)
-        y, classes = number([f[0] if f else "" for f in folders], kept)
+        told = [f[0] if f else "" for f in folders]
+        why = f"{source!r} has class folders, and images outside them; move these into a class folder:"
+        kept = _with_class(names, told, test, notes, why)
+        y, classes = number(told, kept)
         if {_word(c) for c in classes} <= NOT_CLASSES and len(classes) > 1:
             raise DataError(
                 f"{source!r} has the folders {', '.join(classes)}, which look like no classes; give one of them"
             )
+    if test is not None and not (test & kept).any():
+        test = None
     notes.append(_order(classes, y[kept]))
     return Layout(y, classes, test, kept, tuple(notes))
 
@@ -173,32 +180,20 @@ def _only_numbers(names: Sequence[str], folders: list[tuple[str, ...]]) -> str:
     return ""
 
 
-def _refuse_loose(
-    source: str, names: Sequence[str], folders: list[tuple[str, ...]], test: np.ndarray | None, notes: list[str]
+def _with_class(
+    names: Sequence[str], told: Sequence[str], test: np.ndarray | None, notes: list[str], why: str
 ) -> np.ndarray:
-    """Mask (n,) of the pictures in class folders: of others, test pictures are left out, the rest is refused."""
-    loose = np.array([not f for f in folders])
-    if not loose.any():
-        return ~loose
-    if test is not None and not (loose & ~test).any():
-        notes.append(f"{int(loose.sum())} test pictures are in no class folder, and were left out")
-        return ~loose
-    raise DataError(
-        f"{source!r} has class folders, and images outside them; move these into a class folder:",
-        [n for n, out in zip(names, loose, strict=True) if out],
-    )
+    """Mask (n,) of the pictures with a class ("" is none): others are left out where all are test pictures.
 
-
-def _from_list(source: str, names: Sequence[str], labels: Mapping[str, str]) -> tuple[np.ndarray, list[str]]:
-    """Labels that a list gives. Raises DataError where pictures have none."""
-    missing = [n for n in names if not labels.get(n)]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of {len(names)} pictures in {source!r} have no label in the list of labels that lies "
-            "there; add them, or move the list elsewhere",
-            missing,
-        )
-    return number([labels[n] for n in names])
+    Raises:
+        DataError: training pictures without, which are named after the reason.
+    """
+    without = np.array([not c for c in told])
+    if without.any() and test is not None and not (without & ~test).any():
+        notes.append(f"{int(without.sum())} test pictures have no class, and were left out")
+    elif without.any():
+        raise DataError(why, [n for n, out in zip(names, without, strict=True) if out])
+    return ~without
 
 
 def _order(classes: list[str], y: np.ndarray) -> str:
