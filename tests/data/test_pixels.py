@@ -25,7 +25,6 @@ from diffflow.data.prepare import finish
 from diffflow.data.readers import decode as decoding
 from diffflow.data.readers import images
 from diffflow.data.readers.form import Form, common_size, fitted, place
-from diffflow.data.words import in_words
 
 RNG = np.random.default_rng(0)
 
@@ -380,6 +379,9 @@ def test_what_heads_say_is_what_decoding_gives(tmp_path):
 
 
 def test_data_in_words():
+    def in_words(data):
+        return data.describe()[0].partition(", sha256 ")[0]
+
     def words(x, y=None, split="train", **how):
         return in_words(finish(Raw(x, y, **how), "it", split, False))
 

@@ -106,7 +106,8 @@ class Data:
 
     def describe(self) -> list[str]:
         """Lines that say what the data are, and what was decided about them."""
-        return [f"{in_words(self)}, sha256 {self.fingerprint[:16]}...", *self.notes]
+        words = in_words(self.transform, self.x, self.classes, self.split, self.taken, self.heldout)
+        return [f"{self.name}: {words}, sha256 {self.fingerprint[:16]}...", *self.notes]
 
     @property
     def kind(self) -> str:

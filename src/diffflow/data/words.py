@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Sized
 
-if TYPE_CHECKING:
-    from .dataset import Data
+from .transform import Transform
 
 COLOURS = {1: "grey", 3: "colour"}
 
 
-def in_words(data: Data) -> str:
-    """The data in words: "flowers: 3,786 pictures of 64x64, colour, no classes, 3,407 train + 379 test".
+def in_words(
+    transform: Transform, x: Sized, classes: Sized | None, split: str, taken: Sized | None, heldout: Sized | None
+) -> str:
+    """Data in words: "3,786 pictures of 64x64, colour, no classes, 3,407 train + 379 test".
 
     Args:
-        data: the data; of a part of a source that was read as a whole, both parts are counted.
+        transform: which knows what an example is.
+        x: the examples.
+        classes: the names of the classes; None without.
+        split: which part of a source they are: "train", "test" or "all".
+        taken: the rows of the source, where it was read as a whole: then both parts are counted.
+        heldout: the other part, where it is at hand.
     """
-    shape = data.shape
-    total = len(data) if data.taken is None else max(len(data.taken), len(data))
-    aside = total - len(data) or (len(data.heldout) if data.heldout is not None and data.split == "train" else 0)
-    total = len(data) + aside
-    if data.kind == "image":
-        of = "pictures" if data.transform.of_bytes else "pictures of floats"
+    shape, here = transform.shape, len(x)
+    aside = len(taken) - here if taken is not None else 0
+    aside = aside or (len(heldout) if heldout is not None and split == "train" else 0)
+    total = here + aside
+    if transform.kind == "image":
+        of = "pictures" if transform.of_bytes else "pictures of floats"
         what = f"{total:,} {of} of {shape[2]}x{shape[1]}, {COLOURS.get(shape[0], f'{shape[0]} channels')}"
-    elif data.kind == "vector":
+    elif transform.kind == "vector":
         what = f"{total:,} rows of {shape[0]} column{'s' if shape[0] > 1 else ''}"
-    elif data.kind == "signal":
+    elif transform.kind == "signal":
         what = f"{total:,} signals of {shape[1]} values in {shape[0]} channel{'s' if shape[0] > 1 else ''}"
     else:
         what = f"{total:,} volumes of {'x'.join(map(str, shape[:0:-1]))}, {shape[0]} channel{'s' * (shape[0] > 1)}"
-    count = len(data.classes or ())
-    classes = f"{count} class{'es' if count > 1 else ''}" if count else "no classes"
-    parts = {"train": (len(data), aside), "test": (aside, len(data))}.get(data.split)
-    split = f"split {data.split}" if parts is None or not aside else f"{parts[0]:,} train + {parts[1]:,} test"
-    return f"{data.name}: {what}, {classes}, {split}"
+    count = 0 if classes is None else len(classes)
+    told = f"{count} class{'es' if count > 1 else ''}" if count else "no classes"
+    parts = {"train": (here, aside), "test": (aside, here)}.get(split)
+    part = f"split {split}" if parts is None or not aside else f"{parts[0]:,} train + {parts[1]:,} test"
+    return f"{what}, {told}, {part}"
 
 
 def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
