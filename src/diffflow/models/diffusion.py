@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any, ClassVar
 
@@ -209,6 +209,13 @@ class ScoreConfig(TrainConfig):
             raise ValueError(f"gan = {dials.gan} weighs the log-ratio, and this run has no discriminator: use gan=0")
         score = guided(self.sampling.path, player(modules, "denoiser", Denoiser), dials.guidance)
         return at(self.sampling.path, score, churn=dials.churn, start=self.sampling.start(meta, device_of(modules)))
+
+
+def ended(config: TrainConfig, sigma_min: float, churn: float) -> TrainConfig:
+    """The settings of a denoiser whose sampler ends elsewhere, with another churn; another family's as they are."""
+    if not isinstance(config, ScoreConfig):
+        return config
+    return replace(config, sampling=replace(config.sampling, sigma_min=sigma_min, churn=churn))
 
 
 def guided(schedule: Schedule, denoiser: Denoiser, guidance: Guidance) -> ScoreField:

@@ -218,6 +218,44 @@ class UNetConfig(NetConfig):
 
 
 @dataclass(frozen=True)
+class FastUNetConfig(NetConfig):
+    """The denoiser's network for pictures that learns most in few minutes (networks/backbones/fast_unet.py)."""
+
+    widths: tuple[int, ...] = (48, 96, 128)
+    """Channels at each resolution; each level halves the grid."""
+    layers: int = 2
+    """Blocks at each resolution, on the way down and up; one less at the highest, where they cost most."""
+    stem: int = 2
+    """Side in pixels of a place of the grid."""
+    refine: int = 16
+    """Channels of the refinement at full resolution; 0: none."""
+    attention: bool = False
+    """Self-attention at the lowest resolution."""
+    head: int = 32
+    """Channels of an attention head."""
+    groups: int = 8
+    """Groups of the group normalisation."""
+
+    def build(self, shape: tuple[int, ...], classes: int, conditions: Conditions | None = None) -> nn.Module:
+        """The network; see `NetConfig.build`. Raises ConfigError for all but images."""
+        from ...networks.backbones.fast_unet import FastUNet
+
+        _require_fit(self, "images", len(shape) == 3, shape)
+        return FastUNet(
+            (shape[0], shape[1], shape[2]),
+            classes,
+            self.widths,
+            self.layers,
+            self.stem,
+            self.refine,
+            self.attention,
+            self.head,
+            self.groups,
+            conditions,
+        )
+
+
+@dataclass(frozen=True)
 class UNetNDConfig(NetConfig):
     """The denoiser's network for signals, images and volumes: a U-Net of any axes (networks/backbones/unet_nd.py)."""
 
