@@ -22,6 +22,7 @@ from .coder import LatentSpace, encode_rows
 from .conditions import MAPS, Conditions, as_tensors, describe, encode, in_proportion, named, to_meta
 from .errors import DataError
 from .transform import Transform
+from .words import in_words
 
 if TYPE_CHECKING:
     from ..equation.laws import Law
@@ -105,9 +106,8 @@ class Data:
 
     def describe(self) -> list[str]:
         """Lines that say what the data are, and what was decided about them."""
-        kinds = f"{len(self.classes)} classes" if self.classes else "no classes"
-        about = f"{self.name}: {len(self):,} of shape {self.shape}, {kinds}, split {self.split}"
-        return [f"{about}, sha256 {self.fingerprint[:16]}...", *self.notes]
+        words = in_words(self.transform, self.x, self.classes, self.split, self.taken, self.heldout)
+        return [f"{self.name}: {words}, sha256 {self.fingerprint[:16]}...", *self.notes]
 
     @property
     def kind(self) -> str:
@@ -386,6 +386,7 @@ class Raw:
         columns: tables: the names of the d columns; None where they have none.
         names: tables: by the place of a column of words, the words that its codes 0, 1, ... stand for.
         kind: what an example is: "image", "signal", "volume" or "vector"; None: as its axes say.
+        own: whether nobody else has x, so that its rows may be moved instead of copied.
     """
 
     x: np.ndarray
@@ -396,3 +397,4 @@ class Raw:
     columns: tuple[str, ...] | None = None
     names: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     kind: str | None = None
+    own: bool = False

@@ -17,6 +17,7 @@ from ..console import Console, say, to_stderr
 from ..data import Data
 from ..data.coder import same_space
 from ..data.conditions import from_meta, named
+from ..data.readers.pixels import refuse_dim
 from ..equation.algebra import gradients
 from ..models.base import TrainConfig
 from ..models.settings.serialise import ConfigError, changed, check_round_trip, flat, to_dict
@@ -96,6 +97,7 @@ def train(
         hooks.refuse_other(folder)
         saved = checkpoint_to_resume(folder, resume, console)
         data = load_data(config, folder) if data is None else data
+        refuse_dim(data.name, data.x.numpy())
         holdout_split(data, config.fit.holdout)  # too few rows are refused before anything is written
         meta = data.meta()
         refuse_other_data(folder, meta)
@@ -354,7 +356,7 @@ def fit_and_record(
     trackers: Trackers,
     at_once: int | None,
 ) -> Path:
-    """Fit to the end of the budget, recording into `folder` (grids drawn `at_once` at a time), and choose an average."""
+    """Fit to the end of the budget, recording into `folder` (grids `at_once` at a time), and choose an average."""
     main = process.rank == 0
     if main and data.conditions is not None:
         folder.keep_conditions(data.sample_conditions(EXAMPLES))
