@@ -35,7 +35,7 @@ from diffflow.runs import report
 from diffflow.runs.advice import closing_lines
 from diffflow.runs.fitted import PRESET, fitted
 from diffflow.runs.load import load
-from diffflow.runs.sampler import fit_sampler
+from diffflow.runs.sampler import ends_with_its_budget, fit_sampler
 from diffflow.runs.train import budget, default_folder
 from diffflow.training.distributed import Process, find_device, find_process
 from diffflow.training.hooks import Hooks
@@ -159,9 +159,11 @@ class Train(OwnFlags):
         if find_process(self.device).rank > 0:
             return 0
         lines: list[str] = []
-        if data is not None:  # pictures, whose settings were chosen here
+        config = Folder(run_dir).config()
+        if ends_with_its_budget(config) and (data is not None or config.data.source):
+            data = config.data.load() if data is None else data
             run = fit_sampler(load(run_dir, device=self.device), data, lambda line: say(console, line))
-            lines = closing_lines(run, data)
+            lines = closing_lines(run, data) if data.kind == "image" else []
         name = shlex.quote(str(run_dir))
         say(console, f"sample   diffflow sample {name} -n 100\nmeasure  diffflow evaluate {name}")
         say(console, f"report   {report.write(run_dir)}")
