@@ -133,7 +133,7 @@ def settings(pictures: Pictures, rung: str, machine: Machine = Machine(), batch:
         widths=RUNGS[rung],
         layers=3 if deep else 2,
         stem=max(1, stem // 2) if deep else stem,
-        refine=16 if stem > 1 else 0,
+        refine=32 if stem > 1 else 0,
         attention=deep,
     )
     # what decides a picture's plan lies at noise of the size of its contrast: the law moves with the pixels' deviation

@@ -227,8 +227,8 @@ class FastUNetConfig(NetConfig):
     """Blocks at each resolution, on the way down and up; one less at the highest, where they cost most."""
     stem: int = 2
     """Side in pixels of a place of the grid."""
-    refine: int = 16
-    """Channels of the refinement at full resolution; 0: none."""
+    refine: int = 32
+    """Channels of the refinement at full resolution, the picture's own among them; 0: none."""
     attention: bool = False
     """Self-attention at the lowest resolution."""
     head: int = 32
