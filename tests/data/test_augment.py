@@ -13,8 +13,8 @@ from diffflow.data.augment import FEW, KINDS, LABELS, augment, augment_by_defaul
 from diffflow.equation.noise import Noise
 
 SIDE = 33
-# torch's cubic kernel (a = -3/4) reads a straight line wrong by up to 2 |a + 1/2| t (1 - t) |1 - 2t| < .049 of its slope
-# in each of two axes; the slopes of `smooth` are below .11 a pixel
+# torch's cubic kernel (a = -3/4) reads a straight line wrong by up to 2 |a + 1/2| t (1 - t) |1 - 2t| < .049 of its
+# slope in each of two axes; the slopes of `smooth` are below .11 a pixel
 CUBIC = 2 * 0.049 * 0.11
 
 
@@ -156,7 +156,7 @@ def test_a_picture_gets_the_same_change_in_any_batch() -> None:
 
 def test_what_cannot_be_meant_is_refused() -> None:
     x = torch.zeros(2, 1, 4, 4)
-    with pytest.raises(ValueError, match="p = 1.5"):
+    with pytest.raises(ValueError, match=r"p = 1\.5"):
         augment(x, 1.5, Noise(0))
     with pytest.raises(ValueError, match="no augmentation 'flip'; there are xflip"):
         augment(x, 0.5, Noise(0), ("flip",))

@@ -255,7 +255,8 @@ def dry_run(config: TrainConfig, device: str | None) -> int:
     process = Process(find_device(device))
     modules = {name: module.to(process.device) for name, module in config.build(meta).items()}
     training = TrainingState(config.objective(modules, meta), config.players())
-    batches = Batches(data, config.fit.seed, process.device, config.data.dequantise)
+    how = config.data
+    batches = Batches(data, config.fit.seed, process.device, how.dequantise, how.augment, how.augment_by)
     seconds = []
     for k in range(3):
         begun = time.perf_counter()

@@ -1,9 +1,9 @@
 """Augmentation that does not leak: pictures mirrored, turned, scaled and moved, with a label that says how.
 
-Few pictures are learned by heart; turned ones are more. What a network learns from turned pictures it also makes, unless
-it is told of each how it was turned (Karras et al. 2022): the label is 0 for a picture as it is, and 0 is what samples
-are asked for. A discriminator needs no label while enough of what it sees, real and generated alike, is as it was
-(Karras et al. 2020): each change is a mixture with the identity, so only equal laws look equal through it.
+Few pictures are learned by heart, and turned ones are more. What a network learns from turned pictures it also makes,
+unless it is told of each how it was turned (Karras et al. 2022): the label is 0 for a picture as it is, and 0 is what
+samples are asked for. A discriminator needs no label while enough of what it sees, real and generated alike, is as it
+was (Karras et al. 2020): each change is a mixture with the identity, so only equal laws look equal through it.
 
     kind     change, in this order             its entries of the label    drawn as
     xflip    mirrored left and right           a                           a in {0, 1}
@@ -132,8 +132,8 @@ def changed(x: Tensor, label: Tensor) -> Tensor:
 def _back(label: Tensor, height: int, width: int) -> Tensor:
     """Where each place of the changed picture is read: the inverse map (n, 2, 3), in halves of the sides.
 
-    In pixels from the centre, a place q is read at p with q = A R S p + t. With unit vectors, angles as in the table
-    and k' = k ln(2)/5:  S = 2^(s/5),  R the rotation by r,  A = cosh k' + sinh k' [[cos 2q, sin 2q], [sin 2q, -cos 2q]].
+    In pixels from the centre, place P of the changed picture is read at p, P = A R S p + t, with S = 2^(s/5), R the
+    rotation by r, and A = cosh k' + sinh k' [[cos 2q, sin 2q], [sin 2q, -cos 2q]], k' = k ln(2)/5.
     """
     s, cos, sin = label[:, 2], label[:, 3] + 1, label[:, 4]
     size = torch.tensor([width, height], device=label.device, dtype=label.dtype)

@@ -36,7 +36,8 @@ from ..training.train import train as train_into
 from .load import load
 from .run import Run
 
-STILL_FREE = ("data.dequantise",)  # of the settings of the data, what a Data in memory does not decide
+# of the settings of the data, what a Data in memory does not decide
+STILL_FREE = ("data.dequantise", "data.augment", "data.augment_by")
 
 
 def train(

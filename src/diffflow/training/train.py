@@ -22,7 +22,7 @@ from ..models.base import TrainConfig
 from ..models.settings.serialise import ConfigError, changed, check_round_trip, flat, to_dict
 from ..objectives.base import Objective
 from . import checkpoint
-from .batches import Batches
+from .batches import Batches, refuse_augmentation
 from .distributed import Process, find_process
 from .early_stopping import choose, holdout_split
 from .hooks import Hooks, say_unused
@@ -96,6 +96,7 @@ def train(
         refuse_other_data(folder, meta)
         refuse_conditions(config, meta)
         refuse_cells(config, meta)
+        refuse_augmentation(config, data)
         training = assemble(config, meta, saved, init_from, process, console, hooks)
         about = describe(folder, meta, process, training) | hooks.names()
         trackers = hooks.followers(config.fit.tensorboard, console) if process.rank == 0 else Trackers()
@@ -348,7 +349,8 @@ def fit_and_record(
     if main and data.conditions is not None:
         folder.keep_conditions(data.sample_conditions(EXAMPLES))
     learned, held_out = holdout_split(data, config.fit.holdout)
-    batches = Batches(learned, config.fit.seed, process.device, config.data.dequantise)
+    how = config.data
+    batches = Batches(learned, config.fit.seed, process.device, how.dequantise, how.augment, how.augment_by)
     draw = grid_sampler(training, config, data, process.device)
     recorder = Recorder(folder, config.fit, draw, console, main, training.step, mode_counter(data), hooks, trackers)
     try:

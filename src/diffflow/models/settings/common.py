@@ -42,6 +42,11 @@ class DataConfig:
     latent: str | None = field(default=None, metadata=UNSAID)
     """Images: the folder of an autoencoder of diffusers (AutoencoderKL, AutoencoderTiny), in whose latents the model
     lives."""
+    augment: float = field(default=0.0, metadata=UNSAID)
+    """Pictures of a denoiser: probability of each kind of change (mirrored, turned, scaled, stretched, moved) that
+    training shows them with. The network is told of it, so samples are not changed. For few pictures: 0.12."""
+    augment_by: tuple[str, ...] | None = field(default=None, metadata=UNSAID)
+    """Which kinds: of xflip, yflip, scale, rotate, stretch, shift; none: all."""
 
     def load(self, split: str | None = None, like: Transform | None = None) -> Data:
         """Load the data.
