@@ -22,6 +22,7 @@ from ..equation.guidance import Guidance
 from ..equation.noise import Noise
 from ..metrics import Classifier, Evaluation, extractor
 from ..metrics import evaluate as compare
+from ..metrics.evaluate import counted
 from ..sampling.solvers import Solver
 from ..training.run_folder import Folder
 
@@ -70,8 +71,9 @@ def evaluate(
     """
     train, held = training_data(run, data)
     asked = {"steps": steps, "churn": churn, "gan": gan, "guidance": guidance}
-    x, card = draw(run, train, n, asked, seed=seed, batch=batch)
     held = held if heldout is None else heldout
+    counted(n, len(train), None if held is None else len(held))
+    x, card = draw(run, train, n, asked, seed=seed, batch=batch)
     evaluation = measure(run, x, train, held, judge_of(features, train, seed), classifier, seed, card)
     files.write_json(run.path / "evaluation.json", evaluation.to_dict())
     return evaluation
@@ -117,7 +119,8 @@ def training_data(run: Any, data: Data | str | Path | None = None) -> tuple[Data
             f"{ask.source} is not the data that {run.path} was trained on (its content has another fingerprint). "
             "Say where that data is with --data."
         )
-    held = ask.load(HELD_OUT[split], **how) if split in HELD_OUT else None
+    everything = train.taken is not None and bool(train.taken.all())  # one picture leaves none to be held out
+    held = ask.load(HELD_OUT[split], **how) if split in HELD_OUT and not everything else None
     if held is not None and held.conditions is not None:
         held = replace(held, conditions=train.conditions)  # in the units of the training rows
     return train, held
