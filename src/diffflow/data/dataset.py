@@ -21,6 +21,7 @@ from ..equation.noise import GOLDEN
 from .coder import LatentSpace, encode_rows
 from .conditions import MAPS, Conditions, as_tensors, describe, encode, in_proportion, named, to_meta
 from .errors import DataError
+from .small import refuse_constant, remarks
 from .transform import Transform
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Data:
         """Lines that say what the data are, and what was decided about them."""
         kinds = f"{len(self.classes)} classes" if self.classes else "no classes"
         about = f"{self.name}: {len(self):,} of shape {self.shape}, {kinds}, split {self.split}"
-        return [f"{about}, sha256 {self.fingerprint[:16]}...", *self.notes]
+        return [f"{about}, sha256 {self.fingerprint[:16]}...", *self.notes, *remarks(self)]
 
     @property
     def kind(self) -> str:
@@ -311,7 +312,7 @@ class Data:
 
     @cached_property
     def principal_std(self) -> float:
-        """Largest principal standard deviation in model units.
+        """Largest principal standard deviation in model units; of equal examples, which have none, `std`.
 
         Subspace iteration with 8 vectors on at most 2e7 numbers (evenly spaced examples); the relative error of the
         eigenvalue after k sweeps is of order (lambda_9 / lambda_1)^(2k), k = 20.
@@ -323,7 +324,8 @@ class Data:
         basis = torch.randn(z.shape[1], min(8, z.shape[1]), generator=generator, dtype=z.dtype)
         for _ in range(20):
             basis = torch.linalg.qr(z.T @ (z @ basis))[0]
-        return float(torch.linalg.matrix_norm(z @ basis, 2) / len(z) ** 0.5)
+        width = float(torch.linalg.matrix_norm(z @ basis, 2) / len(z) ** 0.5)
+        return width if width > 1e-5 * self.std else self.std  # of equal examples, or a single one
 
     @cached_property
     def fingerprint(self) -> str:
@@ -331,7 +333,8 @@ class Data:
         return digest_of([("", self.x), *([] if self.y is None else [("", self.y)])])
 
     def meta(self) -> dict[str, Any]:
-        """Everything about the data but the data, JSON-able; `Transform.from_meta` makes encode and decode of it."""
+        """All about the data but the data, JSON-able (`Transform.from_meta`). Raises DataError for a constant."""
+        refuse_constant(self)
         return (
             {
                 "name": self.name,
@@ -359,9 +362,8 @@ class Data:
 
     def _condition_meta(self) -> dict[str, Any]:
         """What `meta` says of conditions, which are more than classes."""
-        if self.conditions is None:
-            return {}
-        return {"cond": to_meta(self.conditions) | {"sha256": digest_of(leaves(self.cond))}}
+        told = self.conditions
+        return {} if told is None else {"cond": to_meta(told) | {"sha256": digest_of(leaves(self.cond))}}
 
 
 def digest_of(tensors: Iterable[tuple[str, Tensor]]) -> str:

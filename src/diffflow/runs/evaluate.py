@@ -108,6 +108,8 @@ def training_data(run: Any, data: Data | str | Path | None = None) -> tuple[Data
             "of a file of the same rows"
         )
     from_python = not ask.source
+    if data is None:
+        ask.refuse_moved(run.path, "--data SOURCE (in Python, run.evaluate(data))")
     ask = replace(ask, source=ask.source if data is None else str(data))
     # data from Python chose their columns there, and may have had test rows of their own
     how = {"like": run.transform} if from_python else {}

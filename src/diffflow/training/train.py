@@ -198,6 +198,8 @@ def load_data(config: TrainConfig, folder: Folder) -> Data:
         )
     if not config.data.source:
         raise ConfigError("data.source is empty: name a toy, 'digits', or a path to the data (--data.source)")
+    if folder.begun and config.data.source == folder.config().data.source:
+        config.data.refuse_moved(folder.path, f"diffflow train SOURCE --resume auto --out {folder.path}")
     return config.data.load()
 
 
