@@ -6,6 +6,7 @@ import argparse
 import ast
 import importlib.util
 import json
+import math
 import multiprocessing
 import re
 import shutil
@@ -29,8 +30,12 @@ import fidelity
 import guidance
 import keep
 import model_table
+import pictures
+import pictures_peers
 import tables
 from mnist import asked as asked_of_run
+from PIL import Image
+from torch import nn
 
 import diffflow as df
 import models as bench
@@ -270,6 +275,115 @@ def test_the_cifar_recipe_runs_small(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert json.loads(Path("out.json").read_text())["floor"] == record["floor"]
     for name in ("out-frontier.png", "out-samples.png"):
         assert Path(name).read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("k", [4, 40])
+def test_a_frechet_distance_of_resampled_rows_is_that_of_the_rows_themselves(k: int) -> None:
+    """With fewer features than points, and with more."""
+    g = torch.Generator().manual_seed(k)
+    x, y = torch.randn(20, k, generator=g), 1.3 * torch.randn(30, k, generator=g) + 0.2
+    a, b = pictures.times_drawn(20, g), pictures.times_drawn(30, g)
+    assert (a.sum(), b.sum()) == (20, 30)
+    rows = x.repeat_interleave(a.long(), 0), y.repeat_interleave(b.long(), 0)
+    # with singular covariances the reference takes roots of rounding errors, 1e-8 of the features' squares
+    assert pictures.frechet(x, y, a, b) == pytest.approx(df.metrics.frechet(*rows).value, rel=1e-6)
+
+
+def test_a_picture_with_transparency_is_laid_on_white_and_then_made_small(tmp_path: Path) -> None:
+    rgba = np.zeros((64, 64, 4), np.uint8)  # transparent black
+    rgba[:32] = (200, 100, 0, 255)
+    rgba[32, :, 3] = 51  # a fifth of black, next to a row of none
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    (x,) = pictures.emoji(tmp_path)
+    assert x.shape == (3, 32, 32)
+    assert x[:, 0, 0].tolist() == [200, 100, 0]
+    assert abs(int(x[0, 16, 5]) - (0.8 * 255 + 255) / 2) <= 1
+    assert x[:, -1, -1].tolist() == [255, 255, 255]
+
+
+class OneColour(nn.Module):
+    """A peer's network: it learns the mean colour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(3, 1, 1))
+
+
+def tiny(size: int, lr: float, width: int) -> pictures_peers.Peer:
+    net, average = OneColour(), OneColour()
+    return pictures_peers.Peer(
+        net,
+        lambda x: (x - net.mean).square().mean(),
+        torch.optim.SGD(net.parameters(), lr=lr),
+        lambda spent, step: 1 - spent,
+        average,
+        lambda: average.mean.data.lerp_(net.mean.data, 0.1),
+        lambda: net.load_state_dict(average.state_dict()),
+        lambda n, steps: (net.mean / 2 + 0.5).expand(n, 3, size, size) + 0.1 * torch.rand(n, 3, size, size),
+    )
+
+
+def test_pictures_per_minute_from_folder_to_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def call(command: list[str], **_: object) -> None:
+        monkeypatch.setattr(sys, "argv", command[1:])
+        pictures_peers.main()
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(pictures_peers.PEERS, "ddpm", tiny)
+    monkeypatch.setattr(pictures.subprocess, "run", call)
+    monkeypatch.setattr(pictures_peers.torch, "set_num_threads", lambda _: None)
+    # judges of a few pixels: the real ones want weights
+    monkeypatch.setattr(
+        pictures, "eyes", lambda _: {j: lambda x: x.flatten(1)[:, :3].float() for j in pictures.JUDGES[:2]}
+    )
+    Path("folder").mkdir()
+    for k, x in enumerate(np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3), np.uint8)):
+        Image.fromarray(x).save(f"folder/{k}.png")
+    flags = "ddpm --source folder --quick --cells cells --out out.json".split()
+    with pytest.raises(SystemExit, match="was not screened"):
+        pictures.main(["train", *flags])
+    for what in ("screen", "train"):
+        pictures.main([what, *flags, "--at-most", "0.0025"])
+    (home,) = Path("cells/quick").glob("emoji-ddpm-*-0.004min-*/")
+    trained = json.loads((home / "trained.json").read_text())
+    assert trained["finished"]
+    assert trained["seconds"] >= 0.24
+    pictures.main(["judge", *flags])
+    (record,) = (json.loads(p.read_text()) for p in Path("cells/quick").glob("emoji-ddpm-*-0.004min-*.json"))
+    assert record["trained"] == trained  # not trained again
+    found = record["judged"][record["best"]]
+    ours = {"cell": record["cell"] | {"method": "ours"}, "judged": {"own": found}, "best": "own", "trained": trained}
+    pictures.files.write_json(Path("cells/quick/emoji-ours-n.json"), ours)
+    pictures.main(["table", *flags])
+    table = json.loads(Path("out.json").read_text())
+    assert len(table["cells"]) == 3
+    (line,) = table["ratios"]
+    assert list(line["ratios"]) == [*pictures.JUDGES, "geometric_mean"]
+    assert all(v == {"ratio": 1, "stderr": 0} for v in line["ratios"].values())
+
+
+def test_the_judges_of_pictures_find_no_excess_in_real_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = {j: lambda x: x.flatten(1)[:, :3].float() for j in pictures.JUDGES[:2]}
+    monkeypatch.setattr(pictures, "eyes", lambda _: features)
+    x = torch.randint(0, 256, (80, 3, 4, 4), generator=torch.Generator().manual_seed(0)).byte()
+    real, other = x[:40], x[40:60]
+    good, poor = (pictures.judge(v, real, other, resamples=8) for v in (x[60:], x[60:] // 4))
+    same = pictures.judge(other, real, other, resamples=8)
+    assert all(v["excess"] == 0 for v in same["judges"].values())
+    for name, v in good["judges"].items():
+        assert abs(v["excess"]) < 5 * v["stderr"]
+        assert poor["judges"][name]["excess"] > 5 * poor["judges"][name]["stderr"]
+    found = pictures.ratio(poor, good)
+    product = math.prod(found[j]["ratio"] for j in pictures.JUDGES)
+    assert found["geometric_mean"]["ratio"] == pytest.approx(product ** (1 / 3))
+
+
+def test_a_peer_s_passes_hold_every_picture_once() -> None:
+    x = torch.arange(48).byte()[:, None]
+    shown = [torch.cat([pictures_peers.batch(x, 3 * k + i, 0) for i in range(3)]).flatten() for k in (0, 1)]
+    assert not torch.equal(*shown)
+    for each in shown:
+        torch.testing.assert_close(each.sort().values, torch.arange(48) / 127.5 - 1)
 
 
 def test_a_distilled_sampler_is_set_beside_the_best_pure_one_of_no_more_evaluations() -> None:

@@ -374,12 +374,9 @@ CELLS: dict[str, Cell] = {
     ),
     "volume": Cell(lambda: df.data.of(volumes(2000, 0), name="volumes", split="all"), 1000, volume_metrics),
     "vector": Cell(
-        lambda: conditioned(*vectors(200_000, 0), "vectors"), 40_000, vector_metrics,
-        (Conditional, {"dim": 2, "sizes": 3, "width": 256, "depth": 4}),
-        (
-            ("fit.batch", 1024), ("fit.holdout", 0.0), ("model.label_dropout", 0.0), ("sampling.sigma_min", 0.01),
-            ("loss", df.EDMWeighting(mean=-0.8, std=1.2)),  # the preset's weighting is for densities
-        ),
+        lambda: conditioned(*vectors(1_000_000, 0), "vectors"), 12_000, vector_metrics,
+        (Conditional, {"dim": 2, "sizes": 3}),
+        (("fit.batch", 2048), ("fit.holdout", 0.0), ("model.label_dropout", 0.0)),
         rate=2e-3,
     ),
     "sequence": Cell(sequence_data, 8000, sequence_metrics, None, (("fit.batch", 256),)),

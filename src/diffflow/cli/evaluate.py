@@ -31,6 +31,7 @@ class Evaluate:
         diffflow evaluate runs/demo
         diffflow evaluate runs/mnist -n 2000 --churn 1 --classifier path/to/lenet.pth
         diffflow evaluate runs/mnist -n 10000 --features lenet=path/to/lenet.pth
+        diffflow evaluate runs/pictures -n 2000 --features imagenet
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -56,8 +57,9 @@ class Evaluate:
     classifier trained here on the training data."""
     features: Annotated[str | None, tyro.conf.arg(metavar="NAME[=FILE]")] = None
     """Whose features the Frechet distance, KID, precision, recall, density and coverage see: own (a classifier trained
-    here), lenet, resnet20 or inception (see `diffflow weights`), with weights from a file of your own after a =; none.
-    Default: own for images of bytes with classes, else none."""
+    here), lenet, resnet20, inception or imagenet (see `diffflow weights`), with weights from a file of your own after a
+    =; none. For colour pictures without classes: imagenet (pip install 'diffflow[judge]'). Default: own for images of
+    bytes with classes, else none."""
     data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
     """Where the data is now, if it has moved since training."""
     latent: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None

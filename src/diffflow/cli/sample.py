@@ -20,7 +20,7 @@ from diffflow.cli import UsageError, parse
 from diffflow.cli.conditions import GuidanceWords, class_counts, conditions_of, labels_of, words_of
 from diffflow.cli.shared import SolverName, check, destination, drawable, follow, known_suffixes
 from diffflow.cli.writers import WRITERS
-from diffflow.console import to_stderr
+from diffflow.console import say, to_stderr
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,9 +86,14 @@ class Sample:
 
     def main(self) -> int:
         """Run the command and return its exit status."""
+        from diffflow.training.run_folder import Folder
+
         known_suffixes(self.out, self.animate)
         check(self)
         run = df.load(self.run, raw=self.raw, device=self.device, coder=self.latent)
+        if (sampler := Folder(run.path).sampler(run.weights)) is not None:
+            end, churn = sampler["sigma_min"], sampler["churn"]
+            say(to_stderr(), f"ending at noise {end:g}, churn {churn:g} unless said: chosen when the training was over")
         if self.quality is not None:
             dials, planned = run.quality(self.quality)
             self = replace(self, **{k: v for k, v in asdict(dials).items() if getattr(self, k) is None})

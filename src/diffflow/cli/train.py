@@ -11,7 +11,6 @@ import dataclasses
 import itertools
 import shlex
 import sys
-import time
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,19 +23,22 @@ import yaml
 from diffflow import files
 from diffflow.cli import UsageError, listing, parse
 from diffflow.console import say, to_stderr
-from diffflow.models.base import TrainConfig
-from diffflow.models.presets import BY_DATA, BY_MODEL, fitting, preset
+from diffflow.data import Data
+from diffflow.models.base import TrainConfig, of_kind
+from diffflow.models.diffusion import ScoreConfig
+from diffflow.models.presets import BY_DATA, BY_MODEL, diffusion_preset, preset
 from diffflow.models.score_gan import ScoreGANConfig
 from diffflow.models.settings import aliases
 from diffflow.models.settings.serialise import Choice, families, load_yaml, replace, to_yaml
 from diffflow.runs import report
+from diffflow.runs.fitted import PRESET, fitted
+from diffflow.runs.load import load
+from diffflow.runs.sampler import fit_sampler
 from diffflow.runs.train import budget, default_folder
-from diffflow.training.batches import Batches
 from diffflow.training.distributed import Process, find_device, find_process
 from diffflow.training.hooks import Hooks
-from diffflow.training.loop import fit
 from diffflow.training.run_folder import Folder
-from diffflow.training.state import TrainingState
+from diffflow.training.speed_probe import probe
 from diffflow.training.train import train
 
 
@@ -52,6 +54,8 @@ class OwnFlags:
     """Run directory; default runs/SOURCE, or runs/SOURCE-PRESET for a preset by model, with -seedN for a --seed N."""
     minutes: Annotated[float | None, tyro.conf.arg(metavar="M")] = None
     """Train for this long, resumed parts included (short for --fit.minutes, and replaces a preset's --fit.steps)."""
+    cpu_minutes: Annotated[float | None, tyro.conf.arg(metavar="M")] = None
+    """Train for so much of the processor's time, of all threads (short for --fit.cpu-minutes), likewise."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Train until this step (short for --fit.steps, and replaces a preset's --fit.minutes)."""
     resume: Annotated[str | None, tyro.conf.arg(metavar="auto|CHECKPOINT")] = None
@@ -61,6 +65,9 @@ class OwnFlags:
     latent: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     """Train in the latents of the autoencoder in this folder (short for --data.latent): an AutoencoderKL or
     AutoencoderTiny of diffusers. Samples are decoded."""
+    cond: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE.npy|NAME=FILE.npy")] = ()
+    """What each example is conditioned on in place of its class (short for --data.cond): a file with a row for each
+    example, or NAME=FILE for each of several conditions."""
     trackers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME"), tyro.conf.UseAppendAction] = ()
     """Where numbers and pictures go as well: wandb, mlflow, trackio or tensorboard."""
     flip: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -75,6 +82,8 @@ class OwnFlags:
     """torch.compile the network (short for --fit.compile)."""
     print_config: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the resolved settings as YAML (good for --config) and stop."""
+    explain: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Say why the settings are what they are, where they are chosen for pictures, budget and machine, and stop."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Scan the data, build the model, estimate the time, train nothing."""
 
@@ -107,16 +116,22 @@ class Train(OwnFlags):
         short: dict[str, Any] = {
             "data.source": self.source,
             "data.flip": self.flip or None,
+            "data.cond": self.cond or None,
             "data.latent": None if self.latent is None else str(Path(self.latent).expanduser().resolve()),
             "fit.seed": self.seed,
             "fit.precision": self.precision,
             "fit.compile": self.compile or None,
         }
         changes = {key: value for key, value in short.items() if value is not None}
-        return replace(self.settings, changes | budget(self.minutes, self.steps))
+        return replace(self.settings, changes | budget(self.minutes, self.steps, self.cpu_minutes))
 
-    def main(self, preset: str) -> int:
-        """Train, or print what would be trained; `preset` is what the run directory may be called after."""
+    def main(self, preset: str, data: Data | None = None) -> int:
+        """Train, or print what would be trained.
+
+        Args:
+            preset: what the run directory may be called after.
+            data: what is learned, where it was looked at already.
+        """
         config = self.resolved()
         if self.print_config:
             print(to_yaml(config), end="")
@@ -124,7 +139,7 @@ class Train(OwnFlags):
         if not config.data.source and self.resume is None:
             raise UsageError("say what to learn: diffflow train SOURCE (a toy's name, `digits`, or a path).")
         if self.dry_run:
-            return dry_run(config, self.device)
+            return dry_run(config, self.device, data)
         out = Path(self.out or default_folder(config.data.source, preset, config.fit.seed))
         console = to_stderr()
         run_dir = train(
@@ -133,11 +148,14 @@ class Train(OwnFlags):
             resume=self.resume,
             init_from=self.init_from,
             device=self.device,
+            data=data,
             console=console,
             hooks=Hooks(trackers=self.trackers),
         )
         if find_process(self.device).rank > 0:
             return 0
+        if data is not None and config.fit.holdout:
+            fit_sampler(load(run_dir, device=self.device), data, lambda line: say(console, line))
         name = shlex.quote(str(run_dir))
         say(console, f"sample   diffflow sample {name} -n 100\nmeasure  diffflow evaluate {name}")
         say(console, f"report   {report.write(run_dir)}")
@@ -152,7 +170,8 @@ def main(args: Sequence[str]) -> int:
     kind = said_kind(args) or kind_in(flags.config)
     if not (helping or flags.dry_run or flags.print_config):  # before the data are scanned
         files.check_folder(flags.out or "runs", "--out" if flags.out else "")
-    name, base = starting_point(flags, source, helping, kind)
+    conditioned = any(word.split("=")[0] in ("--cond", "--data.cond") for word in args)
+    name, base, sized = starting_point(flags, source, helping, kind, conditioned)
     if flags.preset is None and flags.config is None and not helping:
         print(f"settings of {name!r}; --preset and --print-config say more", file=sys.stderr)
     by_data = listing({name: make().about for name, make in BY_DATA.items()})
@@ -160,7 +179,23 @@ def main(args: Sequence[str]) -> int:
     presets = (
         f"\n\nPresets, by data (diffusion models):\n{by_data}\n\nBy model, in the size that fits SOURCE:\n{by_model}"
     )
-    return parse(Train, args, default=Train(settings=base), more=presets).main(name)
+
+    def command(settings: TrainConfig) -> Train:
+        return parse(Train, args, default=Train(settings=settings), more=presets)
+
+    train = command(base)
+    if not sized or not isinstance(base, ScoreConfig) or not train.source:
+        if train.explain:
+            raise UsageError("--explain is for pictures without --preset or --config, whose settings are chosen here.")
+        return train.main(name)
+    data = train.resolved().data.load()
+    override = lambda config: of_kind(command(config).resolved(), ScoreConfig)  # noqa: E731
+    choice = fitted(base, data, override, train.device, lambda line: print(line, file=sys.stderr))
+    if train.explain:
+        print("\n".join(choice.reasons))
+        return 0
+    print(f"{choice.reasons[1]}\n--explain says why, and more", file=sys.stderr)
+    return dataclasses.replace(train, settings=choice.config).main(name, data)
 
 
 def look_ahead(args: Sequence[str]) -> tuple[OwnFlags, str | None]:
@@ -220,16 +255,22 @@ def value_counts(kind: Any, path: str = "") -> dict[str, int | None]:
 
 
 def starting_point(
-    flags: OwnFlags, source: str | None, helping: bool, kind: str | None = None
-) -> tuple[str, TrainConfig]:
-    """The name that a run directory may be called after, and the settings that flags start from."""
+    flags: OwnFlags, source: str | None, helping: bool, kind: str | None = None, conditioned: bool = False
+) -> tuple[str, TrainConfig, bool]:
+    """What flags start from.
+
+    Returns:
+        name: which a run directory may be called after.
+        settings: of the run to go on with, or of the preset, with the file's.
+        sized: whether these are still to be sized to the budget (`runs.fitted`).
+    """
     folder = Folder(Path(flags.out)) if flags.out and flags.resume else None
     if flags.preset is None and flags.config is None and folder is not None and folder.begun:
-        return folder.path.name, folder.config()
+        return folder.path.name, folder.config(), False
     if flags.preset is not None:
         name = flags.preset
     elif source is not None:
-        name = fitting(source, kind)
+        name = diffusion_preset(source, kind, conditioned)
     elif flags.config is not None or helping:
         name = "toy"
     else:
@@ -241,35 +282,26 @@ def starting_point(
     base = preset(name, source if name in BY_MODEL else None, kind).config
     if flags.init_from is not None and isinstance(base, ScoreGANConfig):
         base = base.after(Folder(Path(flags.init_from)).config())
-    return name, base if flags.config is None else load_yaml(flags.config, base=base)
+    if flags.config is not None:
+        return name, load_yaml(flags.config, base=base), False
+    return name, base, name == PRESET and not helping
 
 
-def dry_run(config: TrainConfig, device: str | None) -> int:
+def dry_run(config: TrainConfig, device: str | None, data: Data | None = None) -> int:
     """Do all that training would do before its first step, time three steps that are not kept, and print what is known.
 
     Returns:
         The exit status.
     """
-    data = config.data.load()
-    meta = data.meta()
-    process = Process(find_device(device))
-    modules = {name: module.to(process.device) for name, module in config.build(meta).items()}
-    training = TrainingState(config.objective(modules, meta), config.players())
-    how = config.data
-    batches = Batches(data, config.fit.seed, process.device, how.dequantise, how.augment, how.augment_by)
-    seconds = []
-    for k in range(3):
-        begun = time.perf_counter()
-        fit(training, batches, dataclasses.replace(config.fit, steps=k + 1, minutes=None), process)
-        seconds.append(time.perf_counter() - begun)
-    step = min(seconds)
-    size = sum(p.numel() for player in training.players.values() for p in player.parameters)
+    data = config.data.load() if data is None else data
+    speed = probe(config, data, Process(find_device(device)))
+    step, size = speed.wall, sum(speed.parameters.values())
     for k, line in enumerate(data.describe()):
         print(f"{'' if k else 'data':9}{line}")
-    names = ", ".join(f"{n} {sum(p.numel() for p in v.parameters):,}" for n, v in training.players.items())
+    names = ", ".join(f"{name} {count:,}" for name, count in speed.parameters.items())
     print(f"model    {type(config).__name__}, {size:,} parameters: {names}")
     batch = config.fit.batch
-    print(f"speed    {batch / step:,.0f} examples/s on {process.device}: {step:.3g} s a step of {batch}")
+    print(f"speed    {batch / step:,.0f} examples/s on {find_device(device)}: {step:.3g} s a step of {batch}")
     if config.fit.minutes is not None:
         steps = config.fit.minutes * 60 / step
         passes = steps * config.fit.batch / len(data)

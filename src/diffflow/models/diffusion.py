@@ -224,6 +224,13 @@ class ScoreConfig(TrainConfig):
         return at(self.sampling.path, score, churn=dials.churn, start=self.sampling.start(meta, device_of(modules)))
 
 
+def ended(config: TrainConfig, sigma_min: float, churn: float) -> TrainConfig:
+    """The settings of a denoiser whose sampler ends elsewhere, with another churn; another family's as they are."""
+    if not isinstance(config, ScoreConfig):
+        return config
+    return replace(config, sampling=replace(config.sampling, sigma_min=sigma_min, churn=churn))
+
+
 def guided(schedule: Schedule, denoiser: Denoiser, guidance: Guidance) -> ScoreField:
     """The score of a denoiser with classifier-free guidance.
 

@@ -20,7 +20,7 @@ from ..data.dataset import digest_of
 from ..equation.conditions import Cond, leaves, rows
 from ..equation.guidance import Guidance
 from ..equation.noise import Noise
-from ..metrics import Classifier, Evaluation, extractor
+from ..metrics import Classifier, Evaluation, embedding, extractor
 from ..metrics import evaluate as compare
 from ..metrics.evaluate import counted
 from ..sampling.solvers import Solver
@@ -73,8 +73,9 @@ def evaluate(
     asked = {"steps": steps, "churn": churn, "gan": gan, "guidance": guidance}
     held = held if heldout is None else heldout
     counted(n, len(train), None if held is None else len(held))
+    eyes = judge_of(features, train, seed)
     x, card = draw(run, train, n, asked, seed=seed, batch=batch)
-    evaluation = measure(run, x, train, held, judge_of(features, train, seed), classifier, seed, card)
+    evaluation = measure(run, x, train, held, eyes, classifier, seed, card)
     files.write_json(run.path / "evaluation.json", evaluation.to_dict())
     return evaluation
 
@@ -247,6 +248,7 @@ def judge_of(features: str | None, train: Data, seed: int) -> Classifier | None:
 
     Raises:
         DataError: data that no such network sees.
+        ValueError: images of other channels than the network sees.
     """
     of_bytes = train.transform.of_bytes
     name = features or ("own" if of_bytes and train.classes else "none")
@@ -255,4 +257,8 @@ def judge_of(features: str | None, train: Data, seed: int) -> Classifier | None:
             f"features = {name!r}: judges see images of bytes, and {train.kind}s of floats are compared as they are: "
             "leave it out, or say none"
         )
-    return None if name == "none" else extractor(name, train, seed)
+    if name == "none":
+        return None
+    judge = extractor(name, train, seed)
+    embedding(judge)(train.x[:1])  # what it cannot see is refused here, before anything is drawn
+    return judge

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from ..data import Coder
 from ..data.coder import LatentSpace
 from ..models.base import fill
+from ..models.diffusion import ended
 from ..models.settings.own_net import handing
 from ..networks.backbones.own import OwnNet, fresh_copy
 from ..registry import import_plugin, load_installed
@@ -93,4 +95,6 @@ def open_run(
         module.to(place).eval().requires_grad_(False)
     versions = {k: v for k, v in about.items() if k not in ("data", "finished")}
     average = "raw" if raw else "its own" if sigma_rel is None else f"sigma_rel {sigma_rel:g}"
-    return Run(folder.path, config, about["data"], players, step, versions, average, space)
+    run = Run(folder.path, config, about["data"], players, step, versions, average, space)
+    sampler = folder.sampler(run.weights)
+    return run if sampler is None else replace(run, config=ended(config, sampler["sigma_min"], sampler["churn"]))

@@ -21,8 +21,9 @@ from torch import nn
 from ..console import say, to_stderr
 from ..data import Data
 from ..equation.toys import TOYS
-from ..models.base import TrainConfig
-from ..models.presets import BY_MODEL, fitting, preset
+from ..models.base import TrainConfig, of_kind
+from ..models.diffusion import ScoreConfig
+from ..models.presets import BY_MODEL, diffusion_preset, fitting, preset
 from ..models.settings.networks import NetConfig
 from ..models.settings.own_net import OwnNetConfig, handing, register
 from ..models.settings.serialise import ConfigError, replace
@@ -33,8 +34,10 @@ from ..training.optimisers import MakeOptimizer
 from ..training.run_folder import Folder, RunError
 from ..training.trackers import Tracker
 from ..training.train import train as train_into
+from .fitted import PRESET, fitted
 from .load import load
 from .run import Run
+from .sampler import fit_sampler
 
 # of the settings of the data, what a Data in memory does not decide
 STILL_FREE = ("data.dequantise", "data.augment", "data.augment_by")
@@ -46,6 +49,7 @@ def train(
     *,
     model: str | None = None,
     minutes: float | None = None,
+    cpu_minutes: float | None = None,
     steps: int | None = None,
     settings: Mapping[str, Any] | None = None,
     resume: bool = False,
@@ -67,8 +71,9 @@ def train(
             all settings of a training, the source of its data among them.
         out: run directory; default runs/SOURCE, or runs/SOURCE-MODEL where `model` names a kind of model.
         model: preset, as `--preset` of the command line ("gan", "discriminator-flow", "mnist", ...); default: a
-            diffusion model in the size that fits the data.
+            diffusion model in the size that fits the data, and for pictures also the budget and this machine.
         minutes: train for so long, resumed parts included; replaces the preset's budget.
+        cpu_minutes: likewise, of the processor's time, of all threads.
         steps: train until this step, likewise; with `minutes`, whichever comes first.
         settings: further settings by dotted name, as on the command line: {"denoiser.lr": 5e-4, "fit.batch": 64}.
         resume: go on with the run in `out`, by its own settings where no `model` is named; where there is none, start.
@@ -110,7 +115,8 @@ def train(
         raise TypeError(f"resume = {resume!r} must be True (go on from the newest checkpoint) or False")
     hooks = Hooks(optimizer, learning_rate, on_log, on_checkpoint, trackers)
     data = data_or_config if isinstance(data_or_config, Data) else None
-    changes = _changes(settings, minutes, steps, data_or_config)
+    sized = False
+    changes = _changes(settings, minutes, cpu_minutes, steps, data_or_config)
     if form is not None:
         if "model.form" in changes:
             raise ConfigError(f"form = {form!r} and settings model.form are one setting: give one")
@@ -132,12 +138,18 @@ def train(
         folder = Path(out or default_folder(source, seed=replace(config, changes).fit.seed))
     else:
         wanted, seed = None if out is None else Path(out), changes.get("fit.seed")
-        config, folder = _starting_point(data_or_config, wanted, model, resume, seed, changes.get("data.kind"))
+        own = net is not None
+        config, folder, sized = _starting_point(data_or_config, wanted, model, resume, seed, changes, own)
         if not isinstance(data_or_config, Data):
             changes["data.source"] = _source(data_or_config)
     if net is not None:
         config = with_own_net(config, net, net_arguments)
-    config = replace(config, changes)
+    start, config = config, replace(config, changes)
+    if sized:
+        data = config.data.load() if data is None else data
+        choice = fitted(of_kind(start, ScoreConfig), data, lambda c: replace(c, changes))
+        config = choice.config
+        say(to_stderr(), "\n".join(choice.reasons))
     goes_on = resume and Folder(folder).begun
     if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(
@@ -157,7 +169,8 @@ def train(
         line = f"interrupted: a checkpoint is written. Go on with df.train(..., {str(folder)!r}, resume=True)"
         say(to_stderr(), line)
     own = data.space.coder if data is not None and data.space is not None and not data.space.path else None
-    return load(folder, net=net, coder=own)
+    run = load(folder, net=net, coder=own)
+    return fit_sampler(run, data, lambda line: say(to_stderr(), line)) if sized and data is not None else run
 
 
 def with_own_net(
@@ -197,12 +210,13 @@ def with_seed(name: str, seed: int) -> str:
     return name if seed == 0 else f"{name}-seed{seed}"
 
 
-def budget(minutes: float | None, steps: int | None) -> dict[str, Any]:
+def budget(minutes: float | None, steps: int | None, cpu_minutes: float | None = None) -> dict[str, Any]:
     """The settings of a budget: what is given replaces all of the preset's.
 
     "For 10 minutes" means 10 minutes, whatever number of steps the preset has in mind.
     """
-    return {} if minutes is None and steps is None else {"fit.minutes": minutes, "fit.steps": steps}
+    limits = {"fit.minutes": minutes, "fit.cpu_minutes": cpu_minutes, "fit.steps": steps}
+    return {} if all(limit is None for limit in limits.values()) else limits
 
 
 def _source(given: str | Path) -> str:
@@ -216,15 +230,26 @@ def _starting_point(
     folder: Path | None,
     model: str | None,
     resume: bool,
-    seed: int | None = None,
-    kind: str | None = None,
-) -> tuple[TrainConfig, Path]:
-    """Settings before they are changed, and the run directory: the preset's, or those of the run to go on with."""
+    seed: int | None,
+    changes: Mapping[str, Any],
+    own_net: bool,
+) -> tuple[TrainConfig, Path, bool]:
+    """Settings before they are changed, the run directory, and whether the settings are still to be sized to a budget.
+
+    The settings are the preset's, or those of the run to go on with.
+    """
+    kind = changes.get("data.kind")
+    sized = model == PRESET and not own_net
     by_itself = resume and model is None  # the run's own settings hold
     if folder is None or not (by_itself and Folder(folder).begun):
         source = given if isinstance(given, Data) else _source(given)
-        model = fitting(source, kind) if model is None else model
+        if model is None:
+            model = diffusion_preset(source, kind)
+            sized = model == PRESET and not own_net  # a network of one's own has a size already
+            model = fitting(source, kind) if model == PRESET and own_net else model
         config = preset(model, source, kind).config
+        if own_net:
+            config = replace(config, {"data.flip": False})
         if isinstance(source, Data):
             said = {"data.source": "", "data.split": source.split, "data.flip": source.flip}
             if source.kind != "vector" and not source.transform.of_bytes:
@@ -236,18 +261,22 @@ def _starting_point(
         if folder is None:
             folder = default_folder(name, model, config.fit.seed if seed is None else seed)
         if not (by_itself and Folder(folder).begun):
-            return config, folder
-    return Folder(folder).config(), folder
+            return config, folder, sized
+    return Folder(folder).config(), folder, False
 
 
 def _changes(
-    settings: Mapping[str, Any] | None, minutes: float | None, steps: int | None, given: object
+    settings: Mapping[str, Any] | None,
+    minutes: float | None,
+    cpu_minutes: float | None,
+    steps: int | None,
+    given: object,
 ) -> dict[str, Any]:
     """What the caller sets, by dotted name. Raises ConfigError for what is said twice."""
     if settings is not None and not isinstance(settings, Mapping):
         raise ConfigError(f'settings = {settings!r} must be a dict by dotted name, such as {{"fit.batch": 64}}')
     changes = {str(name).replace("-", "_"): value for name, value in (settings or {}).items()}
-    for name, value in (("minutes", minutes), ("steps", steps)):
+    for name, value in (("minutes", minutes), ("cpu_minutes", cpu_minutes), ("steps", steps)):
         if value is not None and f"fit.{name}" in changes:
             raise ConfigError(
                 f"{name} = {value!r} and settings fit.{name} = {changes[f'fit.{name}']!r} are one setting: give one"
@@ -259,4 +288,4 @@ def _changes(
         if wrong := [name for name in decided if name not in STILL_FREE]:
             why = "is the first argument" if wrong == ["data.source"] else "was decided where the Data was made"
             raise ConfigError(f"settings {wrong[0]} = {changes[wrong[0]]!r}: that {why}; leave it out")
-    return budget(minutes, steps) | changes
+    return budget(minutes, steps, cpu_minutes) | changes

@@ -4,6 +4,9 @@ A model of few rows learns them by heart if it trains for long. The averages tha
 (ema.py) are models of every length of training, at steps of 2^(1/4): the one with the least loss on rows kept aside
 (`fit.holdout`) is early stopping after the fact, of time and width at once, and no budget is too long. Every candidate
 sees the same rows with the same noise, so that differences of losses are much surer than the losses.
+
+Where rates fall to zero at the end of the budget (`PlayerConfig.anneal`), the end is the best there is, and what came
+before is not kept. Such a model stays that of its run, whatever is trained on top of it, until that is better.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ class Choice:
         loss: its mean loss on the rows kept aside.
         last: that of the last average, for comparison.
         of: step at which the choice was made: a run that went on has to choose again.
+        stays: whether it is the model of its run until another choice is made.
     """
 
     step: int
@@ -49,6 +53,21 @@ class Choice:
     loss: float
     last: float
     of: int
+    stays: bool = False
+
+    def words(self, rows: int) -> str:
+        """What is said of the choice by so many rows kept aside."""
+        if not self.stays:
+            return (
+                f"of the averages along the training that of step {self.step} (ema {self.ema:g}) has the least loss on "
+                f"the {rows} rows kept aside, {self.loss:.4g} (the last one: {self.last:.4g}): it is the model"
+            )
+        if self.step == self.of:
+            return f"loss on the {rows} rows kept aside: {self.loss:.4g}"
+        return (
+            f"loss on the {rows} rows kept aside: {self.last:.4g}, and {self.loss:.4g} of step {self.step}, where the "
+            "training had ended before: that stays the model"
+        )
 
 
 def holdout_split(data: Data, share: float) -> tuple[Data, Data | None]:
@@ -100,7 +119,8 @@ def losses(training: TrainingState, candidates: list[Tensors], batches: Batches,
 def choose(training: TrainingState, folder: Folder, batches: Batches, config: FitConfig) -> Choice:
     """Judge every weight average that there is, and write the best to the run directory."""
     ((name, player),) = training.players.items()
-    stored = [(int(group[f"{name}/clock"]), group) for group in folder.snapshots(training.step - 1)]
+    kept = [] if player.anneals else folder.snapshots(training.step - 1)
+    stored = [(int(group[f"{name}/clock"]), group) for group in kept]
     places: list[tuple[int, float]] = []
     candidates: list[Tensors] = []
     for step, group in [*stored, (player.updates, training.averages())]:
@@ -108,10 +128,13 @@ def choose(training: TrainingState, folder: Folder, batches: Batches, config: Fi
             places.append((step, width))
             prefix = f"{name}/{width}/"
             candidates.append({k.removeprefix(prefix): v for k, v in group.items() if k.startswith(prefix)})
+    newest = len(places) - len(player.config.ema)
+    if player.anneals and (before := load_choice(folder, training.step)) is not None:
+        places.append((before[0].step, before[0].ema))
+        candidates.append({k.removeprefix(f"{name}/"): v for k, v in before[1].items()})
     means = losses(training, candidates, batches, config)
     best = int(means.argmin())
-    last = float(means[len(places) - len(player.config.ema)])
-    choice = Choice(*places[best], float(means[best]), last, training.step)
+    choice = Choice(*places[best], float(means[best]), float(means[newest]), training.step, player.anneals)
     content = {f"{name}/{k}": v.contiguous() for k, v in candidates[best].items()}
     files.write(folder.path / "chosen.safetensors", checkpoint.to_bytes(content))
     files.write_json(folder.path / "chosen.json", asdict(choice))
@@ -119,10 +142,10 @@ def choose(training: TrainingState, folder: Folder, batches: Batches, config: Fi
 
 
 def load_choice(folder: Folder, step: int) -> tuple[Choice, Tensors] | None:
-    """The choice made at `step`, the end of the training so far, and its weights "player/name"; None if none was."""
+    """The choice that holds at `step`, the end of the training so far, and its weights "player/name"; None: none."""
     try:
         choice = Choice(**json.loads((folder.path / "chosen.json").read_bytes()))
         weights = safetensors.torch.load((folder.path / "chosen.safetensors").read_bytes())
     except (OSError, ValueError, TypeError):
         return None
-    return (choice, weights) if choice.of == step else None
+    return (choice, weights) if choice.stays or choice.of == step else None

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 import signal
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -29,6 +28,7 @@ from ..models.settings.serialise import ConfigError
 from ..objectives.base import Batch, Turn
 from .distributed import Process, collected_signals
 from .memory import OutOfMemory, advice, hold_memory, out_of_memory
+from .pace import Pace
 from .state import Outcome, TrainingState
 
 
@@ -86,16 +86,18 @@ def fit(
     process: Process,
     observer: StepObserver | None = None,
     whole_batch: bool = False,
+    pace: Pace | None = None,
 ) -> int:
     """Train until the budget is spent, the observer stops it, or a process gets a signal.
 
     Args:
         training: players, objective and counters; all of it changes.
         batches: (first, n) -> samples first ... first + n - 1 of the whole training.
-        config: `steps` and `minutes` are those of the whole training, resumed parts included.
+        config: `steps`, `minutes` and `cpu_minutes` are those of the whole training, resumed parts included.
         process: this process and its device.
         observer: called after every step.
         whole_batch: the objective bears no micro-batches, so none are advised where memory runs out.
+        pace: the clocks, already aimed at an end; None: those of `config`.
 
     Returns:
         The signal's number (SIGTERM where another process got it), else 0.
@@ -103,7 +105,7 @@ def fit(
     Raises:
         NonFinite: 3 skipped turns in a row, or more than 1 % of them (of the first 300: more than 3).
         OutOfMemory: with what to change.
-        ConfigError: a batch that does not divide.
+        ConfigError: a batch that does not divide, or rates that follow a budget of time that nobody turned into steps.
     """
     share = config.accumulate * process.world
     if config.batch % share:
@@ -113,17 +115,18 @@ def fit(
         )
     micro = config.batch // share
     noise = Noise(config.seed).fork("objective")
-    before, begun = training.seconds, time.monotonic()
-    limit = float("inf") if config.minutes is None else 60 * config.minutes
-    if training.seconds >= limit:
+    if pace is None:
+        pace = Pace(config, training, process)
+        pace.aim()
+    if pace.spent:
         return 0
     if process.device.type == "cpu":
         hold_memory()
     devices = [process.device] if process.device.type == "cuda" else []
     stopped = False
     with collected_signals() as received, torch.random.fork_rng(devices):
-        while config.steps is None or training.step < config.steps:
-            votes = Votes(stopped or time.monotonic() - begun + before >= limit, len(received) > 0)
+        while pace.goes_on:
+            votes = Votes(stopped or pace.spent, len(received) > 0)
             # what draws from torch's own generator (dropout) draws the same in a resumed run
             torch.manual_seed(noise.fork("torch", training.step, process.rank).seed)
             try:
@@ -133,9 +136,10 @@ def fit(
                     raise
                 raise OutOfMemory(advice(micro, config, process, whole_batch)) from e
             training.step += 1
-            training.seconds = before + time.monotonic() - begun
+            pace.tick()
             if observer is not None:
                 stopped = observer.after(training, outcomes) is True
+            pace.look()
             if votes.interrupted:
                 return received[0] if received else signal.SIGTERM
             if votes.out_of_time or (stopped and process.world == 1):  # the others learn of it in the next step
@@ -204,7 +208,7 @@ def take_turn(
     finite = math.isfinite(loss) and math.isfinite(grad)
     training.turns += 1
     if finite:
-        player.step(norm)
+        player.step(norm, training.share(player))
         training.streak = 0
     else:
         training.skipped += 1

@@ -22,9 +22,18 @@ from ..models.settings.common import PlayerConfig
 from ..models.settings.serialise import ConfigError
 from ..registry import name_of
 from .checkpoint import Tensors, to_bytes
+from .muon import Muon
 
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 Code = TypeVar("Code", bound=Callable[..., Any])
+
+
+def of_settings(module: nn.Module, config: PlayerConfig) -> torch.optim.Optimizer:
+    """The optimizer of a network that its settings name: Adam, or Muon."""
+    if config.optimizer == "muon":
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        return Muon(named, config.lr, config.betas, config.weight_decay)
+    return adam([p for p in module.parameters() if p.requires_grad], config)
 
 
 def adam(parameters: list[nn.Parameter], config: PlayerConfig) -> torch.optim.Optimizer:

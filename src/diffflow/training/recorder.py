@@ -97,8 +97,9 @@ class Recorder:
         self.progress.update(self.bar, completed=training.step)
         if snapshot_due(training.step):
             clocks = {n: p.updates for n, p in training.players.items()}
-            # rows kept aside may choose any of them
-            self.folder.snapshot(training.step, training.averages(), clocks, forget=not self.config.holdout)
+            # rows kept aside may choose any of them, but not where only the end is good
+            forget = training.anneals or not self.config.holdout
+            self.folder.snapshot(training.step, training.averages(), clocks, forget)
         if training.step % self.config.log_every == 0 and self.log(training):
             self.stopped = f"on_log ({called(self.hooks.on_log)}) after step {training.step}"
             self.say(f"stopped by {self.stopped}")

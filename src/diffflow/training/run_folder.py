@@ -8,6 +8,7 @@ checkpoints/NNNNNNNN/   everything to go on from step N
 ema/                    snapshots of the averages at geometric steps
 plans.json              sampling plans, where some were calibrated
 conditions.safetensors  examples of conditions of the training data, where these are more than classes
+sampler.json            where the sampler ends and its churn, where pictures kept aside chose them
 quality.json            the settings called fast, balanced and best, where the frontier was swept
 tensorboard/            scalars, where installed
 nonfinite.json          the batch that broke the numbers, if one did
@@ -136,6 +137,19 @@ class Folder:
             entries = [{"dials": asdict(d), "plan": p.to_dict()} for d, p in kept.items()]
             content = {"weights": weights, "plans": entries}
             files.write_json(self.path / "plans.json", content)
+
+    def sampler(self, weights: str) -> dict[str, float] | None:
+        """Where the sampler of these weights ends (sigma_min) and its churn; None where nothing chose them."""
+        try:
+            content = json.loads((self.path / "sampler.json").read_bytes())
+            chosen = {name: float(content["chosen"][name]) for name in ("sigma_min", "churn")}
+            return chosen if content["weights"] == weights else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def keep_sampler(self, content: Mapping[str, Any]) -> None:
+        """Keep what was chosen for some weights, with what it was chosen from."""
+        files.write_json(self.path / "sampler.json", content)
 
     def keep_conditions(self, cond: Cond) -> None:
         """Keep examples of conditions, in data units: what samples are asked for where nobody says it."""

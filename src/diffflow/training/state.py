@@ -18,6 +18,7 @@ from ..objectives.base import Objective
 from . import optimisers
 from .checkpoint import Checkpoint, CheckpointError, Tensors
 from .ema import PowerEMA
+from .horizon import Horizon
 from .learning_rates import LearningRate, checked
 from .optimisers import MakeOptimizer, by_player
 
@@ -46,7 +47,7 @@ class Player:
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.own = optimizer is not None
         if optimizer is None:
-            self.optimizer = optimisers.adam(self.parameters, config)
+            self.optimizer = optimisers.of_settings(module, config)
         else:
             self.optimizer = optimisers.own(self.parameters, optimizer)
         self.rate: LearningRate | None = None if self.own else config.rate
@@ -71,12 +72,22 @@ class Player:
                 p.grad = torch.zeros_like(p)
         return [p.grad for p in self.parameters if p.grad is not None]
 
-    def step(self, norm: Tensor) -> None:
-        """Take one optimizer step on the gradients, of norm `norm` (0-d), and one of the averages."""
+    @property
+    def anneals(self) -> bool:
+        """Whether its rate follows the budget, and not a function of its own or of the settings' steps."""
+        return self.config.anneal is not None and self.rate == self.config.rate
+
+    def step(self, norm: Tensor, share: float | None = None) -> None:
+        """Take one optimizer step on the gradients, and one of the averages.
+
+        Args:
+            norm: of the gradients, 0-d.
+            share: share of the peak rate that the budget allows now; None: the rate is a function of the updates.
+        """
         if self.config.clip is not None:
             torch._foreach_mul_(self.gradients(), (self.config.clip / norm).clamp(max=1.0))
         if self.rate is not None:
-            rate = self.rate(self.updates + 1)
+            rate = self.rate(self.updates + 1) if share is None else self.config.lr * share
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
         self.optimizer.step()
@@ -118,7 +129,17 @@ class TrainingState:
             for name, module in objective.players.items()
         }
         self.step = self.turns = self.skipped = self.streak = 0
-        self.seconds = 0.0
+        self.seconds = self.cpu_seconds = 0.0
+        self.horizon = Horizon()
+
+    @property
+    def anneals(self) -> bool:
+        """Whether the rate of a player follows the budget, whose end must then be known."""
+        return any(player.anneals for player in self.players.values())
+
+    def share(self, player: Player) -> float | None:
+        """The share of its peak rate that a player moves with in this step; None: its rate is its own affair."""
+        return self.horizon.rate(self.step, player.config.anneal or 0.0) if player.anneals else None
 
     def tensors(self) -> dict[str, Tensors]:
         """The four files of a checkpoint."""
@@ -152,6 +173,7 @@ class TrainingState:
         """The counters, the updates of each player, and of optimizers of one's own what is no tensor."""
         counters = {k: getattr(self, k) for k in ("step", "turns", "skipped", "streak", "seconds")}
         counters |= {"updates": {name: player.updates for name, player in self.players.items()}}
+        counters |= {"cpu_seconds": self.cpu_seconds, "horizon": self.horizon.state()}
         own = {name: player.optimizer.state_dict() for name, player in self.players.items() if player.own}
         return counters | ({"optimizer": {k: optimisers.pack(v, {}) for k, v in own.items()}} if own else {})
 
@@ -178,6 +200,8 @@ class TrainingState:
             self.objective.load_state(saved.tensors["objective"])
             for k in ("step", "turns", "skipped", "streak", "seconds"):
                 setattr(self, k, saved.state[k])
+            self.cpu_seconds = saved.state.get("cpu_seconds", self.seconds)  # checkpoints of before have no such clock
+            self.horizon.load(saved.state.get("horizon", ()))
         except (KeyError, RuntimeError, ValueError) as e:
             raise CheckpointError(f"{saved.path} does not fit this configuration: {e}") from e
 

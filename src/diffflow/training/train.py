@@ -29,13 +29,16 @@ from .hooks import Hooks, say_unused
 from .lock import Lock, Locked, holder
 from .loop import Interrupted, NonFinite, fit
 from .own_nets import check_own_nets
+from .pace import Pace
 from .previews import grid_sampler, mode_counter
 from .recorder import Recorder
 from .run_folder import Folder, RunError, environment
+from .speed_probe import aim
 from .state import TrainingState
 from .trackers import Trackers
 from .weights import start_weights
 
+SPARE = 0.06  # of a budget of time, for what follows the last step, where the last step is known before
 EXAMPLES = 256  # rows of the training data's conditions that a run keeps
 
 
@@ -120,8 +123,8 @@ def train(
 
 def refuse_settings(config: TrainConfig, process: Process) -> None:
     """Raise ConfigError for settings that cannot be trained on so many processes, or could not be read back."""
-    if config.fit.steps is None and config.fit.minutes is None:
-        raise ConfigError("when to stop? give --steps or --minutes (fit.steps or fit.minutes)")
+    if config.fit.steps is None and config.fit.minutes is None and config.fit.cpu_minutes is None:
+        raise ConfigError("when to stop? give --steps, --minutes or --cpu-minutes (fit.steps, ...)")
     check_round_trip(config)
     if config.fit.holdout and not config.selects:
         raise ConfigError(
@@ -355,8 +358,10 @@ def fit_and_record(
     batches = Batches(learned, config.fit.seed, process.device, how.dequantise, how.augment, how.augment_by)
     draw = grid_sampler(training, config, data, process.device)
     recorder = Recorder(folder, config.fit, draw, console, main, training.step, mode_counter(data), hooks, trackers)
+    pace = Pace(config.fit, training, process, recorder.say, SPARE if training.anneals else 0.0)
     try:
-        received = fit(training, batches, config.fit, process, recorder, bool(config.whole_batch))
+        aim(pace, training, config, learned, process)
+        received = fit(training, batches, config.fit, process, recorder, bool(config.whole_batch), pace)
         recorder.save(training)
         process.wait()  # no process leaves, and is taken for dead, while the first one writes
         if received:
@@ -386,8 +391,4 @@ def choose_average(
     """Choose the average with the least loss on the rows kept aside, and say which it is."""
     batches = Batches(held_out, config.fit.seed, process.device, config.data.dequantise)
     best = choose(training, folder, batches, config.fit)
-    recorder.say(
-        f"of the averages along the training that of step {best.step} (ema {best.ema:g}) has the least "
-        f"loss on the {len(held_out)} rows kept aside, {best.loss:.4g} (the last one: {best.last:.4g}): "
-        "it is the model"
-    )
+    recorder.say(best.words(len(held_out)))

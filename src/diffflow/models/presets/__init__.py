@@ -20,7 +20,7 @@ from . import by_data, by_model  # noqa: F401  they enter their rows
 from .base import BY_DATA, BY_MODEL, Preset
 from .scales import DATA_SCALES
 
-__all__ = ["BY_DATA", "BY_MODEL", "DATA_SCALES", "Preset", "fitting", "preset"]
+__all__ = ["BY_DATA", "BY_MODEL", "DATA_SCALES", "Preset", "diffusion_preset", "fitting", "preset"]
 
 
 def preset(name: str, source: str | datasets.Data | None = None, kind: str | None = None) -> Preset:
@@ -70,6 +70,26 @@ def fitting(source: str | datasets.Data, kind: str | None = None) -> str:
     if data.kind == "image":
         return "mnist" if data.shape[0] == 1 else "cifar10"
     return "table" if data.kind == "vector" else data.kind
+
+
+def diffusion_preset(source: str | datasets.Data, kind: str | None = None, conditioned: bool = False) -> str:
+    """The name of the diffusion preset for data where nobody names one.
+
+    It is that of their scale, but for vectors with a condition, and for pictures, which are sized to the budget.
+
+    Args:
+        source: the data, or where they are.
+        kind: what an example is, as `DataConfig.kind`.
+        conditioned: whether a source that is a name or a path is given a condition (`DataConfig.cond`).
+
+    Raises:
+        DataError: as `data.load` does.
+    """
+    name = fitting(source, kind)
+    conditioned = source.conditions is not None if isinstance(source, datasets.Data) else conditioned
+    if name in ("mnist", "cifar10"):
+        return "pictures"
+    return "conditioned" if conditioned and name == "table" else name
 
 
 families()  # each may bring a preset of its own

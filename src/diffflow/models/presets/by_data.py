@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ...objectives.score_matching import EDMWeighting, LikelihoodWeighting
 from ...registry import name_of
@@ -10,6 +11,7 @@ from ..base import TrainConfig
 from ..diffusion import ModelConfig, SamplingConfig, ScoreConfig
 from ..settings.common import DataConfig, FitConfig, PlayerConfig
 from ..settings.networks import MLPConfig, UNetConfig, UNetNDConfig
+from . import budget
 from .base import BY_DATA, Preset
 
 
@@ -89,6 +91,13 @@ def cifar10() -> ScoreConfig:
 
 
 @for_data
+def pictures() -> ScoreConfig:
+    """Pictures of any size, sized to budget and machine; thirty minutes where nobody says how long."""
+    config = budget.settings(budget.Pictures(10_000, (3, 32, 32)), "M")
+    return replace(config, fit=replace(config.fit, minutes=budget.MINUTES))
+
+
+@for_data
 def toy() -> ScoreConfig:
     """A cloud of points in the plane (8gaussians, moons, spirals, ...), two minutes on one processor core."""
     return ScoreConfig(
@@ -114,6 +123,23 @@ def table() -> ScoreConfig:
         denoiser=PlayerConfig(lr=2e-3, weight_decay=0.3, decay=2000),
         fit=FitConfig(batch=256, minutes=3.0, holdout=0.1),
         sampling=SamplingConfig(sigma_min=low, sigma_max=high),
+    )
+
+
+@for_data
+def conditioned() -> ScoreConfig:
+    """Rows of numbers given a condition, three minutes on one processor core.
+
+    Samples start around the mean of all rows, whatever their condition: of the distance m between that mean and the
+    condition's own, m/sigma_max standard deviations of the condition are left at the end as bias. So the path begins at
+    80, where a density's may begin at 20. Nor is there weight decay, which pulls every condition's width to the mean.
+    """
+    return ScoreConfig(
+        model=ModelConfig(MLPConfig(width=128, depth=3)),
+        loss=EDMWeighting(mean=-0.8, std=1.4),
+        denoiser=PlayerConfig(lr=2e-3, decay=2000),
+        fit=FitConfig(batch=256, minutes=3.0, holdout=0.1),
+        sampling=SamplingConfig(sigma_min=0.01, sigma_max=80.0),
     )
 
 

@@ -106,6 +106,11 @@ class PlayerConfig:
     """Step from which the rate falls as 1/sqrt(step); none: constant. It knows no end, so runs can be extended."""
     ema: tuple[float, ...] = (0.05, 0.10)
     """Widths of the power-function averages kept; the first is what sampling uses by default."""
+    optimizer: Literal["muon"] | None = field(default=None, metadata=UNSAID)
+    """muon: orthogonalised steps for weight matrices (training/muon.py); none: Adam for all."""
+    anneal: float | None = field(default=None, metadata=UNSAID)
+    """Let the rate follow the budget: up over this share of the training, then down to zero at its end as a cosine;
+    none: warmup and decay."""
 
     def __post_init__(self) -> None:
         require(self.lr > 0 and math.isfinite(self.lr), f"lr = {self.lr} must be positive")
@@ -119,6 +124,7 @@ class PlayerConfig:
             self.warmup >= 0 and (self.decay is None or self.decay > 0),
             f"warmup = {self.warmup}, decay = {self.decay} must be counts of steps",
         )
+        require(self.anneal is None or 0 <= self.anneal < 1, f"anneal = {self.anneal} must be a share in [0, 1)")
         require(
             len(self.ema) > 0 and all(0 < s < 0.28 for s in self.ema), f"ema = {self.ema} must be widths in (0, 0.28)"
         )
@@ -145,6 +151,8 @@ class FitConfig:
     """Stop at this step, counted over the whole training, resumed parts included."""
     minutes: float | None = None
     """Stop after this long, counted likewise; whichever comes first."""
+    cpu_minutes: float | None = field(default=None, metadata=UNSAID)
+    """Stop after so much processor time of all threads, counted likewise; whichever comes first."""
     holdout: float = 0.0
     """Share of the training rows kept aside. At the end, the average along the training (its time and width) with the
     least loss on them becomes the model: early stopping after the fact. For few rows; models of one player only."""
@@ -172,7 +180,9 @@ class FitConfig:
             f"fit.accumulate = {self.accumulate} must divide fit.batch = {self.batch}",
         )
         require(self.steps is None or self.steps >= 1, f"fit.steps = {self.steps} must be at least 1")
-        require(self.minutes is None or self.minutes > 0, f"fit.minutes = {self.minutes} must be positive")
+        for name in ("minutes", "cpu_minutes"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"fit.{name} = {value} must be positive")
         require(
             self.log_every >= 1 and self.keep >= 1,
             f"fit.log_every = {self.log_every} and fit.keep = {self.keep} must be at least 1",

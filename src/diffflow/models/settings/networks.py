@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
 from ...data.conditions import Conditions
 from ...networks.backbones.discriminator import ConvDiscriminator, MLPDiscriminator
 from ...networks.backbones.generator import ConvGenerator, MLPGenerator
-from .serialise import Choice, require
+from .serialise import UNSAID, Choice, require
 
 
 class NetConfig(Choice):
@@ -214,6 +214,47 @@ class UNetConfig(NetConfig):
             self.groups,
             self.octaves,
             conditions,
+        )
+
+
+@dataclass(frozen=True)
+class FastUNetConfig(NetConfig):
+    """The denoiser's network for pictures that learns most in few minutes (networks/backbones/fast_unet.py)."""
+
+    widths: tuple[int, ...] = (48, 96, 128)
+    """Channels at each resolution; each level halves the grid."""
+    layers: int = 2
+    """Blocks at each resolution, on the way down and up; one less at the highest, where they cost most."""
+    stem: int = 2
+    """Side in pixels of a place of the grid."""
+    refine: int = 16
+    """Channels of the refinement at full resolution; 0: none."""
+    attention: bool = False
+    """Self-attention at the lowest resolution."""
+    head: int = 32
+    """Channels of an attention head."""
+    groups: int = 8
+    """Groups of the group normalisation."""
+    augment_labels: int = field(default=0, metadata=UNSAID)
+    """How many numbers tell it how a picture was augmented; data.augment sets it."""
+
+    def build(self, shape: tuple[int, ...], classes: int, conditions: Conditions | None = None) -> nn.Module:
+        """The network; see `NetConfig.build`. Raises ConfigError for all but images."""
+        from ...networks.backbones.fast_unet import FastUNet
+
+        _require_fit(self, "images", len(shape) == 3, shape)
+        return FastUNet(
+            (shape[0], shape[1], shape[2]),
+            classes,
+            self.widths,
+            self.layers,
+            self.stem,
+            self.refine,
+            self.attention,
+            self.head,
+            self.groups,
+            conditions,
+            self.augment_labels,
         )
 
 

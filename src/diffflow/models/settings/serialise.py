@@ -287,6 +287,7 @@ FREE = (
     "data.cond",
     "fit.steps",
     "fit.minutes",
+    "fit.cpu_minutes",
     "fit.log_every",
     "fit.checkpoint_minutes",
     "fit.sample_minutes",

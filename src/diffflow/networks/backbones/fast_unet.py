@@ -1,0 +1,199 @@
+"""Fast UNets for pictures: what learns most in few minutes, on a processor above all.
+
+    x (c, h, w) -> p x p pixels become c p^2 channels -> UNet of one-convolution blocks -> pixels again -> refinement
+
+The whole net works on a grid of h/p x w/p places, where a convolution costs p^2 times less than on pixels. What that
+loses is the finest noise, whose removal needs pixels: so `refine` channels of the last layer go back to every pixel and
+through two thin convolutions there, which add to the net's own prediction.
+
+    block       x + W silu(conv3x3(norm(x) (1 + scale) + shift)), W a 1x1: one convolution where others have two
+    embedding   time and condition (parts.py) -> scale and shift of every block
+
+Shapes: x (n, c, h, w), time (n,), cond as `data.conditions.encode` gives it, augment (n, k) or None -> (n, c, h, w).
+
+References:
+    Shi et al. 2016, arXiv:1609.05158 (pixel shuffle). Hoogeboom et al. 2023, arXiv:2301.11093 (UNets on fewer places).
+    Liu et al. 2022, arXiv:2201.03545 (one spatial convolution a block).
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...data.conditions import Conditions
+from ...equation.conditions import Cond
+from .parts import SelfAttention, TimeAndCondition, zeroed
+from .unet import cropped, padded
+
+
+class Block(nn.Module):
+    """Residual block of one convolution, told time and condition by a scale and a shift.
+
+    Args:
+        width: channels.
+        embed: length of the embedding.
+        groups: groups of the group normalisation.
+    """
+
+    def __init__(self, width: int, embed: int, groups: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, width, affine=False)
+        self.told = nn.Linear(embed, 2 * width)
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.leave = zeroed(nn.Conv2d(width, width, 1))
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        """Like x (n, width, h, w), from the embedding e (n, embed)."""
+        scale, shift = self.told(e)[:, :, None, None].chunk(2, 1)
+        h = torch.addcmul(shift, self.norm(x), 1 + scale)
+        return x + self.leave(F.silu(self.conv(h)))
+
+
+class Attention(nn.Module):
+    """Self-attention among the places of a picture, added to it.
+
+    Args:
+        width: channels.
+        heads: heads of the attention, which divide the width.
+        groups: groups of the group normalisation.
+    """
+
+    def __init__(self, width: int, heads: int, groups: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, width)
+        self.attention = SelfAttention(width, heads)
+        zeroed(self.attention.leave)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Like x (n, width, h, w)."""
+        read = self.attention(self.norm(x).flatten(2).transpose(1, 2))
+        return x + read.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class Refinement(nn.Module):
+    """Thin convolutions at full resolution, which add to the prediction what places of p x p pixels cannot see.
+
+    Args:
+        channels: channels of the picture.
+        width: channels that the net hands to every pixel.
+        embed: length of the embedding.
+    """
+
+    def __init__(self, channels: int, width: int, embed: int):
+        super().__init__()
+        inner = width + 8
+        self.enter = nn.Conv2d(width + channels, inner, 3, padding=1)
+        self.told = zeroed(nn.Linear(embed, inner))
+        self.middle = nn.Conv2d(inner, inner, 3, padding=1)
+        self.leave = zeroed(nn.Conv2d(inner, channels, 3, padding=1))
+
+    def forward(self, h: Tensor, x: Tensor, e: Tensor) -> Tensor:
+        """What is added (n, channels, h, w), from the net's channels h (n, width, h, w), the input x and e."""
+        h = F.silu(self.enter(torch.cat([h, x.to(h.dtype)], 1)) * (1 + self.told(e)[:, :, None, None]))
+        return self.leave(F.silu(self.middle(h)))
+
+
+class FastUNet(nn.Module):
+    """UNet on places of several pixels, of one-convolution blocks, with a thin refinement of pixels.
+
+    Args:
+        shape: shape of a picture (c, h, w), of any height and width.
+        classes: how many classes, 0 for none.
+        widths: channels per resolution level, multiples of `groups`; each level halves the grid of places.
+        layers: blocks per level, on the way down and up; one less at the highest, where they cost most.
+        stem: side of a place in pixels.
+        refine: channels of the refinement; 0: none.
+        attention: whether there is self-attention at the lowest level.
+        head: channels of an attention head.
+        groups: groups of the group normalisation.
+        conditions: what the network is told instead of a class: one condition, or several by name.
+        augment: how many numbers say how a training picture was augmented; 0: none.
+
+    Raises:
+        ValueError: for widths, layers, a stem or a shape that cannot be meant, classes and conditions together, and
+            for pictures of another shape.
+    """
+
+    null = "missing"
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        classes: int = 0,
+        widths: tuple[int, ...] = (48, 96, 128),
+        layers: int = 2,
+        stem: int = 2,
+        refine: int = 16,
+        attention: bool = False,
+        head: int = 32,
+        groups: int = 8,
+        conditions: Conditions | None = None,
+        augment: int = 0,
+    ):
+        super().__init__()
+        if not widths or any(w < groups or w % groups for w in widths):
+            raise ValueError(f"widths = {tuple(widths)} must be multiples of groups = {groups}")
+        if len(shape) != 3 or min(*shape, stem, layers) < 1 or refine < 0:
+            raise ValueError(f"shape = {tuple(shape)}, stem = {stem}, layers = {layers} must be positive")
+        if attention and widths[-1] % head:
+            raise ValueError(f"the last width, {widths[-1]}, must be a multiple of head = {head}")
+        self.shape, self.classes, self.stem = tuple(shape), classes, stem
+        self.augment_labels = augment
+        self.multiple = stem * 2 ** (len(widths) - 1)
+        channels, embed = shape[0], 4 * widths[0]
+        self.embedding = TimeAndCondition(embed, tuple(shape), classes, conditions)
+        self.augment = nn.Linear(augment, embed, bias=False) if augment else None
+        if self.augment is not None:
+            nn.init.zeros_(self.augment.weight)
+        seen = channels + self.embedding.channels
+        self.enter = nn.Conv2d(seen * stem**2, widths[0], 3, padding=1)
+
+        counts = [max(1, layers - 1)] + [layers] * (len(widths) - 1)
+
+        def blocks(width: int, count: int) -> nn.ModuleList:
+            return nn.ModuleList(Block(width, embed, groups) for _ in range(count))
+
+        pairs = list(itertools.pairwise(widths))
+        self.down = nn.ModuleList(blocks(w, n) for w, n in zip(widths, counts, strict=True))
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
+        self.attention = Attention(widths[-1], widths[-1] // head, groups) if attention else None
+        self.middle = Block(widths[-1], embed, groups)
+        self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairs)
+        self.up = nn.ModuleList(blocks(w, n) for w, n in zip(widths[:-1], counts[:-1], strict=True))
+        self.norm = nn.GroupNorm(groups, widths[0])
+        self.leave = zeroed(nn.Conv2d(widths[0], (channels + refine) * stem**2, 3, padding=1))
+        if refine:  # what is handed to the pixels begins as a map of features, the prediction at 0
+            nn.init.normal_(self.leave.weight[channels * stem**2 :], std=(9 * widths[0]) ** -0.5)
+        self.refinement = Refinement(channels, refine, embed) if refine else None
+
+    def forward(self, x: Tensor, time: Tensor, cond: Cond = None, augment: Tensor | None = None) -> Tensor:
+        """Prediction like x (n, c, h, w), from time (n,), the condition of each picture, and how it was augmented."""
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"x has shape {tuple(x.shape)}, this net takes (n, {', '.join(map(str, self.shape))})")
+        e = self.embedding(time, cond)
+        if self.augment is not None and augment is not None:
+            e = e + self.augment(augment.to(e.dtype))
+        e = F.silu(e)
+        picture = padded(x, self.multiple)
+        h = self.enter(F.pixel_unshuffle(padded(self.embedding.beside(x, cond), self.multiple), self.stem))
+        kept: list[Tensor] = []
+        for level, blocks in enumerate(self.down):
+            for block in blocks:
+                h = block(h, e)
+            if level < len(self.shrink):
+                kept.append(h)
+                h = self.shrink[level](h)
+        h = self.middle(h if self.attention is None else self.attention(h), e)
+        for level in reversed(range(len(self.up))):
+            h = kept[level] + F.interpolate(self.grow[level](h), scale_factor=2.0, mode="nearest")
+            for block in self.up[level]:
+                h = block(h, e)
+        out = F.pixel_shuffle(self.leave(F.silu(self.norm(h))), self.stem)
+        if self.refinement is not None:
+            features = out[:, self.shape[0] :]
+            out = out[:, : self.shape[0]] + self.refinement(features, picture, e)
+        return cropped(out, self.shape[1:])

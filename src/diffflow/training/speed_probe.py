@@ -1,0 +1,89 @@
+"""Speed probe: what a step of a training costs here, found by steps that are thrown away."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+
+import torch
+
+from ..data import Data
+from ..models.base import TrainConfig
+from .batches import Batches
+from .distributed import Process
+from .loop import fit
+from .pace import Pace
+from .state import TrainingState
+
+STEPS = 3  # of which the first warms up
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a step costs.
+
+    Args:
+        wall: seconds of the clock.
+        cpu: seconds of the processor, of all threads.
+        parameters: numbers that are learned, by player.
+    """
+
+    wall: float
+    cpu: float
+    parameters: dict[str, int]
+
+
+def probe(config: TrainConfig, data: Data, process: Process, steps: int = STEPS) -> Speed:
+    """Time the first steps of a training, which leaves nothing behind.
+
+    Args:
+        config: its settings; the budget is not read.
+        data: what is learned.
+        process: where.
+        steps: how many steps, the first of which does not count.
+
+    Returns:
+        The cost of a step, in this process.
+
+    Raises:
+        OutOfMemory: with what to change.
+        ConfigError: settings that do not fit the data.
+    """
+    meta = data.meta()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.fit.seed)
+        modules = {name: module.to(process.device) for name, module in config.build(meta).items()}
+        training = TrainingState(config.objective(modules, meta), config.players())
+    how = config.data
+    batches = Batches(data, config.fit.seed, process.device, how.dequantise, how.augment, how.augment_by)
+    costs: list[tuple[float, float]] = []
+    for k in range(steps):
+        wall, cpu = time.perf_counter(), time.process_time()
+        one = dataclasses.replace(config.fit, steps=k + 1, minutes=None, cpu_minutes=None)
+        fit(training, batches, one, process, whole_batch=bool(config.whole_batch))
+        if process.device.type == "cuda":
+            torch.cuda.synchronize(process.device)
+        costs.append((time.perf_counter() - wall, time.process_time() - cpu))
+    counted = costs[1:] or costs
+    sizes = {name: sum(p.numel() for p in player.parameters) for name, player in training.players.items()}
+    return Speed(min(w for w, _ in counted), min(c for _, c in counted), sizes)
+
+
+def aim(pace: Pace, training: TrainingState, config: TrainConfig, data: Data, process: Process) -> None:
+    """Say at which step a training ends whose rates follow a budget of time: by the speed that is measured now.
+
+    A training that goes on knows its speed.
+    """
+    by_time = config.fit.minutes is not None or config.fit.cpu_minutes is not None
+    if not training.anneals or not by_time:
+        pace.aim()
+    elif training.step:
+        done = training.horizon.end is not None and training.step < training.horizon.end
+        if not done:
+            pace.aim(training.seconds / training.step, training.cpu_seconds / training.step)
+    else:
+        speed = probe(config, data, process)
+        cost = torch.tensor([speed.wall, speed.cpu], device=process.device)
+        process.average([cost])
+        pace.aim(*cost.tolist())
