@@ -18,6 +18,7 @@ from diffflow.cli.likelihood import Likelihood
 from diffflow.console import to_stderr
 from diffflow.data import DataError
 from diffflow.data.small import remarks
+from diffflow.runs import report
 
 RNG = np.random.default_rng(0)
 TINY = "--fit.batch 4 --model.net.widths 8 8 --model.net.head 8 --fit.no-tensorboard --sampling.steps 2".split()
@@ -155,13 +156,16 @@ def test_counts_are_looked_at_first(tmp_path: Path, refused: Callable[..., str],
     assert "at least 12" in refused("evaluate", run, "-n", "11")
 
 
-def test_copies_are_called_so_in_words(twenty: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_copies_are_called_so_in_words(twenty: Path, tmp_path: Path) -> None:
     """A run whose samples are its training pictures."""
     run = df.load(twenty / "run")
     train, held = df.runs.evaluate.training_data(run)
     found = df.metrics.evaluate(train.x[torch.arange(40) % len(train)], train, held)
     assert found["memorised"].value == 1
     assert "100% of the samples are copies of training examples" in found["memorised"].note
+    home = shutil.copytree(twenty / "run", tmp_path / "run")
+    (home / "evaluation.json").write_text(json.dumps(found.to_dict()))
+    assert "<p><b>100% of the samples are copies of training examples" in report.write(home).read_text()
 
 
 def test_moved_data_are_known_by_their_content(

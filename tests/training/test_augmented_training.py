@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import diffflow as df
 from diffflow.data.augment import LABELS
-from diffflow.models.settings.networks import NetConfig
+from diffflow.models.diffusion import ModelConfig
+from diffflow.models.settings.networks import FastUNetConfig, NetConfig
 from diffflow.models.settings.serialise import ConfigError, load_yaml, to_dict
 from diffflow.training.batches import Batches
 from diffflow.training.run_folder import Folder
@@ -94,6 +95,22 @@ def test_a_net_is_told_in_training_and_samples_are_as_if_unchanged(pictures: df.
     assert run.sample(2, steps=2, noise=0).last.shape == (2, 3, 8, 8)
     assert load_yaml(run.path / "config.yaml").data.augment == 0.5
     assert "augment" not in to_dict(config)["data"]  # settings that do not augment are what they were
+
+
+def test_the_fast_net_is_told_where_pictures_are_augmented_and_only_there(pictures: df.Data) -> None:
+    net = FastUNetConfig(widths=(8, 16), layers=1)
+    config = df.ScoreConfig(model=ModelConfig(net))
+    plain, told = (
+        df.replace(config, {"data.augment": p}).build(pictures.meta())["denoiser"].net for p in (0.0, 0.12)
+    )
+    assert (plain.augment_labels, told.augment_labels) == (0, LABELS)
+    assert plain.augment is None
+    x, time, label = torch.randn(4, 3, 8, 8), torch.zeros(4), torch.randn(4, LABELS)
+    for p in told.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    zero = torch.zeros(4, LABELS)
+    assert torch.equal(told(x, time), told(x, time, augment=zero))  # samples are those of untouched pictures
+    assert not torch.equal(told(x, time), told(x, time, augment=label))
 
 
 def test_an_adapted_game_is_resumed_to_the_bit(pictures: df.Data, tmp_path: Path) -> None:
