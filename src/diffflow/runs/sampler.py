@@ -98,7 +98,7 @@ def distance(x: Tensor, real: Tensor, other: Tensor) -> float:
 
 
 def choose_sampler(
-    run: Run, real: Data, other: Data, seconds: float = math.inf, say: Callable[[str], None] = lambda line: None
+    run: Run, real: Data, other: Data, seconds: float, say: Callable[[str], None] = lambda line: None
 ) -> Trial:
     """Choose where the sampler of a run of pictures ends and its churn, and keep that in the run.
 
@@ -161,7 +161,8 @@ def fit_sampler(run: Run, data: Data, say: Callable[[str], None] = lambda line: 
     if aside is None or not isinstance(config, ScoreConfig) or data.kind != "image" or unlabelled:
         return run
     minutes = [m for m in (config.fit.minutes, config.fit.cpu_minutes) if m is not None]
+    seconds = 60 * min(minutes) if minutes else run.metrics()[-1]["seconds"]
     count = min(len(learned), 4 * len(aside))
     some = learned.subset(torch.linspace(0, len(learned) - 1, count).long())
-    best = choose_sampler(run, aside, some, SHARE * 60 * min(minutes) if minutes else math.inf, say)
+    best = choose_sampler(run, aside, some, SHARE * seconds, say)
     return replace(run, config=ended(config, best.sigma_min, best.churn))

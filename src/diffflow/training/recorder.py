@@ -214,8 +214,10 @@ class Recorder:
         self.drawn = time.monotonic()
 
     def finish(self, training: TrainingState) -> None:
-        """Draw the last grid, and warn of averages that are not yet worth using."""
+        """Draw the last grid, say what was spent, and warn of averages that are not yet worth using."""
         self.picture(training)
+        clock, processor = training.seconds / 60, training.cpu_seconds / 60
+        self.say(f"{training.step:,} steps in {clock:.3g} minutes, {processor:.3g} minutes of the processor")
         if self.recent:
             self.log(training)
         elif self.counts:  # the last line stood before this grid was drawn
@@ -229,6 +231,8 @@ class Recorder:
             self.warn(training, warnings)
         for name, player in training.players.items():
             warmup, updates = player.config.warmup, player.updates
+            if player.anneals:
+                continue  # its warm-up is a share of the training, as the averages are
             shares = {s: early_share(s, warmup, updates) for s in player.config.ema}
             if early := {s: share for s, share in shares.items() if share > 0.01}:
                 self.say(

@@ -17,6 +17,7 @@ from .pace import Pace
 from .state import TrainingState
 
 STEPS = 3  # of which the first warms up
+FEW = 100  # steps in which nothing is learned
 
 
 @dataclass(frozen=True)
@@ -87,3 +88,9 @@ def aim(pace: Pace, training: TrainingState, config: TrainConfig, data: Data, pr
         cost = torch.tensor([speed.wall, speed.cpu], device=process.device)
         process.average([cost])
         pace.aim(*cost.tolist())
+        end = training.horizon.end or 0
+        short = "; that is very few: give it more minutes, or a narrower net" if end < FEW else ""
+        pace.say(
+            f"{end:,} steps of {cost[0]:.3g} s fit the budget{short} (of time: two runs of one seed may differ in their "
+            f"number; --steps {end} repeats one)"
+        )

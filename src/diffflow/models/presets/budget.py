@@ -194,11 +194,13 @@ def reasons(
     """
     net, fit, player, law = config.model.net, config.fit, config.denoiser, config.loss
     steps = budget.steps_at(*cost)
+    by_processor = budget.cpu_minutes is not None and 60 * budget.cpu_minutes / cost[1] <= steps
+    each = f"{cost[1]:.3g} s of the processor" if by_processor else f"{cost[0]:.3g} s"
     lines = []
     if isinstance(net, FastUNetConfig):
         lines += [
             f"net     widths {' '.join(map(str, net.widths))}: the widest tried that gets {ENOUGH:,} steps in the "
-            f"budget; it gets about {steps:,.0f}, of {cost[0]:.3g} s each",
+            f"budget; it gets about {steps:,.0f}, of {each} each",
             f"stem    the net works on places of {net.stem} x {net.stem} pixels"
             + (", and single pixels are refined at the end" if net.refine else ""),
         ]
@@ -213,6 +215,7 @@ def reasons(
         lines.append(
             f"noise   mostly around {math.exp(law.mean):.2g}, for pixels of standard deviation {pictures.std:.2g}"
         )
+    lines.append(f"grid    of samples every {config.fit.sample_minutes:g} minutes, in the run's folder samples")
     lines.append(
         "flip    mirror images are shown too (--flip)"
         if config.data.flip

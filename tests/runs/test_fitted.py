@@ -1,0 +1,143 @@
+"""Pictures without a preset: settings by budget and machine, what the user says wins, and the sampler that rows aside chose."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import diffflow as df
+from diffflow.cli import main
+from diffflow.models.presets import budget, preset
+from diffflow.runs import sampler
+from diffflow.runs.fitted import fitted
+
+SMALL = {"fit.tensorboard": False, "model.net.widths": [8, 16], "model.net.layers": 1, "fit.batch": 8}
+
+
+def drawn(n: int, side: int = 8, channels: int = 3, seed: int = 0) -> torch.Tensor:
+    """Pictures with something to see: a bright disc on a dark ground."""
+    g = torch.Generator().manual_seed(seed)
+    axis = torch.arange(side) + 0.5
+    centre = side * (0.3 + 0.4 * torch.rand(n, 2, 1, 1, generator=g))
+    inside = ((axis[:, None] - centre[:, 0]) ** 2 + (axis[None, :] - centre[:, 1]) ** 2).sqrt() < side / 4
+    colour = 80 + 170 * torch.rand(n, channels, 1, 1, generator=g)
+    return (30 + inside[:, None] * (colour - 30)).round().to(torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def data() -> df.Data:
+    return df.data.of(drawn(300), split="all", name="discs")
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory) -> df.Run:
+    return df.train(data, tmp_path_factory.mktemp("runs") / "run", steps=30, settings=SMALL)
+
+
+def test_pictures_take_settings_of_the_budget_and_a_run_is_of_them(run):
+    assert isinstance(run.config.model.net, df.presets.budget.FastUNetConfig)
+    assert run.step == 30
+    assert run.config.denoiser.optimizer == "muon"
+    assert [line["lr"]["denoiser"] for line in run.metrics()][-1] < 1e-3  # it ended where its budget did
+    assert not run.config.data.flip
+
+
+def test_what_the_user_says_wins(data):
+    start = preset("pictures").config
+    choice = fitted(start, data, lambda c: df.replace(c, SMALL | {"fit.minutes": 0.01, "fit.precision": "fp32"}))
+    assert choice.config.model.net.widths == (8, 16)
+    assert (choice.config.fit.batch, choice.config.fit.precision, choice.config.fit.minutes) == (8, "fp32", 0.01)
+    assert any("8 a step" in line for line in choice.reasons)
+
+
+def test_a_budget_of_steps_takes_the_same_net_on_every_machine(data):
+    start = preset("pictures").config
+    choice = fitted(start, data, lambda c: df.replace(c, {"fit.minutes": None, "fit.steps": 10, "fit.batch": 1}))
+    assert choice.config.model.net.widths == budget.RUNGS[budget.STEADY]
+
+
+def test_a_longer_training_stays_what_it_was_until_it_is_better(data, tmp_path):
+    """The rate rises again; while it is high, and if it ends worse, the run is still the model of the first end."""
+    run = df.train(data, tmp_path / "run", steps=30, settings=SMALL)
+    before = {k: v.clone() for k, v in run.denoiser.state_dict().items()}
+    chosen = json.loads((run.path / "chosen.json").read_text())
+
+    def crash(line):
+        raise RuntimeError("the power is gone")
+
+    with pytest.raises(RuntimeError, match="the power is gone"):
+        df.train(data, run.path, steps=60, resume=True, settings={"fit.log_every": 5}, on_log=crash)
+    again = df.load(run.path)
+    assert again.step == 30
+    assert all(torch.equal(v, before[k]) for k, v in again.denoiser.state_dict().items())
+    longer = df.train(data, run.path, steps=60, resume=True)
+    after = json.loads((run.path / "chosen.json").read_text())
+    assert after["loss"] <= chosen["loss"] + 1e-6
+    assert longer.step == (60 if after["last"] < chosen["loss"] else 30)
+
+
+def test_the_sampler_that_rows_aside_chose_is_the_run_s(run, data):
+    kept = json.loads((run.path / "sampler.json").read_text())
+    best = min(kept["trials"], key=lambda t: t["score"])
+    assert kept["chosen"] == best
+    again = df.load(run.path)
+    assert (again.config.sampling.sigma_min, again.dials.churn) == (best["sigma_min"], best["churn"])
+    x = again.sample(4, noise=1).last
+    assert torch.equal(x, run.sample(4, noise=1).last)
+    other = again.sample(4, noise=1, churn=1.5).last
+    assert not torch.equal(x, other)
+
+
+def test_distances_of_scales_see_grain_layout_and_nothing_else():
+    """Other real pictures are at about 0; grain and another place are farther; more grain is farther still."""
+    real, other, third = (drawn(300, 16, seed=k).float() / 255 for k in (1, 2, 3))
+    near = sampler.distance(other, real, third)
+    grain = [sampler.distance(other + s * torch.randn(other.shape), real, third) for s in (0.02, 0.1)]
+    assert abs(near) < 0.25
+    assert near + 0.3 < grain[0] < grain[1]
+    assert sampler.distance(other.roll(4, 3), real, third) > near + 0.3
+    x = drawn(3, 32).float()
+    parts = sampler.bands(x)
+    assert [p.shape[-1] for p in parts] == [32, 16, 8]
+    back = parts[-1]
+    for band in reversed(parts[:-1]):  # a pyramid gives the picture back
+        back = band + torch.nn.functional.interpolate(back, size=band.shape[2:], mode="nearest")
+    assert torch.allclose(back, x, atol=1e-4)
+
+
+def test_the_command_says_what_it_chose_and_why(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i, picture in enumerate(drawn(40).numpy()):
+        (tmp_path / "discs").mkdir(exist_ok=True)
+        Image.fromarray(picture.transpose(1, 2, 0)).save(tmp_path / "discs" / f"{i}.png")
+    short = ["--model.net.widths", "8", "16", "--fit.batch", "8", "--fit.no-tensorboard"]
+    assert main(["train", "discs", "--explain", "--minutes", "1", *short]) == 0
+    told = capsys.readouterr()
+    assert "8 a step" in told.out
+    assert "no mirror images" in told.out
+    assert not (tmp_path / "runs").exists()
+    assert main(["train", "discs", "--steps", "6", *short]) == 0
+    assert "--explain says why" in capsys.readouterr().err
+    assert df.load("runs/discs").step == 6
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(tmp_path):
+    """Settings written out, a budget of steps, kill -9 in the middle, --resume auto."""
+    np.save(tmp_path / "x.npy", drawn(40, channels=1)[:, 0].numpy())
+    common = ["--model.net.widths", "8", "--fit.batch", "4", "--fit.no-tensorboard", "--fit.precision", "fp32"]
+    run = [sys.executable, "-m", "diffflow.cli", "train", str(tmp_path / "x.npy"), "--steps", "150", *common]
+    killed = subprocess.Popen(
+        [*run, "--out", str(tmp_path / "a"), "--fit.checkpoint-minutes", "0.005"], stderr=subprocess.DEVNULL
+    )
+    while killed.poll() is None and len(list((tmp_path / "a").glob("checkpoints/0*"))) < 2:
+        pass
+    killed.kill()
+    killed.wait()
+    for name in ("a", "b"):
+        subprocess.run([*run, "--out", str(tmp_path / name), "--resume", "auto"], check=True, capture_output=True)
+    one, two = (df.load(tmp_path / name, raw=True).denoiser.state_dict() for name in ("a", "b"))
+    assert all(torch.equal(v, two[k]) for k, v in one.items())
