@@ -19,6 +19,7 @@ from diffflow.console import to_stderr
 from diffflow.data import DataError
 from diffflow.data.small import remarks
 from diffflow.runs import report
+from diffflow.runs.evaluate import training_data
 
 RNG = np.random.default_rng(0)
 TINY = "--fit.batch 4 --model.net.widths 8 8 --model.net.head 8 --fit.no-tensorboard --sampling.steps 2".split()
@@ -159,7 +160,7 @@ def test_counts_are_looked_at_first(tmp_path: Path, refused: Callable[..., str],
 def test_copies_are_called_so_in_words(twenty: Path, tmp_path: Path) -> None:
     """A run whose samples are its training pictures."""
     run = df.load(twenty / "run")
-    train, held = df.runs.evaluate.training_data(run)
+    train, held = training_data(run)
     found = df.metrics.evaluate(train.x[torch.arange(40) % len(train)], train, held)
     assert found["memorised"].value == 1
     assert "100% of the samples are copies of training examples" in found["memorised"].note
@@ -180,7 +181,7 @@ def test_moved_data_are_known_by_their_content(
     for source in ("pics2", "./pics2", f"../{tmp_path.name}/pics2"):
         chosen = Likelihood("run", n=1).choose(run, source, to_stderr())
         assert (chosen.data.split, len(chosen.data)) == ("test", 2)  # its own held-out rows
-        assert len(df.runs.evaluate.training_data(run, source)[0]) == 18
+        assert len(training_data(run, source)[0]) == 18
     assert main(["likelihood", "run", "-n", "1", "--steps", "1", "--split", "all", "--data", source]) == 0
     entry = json.loads(Path("run/likelihood.json").read_text())["sources"][0]
     assert (entry["split"], entry["of"]) == ("all", 20)

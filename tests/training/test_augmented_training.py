@@ -120,7 +120,7 @@ def test_an_adapted_game_is_resumed_to_the_bit(pictures: df.Data, tmp_path: Path
     for cuts in ((5,), (3, 5)):
         folder = tmp_path / f"{len(cuts)}"
         for k, steps in enumerate(cuts):
-            how = {"resume": True} if k else {"settings": small, "model": "relativistic"}
+            how: dict[str, Any] = {"resume": True} if k else {"settings": small, "model": "relativistic"}
             run = df.train(pictures, folder, steps=steps, **how)
         runs.append(run)
     one, two = (torch.cat([v.flatten() for v in r.players["generator"].state_dict().values()]) for r in runs)
