@@ -31,7 +31,7 @@ class Logit(nn.Module):
 def signs(game: str, real: float, fake: float, steps: int, p: float = 0.0) -> float:
     """p after so many batches with these logits."""
     ada = AdaptiveAugmentation(0.6, pictures=1000, window=64)
-    ada.p = torch.tensor(p)
+    ada.p = p
     for _ in range(steps):
         ada.follow(GAMES[game], torch.full((32,), real), torch.full((32,), fake))
     return float(ada.p)
@@ -62,7 +62,7 @@ def test_an_even_discriminator_is_left_alone() -> None:
 
 def mover(p: float, game: str = "vanilla") -> DiscriminatorMover:
     ada = AdaptiveAugmentation(0.6, pictures=1000, window=8)
-    ada.p = torch.tensor(p)
+    ada.p = p
     torch.manual_seed(0)
     discriminator = Discriminator(Logit(48))
     return DiscriminatorMover(discriminator, GAMES[game], Penalty(real=0.1), augment=ada)
@@ -113,7 +113,7 @@ def test_both_sides_are_shown_changed_pictures_in_the_same_measure() -> None:
 
 def test_the_state_goes_on_where_it_was() -> None:
     one, other = mover(0.25), mover(0.0)
-    one.augment.seen = torch.tensor([3.0, 5.0])
+    one.augment.signs, one.augment.count = 3.0, 5
     other.load_state(one.state())
     for player in (one, other):
         player.augment.follow(player.game, torch.ones(4), -torch.ones(4))

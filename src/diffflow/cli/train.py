@@ -31,12 +31,15 @@ from diffflow.models.score_gan import ScoreGANConfig
 from diffflow.models.settings import aliases
 from diffflow.models.settings.serialise import Choice, families, load_yaml, replace, to_yaml
 from diffflow.runs import report
+from diffflow.runs.advice import closing_lines
 from diffflow.runs.fitted import PRESET, fitted
 from diffflow.runs.load import load
 from diffflow.runs.sampler import fit_sampler
 from diffflow.runs.train import budget, default_folder
 from diffflow.training.distributed import Process, find_device, find_process
 from diffflow.training.hooks import Hooks
+from diffflow.training.memory import gibibytes
+from diffflow.training.memory_plan import plan
 from diffflow.training.run_folder import Folder
 from diffflow.training.speed_probe import probe
 from diffflow.training.train import train
@@ -154,11 +157,15 @@ class Train(OwnFlags):
         )
         if find_process(self.device).rank > 0:
             return 0
-        if data is not None and config.fit.holdout:
-            fit_sampler(load(run_dir, device=self.device), data, lambda line: say(console, line))
+        lines: list[str] = []
+        if data is not None:  # pictures, whose settings were chosen here
+            run = fit_sampler(load(run_dir, device=self.device), data, lambda line: say(console, line))
+            lines = closing_lines(run, data)
         name = shlex.quote(str(run_dir))
         say(console, f"sample   diffflow sample {name} -n 100\nmeasure  diffflow evaluate {name}")
         say(console, f"report   {report.write(run_dir)}")
+        for line in lines:
+            say(console, line)
         return 0
 
 
@@ -293,18 +300,29 @@ def dry_run(config: TrainConfig, device: str | None, data: Data | None = None) -
     Returns:
         The exit status.
     """
-    data = config.data.load() if data is None else data
-    speed = probe(config, data, Process(find_device(device)))
-    step, size = speed.wall, sum(speed.parameters.values())
+    data, process = config.data.load() if data is None else data, Process(find_device(device))
+    memory = plan(config, data.meta(), process)
+    config = memory.config
+    parts = config.fit.accumulate  # of a step, of which one is timed
+    speed = probe(replace(config, {"fit.batch": config.fit.batch // parts, "fit.accumulate": 1}), data, process)
+    step, size = parts * speed.wall, sum(speed.parameters.values())
     for k, line in enumerate(data.describe()):
         print(f"{'' if k else 'data':9}{line}")
     names = ", ".join(f"{name} {count:,}" for name, count in speed.parameters.items())
     print(f"model    {type(config).__name__}, {size:,} parameters: {names}")
+    if memory.sentence:
+        print(f"memory   {memory.sentence}")
+    elif memory.bytes is not None and memory.bound is not None:
+        print(
+            f"memory   about {gibibytes(memory.bytes)} at the peak; {gibibytes(memory.bound.bytes)} {memory.bound.what}"
+        )
     batch = config.fit.batch
     print(f"speed    {batch / step:,.0f} examples/s on {find_device(device)}: {step:.3g} s a step of {batch}")
     if config.fit.minutes is not None:
         steps = config.fit.minutes * 60 / step
         passes = steps * config.fit.batch / len(data)
+        if steps < 1:
+            print("warning  one step takes longer than that: more --minutes, a smaller --fit.batch or a narrower net")
         print(f"plan     {config.fit.minutes:g} minutes: about {steps:,.0f} steps, {passes:,.1f} passes over the data")
     if config.fit.steps is not None:
         print(f"plan     {config.fit.steps:,} steps: about {config.fit.steps * step / 60:,.1f} minutes")

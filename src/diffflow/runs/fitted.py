@@ -13,6 +13,8 @@ from ..data import Data
 from ..models.diffusion import ScoreConfig
 from ..models.presets import budget
 from ..training.distributed import Process, find_process
+from ..training.memory import OutOfMemory
+from ..training.memory_plan import plan
 from ..training.speed_probe import probe
 
 PRESET = "pictures"  # the one whose settings depend on budget and machine
@@ -81,8 +83,12 @@ def climbed(
     accelerator = process.device.type != "cpu"
     ladder = budget.rungs(budget.Machine(accelerator))
     first = budget.STEADY if limits.by_steps else ladder[0]
-    tried = {p: probe(rung(first, budget.Machine(accelerator, p)), data, process) for p in budget.PRECISIONS}
-    fastest = min(tried, key=lambda p: tried[p].wall)
+    meta = data.meta()
+    tried = {
+        p: probe(plan(rung(first, budget.Machine(accelerator, p)), meta, process).config, data, process)
+        for p in budget.PRECISIONS
+    }
+    fastest = min(budget.PRECISIONS, key=lambda p: tried[p].wall)
     gain = max(speed.wall for speed in tried.values()) / tried[fastest].wall
     machine, reasons = budget.Machine(accelerator, fastest), [f"precision {fastest}: {gain:.2g} times as fast here"]
     costs = {first: (tried[fastest].wall, tried[fastest].cpu)}
@@ -93,7 +99,11 @@ def climbed(
         config = rung(name, machine)
         if config.model.net == rung(last, machine).model.net:  # the user has chosen the net
             break
-        speed = probe(config, data, process)
+        try:
+            speed = probe(plan(config, meta, process).config, data, process)
+        except OutOfMemory as error:
+            reasons.append(f"memory  no wider net: {error}")
+            break
         costs[name] = speed.wall, speed.cpu
         say(f"tried a net of {sum(speed.parameters.values()):,} weights: {speed.wall:.3g} s a step")
     return machine, costs, reasons

@@ -77,6 +77,12 @@ class Batches:
         return Batch(x, apply(lambda leaf: leaf.to(self.device), y), rows, told)
 
 
+def training_batches(data: Data, config: TrainConfig, device: torch.device) -> Batches:
+    """The batches of a training with these settings."""
+    how = config.data
+    return Batches(data, config.fit.seed, device, how.dequantise, how.augment, how.augment_by)
+
+
 def refuse_augmentation(config: TrainConfig, data: Data) -> None:
     """Raise ConfigError for an augmentation that these data, or this family of models, cannot have."""
     p, kinds = config.data.augment, config.data.augment_by or tuple(KINDS)

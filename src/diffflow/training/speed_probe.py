@@ -10,7 +10,7 @@ import torch
 
 from ..data import Data
 from ..models.base import TrainConfig
-from .batches import Batches
+from .batches import training_batches
 from .distributed import Process
 from .loop import fit
 from .pace import Pace
@@ -56,8 +56,7 @@ def probe(config: TrainConfig, data: Data, process: Process, steps: int = STEPS)
         torch.manual_seed(config.fit.seed)
         modules = {name: module.to(process.device) for name, module in config.build(meta).items()}
         training = TrainingState(config.objective(modules, meta), config.players())
-    how = config.data
-    batches = Batches(data, config.fit.seed, process.device, how.dequantise, how.augment, how.augment_by)
+    batches = training_batches(data, config, process.device)
     costs: list[tuple[float, float]] = []
     for k in range(steps):
         wall, cpu = time.perf_counter(), time.process_time()
@@ -91,6 +90,6 @@ def aim(pace: Pace, training: TrainingState, config: TrainConfig, data: Data, pr
         end = training.horizon.end or 0
         short = "; that is very few: give it more minutes, or a narrower net" if end < FEW else ""
         pace.say(
-            f"{end:,} steps of {cost[0]:.3g} s fit the budget{short} (of time: two runs of one seed may differ in their "
-            f"number; --steps {end} repeats one)"
+            f"{end:,} steps of {cost[0]:.3g} s fit the budget{short}. By time two runs of one seed may differ: "
+            f"--config RUN/config.yaml --steps N repeats one to the bit"
         )

@@ -22,12 +22,13 @@ from ..models.base import TrainConfig
 from ..models.settings.serialise import ConfigError, changed, check_round_trip, flat, to_dict
 from ..objectives.base import Objective
 from . import checkpoint
-from .batches import Batches, refuse_augmentation
+from .batches import Batches, refuse_augmentation, training_batches
 from .distributed import Process, find_process
 from .early_stopping import choose, holdout_split
 from .hooks import Hooks, say_unused
 from .lock import Lock, Locked, holder
 from .loop import Interrupted, NonFinite, fit
+from .memory_plan import as_begun, asked, plan
 from .own_nets import check_own_nets
 from .pace import Pace
 from .previews import grid_sampler, mode_counter
@@ -88,6 +89,7 @@ def train(
     with Lock(folder.path) as lock:
         refuse_settings(config, process)
         refuse_directory(folder, resume, init_from)
+        config = as_begun(config, folder)
         if process.rank == 0 and folder.path.is_dir():
             lock.take()
         refuse_other_run(folder, config, resume)
@@ -100,8 +102,12 @@ def train(
         refuse_conditions(config, meta)
         refuse_cells(config, meta)
         refuse_augmentation(config, data)
+        memory = plan(config, meta, process, keep_batch=folder.begun)
+        config = memory.config
+        if memory.sentence and process.rank == 0:
+            say(console, f"memory   {memory.sentence}")
         training = assemble(config, meta, saved, init_from, process, console, hooks)
-        about = describe(folder, meta, process, training) | hooks.names()
+        about = describe(folder, meta, process, training) | hooks.names() | asked(folder, memory)
         trackers = hooks.followers(config.fit.tensorboard, console) if process.rank == 0 else Trackers()
         if process.rank == 0:
             for k, line in enumerate(data.describe()):
@@ -113,7 +119,8 @@ def train(
                 lock.take()
                 trackers.start(folder.path, training.step, flat(to_dict(config)), about)
                 prepare_folder(folder, config, about, training, resume, init_from, console)
-            return fit_and_record(training, config, process, folder, data, console, about, hooks, trackers)
+            rest = data, console, about, hooks, trackers, memory.at_once
+            return fit_and_record(training, config, process, folder, *rest)
         except OSError as e:
             if e.errno not in files.FULL:
                 raise
@@ -348,15 +355,15 @@ def fit_and_record(
     about: dict[str, Any],
     hooks: Hooks,
     trackers: Trackers,
+    at_once: int | None,
 ) -> Path:
-    """Fit to the end of the budget, recording into `folder`, and choose an average where rows were kept aside."""
+    """Fit to the end of the budget, recording into `folder` (grids drawn `at_once` at a time), and choose an average."""
     main = process.rank == 0
     if main and data.conditions is not None:
         folder.keep_conditions(data.sample_conditions(EXAMPLES))
     learned, held_out = holdout_split(data, config.fit.holdout)
-    how = config.data
-    batches = Batches(learned, config.fit.seed, process.device, how.dequantise, how.augment, how.augment_by)
-    draw = grid_sampler(training, config, data, process.device)
+    batches = training_batches(learned, config, process.device)
+    draw = grid_sampler(training, config, data, process.device, at_once)
     recorder = Recorder(folder, config.fit, draw, console, main, training.step, mode_counter(data), hooks, trackers)
     pace = Pace(config.fit, training, process, recorder.say, SPARE if training.anneals else 0.0)
     try:
@@ -389,6 +396,6 @@ def choose_average(
     training: TrainingState, config: TrainConfig, process: Process, folder: Folder, held_out: Data, recorder: Recorder
 ) -> None:
     """Choose the average with the least loss on the rows kept aside, and say which it is."""
-    batches = Batches(held_out, config.fit.seed, process.device, config.data.dequantise)
-    best = choose(training, folder, batches, config.fit)
+    how = config.fit
+    best = choose(training, folder, Batches(held_out, how.seed, process.device, config.data.dequantise), how)
     recorder.say(best.words(len(held_out)))

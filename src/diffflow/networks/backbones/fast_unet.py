@@ -19,6 +19,7 @@ References:
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -154,16 +155,16 @@ class FastUNet(nn.Module):
 
         counts = [max(1, layers - 1)] + [layers] * (len(widths) - 1)
 
-        def blocks(width: int, count: int) -> nn.ModuleList:
+        def blocks(width: int, count: int) -> Any:
             return nn.ModuleList(Block(width, embed, groups) for _ in range(count))
 
         pairs = list(itertools.pairwise(widths))
-        self.down = nn.ModuleList(blocks(w, n) for w, n in zip(widths, counts, strict=True))
+        self.down: Any = nn.ModuleList(blocks(w, n) for w, n in zip(widths, counts, strict=True))
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
         self.attention = Attention(widths[-1], widths[-1] // head, groups) if attention else None
         self.middle = Block(widths[-1], embed, groups)
         self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairs)
-        self.up = nn.ModuleList(blocks(w, n) for w, n in zip(widths[:-1], counts[:-1], strict=True))
+        self.up: Any = nn.ModuleList(blocks(w, n) for w, n in zip(widths[:-1], counts[:-1], strict=True))
         self.norm = nn.GroupNorm(groups, widths[0])
         self.leave = zeroed(nn.Conv2d(widths[0], (channels + refine) * stem**2, 3, padding=1))
         if refine:  # what is handed to the pixels begins as a map of features, the prediction at 0

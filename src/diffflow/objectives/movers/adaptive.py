@@ -19,6 +19,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from ...data.augment import changed, draw
 from ...equation.noise import Noise
@@ -39,7 +40,7 @@ class AdaptiveAugmentation:
         window: how many there are between two changes of p.
 
     Attributes:
-        p: the probability of each kind of change, 0-d in [0, .8].
+        p: the probability of each kind of change, in [0, .8].
 
     Raises:
         ValueError: for values out of range.
@@ -51,15 +52,19 @@ class AdaptiveAugmentation:
         if not 1 <= window <= pictures:
             raise ValueError(f"window = {window} must be between 1 and pictures = {pictures}")
         self.target, self.pictures, self.window = target, pictures, window
-        self.p = torch.zeros(())
-        self.seen = torch.zeros(2)  # sum of the signs since the last change of p, and their number
+        self.p = 0.0
+        self.signs, self.count = 0.0, 0  # the sum of the signs since the last change of p, and how many there were
 
     def __call__(self, x: Tensor, noise: Noise) -> Tensor:
         """Pictures (n, c, h, w) as the discriminator is shown them, differentiable in x."""
+        if not self.p:
+            return x
         return changed(x, draw(len(x), self.p, noise.fork("changes"), device=x.device))
 
     def back(self, grad: Tensor, noise: Noise) -> Tensor:
         """Gradients (n, c, h, w) in the pictures, from those in what was shown of them with the same noise."""
+        if not self.p:
+            return grad
         with torch.enable_grad():
             x = torch.zeros_like(grad, requires_grad=True)  # the changes are linear
             (pulled,) = torch.autograd.grad(self(x, noise), x, grad)
@@ -67,20 +72,22 @@ class AdaptiveAugmentation:
 
     def follow(self, game: Game, real: Tensor, fake: Tensor) -> None:
         """Look at logits on real and on generated pictures (n,), and change p where enough of them were seen."""
-        signs = gather_rows((real if game.balanced else real - fake).float().sign()).cpu()
-        self.seen = self.seen + torch.stack([signs.sum(), torch.tensor(float(len(signs)))])
-        if self.seen[1] >= self.window:
-            way = (self.seen[0] / self.seen[1] - self.target).sign()
-            self.p = (self.p + way * self.seen[1] / self.pictures).clamp(0.0, MOST)
-            self.seen = torch.zeros(2)
+        if isinstance(real, FakeTensor):  # a trial without numbers, by which memory is estimated
+            return
+        signs = gather_rows((real if game.balanced else real - fake).float().sign())
+        self.signs, self.count = self.signs + float(signs.sum()), self.count + len(signs)
+        if self.count >= self.window:
+            rate = self.signs / self.count
+            step = self.count / self.pictures * ((rate > self.target) - (rate < self.target))
+            self.p, self.signs, self.count = min(max(self.p + step, 0.0), MOST), 0.0, 0
 
     def state(self) -> dict[str, Tensor]:
         """What goes on in a resumed training: p and what was seen since it last changed."""
-        return {"augmentation": torch.cat([self.p.view(1), self.seen])}
+        return {"augmentation": torch.tensor([self.p, self.signs, self.count], dtype=torch.float64)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take over a saved `state`. Raises ValueError for one of another objective."""
         if state.keys() != {"augmentation"}:
             raise ValueError(f"the checkpoint holds {sorted(state)}, and this objective keeps ['augmentation']")
-        saved = state["augmentation"].cpu()
-        self.p, self.seen = saved[0].clone(), saved[1:].clone()
+        self.p, self.signs, count = state["augmentation"].tolist()
+        self.count = round(count)

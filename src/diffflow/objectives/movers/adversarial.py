@@ -123,7 +123,7 @@ class DiscriminatorMover(Stateless):
                 loss = loss + F.nll_loss(a.real, cond, reduction="none") + F.nll_loss(b.made, cond, reduction="none")
             log = game_signals(self.game, a.logit, b.logit)
             if self.augment is not None:
-                log["augmented"] = self.augment.p.clone()
+                log["augmented"] = torch.tensor(self.augment.p)
                 self.augment.follow(self.game, a.logit.detach(), b.logit.detach())
             yield Turn("discriminator", loss, log)
 
@@ -131,9 +131,9 @@ class DiscriminatorMover(Stateless):
         """The penalty per sample (n,); zero at those that are left out."""
         chosen = noise.fork("share").uniform(len(real), device=real.device) < self.penalty_share
         total = torch.zeros(len(real), dtype=real.dtype, device=real.device)
-        if not chosen.any():
-            return total
         at = chosen.nonzero().flatten()
+        if not len(at):
+            return total
         classes = None if cond is None else cond[at]  # sample i is of one class, real and generated
 
         def logit(x: Tensor, nearer_real: Tensor) -> Tensor:
