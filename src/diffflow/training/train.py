@@ -357,7 +357,7 @@ def fit_and_record(
     trackers: Trackers,
     at_once: int | None,
 ) -> Path:
-    """Fit to the end of the budget, recording into `folder` (grids drawn `at_once` at a time), and choose an average."""
+    """Fit to the end of the budget, recording into `folder` (grids `at_once` at a time), and choose an average."""
     main = process.rank == 0
     if main and data.conditions is not None:
         folder.keep_conditions(data.sample_conditions(EXAMPLES))
@@ -380,8 +380,7 @@ def fit_and_record(
             recorder.finish(training)
             if held_out is not None:
                 choose_average(training, config, process, folder, held_out, recorder)
-            stopped = {"stopped": recorder.stopped} if recorder.stopped else {}
-            folder.write(config, about | {"finished": True} | stopped)
+            folder.write(config, about | {"finished": True} | ({"stopped": recorder.stopped} if recorder.stopped else {}))
     except NonFinite as e:
         if main:
             files.write_json(folder.path / "nonfinite.json", e.batch)
