@@ -380,7 +380,8 @@ def fit_and_record(
             recorder.finish(training)
             if held_out is not None:
                 choose_average(training, config, process, folder, held_out, recorder)
-            folder.write(config, about | {"finished": True} | ({"stopped": recorder.stopped} if recorder.stopped else {}))
+            why = {"stopped": recorder.stopped} if recorder.stopped else {}
+            folder.write(config, about | {"finished": True} | why)
     except NonFinite as e:
         if main:
             files.write_json(folder.path / "nonfinite.json", e.batch)
