@@ -1,4 +1,4 @@
-"""Fast UNets: shapes of any size, the zero at the start, what each part may see, conditions, and a gradient everywhere."""
+"""Fast UNets: any size, the zero at the start, what each part may see, conditions, and a gradient everywhere."""
 
 import pytest
 import torch

@@ -24,6 +24,7 @@ from diffflow import files
 from diffflow.cli import UsageError, listing, parse
 from diffflow.console import say, to_stderr
 from diffflow.data import Data
+from diffflow.data.readers.pixels import refuse_dim
 from diffflow.models.base import TrainConfig, of_kind
 from diffflow.models.diffusion import ScoreConfig
 from diffflow.models.presets import BY_DATA, BY_MODEL, diffusion_preset, preset
@@ -301,6 +302,7 @@ def dry_run(config: TrainConfig, device: str | None, data: Data | None = None) -
         The exit status.
     """
     data, process = config.data.load() if data is None else data, Process(find_device(device))
+    refuse_dim(data.name, data.x.numpy())
     memory = plan(config, data.meta(), process)
     config = memory.config
     parts = config.fit.accumulate  # of a step, of which one is timed

@@ -23,6 +23,7 @@ from .conditions import MAPS, Conditions, as_tensors, describe, encode, in_propo
 from .errors import DataError
 from .small import refuse_constant, remarks
 from .transform import Transform
+from .words import in_words
 
 if TYPE_CHECKING:
     from ..equation.laws import Law
@@ -106,9 +107,8 @@ class Data:
 
     def describe(self) -> list[str]:
         """Lines that say what the data are, and what was decided about them."""
-        kinds = f"{len(self.classes)} classes" if self.classes else "no classes"
-        about = f"{self.name}: {len(self):,} of shape {self.shape}, {kinds}, split {self.split}"
-        return [f"{about}, sha256 {self.fingerprint[:16]}...", *self.notes, *remarks(self)]
+        words = in_words(self.transform, self.x, self.classes, self.split, self.taken, self.heldout)
+        return [f"{self.name}: {words}, sha256 {self.fingerprint[:16]}...", *self.notes, *remarks(self)]
 
     @property
     def kind(self) -> str:
@@ -180,11 +180,10 @@ class Data:
             if aside is not None and aside.taken is not None and len(aside.taken) == len(self.taken):
                 aside = aside.with_cond(rows(everything, aside.taken), kinds)
         found = describe(values, kinds, self.classes or (), self.y)
-        described = "; ".join(f"{name or 'each example'}: {c.describe()}" for name, c in named(found))
-        notes = (*self.notes, f"conditioned on {described}")
+        words = "; ".join(f"{name or 'each example'}: {c.describe()}" for name, c in named(found))
         if aside is not None and aside.conditions is not None:
             aside = replace(aside, conditions=found)  # in the units of the training rows
-        return replace(self, cond=values, conditions=found, notes=notes, heldout=aside)
+        return replace(self, cond=values, conditions=found, notes=(*self.notes, f"conditioned on {words}"), heldout=aside)
 
     def with_coder(self, coder: Any, scale: float | None = None, shift: float | None = None) -> Data:
         """These data for a model that lives in latents, z = (E(x) - shift) scale: all rows are encoded now, once.
@@ -224,7 +223,6 @@ class Data:
         Raises:
             DataError: vectors are to be mirrored.
         """
-        told = self._told(indices)
         if self.latents is not None:
             x, flips = self.latents[indices, 0 if flips is None else flips.long()], None
         else:
@@ -234,6 +232,7 @@ class Data:
             if self.kind != "image":
                 raise DataError(f"flips mirror images; {self.name!r} holds {self.kind}s")
             x = torch.where(flips.view(-1, 1, 1, 1), x.flip(-1), x)
+        told = self._told(indices)
         return x, told if self.conditions is None else encode(self.conditions, told)
 
     def rows(self, indices: Tensor) -> tuple[Tensor, Cond]:
@@ -320,8 +319,7 @@ class Data:
         keep = max(2, min(len(self), AT_ONCE // math.prod(self.shape if self.space is None else self.space.shape)))
         z = self._encoded(torch.linspace(0, len(self) - 1, keep).round().long()).flatten(1)
         z = z - z.mean(0)
-        generator = torch.Generator().manual_seed(0)
-        basis = torch.randn(z.shape[1], min(8, z.shape[1]), generator=generator, dtype=z.dtype)
+        basis = torch.randn(z.shape[1], min(8, z.shape[1]), generator=torch.Generator().manual_seed(0), dtype=z.dtype)
         for _ in range(20):
             basis = torch.linalg.qr(z.T @ (z @ basis))[0]
         width = float(torch.linalg.matrix_norm(z @ basis, 2) / len(z) ** 0.5)
@@ -388,6 +386,7 @@ class Raw:
         columns: tables: the names of the d columns; None where they have none.
         names: tables: by the place of a column of words, the words that its codes 0, 1, ... stand for.
         kind: what an example is: "image", "signal", "volume" or "vector"; None: as its axes say.
+        own: whether nobody else has x, so that its rows may be moved instead of copied.
     """
 
     x: np.ndarray
@@ -398,3 +397,4 @@ class Raw:
     columns: tuple[str, ...] | None = None
     names: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     kind: str | None = None
+    own: bool = False

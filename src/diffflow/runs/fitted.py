@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..data import Data
+from ..data.readers.pixels import refuse_dim
 from ..models.diffusion import ScoreConfig
 from ..models.presets import budget
 from ..training.distributed import Process, find_process
@@ -41,6 +42,7 @@ def fitted(
     Returns:
         The settings, with what the user says, and the reasons for each choice, in words.
     """
+    refuse_dim(data.name, data.x.numpy())
     process, meta, wanted = find_process(device), data.meta(), override(start)
     channels, height, width = meta["shape"]
     pictures = budget.Pictures(len(data), (channels, height, width), len(data.classes or ()), meta["std"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,6 +82,15 @@ def training_batches(data: Data, config: TrainConfig, device: torch.device) -> B
     """The batches of a training with these settings."""
     how = config.data
     return Batches(data, config.fit.seed, device, how.dequantise, how.augment, how.augment_by)
+
+
+def refuse_cells(config: TrainConfig, meta: dict[str, Any]) -> None:
+    """Raise ConfigError for bytes that are to be spread over their cells, where the model sees latents of them."""
+    if "latent" in meta and config.data.dequantise:
+        raise ConfigError(
+            "data.dequantise = True spreads bytes over their cells for a density of them, and a density of latents is "
+            "none of the data: leave it out, or train without a coder"
+        )
 
 
 def refuse_augmentation(config: TrainConfig, data: Data) -> None:

@@ -66,8 +66,10 @@ def grid_conditions(modules: Mapping[str, nn.Module], data: Data, n: int, device
         return None
     if data.conditions is not None:
         return apply(lambda leaf: leaf.to(device), encode(data.conditions, data.sample_conditions(n)))
-    classes = min(len(data.classes or ()), 10)
-    return torch.arange(n, device=device) % classes if classes else None
+    if data.y is None or not data.classes:
+        return None
+    seen = data.y.unique()[:10].to(device)  # sorted; a class without examples is skipped
+    return seen[torch.arange(n, device=device) % len(seen)]
 
 
 @contextmanager

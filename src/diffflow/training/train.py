@@ -17,12 +17,13 @@ from ..console import Console, say, to_stderr
 from ..data import Data
 from ..data.coder import same_space
 from ..data.conditions import from_meta, named
+from ..data.readers.pixels import refuse_dim
 from ..equation.algebra import gradients
 from ..models.base import TrainConfig
 from ..models.settings.serialise import ConfigError, changed, check_round_trip, flat, to_dict
 from ..objectives.base import Objective
 from . import checkpoint
-from .batches import Batches, refuse_augmentation, training_batches
+from .batches import Batches, refuse_augmentation, refuse_cells, training_batches
 from .distributed import Process, find_process
 from .early_stopping import choose, holdout_split
 from .hooks import Hooks, say_unused
@@ -96,6 +97,7 @@ def train(
         hooks.refuse_other(folder)
         saved = checkpoint_to_resume(folder, resume, console)
         data = load_data(config, folder) if data is None else data
+        refuse_dim(data.name, data.x.numpy())
         holdout_split(data, config.fit.holdout)  # too few rows are refused before anything is written
         meta = data.meta()
         refuse_other_data(folder, meta)
@@ -230,15 +232,6 @@ def refuse_other_data(folder: Folder, meta: dict[str, Any]) -> None:
         raise RunError(
             f"the model of {folder.path} lives {where}, and not in the space that is given now: go on with the same "
             "coder, scale and shift (--latent PATH; in Python data.with_coder), or start a new run"
-        )
-
-
-def refuse_cells(config: TrainConfig, meta: dict[str, Any]) -> None:
-    """Raise ConfigError for bytes that are to be spread over their cells, where the model sees latents of them."""
-    if "latent" in meta and config.data.dequantise:
-        raise ConfigError(
-            "data.dequantise = True spreads bytes over their cells for a density of them, and a density of latents is "
-            "none of the data: leave it out, or train without a coder"
         )
 
 
