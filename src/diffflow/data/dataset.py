@@ -180,10 +180,10 @@ class Data:
             if aside is not None and aside.taken is not None and len(aside.taken) == len(self.taken):
                 aside = aside.with_cond(rows(everything, aside.taken), kinds)
         found = describe(values, kinds, self.classes or (), self.y)
-        told = "; ".join(f"{name or 'each example'}: {c.describe()}" for name, c in named(found))
+        new = "; ".join(f"{name or 'each example'}: {c.describe()}" for name, c in named(found))
         if aside is not None and aside.conditions is not None:
             aside = replace(aside, conditions=found)  # in the units of the training rows
-        return replace(self, cond=values, conditions=found, notes=(*self.notes, "conditioned on " + told), heldout=aside)
+        return replace(self, cond=values, conditions=found, notes=(*self.notes, "conditioned on " + new), heldout=aside)
 
     def with_coder(self, coder: Any, scale: float | None = None, shift: float | None = None) -> Data:
         """These data for a model that lives in latents, z = (E(x) - shift) scale: all rows are encoded now, once.
