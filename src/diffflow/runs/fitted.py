@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..data import Data
+from ..data.augment import augment_by_default
 from ..data.readers.pixels import refuse_dim
 from ..models.diffusion import ScoreConfig
 from ..models.presets import budget
@@ -48,17 +49,22 @@ def fitted(
     pictures = budget.Pictures(len(data), (channels, height, width), len(data.classes or ()), meta["std"])
     limits = budget.Budget(wanted.fit.minutes, wanted.fit.cpu_minutes, wanted.fit.steps)
 
-    def rung(name: str, machine: budget.Machine) -> ScoreConfig:
+    def rung(name: str, machine: budget.Machine, augment: float = 0.0) -> ScoreConfig:
         config = budget.settings(pictures, name, machine)
         fit = replace(
             config.fit, minutes=start.fit.minutes, cpu_minutes=None, steps=None, **budget.cadence(limits)
         )
-        return override(replace(config, data=start.data, fit=fit))
+        return override(replace(config, data=replace(start.data, augment=augment), fit=fit))
 
     machine, costs, reasons = climbed(rung, limits, data, process, say)
     best = budget.widest(limits, costs)
-    config = rung(best, machine)
-    return budget.Choice(config, (*reasons, *budget.reasons(pictures, limits, config, costs[best])))
+    passes = limits.steps_at(*costs[best]) * rung(best, machine).fit.batch / len(data)
+    augment, why = augment_by_default(len(data), channels == 1, pictures.side <= 32, passes)
+    config = rung(best, machine, augment)
+    if config.data.augment != augment:
+        why = f"augmentation as you say, each kind with probability {config.data.augment:g}"
+    lines = budget.reasons(pictures, limits, config, costs[best])
+    return budget.Choice(config, (*reasons, *lines, f"copies  {why}"))
 
 
 def climbed(
