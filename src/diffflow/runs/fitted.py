@@ -98,7 +98,7 @@ def climbed(
     }
     fastest = min(budget.PRECISIONS, key=lambda p: tried[p].wall)
     gain = max(speed.wall for speed in tried.values()) / tried[fastest].wall
-    machine, reasons = budget.Machine(accelerator, fastest), [f"precision {fastest}: {gain:.2g} times as fast here"]
+    machine, reasons = budget.Machine(accelerator, fastest), [f"{fastest}    {gain:.2g} times as fast here as the other precision"]
     costs = {first: (tried[fastest].wall, tried[fastest].cpu)}
     for name in () if limits.by_steps else ladder[1:]:
         last = next(reversed(costs))
