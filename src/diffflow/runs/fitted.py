@@ -6,6 +6,7 @@ precisions, until the budget would not suffice for the next one.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from ..training.memory import OutOfMemory
 from ..training.memory_plan import plan
 from ..training.speed_probe import probe
 
+TRYING = 0.05  # of a budget of time that may be spent on trying nets
 PRESET = "pictures"  # the one whose settings depend on budget and machine
 
 Override = Callable[[ScoreConfig], ScoreConfig]
@@ -88,7 +90,7 @@ def climbed(
         costs: seconds of the clock and of the processor for a step, by rung.
         reasons: what was measured, in words.
     """
-    accelerator = process.device.type != "cpu"
+    begun, accelerator = time.monotonic(), process.device.type != "cpu"
     ladder = budget.rungs(budget.Machine(accelerator))
     first = budget.STEADY if limits.by_steps else ladder[0]
     meta = data.meta()
@@ -98,11 +100,15 @@ def climbed(
     }
     fastest = min(budget.PRECISIONS, key=lambda p: tried[p].wall)
     gain = max(speed.wall for speed in tried.values()) / tried[fastest].wall
-    machine, reasons = budget.Machine(accelerator, fastest), [f"{fastest}    {gain:.2g} times as fast here as the other precision"]
+    machine = budget.Machine(accelerator, fastest)
+    reasons = [f"{fastest}    {gain:.2g} times as fast here as the other precision"]
     costs = {first: (tried[fastest].wall, tried[fastest].cpu)}
     for name in () if limits.by_steps else ladder[1:]:
         last = next(reversed(costs))
         if limits.steps_at(*costs[last]) < budget.ENOUGH:  # a wider one is slower still
+            break
+        if time.monotonic() - begun > TRYING * 60 * limits.least:
+            reasons.append("time    no wider net was tried: the budget is short")
             break
         config = rung(name, machine)
         if config.model.net == rung(last, machine).model.net:  # the user has chosen the net
