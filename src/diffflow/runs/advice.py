@@ -60,6 +60,8 @@ def kept(run: Run) -> dict[str, Any] | None:
 
 def copied(run: Run, data: Data) -> list[Any]:
     """How near a few samples are to the training pictures, and whether they are copies."""
+    if len(data) < 2:  # of which all samples are copies
+        return []
     n = min(SAMPLES, max(24, len(data)))
     x = run.sample(n, cond=data.labels(n) if run.classes else None, noise=23, batch=128).last
     pictures = data.x.float() / 255 if data.transform.of_bytes else data.x

@@ -6,10 +6,12 @@ precisions, until the budget would not suffice for the next one.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from ..data import Data
+from ..data.augment import augment_by_default
 from ..data.readers.pixels import refuse_dim
 from ..models.diffusion import ScoreConfig
 from ..models.presets import budget
@@ -18,6 +20,7 @@ from ..training.memory import OutOfMemory
 from ..training.memory_plan import plan
 from ..training.speed_probe import probe
 
+TRYING = 0.05  # of a budget of time that may be spent on trying nets
 PRESET = "pictures"  # the one whose settings depend on budget and machine
 
 Override = Callable[[ScoreConfig], ScoreConfig]
@@ -48,17 +51,22 @@ def fitted(
     pictures = budget.Pictures(len(data), (channels, height, width), len(data.classes or ()), meta["std"])
     limits = budget.Budget(wanted.fit.minutes, wanted.fit.cpu_minutes, wanted.fit.steps)
 
-    def rung(name: str, machine: budget.Machine) -> ScoreConfig:
+    def rung(name: str, machine: budget.Machine, augment: float = 0.0) -> ScoreConfig:
         config = budget.settings(pictures, name, machine)
         fit = replace(
             config.fit, minutes=start.fit.minutes, cpu_minutes=None, steps=None, **budget.cadence(limits)
         )
-        return override(replace(config, data=start.data, fit=fit))
+        return override(replace(config, data=replace(start.data, augment=augment), fit=fit))
 
     machine, costs, reasons = climbed(rung, limits, data, process, say)
     best = budget.widest(limits, costs)
-    config = rung(best, machine)
-    return budget.Choice(config, (*reasons, *budget.reasons(pictures, limits, config, costs[best])))
+    passes = limits.steps_at(*costs[best]) * rung(best, machine).fit.batch / len(data)
+    augment, why = augment_by_default(len(data), channels == 1, pictures.side <= 32, passes)
+    config = rung(best, machine, augment)
+    if config.data.augment != augment:
+        why = f"augmentation as you say, each kind with probability {config.data.augment:g}"
+    lines = budget.reasons(pictures, limits, config, costs[best])
+    return budget.Choice(config, (*reasons, *lines, f"copies  {why}"))
 
 
 def climbed(
@@ -82,7 +90,7 @@ def climbed(
         costs: seconds of the clock and of the processor for a step, by rung.
         reasons: what was measured, in words.
     """
-    accelerator = process.device.type != "cpu"
+    begun, accelerator = time.monotonic(), process.device.type != "cpu"
     ladder = budget.rungs(budget.Machine(accelerator))
     first = budget.STEADY if limits.by_steps else ladder[0]
     meta = data.meta()
@@ -92,11 +100,15 @@ def climbed(
     }
     fastest = min(budget.PRECISIONS, key=lambda p: tried[p].wall)
     gain = max(speed.wall for speed in tried.values()) / tried[fastest].wall
-    machine, reasons = budget.Machine(accelerator, fastest), [f"precision {fastest}: {gain:.2g} times as fast here"]
+    machine = budget.Machine(accelerator, fastest)
+    reasons = [f"{fastest}    {gain:.2g} times as fast here as the other precision"]
     costs = {first: (tried[fastest].wall, tried[fastest].cpu)}
     for name in () if limits.by_steps else ladder[1:]:
         last = next(reversed(costs))
         if limits.steps_at(*costs[last]) < budget.ENOUGH:  # a wider one is slower still
+            break
+        if time.monotonic() - begun > TRYING * 60 * limits.least:
+            reasons.append("time    no wider net was tried: the budget is short")
             break
         config = rung(name, machine)
         if config.model.net == rung(last, machine).model.net:  # the user has chosen the net

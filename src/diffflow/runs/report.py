@@ -211,7 +211,9 @@ def _measured(evaluation: Mapping) -> str:
         "± is one standard error. The floor is real data against other real data: what a perfect sampler would score."
     )
     table = _table(rows, ("metric", "value", "floor", ""), (1, 2))
-    return f"<h2>Measured</h2>\n{table}\n<p class=soft>{note}</p>"
+    copies = next((m["note"] for m in evaluation["metrics"] if m["name"] == "memorised" and m.get("note")), "")
+    warning = f"<p><b>{escape(copies)}.</b></p>\n" if copies else ""
+    return f"<h2>Measured</h2>\n{warning}{table}\n<p class=soft>{note}</p>"
 
 
 def _frontier(home: Path) -> str:

@@ -39,7 +39,8 @@ from .load import load
 from .run import Run
 from .sampler import ends_with_its_budget, fit_sampler
 
-STILL_FREE = ("data.dequantise",)  # of the settings of the data, what a Data in memory does not decide
+# of the settings of the data, what a Data in memory does not decide
+STILL_FREE = ("data.dequantise", "data.augment", "data.augment_by")
 
 
 def train(

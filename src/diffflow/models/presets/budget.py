@@ -78,6 +78,11 @@ class Budget:
         """Whether it says nothing of time, so that settings must not depend on the machine."""
         return self.minutes is None and self.cpu_minutes is None
 
+    @property
+    def least(self) -> float:
+        """Minutes of whichever clock ends first; inf where there is no budget of time."""
+        return min((m for m in (self.minutes, self.cpu_minutes) if m is not None), default=math.inf)
+
     def steps_at(self, wall: float, cpu: float) -> float:
         """Steps that it suffices for; inf without any limit.
 

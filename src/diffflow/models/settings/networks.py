@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
 from ...data.conditions import Conditions
 from ...networks.backbones.discriminator import ConvDiscriminator, MLPDiscriminator
 from ...networks.backbones.generator import ConvGenerator, MLPGenerator
-from .serialise import Choice, require
+from .serialise import UNSAID, Choice, require
 
 
 class NetConfig(Choice):
@@ -235,6 +235,8 @@ class FastUNetConfig(NetConfig):
     """Channels of an attention head."""
     groups: int = 8
     """Groups of the group normalisation."""
+    augment_labels: int = field(default=0, metadata=UNSAID)
+    """How many numbers tell it how a picture was augmented; data.augment sets it."""
 
     def build(self, shape: tuple[int, ...], classes: int, conditions: Conditions | None = None) -> nn.Module:
         """The network; see `NetConfig.build`. Raises ConfigError for all but images."""
@@ -252,6 +254,7 @@ class FastUNetConfig(NetConfig):
             self.head,
             self.groups,
             conditions,
+            self.augment_labels,
         )
 
 

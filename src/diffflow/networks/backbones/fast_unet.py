@@ -144,6 +144,7 @@ class FastUNet(nn.Module):
         if attention and widths[-1] % head:
             raise ValueError(f"the last width, {widths[-1]}, must be a multiple of head = {head}")
         self.shape, self.classes, self.stem = tuple(shape), classes, stem
+        self.augment_labels = augment
         self.multiple = stem * 2 ** (len(widths) - 1)
         channels, embed = shape[0], 4 * widths[0]
         self.embedding = TimeAndCondition(embed, tuple(shape), classes, conditions)
