@@ -3,7 +3,7 @@
     pictures (how many, of what size)  +  budget (minutes, or steps)  +  speed (seconds a step)  ->  settings
 
 This is a pure function with its reasons in words; who measures the speed is `training.speed_probe`, and who asks it is
-`runs.fitted`. What it rests on (results/pictures.json): a net on places of 2 x 2 pixels sees three times as many
+`runs.fitted`. What it rests on (benchmarks/models/pictures.py): a net on places of 2 x 2 pixels sees three times as many
 pictures a minute as one on pixels; one convolution a block is as good as two; Muon pays for its cost from the first
 minute on; rates that fall to zero with the budget are worth more than any average; of two nets the wider one wins where
 it gets a few thousand steps.
