@@ -81,7 +81,7 @@ def test_networks_objectives_and_movers_are_public_names():
             if mine and (hasattr(kind, "turns") or hasattr(kind, "velocity")):
                 assert getattr(df, name) is kind
     judges = (df.MLPDiscriminator, df.ConvDiscriminator, df.UNetDiscriminator)
-    for net in (df.MLP, df.UNet, df.MLPGenerator, df.ConvGenerator, *judges):
+    for net in (df.MLP, df.UNet, df.FastUNet, df.MLPGenerator, df.ConvGenerator, *judges):
         assert issubclass(net, torch.nn.Module)
 
 
