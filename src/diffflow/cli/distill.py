@@ -123,7 +123,7 @@ class Distill:
         from diffflow.models.presets.by_model import distilled
         from diffflow.models.presets.scales import scale_of
         from diffflow.models.settings.common import Dials
-        from diffflow.models.settings.networks import ConvDiscriminatorConfig, UNetConfig
+        from diffflow.models.settings.networks import ConvDiscriminatorConfig
         from diffflow.models.settings.serialise import load_yaml
         from diffflow.models.settings.serialise import replace as put
 
@@ -147,7 +147,7 @@ class Distill:
         plan = run.plan(Dials(steps, gan=0.0, churn=0.0, guidance=1.0))
         config = distilled(scale, by, steps, plan).after(run.config)
         begins_as_unet = isinstance(config.discriminator_net, UNetDiscriminatorConfig)
-        if begins_as_unet and not isinstance(config.model.net, UNetConfig):
+        if begins_as_unet and not config.model.net.descends:
             config = replace(config, discriminator_net=ConvDiscriminatorConfig())
         if self.config is not None:
             config = load_yaml(self.config, base=config)

@@ -131,27 +131,39 @@ class ConvGenerator(nn.Module):
             the next one.
         classes: how many classes, 0 for none.
         widths: channels of the blocks, each of which doubles the image.
+        stem: side in pixels of the places that it works on, whose channels become pixels at the end. The pixels of a
+            place begin alike (Aitken et al. 2017, arXiv:1707.02937): else there is a checkerboard to be unlearned.
 
     Raises:
         ValueError: for sizes below one, for z of another length, and where a class is missing.
     """
 
-    def __init__(self, latent: int, shape: tuple[int, int, int], classes: int = 0, widths: Sequence[int] = (64, 32)):
+    def __init__(
+        self,
+        latent: int,
+        shape: tuple[int, int, int],
+        classes: int = 0,
+        widths: Sequence[int] = (64, 32),
+        stem: int = 1,
+    ):
         super().__init__()
-        if latent < 1 or len(shape) != 3 or min(shape) < 1 or not widths or min(widths) < 1 or classes < 0:
+        if latent < 1 or len(shape) != 3 or min(*shape, stem) < 1 or not widths or min(widths) < 1 or classes < 0:
             raise ValueError(
-                f"ConvGenerator(latent={latent}, shape={tuple(shape)}, classes={classes}, widths={tuple(widths)}): "
-                "sizes must be positive"
+                f"ConvGenerator(latent={latent}, shape={tuple(shape)}, classes={classes}, widths={tuple(widths)}, "
+                f"stem={stem}): sizes must be positive"
             )
         self.latent_shape = (latent,)
         self.classes = classes
-        self.shape = tuple(shape)
+        self.shape, self.stem = tuple(shape), stem
         code = 2 * widths[0]
-        self.first = (widths[0], *(-(-side // 2 ** len(widths)) for side in shape[1:]))
+        self.first = (widths[0], *(-(-side // (stem * 2 ** len(widths))) for side in shape[1:]))
         self.code = Code(latent, classes, code)
         self.dense = scaled(nn.Linear(code, self.first[0] * self.first[1] * self.first[2]), SILU)
         self.blocks = nn.ModuleList(Up(a, b, code) for a, b in zip((widths[0], *widths), widths, strict=False))
-        self.leave = scaled(nn.Conv2d(widths[-1], shape[0], 3, padding=1))
+        self.leave = scaled(nn.Conv2d(widths[-1], shape[0] * stem**2, 3, padding=1))
+        if stem > 1:
+            with torch.no_grad():
+                self.leave.weight.copy_(self.leave.weight[:: stem**2].repeat_interleave(stem**2, 0))
 
     def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         """Images (n, c, h, w) from z (n, latent) and cond int64 (n,), None for a net without classes."""
@@ -159,4 +171,4 @@ class ConvGenerator(nn.Module):
         h = self.dense(code).reshape(-1, *self.first)
         for block in self.blocks:
             h = block(h, code)
-        return self.leave(F.silu(h))[..., : self.shape[1], : self.shape[2]]
+        return F.pixel_shuffle(self.leave(F.silu(h)), self.stem)[..., : self.shape[1], : self.shape[2]]
