@@ -349,7 +349,10 @@ class ConvDiscriminator(nn.Module):
             takes = ", ".join(map(str, self.shape))
             raise ValueError(f"x has shape {tuple(x.shape)}, this discriminator takes (n, {takes})")
         e = self.context(x, time, cond, dials)
-        h = self.enter(x if self.stem == 1 else F.pixel_unshuffle(padded(x, self.stem), self.stem))
+        if self.stem > 1:
+            height, width = (-side % self.stem for side in x.shape[2:])
+            x = F.pixel_unshuffle(F.pad(x, (0, width, 0, height)), self.stem)
+        h = self.enter(x)
         for block in self.blocks:
             h = block(h, e)
         return self.head(F.silu(self.dense(F.silu(h).flatten(1))), cond)
