@@ -60,7 +60,7 @@ def test_a_picture_is_told_by_itself():
 
 
 def test_only_the_refinement_tells_pixels_of_a_place_apart_beyond_the_last_layer():
-    """Without it a shift of the picture by whole places shifts the prediction, up to the border; the stem sees to that."""
+    """A shift of the picture by whole places shifts the prediction: the stem sees to that."""
     made = net((1, 32, 32), widths=(8,), refine=8).eval()
     x = torch.zeros(1, 1, 32, 32)
     x[0, 0, 12:16, 12:16] = drawn(4, 4)

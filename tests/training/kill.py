@@ -3,8 +3,8 @@ bit by bit.
 
     python tests/training/kill.py [how many kills, default 10] [seed] [model, default score]
 
-Models: score, discriminator-flow (its pool of particles goes on), improved-gan (independent discriminators), score-gan
-(the data's denoiser is kept). Called with a directory instead (by itself), it trains there until done or killed.
+Models: score, pictures (Muon, rates that follow the budget), discriminator-flow (its pool of particles goes on),
+improved-gan (independent discriminators), score-gan (the data's denoiser is kept). Called with a directory instead (by itself), it trains there until done or killed.
 """
 
 import random
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 # more than a machine trains between two kills, so that every one hits a running training
-STEPS_PER_KILL = {"score": 600, "discriminator-flow": 150, "improved-gan": 150, "score-gan": 150}
+STEPS_PER_KILL = {"score": 600, "discriminator-flow": 150, "improved-gan": 150, "score-gan": 150, "pictures": 150}
 
 
 FIT = {
@@ -32,6 +32,7 @@ MODELS = {
     "discriminator-flow": ("discriminator-flow", CRITIC),
     "improved-gan": ("improved-gan-independent", CRITIC | {"model": CRITIC["model"] | {"stages": 3}}),
     "score-gan": ("score-gan", {"model": DENOISER["model"]}),
+    "pictures": ("pictures", {"model": {"net": {"widths": [8], "layers": 1, "stem": 1, "refine": 0}}}),
 }
 
 
@@ -40,7 +41,9 @@ def settings(model: str, steps: int):
     from diffflow.models.settings.serialise import from_dict, replace
 
     name, small = MODELS[model]
-    return replace(from_dict(small | FIT, preset(name, "8gaussians").config), {"fit.steps": steps})
+    source = "digits" if model == "pictures" else "8gaussians"
+    config = replace(preset(name, source).config, {"data.source": source})
+    return replace(from_dict(small | FIT, config), {"fit.steps": steps})
 
 
 def child(path: str, model: str, steps: int, source: str | None = None) -> None:

@@ -11,7 +11,8 @@ import kill
 
 
 @pytest.mark.parametrize(
-    ("model", "kills"), [("score", 2), ("discriminator-flow", 1), ("improved-gan", 1), ("score-gan", 1)]
+    ("model", "kills"),
+    [("score", 2), ("pictures", 1), ("discriminator-flow", 1), ("improved-gan", 1), ("score-gan", 1)],
 )
 def test_a_killed_run_ends_in_the_same_bits(model, kills, capsys):
     threads = torch.get_num_threads()

@@ -31,6 +31,7 @@ from diffflow.models.score_gan import ScoreGANConfig
 from diffflow.models.settings import aliases
 from diffflow.models.settings.serialise import Choice, families, load_yaml, replace, to_yaml
 from diffflow.runs import report
+from diffflow.runs.advice import closing_lines
 from diffflow.runs.fitted import PRESET, fitted
 from diffflow.runs.load import load
 from diffflow.runs.sampler import fit_sampler
@@ -154,11 +155,15 @@ class Train(OwnFlags):
         )
         if find_process(self.device).rank > 0:
             return 0
-        if data is not None and config.fit.holdout:
-            fit_sampler(load(run_dir, device=self.device), data, lambda line: say(console, line))
+        lines: list[str] = []
+        if data is not None:  # pictures, whose settings were chosen here
+            run = fit_sampler(load(run_dir, device=self.device), data, lambda line: say(console, line))
+            lines = closing_lines(run, data)
         name = shlex.quote(str(run_dir))
         say(console, f"sample   diffflow sample {name} -n 100\nmeasure  diffflow evaluate {name}")
         say(console, f"report   {report.write(run_dir)}")
+        for line in lines:
+            say(console, line)
         return 0
 
 

@@ -90,6 +90,6 @@ def aim(pace: Pace, training: TrainingState, config: TrainConfig, data: Data, pr
         end = training.horizon.end or 0
         short = "; that is very few: give it more minutes, or a narrower net" if end < FEW else ""
         pace.say(
-            f"{end:,} steps of {cost[0]:.3g} s fit the budget{short} (of time: two runs of one seed may differ in their "
-            f"number; --steps {end} repeats one)"
+            f"{end:,} steps of {cost[0]:.3g} s fit the budget{short}. By time two runs of one seed may differ: "
+            f"--config RUN/config.yaml --steps N repeats one to the bit"
         )
