@@ -311,6 +311,7 @@ NETS = [
     (lambda **k: ConvDiscriminator((1, 8, 8), widths=(8, 8), embed=8, **k), (1, 8, 8)),
     (lambda **k: ConvDiscriminator((3, 7, 10), widths=(4, 6, 6), embed=8, **k), (3, 7, 10)),
     (lambda **k: ConvDiscriminator((1, 1, 1), widths=(4,), embed=8, **k), (1, 1, 1)),
+    (lambda **k: ConvDiscriminator((3, 7, 10), widths=(4, 6), embed=8, stem=2, **k), (3, 7, 10)),
 ]
 
 

@@ -24,7 +24,7 @@ from diffflow import files
 from diffflow.cli import UsageError, listing, parse
 from diffflow.console import say, to_stderr
 from diffflow.data import Data
-from diffflow.models.base import TrainConfig, of_kind
+from diffflow.models.base import TrainConfig
 from diffflow.models.diffusion import ScoreConfig
 from diffflow.models.presets import BY_DATA, BY_MODEL, diffusion_preset, preset
 from diffflow.models.score_gan import ScoreGANConfig
@@ -156,7 +156,7 @@ class Train(OwnFlags):
         if find_process(self.device).rank > 0:
             return 0
         lines: list[str] = []
-        if data is not None:  # pictures, whose settings were chosen here
+        if data is not None and isinstance(config, ScoreConfig):  # pictures, whose settings were chosen here
             run = fit_sampler(load(run_dir, device=self.device), data, lambda line: say(console, line))
             lines = closing_lines(run, data)
         name = shlex.quote(str(run_dir))
@@ -189,17 +189,22 @@ def main(args: Sequence[str]) -> int:
         return parse(Train, args, default=Train(settings=settings), more=presets)
 
     train = command(base)
-    if not sized or not isinstance(base, ScoreConfig) or not train.source:
+    if not sized or not train.source:
         if train.explain:
-            raise UsageError("--explain is for pictures without --preset or --config, whose settings are chosen here.")
+            raise UsageError(
+                "--explain is for pictures without --config, and without --preset or with one by model of colour "
+                "pictures: their settings are chosen here."
+            )
         return train.main(name)
     data = train.resolved().data.load()
-    override = lambda config: of_kind(command(config).resolved(), ScoreConfig)  # noqa: E731
-    choice = fitted(base, data, override, train.device, lambda line: print(line, file=sys.stderr))
+    override = lambda config: command(started(config, flags.init_from)).resolved()  # noqa: E731
+    choice = fitted(base, data, override, train.device, lambda line: print(line, file=sys.stderr), name)
     if train.explain:
-        print("\n".join(choice.reasons))
+        print("\n".join([*choice.reasons, *([choice.unfit] if choice.unfit else [])]))
         return 0
     print(f"{choice.reasons[1]}\n--explain says why, and more", file=sys.stderr)
+    if choice.unfit:
+        print(choice.unfit, file=sys.stderr)
     return dataclasses.replace(train, settings=choice.config).main(name, data)
 
 
@@ -284,12 +289,19 @@ def starting_point(
             f"{', '.join([*BY_DATA, *BY_MODEL])}); "
             "`diffflow train --help` explains."
         )
-    base = preset(name, source if name in BY_MODEL else None, kind).config
-    if flags.init_from is not None and isinstance(base, ScoreGANConfig):
-        base = base.after(Folder(Path(flags.init_from)).config())
+    made = preset(name, source if name in BY_MODEL else None, kind)
+    base = started(made.config, flags.init_from)
     if flags.config is not None:
         return name, load_yaml(flags.config, base=base), False
-    return name, base, name == PRESET and not helping
+    ready = not base.needs_start or flags.init_from is not None  # else it is refused, before anything is tried
+    return name, base, PRESET in (name, made.scale) and ready and not helping
+
+
+def started(config: TrainConfig, run: str | None) -> TrainConfig:
+    """Settings with the network of the run that they start from, where they take it over."""
+    if run is None or not isinstance(config, ScoreGANConfig):
+        return config
+    return config.after(Folder(Path(run)).config())
 
 
 def dry_run(config: TrainConfig, device: str | None, data: Data | None = None) -> int:

@@ -106,6 +106,11 @@ class ScoreGANConfig(GeneratorConfig):
         return [(RATIO, DIFFERENCE)]
 
     @property
+    def least_steps(self) -> int:
+        """Few: it begins as a denoiser."""
+        return 1000
+
+    @property
     def row(self) -> str:
         """The row "score-gan" of the catalogue."""
         return "score-gan"

@@ -165,7 +165,7 @@ class WayDown(nn.Module):
         self.shape, self.classes, self.multiple = tuple(shape), classes, multiple
 
     def add_end(self, width: int, groups: int) -> None:
-        """Add what makes a logit of the features, of so many channels; after the way down, so that its weights come first."""
+        """Add what makes a logit of features of so many channels; last, so that the way down's weights come first."""
         pixels = math.prod(-(-side // self.multiple) for side in self.shape[1:])
         self.norm = nn.GroupNorm(groups, width)
         self.dense = scaled(nn.Linear(width * pixels, 2 * width), SILU)
@@ -251,7 +251,7 @@ class UNetDiscriminator(WayDown):
         return net.mid_block(h, e)
 
     def begin(self, weights: Mapping[str, Tensor], classless: bool = True) -> None:
-        """Start from a trained `UNet`; of its first filters those of x itself are taken, not those of the sines of x."""
+        """Start from a trained `UNet`: of its first filters from those of x itself, not those of the sines of x."""
         start = {k: weights[f"unet.{k}"] for k in self.unet.state_dict()}
         start["conv_in.weight"] = start["conv_in.weight"][:, : self.shape[0]]  # without the sines of x
         if self.classes and not classless:
