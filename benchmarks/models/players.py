@@ -68,7 +68,7 @@ class Cell:
 
 
 def stages(cell: Cell, o: argparse.Namespace) -> dict[str, tuple[float, Words]]:
-    """The commands of a player: by the name of its run's directory, minutes and words, those of a run that goes on too."""
+    """The commands of a player: minutes, and words of a run that is new or goes on, by its directory's name."""
     home, seed = o.cells / cell.name, ["--seed", str(cell.seed)] if cell.seed else []
     short = o.short if o.quick else []
 

@@ -18,14 +18,15 @@ MANY = "improved-gan-independent"  # ten networks
 
 
 def weights(name: str, rung: str, shape: tuple[int, int, int]) -> int:
+    config = sized.settings(name, Pictures(3000, shape), rung, Machine())
     with torch.device("meta"):
-        modules = sized.settings(name, Pictures(3000, shape), rung, Machine()).build(META | {"shape": shape})
+        modules = config.build(META | {"shape": shape})
     return sum(p.numel() for module in modules.values() for p in module.parameters())
 
 
-@pytest.mark.parametrize("side", [8, 32, 64, 256])
+@pytest.mark.parametrize("side", [8, 64])
 def test_networks_of_a_processor_stay_small_and_widen_by_rung(side):
-    for name in ("relativistic", "discriminator-flow", "diffusion-gan", "drifting"):
+    for name in ("relativistic", "diffusion-gan", "drifting"):
         sizes = [weights(name, rung, (3, side, side)) for rung in budget.ON_PROCESSOR]
         assert sizes == sorted(sizes)
         assert sizes[-1] < 2e7
@@ -36,6 +37,7 @@ def test_networks_of_a_processor_stay_small_and_widen_by_rung(side):
 def test_a_folder_of_colour_pictures_is_not_mirrored_and_gets_nets_of_a_processor(tmp_path):
     colour = torch.randint(0, 256, (20, 3, 16, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     data = df.data.of(colour, split="all", name="noise")
+    meta = data.meta()
     for name in BY_MODEL:
         made = preset(name, data)
         assert made.scale == "pictures"
@@ -45,7 +47,7 @@ def test_a_folder_of_colour_pictures_is_not_mirrored_and_gets_nets_of_a_processo
         assert config.fit.batch <= 256
         assert all(player.anneal is not None for player in config.players().values())
         with torch.device("meta"):
-            modules = config.build(data.meta())
+            modules = config.build(meta)
         assert sum(p.numel() for m in modules.values() for p in m.parameters()) < 1e7
         assert from_yaml(to_yaml(config)) == config
 

@@ -82,8 +82,8 @@ class Scale:
 def of_pictures(pictures: Pictures, rung: str, machine: Machine, batch: int | None = None) -> Scale:
     """The scale of pictures: generator and discriminator on the places of the denoiser's net, as wide as it is.
 
-    Weights of penalties and temperatures are about those that MNIST was measured with, in units of the mean distance d of
-    two pictures, d^2 = 2 (entries of a picture) (their variance): .0026 d^2, .1 d and .3 d.
+    Weights of penalties and temperatures are about those that MNIST was measured with, in units of the mean distance d
+    of two pictures, d^2 = 2 (entries of a picture) (their variance): .0026 d^2, .1 d and .3 d.
 
     Args:
         pictures: what is learned.
