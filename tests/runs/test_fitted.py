@@ -159,7 +159,7 @@ def test_a_model_of_colour_pictures_is_one_command(tmp_path, capsys, monkeypatch
     assert main(["train", "discs.npy", "--preset", "relativistic", *short, *nets]) == 0
     said = capsys.readouterr().err
     assert "needs about 5,000" in said
-    assert said.index("needs about 5,000") < said.index("40 ")  # before the work
+    assert said.index("needs about 5,000") < said.index("data ")  # before the work
     run = df.load("runs/discs-relativistic")
     assert (run.step, run.config.model.generator.widths, run.config.fit.batch) == (2, (8, 8), 4)
     assert run.sample(3).last.shape == (3, 3, 8, 8)

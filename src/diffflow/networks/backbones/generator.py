@@ -17,6 +17,8 @@ from torch.nn import functional as F
 
 from .discriminator import SILU, Branch, Waves, scaled
 
+THIN = 16  # features of a pixel, where a generator works on places of several
+
 
 class Code(nn.Module):
     """First layer: z and the class as one vector silu(A [z, C[cond]]).
@@ -131,8 +133,9 @@ class ConvGenerator(nn.Module):
             the next one.
         classes: how many classes, 0 for none.
         widths: channels of the blocks, each of which doubles the image.
-        stem: side in pixels of the places that it works on, whose channels become pixels at the end. The pixels of a
-            place begin alike (Aitken et al. 2017, arXiv:1707.02937): else there is a checkerboard to be unlearned.
+        stem: side in pixels of the places that it works on, whose channels become thin features of pixels at the end,
+            and by a last convolution the image. The pixels of a place begin alike (Aitken et al. 2017,
+            arXiv:1707.02937): else there is a checkerboard to be unlearned.
 
     Raises:
         ValueError: for sizes below one, for z of another length, and where a class is missing.
@@ -160,10 +163,11 @@ class ConvGenerator(nn.Module):
         self.code = Code(latent, classes, code)
         self.dense = scaled(nn.Linear(code, self.first[0] * self.first[1] * self.first[2]), SILU)
         self.blocks = nn.ModuleList(Up(a, b, code) for a, b in zip((widths[0], *widths), widths, strict=False))
-        self.leave = scaled(nn.Conv2d(widths[-1], shape[0] * stem**2, 3, padding=1))
-        if stem > 1:
+        self.spread = scaled(nn.Conv2d(widths[-1], THIN * stem**2, 3, padding=1), SILU) if stem > 1 else None
+        if self.spread is not None:
             with torch.no_grad():
-                self.leave.weight.copy_(self.leave.weight[:: stem**2].repeat_interleave(stem**2, 0))
+                self.spread.weight.copy_(self.spread.weight[:: stem**2].repeat_interleave(stem**2, 0))
+        self.leave = scaled(nn.Conv2d(THIN if stem > 1 else widths[-1], shape[0], 3, padding=1))
 
     def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         """Images (n, c, h, w) from z (n, latent) and cond int64 (n,), None for a net without classes."""
@@ -171,4 +175,6 @@ class ConvGenerator(nn.Module):
         h = self.dense(code).reshape(-1, *self.first)
         for block in self.blocks:
             h = block(h, code)
-        return F.pixel_shuffle(self.leave(F.silu(h)), self.stem)[..., : self.shape[1], : self.shape[2]]
+        if self.spread is not None:
+            h = F.pixel_shuffle(self.spread(F.silu(h)), self.stem)
+        return self.leave(F.silu(h))[..., : self.shape[1], : self.shape[2]]
