@@ -64,22 +64,23 @@ def fitted(
 
     if preset == PRESET:
         machine, costs, reasons = climbed(rung, limits, data, process, say)
-        best = budget.widest(limits, {name: (speed.wall, speed.cpu) for name, speed in costs.items()})
-        config, cost = of_kind(rung(best, machine), ScoreConfig), (costs[best].wall, costs[best].cpu)
-        return budget.Choice(config, (*reasons, *budget.reasons(pictures, limits, config, cost)))
+        best = budget.widest(limits, {name: speed.cost for name, speed in costs.items()})
+        config = of_kind(rung(best, machine), ScoreConfig)
+        return budget.Choice(config, (*reasons, *budget.reasons(pictures, limits, config, costs[best].cost)))
     enough = wanted.least_steps
     machine, costs, _ = climbed(rung, limits, data, process, say, budget.PRECISIONS[:1], enough)
-    best = budget.widest(limits, {name: (speed.wall, speed.cpu) for name, speed in costs.items()}, enough)
+    best = budget.widest(limits, {name: speed.cost for name, speed in costs.items()}, enough)
     config, speed = rung(best, machine), costs[best]
-    while not limits.by_steps and limits.steps_at(speed.wall, speed.cpu) < enough:
+    while not limits.by_steps and limits.steps_at(*speed.cost) < enough:
         smaller = rung(best, machine, config.fit.batch // 2)
         if smaller == config or smaller.fit.batch < sized.LEAST_BATCH:
             break
         config, speed = smaller, probe(smaller, data, process)
         say(f"tried {config.fit.batch} samples a step: {speed.wall:.3g} s a step")
-    cost = speed.wall, speed.cpu
-    reasons = [f"precision {config.fit.precision}", *sized.reasons(pictures, limits, config, cost, speed.parameters)]
-    return budget.Choice(config, tuple(reasons), sized.unfit(limits, config, cost))
+    said = sized.reasons(pictures, limits, config, speed.cost, speed.parameters)
+    return budget.Choice(
+        config, (f"precision {config.fit.precision}", *said), sized.unfit(limits, config, speed.cost)
+    )
 
 
 def climbed(
@@ -110,14 +111,16 @@ def climbed(
     accelerator = process.device.type != "cpu"
     ladder = budget.rungs(budget.Machine(accelerator))
     first = budget.STEADY if limits.by_steps else ladder[0]
-    tried = {p: probe(rung(first, budget.Machine(accelerator, p)), data, process) for p in precisions}
+    tried: dict[Literal["fp32", "bf16"], Speed] = {
+        p: probe(rung(first, budget.Machine(accelerator, p)), data, process) for p in precisions
+    }
     fastest = min(tried, key=lambda p: tried[p].wall)
     gain = max(speed.wall for speed in tried.values()) / tried[fastest].wall
     machine, reasons = budget.Machine(accelerator, fastest), [f"precision {fastest}: {gain:.2g} times as fast here"]
     costs = {first: tried[fastest]}
     for name in () if limits.by_steps else ladder[1:]:
         last, speed = next(reversed(costs.items()))
-        if limits.steps_at(speed.wall, speed.cpu) < enough:  # a wider one is slower still
+        if limits.steps_at(*speed.cost) < enough:  # a wider one is slower still
             break
         config = rung(name, machine)
         if config == rung(last, machine):  # the user has chosen the net

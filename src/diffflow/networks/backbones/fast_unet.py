@@ -183,7 +183,7 @@ class FastUNet(nn.Module):
         h = self.enter(F.pixel_unshuffle(padded(self.embedding.beside(x, cond), self.multiple), self.stem))
         kept: list[Tensor] = []
         for level, blocks in enumerate(self.down):
-            for block in blocks:
+            for block in blocks.children():
                 h = block(h, e)
             if level < len(self.shrink):
                 kept.append(h)
@@ -191,7 +191,7 @@ class FastUNet(nn.Module):
         h = self.middle(h if self.attention is None else self.attention(h), e)
         for level in reversed(range(len(self.up))):
             h = kept[level] + F.interpolate(self.grow[level](h), scale_factor=2.0, mode="nearest")
-            for block in self.up[level]:
+            for block in self.up[level].children():
                 h = block(h, e)
         out = F.pixel_shuffle(self.leave(F.silu(self.norm(h))), self.stem)
         if self.refinement is not None:
@@ -229,7 +229,7 @@ class FastUNetDiscriminator(WayDown):
         e = F.silu(self.embedding(time))
         h = self.enter(F.pixel_unshuffle(padded(x, self.multiple), self.stem))
         for level, blocks in enumerate(self.down):
-            for block in blocks:
+            for block in blocks.children():
                 h = block(h, e)
             if level < len(self.shrink):
                 h = self.shrink[level](h)
