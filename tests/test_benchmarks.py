@@ -24,6 +24,7 @@ import torch
 
 sys.path.extend(sorted({str(script.parent) for script in (Path(__file__).parents[1] / "benchmarks").rglob("*.py")}))
 import bits
+import blind
 import cifar
 import distill
 import fidelity
@@ -533,3 +534,21 @@ def test_a_run_that_is_kept_comes_back(tmp_path: Path, monkeypatch: pytest.Monke
         # half precision has 11 bits, and 24 below its smallest normal number
         assert ((a - b).abs() <= 2**-11 * a.abs() + 2**-25).all()
     assert "command" not in json.loads((tmp_path / "kept" / "run.json").read_text())
+
+
+def test_a_blind_test_keeps_its_key_and_counts_what_was_recognised(tmp_path, monkeypatch):
+    """Sheets of 25, a key of as many samples as real pictures; shares as the answers say; other words are refused."""
+    run = df.train("digits", tmp_path / "run", steps=1, settings={"fit.tensorboard": False})
+    blind.make(run, df.data.load("digits", "test"), "cifar10", tmp_path / "blind", 3)
+    assert len(list((tmp_path / "blind").glob("sheet-*.png"))) == 4
+    key = json.loads((tmp_path / "blind" / "key.json").read_text())["key"]
+    assert [entry["sample"] for entry in key].count(True) == len(key) / 2 == blind.EACH
+    places = [k + 1 for k, entry in enumerate(key) if entry["sample"]]
+    named = set(range(1, 101)) - set(places[10:])
+    answers = [f"{k} {'dog' if k in named else 'none'}" for k in range(1, 101)]
+    (tmp_path / "blind" / "answers.txt").write_text("\n".join(answers))
+    result = blind.score(tmp_path / "blind")
+    assert (result["samples_recognised"], result["real_recognised"], result["ratio"]) == (0.2, 1.0, 0.2)
+    (tmp_path / "blind" / "answers.txt").write_text("1 unicorn")
+    with pytest.raises(SystemExit, match="unicorn"):
+        blind.score(tmp_path / "blind")

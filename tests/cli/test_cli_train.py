@@ -17,6 +17,7 @@ from PIL import Image
 import diffflow as df
 from diffflow.cli import main
 from diffflow.cli.train import look_ahead
+from diffflow.data.readers import images
 from diffflow.runs.train import default_folder
 
 
@@ -105,7 +106,7 @@ def test_minutes_replace_a_preset_s_steps(capsys: pytest.CaptureFixture[str]) ->
 def test_dry_run_tells_and_writes_nothing(digits: list[str], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*digits, "--dry-run", "--minutes", "2"]) == 0
     told = capsys.readouterr().out
-    assert "1,297 of shape (1, 8, 8), 10 classes" in told
+    assert "digits: 1,797 pictures of 8x8, grey, 10 classes, 1,297 train + 500 test, sha256" in told
     assert "parameters" in told
     assert "2 minutes: about" in told
     assert not list(here.iterdir())
@@ -186,11 +187,29 @@ def test_bad_images_are_all_named(here: Path, refused: Callable[..., str]) -> No
     assert "2.png" in message
     assert "3.png" in message
 
-    picture(here / "mixed" / "small.png", (8, 8))
-    picture(here / "mixed" / "large.png", (16, 16))
-    message = refused("train", "mixed")
-    assert "8x8" in message or "(8, 8)" in message
-    assert "--data.size 8" in message
+
+def test_train_says_of_pictures_what_it_decided_and_decodes_each_file_once(
+    digits: list[str], here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a preset every file was decoded twice, and different sizes were refused."""
+    for k in range(20):
+        picture(here / "mixed" / f"{k}.png", (16, 16 + 4 * (k % 2)))
+    decoded = []
+    decode = images.decode
+    monkeypatch.setattr(images, "decode", lambda *args: decoded.append(1) or decode(*args))
+    small = [word for word in digits if word not in ("train", "digits")]
+    assert main(["train", "mixed", *small, "--out", "run"]) == 0
+    assert len(decoded) == 20
+    told = " ".join(capsys.readouterr().err.split())
+    assert "mixed: 20 pictures of 16x16, grey, no classes, 18 train + 2 test, sha256" in told
+    assert "2 different sizes (width x height): 16x16 (10 images), 20x16 (10 images)" in told
+    assert "10 of 20 images: resized and centre-cropped to 16x16" in told
+    assert "fit" not in yaml.safe_load((here / "run" / "config.yaml").read_text())["data"]
+    assert main(["train", "mixed", *small, "--data.fit", "pad", "--data.background", "black", "--print-config"]) == 0
+    said = yaml.safe_load(capsys.readouterr().out)["data"]
+    assert (said["fit"], said["background"]) == ("pad", "black")
+    assert main(["train", "mixed", *small, "--data.background", "blurple", "--out", "no"]) == 2
+    assert "'blurple' is no colour" in capsys.readouterr().err
 
 
 def test_nan_in_a_table_is_named_by_row_and_column(here: Path, refused: Callable[..., str]) -> None:

@@ -130,18 +130,20 @@ def test_postscript_is_never_handed_to_its_interpreter(tmp_path, monkeypatch):
         load(root)
 
 
-def test_mixed_sizes_are_refused_until_a_size_is_asked_for(tmp_path):
+def test_mixed_sizes_are_cropped_and_said(tmp_path):
+    """They were refused until a size was asked for."""
     root = write(
         tmp_path / "sizes", {"a.png": png(colour(8, 8)), "b.png": png(colour(8, 16)), "c.png": png(colour(8, 8))}
     )
-    with pytest.raises(DataError, match=r"8x8 \(2 images\), 16x8 \(1 images\).*size=8"):
-        load(root)
-    data = load(root, "all", size=8)
-    assert data.shape == (3, 8, 8)
-    assert any("1 of 3 images: resized and centre-cropped to 8x8" in n for n in data.notes)
+    chosen, asked = load(root, "all"), load(root, "all", size=8)
+    assert any("2 different sizes (width x height): 8x8 (2 images), 16x8 (1 images)" in n for n in chosen.notes)
+    assert chosen.fingerprint == asked.fingerprint
+    for data in (chosen, asked):
+        assert data.shape == (3, 8, 8)
+        assert any("1 of 3 images: resized and centre-cropped to 8x8" in n for n in data.notes)
     # a crop without a resize keeps the middle columns exactly
     middle = np.asarray(Image.open(root / "b.png"))[:, 4:12].transpose(2, 0, 1)
-    assert np.array_equal(data.x[1].numpy(), middle)
+    assert np.array_equal(chosen.x[1].numpy(), middle)
 
 
 @pytest.mark.parametrize(
@@ -169,8 +171,8 @@ def test_empty_missing_and_unknown_paths(tmp_path):
     with pytest.raises(DataError, match="no readable zip archive"):
         load(tmp_path / "x.zip")
     write(tmp_path / "linked", {"a/1.png": png(grey())})
-    os.symlink(tmp_path / "empty", tmp_path / "linked" / "b")
-    with pytest.raises(DataError, match="is a link to a folder; pass the folder"):
+    os.symlink(tmp_path / "nowhere", tmp_path / "linked" / "a" / "b.png")
+    with pytest.raises(DataError, match=r"1 of 2 images.*\n  a/b.png: .*No such file"):
         load(tmp_path / "linked")
 
 

@@ -158,18 +158,51 @@ def test_prdc_tells_collapse_from_strangeness():
 
 def test_nearest_tells_copies_from_fresh_draws():
     train, held, fresh = normal(2000, 5, 13), normal(500, 5, 14), normal(500, 5, 15)
-    distance, ratio = nearest(fresh, train, held)
+    distance, ratio, copied = nearest(fresh, train, held)
     assert abs(ratio.value - 1.0) < 4 * ratio.stderr
     assert distance.floor is not None
     assert ratio.value == pytest.approx(distance.value / distance.floor)
     copies = nearest(train[:300], train, held)
-    assert [m.value for m in copies] == [0.0, 0.0]
+    assert [m.value for m in copies] == [0.0, 0.0, 1.0]
+    assert abs(copied.value - copied.floor) < 4.5 * math.sqrt(2) * copied.stderr
+    assert not copied.note
+    assert "100% of the samples are copies of training examples" in copies[2].note
     # without held-out points training points stand in, their own copy left out
     alone = nearest(fresh, train)[1]
     assert abs(alone.value - 1.0) < 4 * math.hypot(alone.stderr, ratio.stderr)
     exact = torch.cdist(fresh, train).min(1).values.median()
     assert distance.value == pytest.approx(float(exact), rel=1e-2)
     assert [m.name for m in nearest(fresh, train[:1].repeat(50, 1))] == ["nearest"]  # only duplicates: no ratio
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_by_chance_a_share_of_3_to_the_minus_d_looks_copied(d: int) -> None:
+    """Of uniform points (d1/d2)^d is uniform, for the first of the two nearest lies anywhere in the second's ball.
+
+    So P(d1 < d2/3) = 3^-d. The boundaries of the cube are out of reach.
+    """
+    generator = torch.Generator().manual_seed(d)
+    train = torch.rand(6000, d, generator=generator, dtype=torch.float64)
+    x = 0.15 + 0.7 * torch.rand(1000, d, generator=generator, dtype=torch.float64)
+    copied = nearest(x, train, x.flip(0))[2]
+    assert copied.value == pytest.approx(3.0**-d, abs=4.5 * math.sqrt(3.0**-d * (1 - 3.0**-d) / 1000))
+    assert copied.floor == copied.value
+    assert copied.stderr == pytest.approx(math.sqrt(3.0**-d * (1 - 3.0**-d) / 1000), rel=0.2)
+
+
+def test_memorised_counts_the_copies_whatever_is_there_twice():
+    """A third of the samples are training points with a little noise; doubled training points change nothing."""
+    train, held = normal(300, 8, 21), normal(200, 8, 22)
+    x = torch.cat([train[:100] + 1e-3 * normal(100, 8, 23), normal(200, 8, 24)])
+    once, twice = (nearest(x, points, held)[2] for points in (train, train.repeat(2, 1)))
+    alone = nearest(x, train.repeat(3, 1))[-1]
+    assert once.name == alone.name == "memorised"
+    assert once.value == pytest.approx(1 / 3, abs=0.01)  # by chance 3^-8 of the others
+    assert (twice.value, twice.floor) == (once.value, once.floor)
+    assert alone.value == once.value
+    assert alone.floor < 0.02  # training points among their fellows, their own copies left out
+    assert "33% of the samples" in once.note
+    assert nearest(normal(30, 2, 1), normal(2, 2, 2))[-1].name == "nearest_ratio"  # three points are needed alone
 
 
 def test_nearest_searches_all_blocks_of_a_large_set(monkeypatch):

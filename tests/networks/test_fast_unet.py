@@ -1,4 +1,4 @@
-"""Fast UNets: shapes of any size, the zero at the start, what each part sees, conditions, and their way down."""
+"""Fast UNets: any size, the zero at the start, what each part may see, conditions, gradients, and their way down."""
 
 import pytest
 import torch

@@ -104,8 +104,9 @@ def test_test_rows_of_one_s_own_are_known_by_their_content(tmp_path):
 
 def test_distances_are_those_of_points_in_model_units(data):
     x = torch.from_numpy(SIGNALS[:60]) + 1.0
-    got = df.metrics.evaluate(x, data, data.heldout)
-    points = [data.encode(v).flatten(1) for v in (x, data.x, data.heldout.x)]
+    others = data.x.flip(0) - 0.5
+    got = df.metrics.evaluate(x, data, others)
+    points = [data.encode(v).flatten(1) for v in (x, data.x, others)]
     expected = df.metrics.sliced_w2(*points)
     assert (got["sliced_w2"].value, got["sliced_w2"].floor) == (expected.value, expected.floor)
     with pytest.raises(ValueError, match="different shapes"):

@@ -168,7 +168,8 @@ def test_a_model_of_colour_pictures_is_one_command(tmp_path, capsys, monkeypatch
 def test_a_run_of_pictures_becomes_a_generator_whose_discriminator_begins_as_its_net(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.savez("discs.npz", x=drawn(40).numpy(), y=np.arange(40) % 2)
-    run = df.train("discs.npz", "run", steps=4, settings=SMALL | {"model.net.attention": True, "model.net.head": 8})
+    settings = SMALL | {"model.net.attention": True, "model.net.head": 8, "data.augment": 0.1}
+    run = df.train("discs.npz", "run", steps=4, settings=settings)  # of pictures that were changed, too
     (tmp_path / "small.yaml").write_text("fit: {batch: 4, tensorboard: false}\ndiscriminator: {lr: 1.0e-9}\n")
     assert main("distill run --updates 2 --config small.yaml --out one".split()) == 0
     one = df.load("one")

@@ -322,7 +322,7 @@ def ranges_to_training(m: ModuleType) -> None:
     fellows = lambda s: torch.tensor([min(d(p, q) for q in train if not torch.equal(p, q)) for p in s], dtype=F64)
     for held, floors in ((other, gaps(pick(other, 9, 0, 1))), (None, fellows(pick(train, 9, 0, 1)))):
         ours = gaps(pick(x, 9, 0))
-        near_, ratio = m.nearest(x, train, held, limit=9)
+        near_, ratio, copied = m.nearest(x, train, held, limit=9)
         value, floor = float(ours.quantile(0.5)), float(floors.quantile(0.5))
         near(near_.value, value)
         near(near_.floor, floor)
@@ -335,6 +335,21 @@ def ranges_to_training(m: ModuleType) -> None:
         a, b = (r.quantile(0.5, dim=1) for r in drawn)
         near(near_.stderr, math.sqrt(variance(a)))
         near(ratio.stderr, math.sqrt(variance(a / b)))
+        others = pick(other, 9, 0, 1) if held is not None else pick(train, 9, 0, 1)
+        firsts = lambda s: [sorted(d(p, q) for q in train if not torch.equal(p, q))[:2] for p in s]
+        shares = [[a < b / 3 for a, b in firsts(s)] for s in (pick(x, 9, 0), others)]
+        value, floor = (sum(s) / len(s) for s in shares)
+        near(copied.value, value)
+        near(copied.floor, floor)
+        near(copied.stderr, share_error(9 * value, 9))
+        assert (copied.name, copied.better, copied.n, copied.note) == ("memorised", "lower", 9, "")
+    close = train + 1e-4 * normal(15, 2, 3)
+    (copied,) = (f for f in m.nearest(close[:9], torch.cat([train, train[:5]]), other) if f.name == "memorised")
+    assert copied.value == 1
+    assert "100%" in copied.note
+    twice = torch.cat([train, train + 0.0])
+    others = [m.nearest(x, t, limit=30)[-1].floor for t in (train, twice)]
+    assert others[0] == others[1]  # each row's own copy is no fellow
     assert [f.name for f in m.nearest(x, train[:1].repeat(9, 1))] == ["nearest"]
     mine, theirs = m.copies(torch.cat([x, train[4:5], train[11:12] + 1e-3]), train, 2)
     assert (mine.tolist(), theirs.tolist()) == ([9, 10], [4, 11])
@@ -471,7 +486,7 @@ def compared(m: ModuleType, *args: Any, **how: Any) -> tuple[Any, Any]:
 
 
 def comparisons(m: ModuleType) -> None:
-    x, y, z = normal(40, 2, 0), normal(90, 2, 1), normal(30, 2, 2)
+    x, y, z = normal(40, 2, 0), normal(90, 2, 1), normal(90, 2, 2)
     found, c = compared(m, x, y, z, limit=20, seed=3)
     assert all(map(torch.equal, (*c.sets, c.train, c.heldout), (x, y, z, y, z)))
     assert (c.limit, c.many, c.seed, c.columns) == (20, 10_000, 3, False)
@@ -481,6 +496,14 @@ def comparisons(m: ModuleType) -> None:
     assert torch.equal(torch.cat(c.sets[1:]).sort(0).values, y.sort(0).values)
     assert c.heldout is None
     assert torch.equal(c.train, y)
+    few, c, swapped = compared(m, x, y, z[:31])  # either half of all real points in turn
+    assert [len(s) for s in c.sets] == [40, 60, 61]
+    assert all(map(torch.equal, swapped.sets, (c.sets[0], c.sets[2], c.sets[1])))
+    assert torch.equal(torch.cat(c.sets[1:]).sort(0).values, torch.cat([y, z[:31]]).sort(0).values)
+    assert all(map(torch.equal, (c.train, c.heldout), (y, z[:31])))
+    assert c.enough
+    assert "only 31 held out" in few.card["note"]
+    assert "note" not in found.card
     card = found.card
     assert (card["samples"]["n"], card["reference"]["n"], card["heldout"]) == (40, 90, "half of the reference")
     assert m.differences(card, card) == []
@@ -504,9 +527,18 @@ def comparisons(m: ModuleType) -> None:
     c = compared(m, rows.x[:20], rows, held)[1]
     assert all(map(torch.equal, c.sets, (rows.encode(rows.x[:20]), rows.encode(rows.x), rows.encode(held.x))))
     assert compared(m, x[:39], train, test)[1].density is None  # a fifth of an eighth of 39 is less than one
-    for few in ((x[:11], y, z), (x, y[:11], z), (x, y, z[:11]), (x, y[:23])):
-        with pytest.raises(ValueError, match="at least 12 points"):
+    for few in ((x[:11], y, z), (x, y[:1], z), (x, y[:1])):
+        with pytest.raises(ValueError, match="at least 12 samples and 2 training points"):
             compared(m, *few)
+    for few in ((x, y[:23]), (x, y[:12], z[:11])):  # no two sets of 12
+        with pytest.raises(AssertionError):
+            compared(m, *few)
+    assert "one by one" in m.counted(12, 12, 11)
+    compared(m, x[:12], y[:24])
+    compared(m, x[:12], y[:13], z[:11])
+    a, b = Metric("a", 1.0, 0.2, 3.0, "lower", 5), Metric("a", 2.0, 0.4, 5.0, "lower", 5)
+    assert m._mean(a, a) == a
+    assert m._mean(a, b) == Metric("a", 1.5, pytest.approx(0.3), 4.0, "lower", 5)
     judge = Classifier(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)), None, 2, "line")
     _, c = compared(m, x, y.float(), z.float(), torch.ones(50), judge, features=judge)
     assert all(torch.allclose(f, judge.net[0](s)) for f, s in zip(c.features, c.sets, strict=True))
@@ -701,9 +733,17 @@ MUTANTS = {
         max(s, binomial | min(s, binomial
         values[j] * n, n) | values[j], n)
         x - centre, y - centre\n    return | x - centre, y\n    return
-        (train, 1) if other is None | (train, 0) if other is None
-        else (other, 0) | else (other, 1)
-        pick(real, limit, seed, 1) | pick(real, limit, seed, 0)
+        int(other is None) | 0
+        int(other is None) | 1
+        limit, seed, 1), int | limit, seed, 0), int
+        train, 2 + skip)[:, skip:]\n    ours | train, 2 + skip)[:, :2]\n    ours
+        distinct, 2 + skip)[:, skip:] | distinct, 2 + skip)[:, :2]
+        d[:, 1] / CLOSER | d[:, 1] * CLOSER
+        CLOSER = 3.0 | CLOSER = 2.0
+        value, stderr, floor, "lower" | floor, stderr, floor, "lower"
+        binomial_stderr(value * n, n) | binomial_stderr(value, n)
+        if value > max | if value < max
+        if len(first) == len(x) | if True
         ours.quantile(0.5)), float(theirs | ours.mean()), float(theirs
         float(theirs.quantile(0.5)) | float(theirs.quantile(0.6))
         float(a.std()), floor | float(b.std()), floor
@@ -716,7 +756,7 @@ MUTANTS = {
         alpha=-2.0 | alpha=2.0
         alpha=-2.0 | alpha=-1.0
         base.square().sum(1).float() | base.norm(dim=1).float()
-        .sort(dim=1).values[:, skip] | .sort(dim=1).values[:, 0]
+        .sort(dim=1).values[:, :count] | .sort(dim=1, descending=True).values[:, :count]
         first + near.indices | near.indices + 1
         near.values.double() < best | near.values.double() > best
         best.argsort()[:count] | best.argsort(descending=True)[:count]
@@ -785,13 +825,19 @@ MUTANTS = {
     """,
     "evaluate": r"""
         LEAST = 12 | LEAST = 11
-        len(y) // 2] if | len(y)] if
+        real // 2 < LEAST | real < LEAST
+        heldout < FEW and | heldout > FEW and
+        (x, other, real) | (x, real, other)
+        (a.value + b.value) / 2 | (a.value - b.value) / 2
+        (a.floor + b.floor) / 2 | a.floor
+        (a.stderr + b.stderr) / 2 | (a.stderr + b.stderr)
+        enough=min(len(real), len(other)) | enough=max(len(real), len(other))
         (x * 255.0).round() | (x * 255.0)
         (x * 255.0).round() | (x * 256.0).round()
         x = unit(x) | pass
         real, other = y, held | real, other = held, y
-        shuffled[: len(y) // 2], shuffled[len(y) // 2 :] | shuffled, shuffled[len(y) // 2 :]
-        shuffled[: len(y) // 2], shuffled[len(y) // 2 :] | y[: len(y) // 2], shuffled[len(y) // 2 :]
+        shuffled[: len(shuffled) // 2], shuffled | shuffled, shuffled
+        shuffled[: len(shuffled) // 2], shuffled | y[: len(y) // 2], shuffled
         see(x), see(real), see(other) | see(real), see(x), see(other)
         see(x), see(real), see(other) | see(x), see(real), see(real)
         encoded[0], encoded[1], encoded[2] if | x, encoded[1], encoded[2] if
@@ -803,7 +849,7 @@ MUTANTS = {
         countable(law, n) | True
         _countable(data, len(x)) | _countable(data, len(y))
         limit=limit | limit=many
-        seed=seed,\n    ) | seed=0,\n    )
+        seed=seed,\n        enough | seed=0,\n        enough
         if not all(given.has | if not any(given.has
         if rows.get(m.name) != m.better | if rows.get(m.name) == m.better
         if call not in calls | if True

@@ -4,7 +4,8 @@ bit by bit.
     python tests/training/kill.py [how many kills, default 10] [seed] [model, default score]
 
 Models: score, pictures (Muon, rates that follow the budget), discriminator-flow (its pool of particles goes on),
-improved-gan (independent discriminators), score-gan (the data's denoiser is kept). Called with a directory instead (by itself), it trains there until done or killed.
+improved-gan (independent discriminators), score-gan (the data's denoiser is kept). Called with a directory
+instead (by itself), it trains there until done or killed.
 """
 
 import random

@@ -120,7 +120,8 @@ def test_a_resumed_training_has_the_rates_of_an_uninterrupted_one(tmp_path):
     x = torch.randint(0, 256, (60, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     config = df.presets.preset("pictures").config
     small = {"model.net.widths": [8, 16], "model.net.layers": 1, "fit.batch": 4, "fit.minutes": None}
-    config = df.replace(config, small | {"fit.holdout": 0.0, "fit.steps": 12, "fit.tensorboard": False, "data.source": "memory"})
+    small |= {"fit.holdout": 0.0, "fit.steps": 12, "fit.tensorboard": False, "data.source": "memory"}
+    config = df.replace(config, small)
     data = df.data.of(x, split="all")
     from diffflow.training.train import train
 

@@ -31,7 +31,7 @@ def labels_of(
 
     Args:
         wanted: names or numbers of classes, taken in turn, sample i entry first + i; ("none",): no class; ("data",):
-            every class as often as in training; empty: every class in turn.
+            every class as often as in training; empty: every class in turn that is in the training data.
         classes: names of the classes that there are.
         n: how many samples.
         first: number of the first one.
@@ -55,7 +55,10 @@ def labels_of(
         from diffflow.data.conditions import in_proportion
 
         return in_proportion(torch.tensor(counts), n, first).numpy()
-    turn = np.array([class_index(w, classes) for w in wanted] or range(len(classes)), dtype=np.int64)
+    seen = [k for k in range(len(classes)) if not counts or counts[k]] or list(range(len(classes)))
+    turn = np.array([class_index(w, classes) for w in wanted] or seen, dtype=np.int64)
+    if strange := sorted({classes[int(k)] for k in turn} - {classes[k] for k in seen}):
+        raise UsageError(f"--class {' '.join(strange)}: no training example is of this class; leave it out.")
     return turn[(first + np.arange(n)) % len(turn)]
 
 

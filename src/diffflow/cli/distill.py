@@ -144,6 +144,8 @@ class Distill:
         source, steps = self.data or run.config.data.source, self.steps or 1
         if not source:
             raise UsageError(f"{run.path} was trained on data from Python: say where they are with --data SOURCE.")
+        if self.data is None:
+            run.config.data.refuse_moved(run.path, "--data SOURCE")
         scale = scale_of(scale_for(source), "a distilled sampler")
         by = self.by or ("both" if scale.vectors else "ratio")
         plan = run.plan(Dials(steps, gan=0.0, churn=0.0, guidance=1.0))

@@ -73,6 +73,7 @@ class Evaluate:
 
         from diffflow.data import tiles
         from diffflow.metrics.classifier import unit
+        from diffflow.metrics.evaluate import counted
         from diffflow.runs import report
         from diffflow.runs.evaluate import draw, judge_of, measure
 
@@ -84,6 +85,7 @@ class Evaluate:
         run = df.load(self.run, device=self.device, coder=self.latent)
         files.check_folder(run.path)
         train, test = splits(run, self.data)
+        note = counted(self.n, len(train), None if test is None else len(test))
         eyes = judge_of(self.features, train, self.seed)
         console = to_stderr()
         if test is None:
@@ -92,6 +94,8 @@ class Evaluate:
                 f"note: trained on the split {train.split!r}, so nothing is held out: floors are taken between two "
                 "halves of the training data, and copies are judged by the distances within it",
             )
+        if note:
+            say(console, f"note: {note}")
         solver = SOLVERS[self.solver]()
         with progress("sampling", console) as bar:
             samples, card = draw(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from diffflow.data import Data
     from diffflow.likelihood.dequantiser import Dequantiser
+    from diffflow.models.settings.common import DataConfig
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,13 @@ class Likelihood:
 
     def dequantiser(self, run: df.Run, console: Console) -> Dequantiser:
         """A dequantiser, trained on the data that the run was trained on."""
-        data = run.config.data.load(like=run.transform)
+        ask = run.config.data
+        if self.data is not None and fingerprint(moved := replace(ask, source=self.data), ask.split, run) == (
+            run.data["fingerprint"]
+        ):
+            ask = moved
+        ask.refuse_moved(run.path, "--data SOURCE")
+        data = ask.load(like=run.transform)
         with progress("dequantiser", console) as bar:
             noise, steps = df.Noise(self.seed), self.variational
             return run.dequantiser(data.x, steps, noise, self.noise, lambda k, q: bar(k, steps))
@@ -182,15 +189,18 @@ class Likelihood:
 
         ask, learned, wanted = replace(run.config.data, source=source), run.data["split"], run.data["fingerprint"]
         from_python = bool(source) and not run.config.data.source
-        same = Path(source).resolve() == Path(run.config.data.source).resolve() and not from_python
-        if from_python:  # only their content says whether these are its own
-            same = ask.load(learned, run.transform).fingerprint == wanted
-            if not same and learned != "all" and ask.load("all", run.transform).fingerprint == wanted:
+        in_place = Path(source).resolve() == Path(run.config.data.source).resolve() and not from_python
+        if in_place:
+            ask.refuse_moved(run.path, "--data SOURCE")
+        same = in_place
+        if not in_place:  # only their content says whether these are its own, which have moved
+            same = fingerprint(ask, learned, run) == wanted
+            if not same and from_python and learned != "all" and fingerprint(ask, "all", run) == wanted:
                 same, learned = True, "all"
         split = "all" if run.transform.kind != "image" and Path(source).is_file() else "test"
         if same:
             split = HELD_OUT.get(learned, "all")
-            if not from_python and ask.load(learned).fingerprint != wanted:
+            if in_place and ask.load(learned).fingerprint != wanted:
                 raise UsageError(
                     f"{source} has changed since {self.run} was trained on it (its content has another fingerprint), "
                     "so nobody knows what was held out. Score a copy of it under another name: all of it counts then."
@@ -236,6 +246,16 @@ class Likelihood:
         nats, stderr = (torch.cat([getattr(p, k) for p in parts]) for k in ("value", "stderr"))
         discrete = run.transform.of_bytes or (run.discrete and all(run.transform.levels))
         return Scored(chosen, nats, stderr, math.prod(run.shape), discrete, max(p.nfe for p in parts))
+
+
+def fingerprint(ask: DataConfig, split: str, run: df.Run) -> str | None:
+    """The fingerprint of a part of some data as a run would read them; None where it cannot, or where there is none."""
+    from diffflow.data import DataError
+
+    try:
+        return ask.load(split, run.transform).fingerprint
+    except DataError:
+        return None
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from diffflow import files
 from diffflow.cli import UsageError, listing, parse
 from diffflow.console import say, to_stderr
 from diffflow.data import Data
+from diffflow.data.readers.pixels import refuse_dim
 from diffflow.models.base import TrainConfig
-from diffflow.models.diffusion import ScoreConfig
 from diffflow.models.presets import BY_DATA, BY_MODEL, diffusion_preset, preset
 from diffflow.models.score_gan import ScoreGANConfig
 from diffflow.models.settings import aliases
@@ -34,10 +34,12 @@ from diffflow.runs import report
 from diffflow.runs.advice import closing_lines
 from diffflow.runs.fitted import PRESET, fitted
 from diffflow.runs.load import load
-from diffflow.runs.sampler import fit_sampler
+from diffflow.runs.sampler import ends_with_its_budget, fit_sampler
 from diffflow.runs.train import budget, default_folder
 from diffflow.training.distributed import Process, find_device, find_process
 from diffflow.training.hooks import Hooks
+from diffflow.training.memory import gibibytes
+from diffflow.training.memory_plan import plan
 from diffflow.training.run_folder import Folder
 from diffflow.training.speed_probe import probe
 from diffflow.training.train import train
@@ -156,9 +158,11 @@ class Train(OwnFlags):
         if find_process(self.device).rank > 0:
             return 0
         lines: list[str] = []
-        if data is not None and isinstance(config, ScoreConfig):  # pictures, whose settings were chosen here
+        config = Folder(run_dir).config()
+        if ends_with_its_budget(config) and (data is not None or config.data.source):
+            data = config.data.load() if data is None else data
             run = fit_sampler(load(run_dir, device=self.device), data, lambda line: say(console, line))
-            lines = closing_lines(run, data)
+            lines = closing_lines(run, data) if data.kind == "image" else []
         name = shlex.quote(str(run_dir))
         say(console, f"sample   diffflow sample {name} -n 100\nmeasure  diffflow evaluate {name}")
         say(console, f"report   {report.write(run_dir)}")
@@ -202,7 +206,7 @@ def main(args: Sequence[str]) -> int:
     if train.explain:
         print("\n".join([*choice.reasons, *([choice.unfit] if choice.unfit else [])]))
         return 0
-    print(f"{choice.reasons[1]}\n--explain says why, and more", file=sys.stderr)
+    print(f"{choice.reasons[1]}\n{choice.reasons[-1]}\n--explain says why, and more", file=sys.stderr)
     if choice.unfit:
         print(choice.unfit, file=sys.stderr)
     return dataclasses.replace(train, settings=choice.config).main(name, data)
@@ -310,18 +314,30 @@ def dry_run(config: TrainConfig, device: str | None, data: Data | None = None) -
     Returns:
         The exit status.
     """
-    data = config.data.load() if data is None else data
-    speed = probe(config, data, Process(find_device(device)))
-    step, size = speed.wall, sum(speed.parameters.values())
+    data, process = config.data.load() if data is None else data, Process(find_device(device))
+    refuse_dim(data.name, data.x.numpy())
+    memory = plan(config, data.meta(), process)
+    config = memory.config
+    parts = config.fit.accumulate  # of a step, of which one is timed
+    speed = probe(replace(config, {"fit.batch": config.fit.batch // parts, "fit.accumulate": 1}), data, process)
+    step, size = parts * speed.wall, sum(speed.parameters.values())
     for k, line in enumerate(data.describe()):
         print(f"{'' if k else 'data':9}{line}")
     names = ", ".join(f"{name} {count:,}" for name, count in speed.parameters.items())
     print(f"model    {type(config).__name__}, {size:,} parameters: {names}")
+    if memory.sentence:
+        print(f"memory   {memory.sentence}")
+    elif memory.bytes is not None and memory.bound is not None:
+        print(
+            f"memory   about {gibibytes(memory.bytes)} at the peak; {gibibytes(memory.bound.bytes)} {memory.bound.what}"
+        )
     batch = config.fit.batch
     print(f"speed    {batch / step:,.0f} examples/s on {find_device(device)}: {step:.3g} s a step of {batch}")
     if config.fit.minutes is not None:
         steps = config.fit.minutes * 60 / step
         passes = steps * config.fit.batch / len(data)
+        if steps < 1:
+            print("warning  one step takes longer than that: more --minutes, a smaller --fit.batch or a narrower net")
         print(f"plan     {config.fit.minutes:g} minutes: about {steps:,.0f} steps, {passes:,.1f} passes over the data")
     if config.fit.steps is not None:
         print(f"plan     {config.fit.steps:,} steps: about {config.fit.steps * step / 60:,.1f} minutes")

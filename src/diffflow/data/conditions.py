@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..equation.conditions import Cond, expanded, is_null
 from ..equation.noise import GOLDEN
+from ..registry import suggest
 from .errors import DataError
 
 KINDS = ("labels", "vector", "sequence", "tokens", "image", "signal", "volume")
@@ -144,7 +145,7 @@ class Condition:
             ValueError: another shape or type, or a class that there is not.
         """
         what = f"cond{f'[{name!r}]' if name else ''}"
-        c = numbers(values, what, ValueError)
+        c = numbers(by_name(values, self.names, what) if self.names else values, what, ValueError)
         if self.kind == "vector" and c.ndim < 2 and c.shape != self.shape == (1,):
             c = c[..., None]
         single, several = tuple(c.shape) == self.shape, tuple(c.shape[1:]) == self.shape and c.ndim > 0
@@ -347,6 +348,22 @@ def in_proportion(counts: Tensor, n: int, first: int = 0) -> Tensor:
     quantile = (GOLDEN * torch.arange(first + 1, first + n + 1, dtype=torch.float64)) % 1.0
     shares = counts.double().cumsum(0) / counts.sum()
     return torch.bucketize(quantile, shares[:-1], right=True)
+
+
+def by_name(values: Any, names: Sequence[str], what: str) -> Any:
+    """Classes that are given by name, one or several, as their numbers; anything else as it is.
+
+    Raises:
+        ValueError: a name that there is not.
+    """
+    words = [values] if isinstance(values, str) else values
+    if not isinstance(words, list | tuple | np.ndarray) or not len(words) or not all(isinstance(w, str) for w in words):
+        return values
+    place = {name: k for k, name in enumerate(names)}
+    if strange := [w for w in words if w not in place]:
+        raise ValueError(f"{what} = {strange[0]!r}: no such class{suggest(strange[0], names)}")
+    found = [place[w] for w in words]
+    return found[0] if isinstance(values, str) else found
 
 
 def numbers(values: Any, what: str, error: type[ValueError] = DataError) -> Tensor:

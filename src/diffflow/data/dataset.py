@@ -21,7 +21,9 @@ from ..equation.noise import GOLDEN
 from .coder import LatentSpace, encode_rows
 from .conditions import MAPS, Conditions, as_tensors, describe, encode, in_proportion, named, to_meta
 from .errors import DataError
+from .small import refuse_constant, remarks
 from .transform import Transform
+from .words import in_words
 
 if TYPE_CHECKING:
     from ..equation.laws import Law
@@ -105,9 +107,8 @@ class Data:
 
     def describe(self) -> list[str]:
         """Lines that say what the data are, and what was decided about them."""
-        kinds = f"{len(self.classes)} classes" if self.classes else "no classes"
-        about = f"{self.name}: {len(self):,} of shape {self.shape}, {kinds}, split {self.split}"
-        return [f"{about}, sha256 {self.fingerprint[:16]}...", *self.notes]
+        words = in_words(self.transform, self.x, self.classes, self.split, self.taken, self.heldout)
+        return [f"{self.name}: {words}, sha256 {self.fingerprint[:16]}...", *self.notes, *remarks(self)]
 
     @property
     def kind(self) -> str:
@@ -179,11 +180,10 @@ class Data:
             if aside is not None and aside.taken is not None and len(aside.taken) == len(self.taken):
                 aside = aside.with_cond(rows(everything, aside.taken), kinds)
         found = describe(values, kinds, self.classes or (), self.y)
-        described = "; ".join(f"{name or 'each example'}: {c.describe()}" for name, c in named(found))
-        notes = (*self.notes, f"conditioned on {described}")
+        new = "; ".join(f"{name or 'each example'}: {c.describe()}" for name, c in named(found))
         if aside is not None and aside.conditions is not None:
             aside = replace(aside, conditions=found)  # in the units of the training rows
-        return replace(self, cond=values, conditions=found, notes=notes, heldout=aside)
+        return replace(self, cond=values, conditions=found, notes=(*self.notes, "conditioned on " + new), heldout=aside)
 
     def with_coder(self, coder: Any, scale: float | None = None, shift: float | None = None) -> Data:
         """These data for a model that lives in latents, z = (E(x) - shift) scale: all rows are encoded now, once.
@@ -223,7 +223,6 @@ class Data:
         Raises:
             DataError: vectors are to be mirrored.
         """
-        told = self._told(indices)
         if self.latents is not None:
             x, flips = self.latents[indices, 0 if flips is None else flips.long()], None
         else:
@@ -233,6 +232,7 @@ class Data:
             if self.kind != "image":
                 raise DataError(f"flips mirror images; {self.name!r} holds {self.kind}s")
             x = torch.where(flips.view(-1, 1, 1, 1), x.flip(-1), x)
+        told = self._told(indices)
         return x, told if self.conditions is None else encode(self.conditions, told)
 
     def rows(self, indices: Tensor) -> tuple[Tensor, Cond]:
@@ -311,7 +311,7 @@ class Data:
 
     @cached_property
     def principal_std(self) -> float:
-        """Largest principal standard deviation in model units.
+        """Largest principal standard deviation in model units; of equal examples, which have none, `std`.
 
         Subspace iteration with 8 vectors on at most 2e7 numbers (evenly spaced examples); the relative error of the
         eigenvalue after k sweeps is of order (lambda_9 / lambda_1)^(2k), k = 20.
@@ -319,11 +319,11 @@ class Data:
         keep = max(2, min(len(self), AT_ONCE // math.prod(self.shape if self.space is None else self.space.shape)))
         z = self._encoded(torch.linspace(0, len(self) - 1, keep).round().long()).flatten(1)
         z = z - z.mean(0)
-        generator = torch.Generator().manual_seed(0)
-        basis = torch.randn(z.shape[1], min(8, z.shape[1]), generator=generator, dtype=z.dtype)
+        basis = torch.randn(z.shape[1], min(8, z.shape[1]), generator=torch.Generator().manual_seed(0), dtype=z.dtype)
         for _ in range(20):
             basis = torch.linalg.qr(z.T @ (z @ basis))[0]
-        return float(torch.linalg.matrix_norm(z @ basis, 2) / len(z) ** 0.5)
+        width = float(torch.linalg.matrix_norm(z @ basis, 2) / len(z) ** 0.5)
+        return width if width > 1e-5 * self.std else self.std  # of equal examples, or a single one
 
     @cached_property
     def fingerprint(self) -> str:
@@ -331,7 +331,8 @@ class Data:
         return digest_of([("", self.x), *([] if self.y is None else [("", self.y)])])
 
     def meta(self) -> dict[str, Any]:
-        """Everything about the data but the data, JSON-able; `Transform.from_meta` makes encode and decode of it."""
+        """All about the data but the data, JSON-able (`Transform.from_meta`). Raises DataError for a constant."""
+        refuse_constant(self)
         return (
             {
                 "name": self.name,
@@ -359,9 +360,8 @@ class Data:
 
     def _condition_meta(self) -> dict[str, Any]:
         """What `meta` says of conditions, which are more than classes."""
-        if self.conditions is None:
-            return {}
-        return {"cond": to_meta(self.conditions) | {"sha256": digest_of(leaves(self.cond))}}
+        told = self.conditions
+        return {} if told is None else {"cond": to_meta(told) | {"sha256": digest_of(leaves(self.cond))}}
 
 
 def digest_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -386,6 +386,7 @@ class Raw:
         columns: tables: the names of the d columns; None where they have none.
         names: tables: by the place of a column of words, the words that its codes 0, 1, ... stand for.
         kind: what an example is: "image", "signal", "volume" or "vector"; None: as its axes say.
+        own: whether nobody else has x, so that its rows may be moved instead of copied.
     """
 
     x: np.ndarray
@@ -396,3 +397,4 @@ class Raw:
     columns: tuple[str, ...] | None = None
     names: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     kind: str | None = None
+    own: bool = False

@@ -21,6 +21,7 @@ from .dataset import Data, Raw
 from .errors import DataError
 from .prepare import Columns, finish
 from .readers import READERS, Request, reader_of
+from .readers.form import Form
 from .transform import AXES, Transform
 
 REFUSED = Columns()
@@ -37,6 +38,8 @@ def load(
     columns: Columns = REFUSED,
     like: Transform | None = None,
     kind: str | None = None,
+    fit: str = "crop",
+    background: str = "white",
 ) -> Data:
     """Load a data set into memory.
 
@@ -44,12 +47,16 @@ def load(
         source: see the head of this file; a name wins over a path, so write "./digits" for a folder of that name.
         split: "train", "test" or "all". A source without a split of its own holds out a fixed random tenth for "test".
         flip: let training mirror images left and right (natural images, not digits).
-        size: image files only: side, or (height, width) in pixels, of a resize and centre crop.
+        size: image files only: side, or (height, width) in pixels, that they are brought to; None: as they are, and
+            where sizes differ a common one, which a note says.
         columns: tables only: what becomes of columns of text, constant ones and those of few values (`Columns`).
         like: files only: take the columns, levels and units of other data (`Data.transform`), for instance to score
             rows.
         kind: arrays: what an example is, where the axes leave it open: "image" (floats stay floats), "signal",
             "volume" or "vector".
+        fit: image files only: how one of another shape meets the size: "crop" (covered and centre-cropped), "pad", or
+            "resize" (squashed).
+        background: images only: the colour that transparent ones are laid over, and that pads.
 
     Returns:
         The data: images uint8 (n, c, h, w), vectors float32 (n, d), other floats as their kind, with labels where the
@@ -85,7 +92,9 @@ def load(
         raise DataError(
             f"size={size!r} (--data.size) is for image files; {name!r} holds arrays, resize them before saving"
         )
-    raw = reader.read(path, Request(split, side, columns, kind))
+    _, *learned = like.shape if like is not None and like.kind == "image" else (0,)
+    form = Form(side, fit, background, (learned[0], learned[1]) if learned else None)
+    raw = reader.read(path, Request(split, form, columns, kind))
     return _of_kind(kind, finish(raw, path.resolve().name, split, flip, columns=columns, like=like))
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from .dataset import Data, Raw
 from .errors import DataError
 from .load import SPLITS
-from .prepare import Columns, finish
+from .prepare import Columns, finish, number_labels
 from .readers.memory import read_memory
 from .transform import AXES, Transform
 
@@ -148,9 +148,11 @@ def _number_together(raw: Raw, held: Raw) -> tuple[Raw, Raw]:
     """Training rows and held-out rows with the same classes. Raises DataError for classes that are not learned."""
     if raw.y is None or held.y is None or raw.classes is not None:
         return raw, held
-    labels, y = np.unique(raw.y, return_inverse=True)
+    labels, y = number_labels(raw.y)
     strange = np.setdiff1d(held.y, labels)
     if len(strange):
         raise DataError("heldout has labels that the training rows do not have", [str(v) for v in strange], show=20)
     names = [str(v) for v in labels]
-    return replace(raw, y=y, classes=names), replace(held, y=np.searchsorted(labels, held.y), classes=names)
+    order = np.argsort(labels)
+    held_y = order[np.searchsorted(labels, held.y, sorter=order)]
+    return replace(raw, y=y, classes=names), replace(held, y=held_y, classes=names)

@@ -18,6 +18,9 @@ from .columns import Column, column_label
 from .dataset import Data, Raw
 from .errors import DataError
 from .transform import AXES, Transform
+from .words import natural
+
+CHUNK = 1024  # rows that are moved together
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,9 @@ class Columns:
 def holdout(n: int, y: np.ndarray | None, count: int) -> np.ndarray:
     """A fixed random choice of test rows, stratified by label where there are labels.
 
-    Each class gets its share of `count` rounded down, the largest remainders one more. RandomState(0) is frozen by
-    numpy's compatibility policy, so the split is the same everywhere and always.
+    Each class gets its share of `count` rounded down, the largest remainders one more; but the last row of a class is
+    never taken, and others give more instead, as long as they have some. RandomState(0) is frozen by numpy's
+    compatibility policy, so the split is the same everywhere and always.
 
     Args:
         n: rows.
@@ -57,13 +61,20 @@ def holdout(n: int, y: np.ndarray | None, count: int) -> np.ndarray:
         count: how many of the rows are test rows.
 
     Returns:
-        Mask (n,), true for the `count` test rows.
+        Mask (n,), true for the `count` test rows, or fewer where classes would be emptied.
     """
     random, mask = np.random.RandomState(0), np.zeros(n, bool)
     groups = [np.arange(n)] if y is None else [np.flatnonzero(y == label) for label in np.unique(y)]
     share = np.array([count * len(g) / n for g in groups])
     quota = np.floor(share).astype(int)
     quota[np.argsort(quota - share, kind="stable")[: count - quota.sum()]] += 1
+    room = np.array([len(g) - 1 for g in groups])
+    if y is not None and (quota > room).any():
+        quota = np.minimum(quota, room)
+        while quota.sum() < min(count, room.sum()):
+            free = np.flatnonzero(quota < room)
+            order = free[np.argsort((quota - share)[free], kind="stable")]
+            quota[order[: count - quota.sum()]] += 1
     for group, q in zip(groups, quota, strict=True):
         mask[random.permutation(group)[:q]] = True
     return mask
@@ -101,15 +112,23 @@ def finish(
     if test is None:
         count = test_count if test_count is not None else max(1, round(n / 10)) if n > 1 else 0
         test = holdout(n, y, count)
-        if test_count is None and split != "all":
+        count = int(test.sum())
+        if test_count is None and split != "all" and count:
             notes.append(
                 f"no split of its own: {n - count} train, {count} test (a fixed random tenth; split='all', "
                 "--data.split all, takes all)"
             )
+        elif split != "all" and n > 1 and not count:
+            notes.append("no split of its own, and none is made: each class has one example only")
     rows = {"train": ~test, "test": test, "all": np.ones(n, bool)}[split]
     x, kind = raw.x, _kind_of(raw, name)
     of_bytes = kind == "image" and x.dtype == np.uint8
     learned = ~test if (~test).any() else test
+    if y is not None and classes and (~test).any():
+        seen = np.bincount(y[rows if split == "all" else learned], minlength=len(classes))
+        if unseen := [c for c, k in zip(classes, seen, strict=True) if not k]:
+            names = ", ".join(unseen[:20]) + (", ..." if len(unseen) > 20 else "")
+            notes.append(f"no training example is of class {names}: samples of it would be of nothing, and are skipped")
     if like is not None:
         x = _columns_of(raw, name, like) if kind == like.kind == "vector" else x
         transform = like
@@ -132,7 +151,7 @@ def finish(
             "together (test=slice(...)), or split='all', would leave them there"
         )
     return Data(
-        as_tensor(_take(x, rows)),
+        as_tensor(_take(x, rows, raw.own)),
         None if y is None else torch.from_numpy(np.ascontiguousarray(y[rows], dtype=np.int64)),
         classes,
         name,
@@ -158,8 +177,15 @@ def _numbers(of_bytes: bool, kind: str) -> str:
     return f"{kind}s of {'bytes' if of_bytes else 'floats'}" if kind == "image" else f"{kind}s"
 
 
-def _take(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The rows (n,) of x that a mask chooses, copied; of a memory map a part of it, where they lie together."""
+def _take(x: np.ndarray, rows: np.ndarray, own: bool = False) -> np.ndarray:
+    """The rows (n,) of x that a mask chooses, copied; of a memory map a part of it, where they lie together.
+
+    Most rows of an x that is our own are moved to its front instead, so that it is never in memory twice.
+    """
+    if own and 2 * rows.sum() > len(rows):
+        for first, part in enumerate(np.array_split(np.flatnonzero(rows), range(CHUNK, int(rows.sum()), CHUNK))):
+            x[first * CHUNK : first * CHUNK + len(part)] = x[part]
+        return x[: int(rows.sum())]
     if isinstance(x, np.memmap) and _together(rows):
         first = int(rows.argmax())
         return x[first : first + int(rows.sum())]
@@ -190,7 +216,7 @@ def _number_labels(raw: Raw, name: str, notes: list[str]) -> tuple[np.ndarray | 
     if len(raw.y) != len(raw.x):
         raise DataError(f"{len(raw.x)} examples but {len(raw.y)} labels in {name!r}")
     if raw.classes is None:
-        labels, y = np.unique(raw.y, return_inverse=True)
+        labels, y = number_labels(raw.y)
         classes = [str(label) for label in labels]
         if classes != [str(k) for k in range(len(classes))]:
             notes.append(f"labels numbered 0..{len(classes) - 1} in the order {', '.join(classes[:20])}")
@@ -199,6 +225,15 @@ def _number_labels(raw: Raw, name: str, notes: list[str]) -> tuple[np.ndarray | 
     if y.min() < 0 or y.max() >= len(raw.classes):
         raise DataError(f"labels of {name!r} run from {y.min()} to {y.max()}, but there are {len(raw.classes)} classes")
     return y, raw.classes
+
+
+def number_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct labels, numbers rising and names in natural order (2 before 10), and each row's place (n,)."""
+    labels, place = np.unique(y, return_inverse=True)
+    if labels.dtype.kind != "U":
+        return labels, place
+    order = np.array(sorted(range(len(labels)), key=lambda k: natural(str(labels[k]))), np.int64)
+    return labels[order], np.argsort(order)[place]
 
 
 def _columns_of(raw: Raw, name: str, like: Transform) -> np.ndarray:

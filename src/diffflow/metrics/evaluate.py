@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -26,6 +26,8 @@ from .modes import countable
 from .table import METRICS, Comparison
 
 LEAST = 12  # points in each set; precision and recall by 5 neighbours are not defined below
+FEW = 100  # held-out points below which the floor is taken between halves of all real points
+OF_ONE_SET = (Comparison.training_set, Comparison.mixture, Comparison.classes)  # metrics that compare no two sets
 MODES = 64  # components of a mixture up to which each is a mode; curves and squares are made of more
 
 
@@ -63,6 +65,45 @@ class Evaluation:
         return {"metrics": [m.to_dict() for m in self.metrics], "card": self.card}
 
 
+def counted(samples: int, reference: int, heldout: int | None) -> str:
+    """What these numbers of points allow of an evaluation; to be asked before the samples are drawn.
+
+    Args:
+        samples: how many samples.
+        reference: how many training points.
+        heldout: how many held-out points; None: none.
+
+    Returns:
+        A sentence on what is done otherwise than with many points; "" for nothing.
+
+    Raises:
+        ValueError: for too few of them.
+    """
+    if samples < LEAST or reference < 2:
+        raise ValueError(
+            f"an evaluation needs at least {LEAST} samples and 2 training points, got {samples} and {reference}: give "
+            "more"
+        )
+    real = reference + (heldout or 0)
+    held = "nothing is held out" if not heldout else f"only {heldout} held out"
+    if _small(reference, heldout) and real // 2 < LEAST:
+        return (
+            f"{real} real points, {held}: too few for two sets of {LEAST}, so samples are only compared with the "
+            "training points, one by one"
+        )
+    if heldout and _small(reference, heldout):
+        return (
+            f"{real} real points, {held}: samples are compared with either half of them all, the floor is one half "
+            f"against the other, n = {min(samples, real // 2)}"
+        )
+    return ""
+
+
+def _small(reference: int, heldout: int | None) -> bool:
+    """Whether held-out points are too few to be a set of their own."""
+    return heldout is None or (heldout < FEW and heldout < reference)
+
+
 def evaluate(
     samples: Tensor,
     reference: Data | Tensor,
@@ -86,7 +127,9 @@ def evaluate(
         reference: the training data. Where it was drawn from a mixture of up to 64 components (a toy), the modes
             covered are counted, if there are samples enough to look for all.
         heldout: real data not trained on, the floor of every metric; without it half of the reference plays that part
-            (so copies can then only be judged against the distances within the training set).
+            (so copies can then only be judged against the distances within the training set). Where they are fewer
+            than 100, and than the reference, samples are compared with either half of all real points in turn, and one
+            half with the other is the floor; below 24 real points only `nearest` and its kin are measured.
         labels: the classes asked for, int64 (n,); they are judged by `classifier`, or by a small one trained on the
             reference.
         classifier: the judge of labels.
@@ -101,8 +144,8 @@ def evaluate(
         The metrics and their protocol card.
 
     Raises:
-        ValueError: for fewer than 12 points in a set, labels that no judge knows, and sets that cannot be compared:
-            of different shapes or units, or with values that are not finite.
+        ValueError: for fewer than 12 samples or 2 real points, labels that no judge knows, and sets that cannot be
+            compared: of different shapes or units, or with values that are not finite.
     """
     data = reference if isinstance(reference, Data) else None
     truth = heldout.y if isinstance(heldout, Data) else None
@@ -118,9 +161,7 @@ def evaluate(
         sets = tuple(None if s is None else s.flatten(1) for s in sets)
     x, y, *more = admitted(*sets)
     held = more[0] if more else None
-    sizes = [len(x), len(y) // 2] if held is None else [len(x), len(y), len(held)]
-    if min(sizes) < LEAST:
-        raise ValueError(f"an evaluation needs at least {LEAST} points in each set, got {sizes}: give more")
+    note = counted(len(x), len(y), None if held is None else len(held))
     if y.dtype == torch.uint8 and x.dtype != torch.uint8:
         x = (x * 255.0).round().to(torch.uint8)
     elif x.dtype == torch.uint8 and y.dtype != torch.uint8:
@@ -135,9 +176,10 @@ def evaluate(
         units, shape = data.transform, data.shape
         encoded = [units.encode(s.unflatten(1, shape)).flatten(1) for s in (x, y, *more)]
         x, y, held = encoded[0], encoded[1], encoded[2] if more else None
-    if held is None:
-        shuffled = pick(y, len(y), seed)
-        real, other = shuffled[: len(y) // 2], shuffled[len(y) // 2 :]
+    if held is None or _small(len(y), len(held)):
+        shuffled = y if held is None else torch.cat([y, held])
+        shuffled = pick(shuffled, len(shuffled), seed)
+        real, other = shuffled[: len(shuffled) // 2], shuffled[len(shuffled) // 2 :]
     else:
         real, other = y, held
     see = None if features is None else embedding(features)
@@ -154,8 +196,11 @@ def evaluate(
         limit=limit,
         many=many,
         seed=seed,
+        enough=min(len(real), len(other)) >= LEAST,
     )
     metrics = measure(given)
+    if held is not None and real is not y and given.enough:
+        metrics = tuple(map(_mean, metrics, measure(_swapped(given))))
     return Evaluation(
         metrics,
         {
@@ -168,9 +213,25 @@ def evaluate(
             "many": many,
             "seed": seed,
             "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "pot": version("POT")},
+            **({"note": note} if note else {}),
             **(card or {}),
         },
     )
+
+
+def _swapped(given: Comparison) -> Comparison:
+    """The same with the two sets of real points in each other's place."""
+    x, real, other = given.sets
+    features = None if given.features is None else (given.features[0], given.features[2], given.features[1])
+    return replace(given, sets=(x, other, real), features=features)
+
+
+def _mean(a: Metric, b: Metric) -> Metric:
+    """The mean of a metric against two halves of the data; the samples are the same, and so is the error."""
+    if a == b:
+        return a
+    floor = None if a.floor is None or b.floor is None else (a.floor + b.floor) / 2
+    return replace(a, value=(a.value + b.value) / 2, stderr=(a.stderr + b.stderr) / 2, floor=floor)
 
 
 def measure(given: Comparison) -> tuple[Metric, ...]:
@@ -182,7 +243,7 @@ def measure(given: Comparison) -> tuple[Metric, ...]:
     calls: dict[Any, dict[str, Metric]] = {}  # a function with the same arguments is called once for all its rows
     metrics = []
     for row in METRICS.values():
-        if not all(given.has(need) for need in row.needs):
+        if not all(given.has(need) for need in row.needs) or not (given.enough or row.arguments in OF_ONE_SET):
             continue
         call = (row.function, row.arguments)
         if call not in calls:

@@ -14,9 +14,14 @@ of both sets, recomputed from scratch, never below the binomial one of a share (
 
     nearest    median distance from a sample to its nearest training point; the floor is that of held-out points (or of
                training points among themselves). Its ratio to the floor is 1 for fresh draws and 0 for copies.
+    memorised  share of samples that lie three times nearer to one training point than to any other (Yoon et al. 2023);
+               the floor is that of held-out points. Among many points without structure in d dimensions it is 3^-d.
 """
 
 from __future__ import annotations
+
+import hashlib
+import math
 
 import torch
 from torch import Tensor
@@ -26,6 +31,8 @@ from .base import Metric, admitted, binomial_stderr, matched, pick, points
 HALVES = 20
 RESAMPLES = 200
 BLOCK = 20_000_000  # numbers of the training set taken at a time
+CLOSER = 3.0  # times nearer to one training point than to the next: a copy
+NOTICED = 0.05  # share of copies that is worth a word
 
 
 def prdc(
@@ -102,25 +109,61 @@ def nearest(x: Tensor, train: Tensor, other: Tensor | None = None, *, limit: int
 
     Returns:
         `nearest`, in the units of the points (images: of pixels in [0, 1]), and `nearest_ratio`, near 1 for fresh draws
-        and 0 for copies. Where the floor is 0 (data full of duplicates) there is no ratio.
+        and 0 for copies. Where the floor is 0 (data full of duplicates) there is no ratio. `memorised`, the share of
+        samples whose nearest training point is three times nearer than the next (of equal training points one counts),
+        with a note where it is beyond chance; none where there are too few training points to tell.
 
     Raises:
         ValueError: for fewer than two training points, and for sets that cannot be compared (`base.admitted`).
+
+    References:
+        Yoon et al. 2023, "Diffusion probabilistic models generalize when they fail to memorize"; Gu et al. 2023, "On
+        memorization in diffusion models", arXiv:2310.02664.
     """
     x, train, *more = admitted(x, train, other, names=("samples", "training points", "held-out points"))
     other = more[0] if more else None
     if len(train) < 2:
         raise ValueError(f"samples need at least two training points to be compared with, got {len(train)}")
-    ours = _to_nearest(points(pick(x, limit, seed)), train)
-    real, skip = (train, 1) if other is None else (other, 0)
-    theirs = _to_nearest(points(pick(real, limit, seed, 1)), train, skip)
+    x, real, skip = pick(x, limit, seed), pick(train if other is None else other, limit, seed, 1), int(other is None)
+    near, near_real = _to_nearest(points(x), train, 2), _to_nearest(points(real), train, 2 + skip)[:, skip:]
+    ours, theirs = near[:, 0], near_real[:, 0]
     generator = torch.Generator().manual_seed(seed)
     a, b = _medians(ours, generator), _medians(theirs, generator)
     value, floor = float(ours.quantile(0.5)), float(theirs.quantile(0.5))
     found = [Metric("nearest", value, float(a.std()), floor, "higher", len(ours))]
     if floor > 0.0:
         found.append(Metric("nearest_ratio", value / floor, float((a / b).std()), 1.0, "higher", len(ours)))
+    distinct = _distinct(train)
+    if len(distinct) < len(train):  # a copy of one that is there twice is nearer to both than to all others
+        near = _to_nearest(points(x), distinct, 2)
+        near_real = _to_nearest(points(real), distinct, 2 + skip)[:, skip:]
+    if near.shape[1] == near_real.shape[1] == 2:
+        found.append(_memorised(near, near_real))
     return found
+
+
+def _memorised(near: Tensor, near_real: Tensor) -> Metric:
+    """The share of copies, from distances (n, 2) to the nearest training point and the next, and those of real ones."""
+    copied, real = (d[:, 0] < d[:, 1] / CLOSER for d in (near, near_real))
+    n, value, floor = len(copied), float(copied.double().mean()), float(real.double().mean())
+    stderr = binomial_stderr(value * n, n)
+    chance = floor + 3 * math.hypot(stderr, binomial_stderr(floor * len(real), len(real)))
+    note = ""
+    if value > max(chance, NOTICED):
+        note = (
+            f"{value:.0%} of the samples are copies of training examples ({floor:.0%} of real ones look so): the model "
+            "has learned them by heart. Use more examples, augmentation, or an earlier average"
+        )
+    return Metric("memorised", value, stderr, floor, "lower", n, note)
+
+
+def _distinct(x: Tensor) -> Tensor:
+    """The rows of x without their repetitions, in order."""
+    flat = x.contiguous().flatten(1).numpy()
+    first: dict[bytes, int] = {}
+    for i, row in enumerate(flat):
+        first.setdefault(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), i)
+    return x if len(first) == len(x) else x[list(first.values())]
 
 
 def copies(x: Tensor, train: Tensor, count: int = 10) -> tuple[Tensor, Tensor]:
@@ -150,18 +193,19 @@ def copies(x: Tensor, train: Tensor, count: int = 10) -> tuple[Tensor, Tensor]:
     return order, which[order]
 
 
-def _to_nearest(x: Tensor, train: Tensor, skip: int = 0) -> Tensor:
-    """Distance from each row of x (n, d) to its nearest training point, or with skip = 1 to the second nearest."""
+def _to_nearest(x: Tensor, train: Tensor, count: int) -> Tensor:
+    """Distances (n, count) from each row of x (n, d) to its nearest training points, in order; fewer of fewer."""
     best = x.new_empty(len(x), 0)
-    for block in train.split(max(1 + skip, BLOCK // x.shape[1])):
+    for block in train.split(max(count, BLOCK // x.shape[1])):
         base = points(block)
         # float32 finds the candidates, float64 measures them: large sets in half the time, and distance 0 stays 0
         scores = torch.addmm(base.square().sum(1).float(), x.float(), base.float().T, alpha=-2.0)
-        for _ in range(min(1 + skip, len(base))):
+        for _ in range(min(count, len(base))):
             near = scores.argmin(1, keepdim=True)
             scores.scatter_(1, near, float("inf"))
             best = torch.cat([best, (base[near[:, 0]] - x).norm(dim=1, keepdim=True)], 1)
-    return best.sort(dim=1).values[:, skip]
+        best = best.sort(dim=1).values[:, :count]
+    return best
 
 
 def _medians(r: Tensor, generator: torch.Generator) -> Tensor:

@@ -43,6 +43,7 @@ class Comparison:
         limit: most points in a two-sample metric.
         many: most points in the Frechet distance.
         seed: of every draw.
+        enough: whether there are real points enough for two sets, so that two-sample metrics can be taken.
     """
 
     sets: Triple
@@ -57,6 +58,7 @@ class Comparison:
     limit: int
     many: int
     seed: int
+    enough: bool = True
 
     def points(self, most: int | None = None) -> dict[str, Any]:
         """Arguments of a two-sample metric (x, y, other, *, limit, seed) that sees the points."""
@@ -211,6 +213,14 @@ ROWS = (
         arguments=Comparison.training_set,
         meaning="the same over that of held-out data; far below 1 means copies",
         better="higher",
+    ),
+    MetricRow(
+        name="memorised",
+        function=nearest,
+        arguments=Comparison.training_set,
+        meaning="share of samples three times nearer to one training example than to any other: copies",
+        unit="share",
+        better="lower",
     ),
     MetricRow(
         name="frechet",

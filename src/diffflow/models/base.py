@@ -58,6 +58,8 @@ class TrainConfig(Choice):
         words: what a report says of the family.
         composite: whether its denoiser means nothing without its discriminator.
         any_condition: whether it may be conditioned on more than classes (`Data.with_cond`).
+        adapts: whether its discriminator may be shown changed pictures (game.augment).
+        augments: whether it may learn from pictures that are changed at random, and is told how (data.augment).
         selects: whether its loss tells which average is best, so that fit.holdout makes sense.
         fixed: dotted names of the settings of `sampling` that the training depends on.
     """
@@ -73,6 +75,8 @@ class TrainConfig(Choice):
     words: ClassVar[Words] = Words()
     composite: ClassVar[bool] = False
     any_condition: ClassVar[bool] = False
+    adapts: ClassVar[bool] = False
+    augments: ClassVar[bool] = False
     selects: ClassVar[bool] = False
     fixed: ClassVar[tuple[str, ...]] = ()
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from ..data.augment import LABELS
 from ..data.conditions import from_meta
 from ..equation.fields import ScoreField
 from ..equation.guidance import Guidance, by_part, guide
@@ -55,18 +56,29 @@ class ModelConfig:
         require(self.form in FORMS, f"model.form = {self.form!r} is unknown{suggest(self.form, list(FORMS))}")
         require(0 <= self.label_dropout < 1, f"model.label_dropout = {self.label_dropout} must be in [0, 1)")
 
-    def build(self, meta: Mapping[str, Any]) -> Denoiser:
-        """The denoiser for data that `meta` describes. Raises ConfigError where the network does not fit them."""
+    def build(self, meta: Mapping[str, Any], augmented: bool = False) -> Denoiser:
+        """The denoiser for data that `meta` describes, told of their augmentation where they are `augmented`.
+
+        Raises ConfigError where the network does not fit them.
+        """
         shape, classes = tuple(meta["shape"]), len(meta["classes"] or ())
         conditions = from_meta(meta)
+        settings: Any = self.net
+        if augmented and hasattr(settings, "augment_labels"):
+            settings = replace(settings, augment_labels=LABELS)
         if "cond" in meta:
-            takes = len(inspect.signature(self.net.build).parameters) >= 3
+            takes = len(inspect.signature(settings.build).parameters) >= 3
             require(
-                takes, f"{type(self.net).__name__}.build(shape, classes) knows classes only: let it take conditions"
+                takes, f"{type(settings).__name__}.build(shape, classes) knows classes only: let it take conditions"
             )
-            net = self.net.build(shape, 0, conditions)
+            net = settings.build(shape, 0, conditions)
         else:
-            net = self.net.build(shape, classes)
+            net = settings.build(shape, classes)
+        require(
+            not augmented or getattr(net, "augment_labels", 0) == LABELS,
+            f"data.augment changes pictures, and {type(settings).__name__} cannot be told how: samples would be turned "
+            "and moved too. Take a network with augment_labels, or leave data.augment at 0",
+        )
         if not getattr(net, "takes_cond", True):
             conditions = None
         return Denoiser(
@@ -165,6 +177,7 @@ class ScoreConfig(TrainConfig):
 
     selects: ClassVar[bool] = True
     any_condition: ClassVar[bool] = True
+    augments: ClassVar[bool] = True
 
     words: ClassVar[Words] = Words(
         "A denoiser",
@@ -191,7 +204,7 @@ class ScoreConfig(TrainConfig):
 
     def build(self, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
         """The denoiser."""
-        return {"denoiser": self.model.build(meta)}
+        return {"denoiser": self.model.build(meta, self.data.augment > 0)}
 
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> ScoreMatching:
         """Denoising score matching with the weighting of `loss`."""

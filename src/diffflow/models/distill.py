@@ -279,8 +279,9 @@ class DistillConfig(ScoreGANConfig):
         Raises:
             ConfigError: it has no denoiser that stands alone, or guidance asks for label dropout that it lacks.
         """
-        data, levels = replace(run.data, dequantise=False), run.sampling
-        return replace(super().after(run), data=data, sigma_min=levels.sigma_min, sigma_max=levels.sigma_max)
+        settings, levels = super().after(run), run.sampling
+        data = replace(settings.data, dequantise=False)
+        return replace(settings, data=data, sigma_min=levels.sigma_min, sigma_max=levels.sigma_max)
 
     def players(self) -> dict[str, PlayerConfig]:
         """How the generator is trained, and second denoiser and discriminator where they have weight."""

@@ -12,6 +12,7 @@ from torch import nn
 from ..networks.discriminator import Discriminator
 from ..networks.generator import Generator
 from ..objectives.follow_velocity import FollowVelocity
+from ..objectives.movers.adaptive import AdaptiveAugmentation
 from ..objectives.movers.adversarial import DiscriminatorMover
 from .base import ONE_EVALUATION, RATIO, GeneratorConfig, GeneratorSampling, MoveConfig, Words, player
 from .settings.common import DataConfig, FitConfig, PlayerConfig
@@ -50,6 +51,7 @@ class GANConfig(GeneratorConfig):
     sampling: GeneratorSampling = GeneratorSampling()
     """How samples are drawn when nobody says otherwise."""
 
+    adapts: ClassVar[bool] = True
     words: ClassVar[Words] = Words("A generator and a discriminator", ONE_EVALUATION)
 
     def moved_rows(self) -> list[tuple[str, str]]:
@@ -84,7 +86,11 @@ class GANConfig(GeneratorConfig):
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> FollowVelocity:
         """The game: the generator follows the velocity that the discriminator gives its samples."""
         discriminator = DiscriminatorMover(
-            player(modules, "discriminator", Discriminator), self.game.game, self.game.penalty, self.move.updates
+            player(modules, "discriminator", Discriminator),
+            self.game.game,
+            self.game.penalty,
+            self.move.updates,
+            augment=AdaptiveAugmentation(self.game.augment) if self.game.augment else None,
         )
         return FollowVelocity(
             player(modules, "generator", Generator), discriminator, self.move.eta, self.move.steps, self.move.reuse

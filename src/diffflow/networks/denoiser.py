@@ -151,7 +151,8 @@ class Denoiser(nn.Module):
 
     Args:
         net: module or callable (x (n, *shape), time (n,), cond) -> (n, *shape). `net.classes` (int, optional) is how
-            many classes it knows.
+            many classes it knows. A net that is told how pictures were augmented says how long such a label is,
+            `net.augment_labels`, and takes it by name, `augment` (n, labels) or None.
         sigma_data: standard deviation of the data in model units, > 0.
         principal_std: largest principal standard deviation of the data, for the default sampling grid; default
             sigma_data.
@@ -206,13 +207,14 @@ class Denoiser(nn.Module):
         """Whether it takes a condition."""
         return self.conditions is not None or self.classes > 0
 
-    def forward(self, y: Tensor, sigma: Tensor, cond: Cond = None) -> Tensor:
+    def forward(self, y: Tensor, sigma: Tensor, cond: Cond = None, augment: Tensor | None = None) -> Tensor:
         """Estimate of the clean data.
 
         Args:
             y: noisy data (n, *shape).
             sigma: its noise level, positive, 0-d or (n,).
             cond: classes int64 (n,), -1 for no class, or another condition in the net's units; None: none for all.
+            augment: how the pictures were changed (n, 9), in training; None: they were not.
 
         Returns:
             D(y, sigma) in y's dtype, (n, *shape).
@@ -235,7 +237,8 @@ class Denoiser(nn.Module):
         c = _factor(self.form.at(sigma, self.sigma_data).c, work)
         # A tensor of shape (n,), never a float: diffusers' UNet2DModel casts a python float to an integer.
         time = self.time(sigma).to(inner).expand(len(y))
-        out = recordable_net(self.net)((c * work).to(inner), time, cond)
+        more = {} if augment is None else {"augment": augment.to(inner)}
+        out = recordable_net(self.net)((c * work).to(inner), time, cond, **more)
         if out.shape != y.shape:
             raise ValueError(
                 f"the net of this denoiser returned shape {tuple(out.shape)} for noisy data of shape {tuple(y.shape)}: "

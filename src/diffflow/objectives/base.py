@@ -32,11 +32,13 @@ class Batch:
         x: samples (n, *shape) in model units.
         cond: their classes int64 (n,), or another condition as networks are told it; None: none.
         rows: their rows in the data set, int64 (n,).
+        augment: how they were changed (n, 9), as `data.augment` tells it; None: they were not.
     """
 
     x: Tensor
     cond: Cond
     rows: Tensor
+    augment: Tensor | None = None
 
 
 @dataclass(frozen=True)

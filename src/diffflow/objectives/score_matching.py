@@ -288,7 +288,8 @@ class ScoreMatching(Stateless):
             if isinstance(cond, Mapping):
                 parts = {k: noise.fork("label", k).uniform(n, device=device) for k in cond}
                 cond = hide(cond, {k: u < self.label_dropout for k, u in parts.items()})
-        D = self.denoiser(x + per_particle(sigma, x) * eps, sigma, cond)
+        told = () if batch.augment is None else (batch.augment,)  # D(y, sigma, cond) is all that others need to know
+        D = self.denoiser(x + per_particle(sigma, x) * eps, sigma, cond, *told)
         error = (D - x).square().flatten(1).mean(1)
         yield Turn(
             "denoiser", self.weighting.weight(sigma, self.denoiser.sigma_data) * error, {"error": error.detach().mean()}

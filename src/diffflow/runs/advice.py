@@ -60,6 +60,8 @@ def kept(run: Run) -> dict[str, Any] | None:
 
 def copied(run: Run, data: Data) -> list[Any]:
     """How near a few samples are to the training pictures, and whether they are copies."""
+    if len(data) < 2:  # of which all samples are copies
+        return []
     n = min(SAMPLES, max(24, len(data)))
     x = run.sample(n, cond=data.labels(n) if run.classes else None, noise=23, batch=128).last
     pictures = data.x.float() / 255 if data.transform.of_bytes else data.x
@@ -80,10 +82,9 @@ def improvement(run: Run, count: int, far: float, learned_by_heart: bool) -> tup
     if learned_by_heart:
         why = f"after {passes:.0f} passes over {count:,} pictures they are learned by heart"
         return "more pictures, or --data.augment 0.12", why
-    flag = next((f for f, m in (("--cpu-minutes", fit.cpu_minutes), ("--minutes", fit.minutes)) if m is not None), None)
     budget = f"--steps {2 * run.step}"
-    if flag is not None:
-        budget = f"{flag} {2 * (fit.cpu_minutes if flag == '--cpu-minutes' else fit.minutes or 0):g}"
+    for flag, minutes in (("--minutes", fit.minutes), ("--cpu-minutes", fit.cpu_minutes)):
+        budget = budget if minutes is None else f"{flag} {2 * minutes:g}"
     if not far < CLOSE and passes < PASSES:
         return f"diffflow train --resume auto --out {name} {budget}", "twice the budget in all: it is still learning"
     if not far < CLOSE:

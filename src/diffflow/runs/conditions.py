@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data.conditions import Condition, Conditions, encode, from_meta, numbers
+from ..data.conditions import Condition, Conditions, by_name, encode, from_meta, numbers
 from ..equation.conditions import Cond, apply, expanded, is_null, leaves
 from ..equation.guidance import Guidance, by_part
 from ..models.base import device_of
 from ..networks.denoiser import Denoiser
 
-ClassLabels = int | Sequence[int] | Tensor | None  # one class for all, or one a sample, by index; -1 and None: no class
+# one class for all, or one a sample, by index or by name; -1 and None: no class
+ClassLabels = int | str | Sequence[int] | Sequence[str] | Tensor | None
 Rows = Sequence[float] | Sequence[Sequence[float]] | np.ndarray
 AnyCondition = ClassLabels | Rows | Mapping[str, Any]  # or any other condition in data units, or a dict of them
 
@@ -58,12 +59,16 @@ def sample_conditions(
 
 
 def class_indices(
-    cond: int | Rows | Tensor, classes: Sequence[str] | None, n: int | None, device: torch.device, path: Path
+    cond: int | str | Sequence[str] | Rows | Tensor,
+    classes: Sequence[str] | None,
+    n: int | None,
+    device: torch.device,
+    path: Path,
 ) -> Tensor:
     """Class indices on the device, int64: 0-d, or (n,).
 
     Args:
-        cond: one class, or one a sample.
+        cond: one class, or one a sample, by index or by name.
         classes: names of the classes of the run; None: it was trained without.
         n: how many samples there are; None: not known yet.
         device: where the indices go.
@@ -74,7 +79,7 @@ def class_indices(
     """
     if not classes:
         raise ValueError(f"cond was given, but {path} was trained without classes: leave it out")
-    labels = numbers(cond, "cond", ValueError).to(device)
+    labels = numbers(by_name(cond, classes, "cond"), "cond", ValueError).to(device)
     if labels.dim() > 1:
         raise ValueError(f"cond has shape {tuple(labels.shape)}: give one class, or one per sample")
     if labels.is_floating_point() or (

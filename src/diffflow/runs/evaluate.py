@@ -22,6 +22,7 @@ from ..equation.guidance import Guidance
 from ..equation.noise import Noise
 from ..metrics import Classifier, Evaluation, embedding, extractor
 from ..metrics import evaluate as compare
+from ..metrics.evaluate import counted
 from ..sampling.solvers import Solver
 from ..training.run_folder import Folder
 
@@ -70,9 +71,10 @@ def evaluate(
     """
     train, held = training_data(run, data)
     asked = {"steps": steps, "churn": churn, "gan": gan, "guidance": guidance}
+    held = held if heldout is None else heldout
+    counted(n, len(train), None if held is None else len(held))
     eyes = judge_of(features, train, seed)
     x, card = draw(run, train, n, asked, seed=seed, batch=batch)
-    held = held if heldout is None else heldout
     evaluation = measure(run, x, train, held, eyes, classifier, seed, card)
     files.write_json(run.path / "evaluation.json", evaluation.to_dict())
     return evaluation
@@ -107,6 +109,8 @@ def training_data(run: Any, data: Data | str | Path | None = None) -> tuple[Data
             "of a file of the same rows"
         )
     from_python = not ask.source
+    if data is None:
+        ask.refuse_moved(run.path, "--data SOURCE (in Python, run.evaluate(data))")
     ask = replace(ask, source=ask.source if data is None else str(data))
     # data from Python chose their columns there, and may have had test rows of their own
     how = {"like": run.transform} if from_python else {}
@@ -118,7 +122,8 @@ def training_data(run: Any, data: Data | str | Path | None = None) -> tuple[Data
             f"{ask.source} is not the data that {run.path} was trained on (its content has another fingerprint). "
             "Say where that data is with --data."
         )
-    held = ask.load(HELD_OUT[split], **how) if split in HELD_OUT else None
+    everything = train.taken is not None and bool(train.taken.all())  # one picture leaves none to be held out
+    held = ask.load(HELD_OUT[split], **how) if split in HELD_OUT and not everything else None
     if held is not None and held.conditions is not None:
         held = replace(held, conditions=train.conditions)  # in the units of the training rows
     return train, held

@@ -211,7 +211,9 @@ def _measured(evaluation: Mapping) -> str:
         "± is one standard error. The floor is real data against other real data: what a perfect sampler would score."
     )
     table = _table(rows, ("metric", "value", "floor", ""), (1, 2))
-    return f"<h2>Measured</h2>\n{table}\n<p class=soft>{note}</p>"
+    copies = next((m["note"] for m in evaluation["metrics"] if m["name"] == "memorised" and m.get("note")), "")
+    warning = f"<p><b>{escape(copies)}.</b></p>\n" if copies else ""
+    return f"<h2>Measured</h2>\n{warning}{table}\n<p class=soft>{note}</p>"
 
 
 def _frontier(home: Path) -> str:
@@ -291,7 +293,9 @@ def _use(home: Path, about: Mapping, log: Sequence[Mapping], words: Words) -> st
     kind = data.get("kind", "vector")
     of_bytes = kind == "image" and not data.get("transform", {}).get("mean")
     longer = max(2, math.ceil(2 * (log[-1].get("seconds", 0.0) if log else 0.0) / 60))
-    label = f" --class {shlex.quote(data['classes'][-1])}" if data.get("classes") else ""
+    counts = data.get("counts") or [1] * len(data.get("classes") or ())
+    seen = [c for c, k in zip(data.get("classes") or (), counts, strict=True) if k]
+    label = f" --class {shlex.quote(seen[-1])}" if seen else ""
     axes = {"image": "n, c, h, w", "signal": "n, c, l", "volume": "n, c, d, h, w"}.get(kind, "n, d")
     units = f"({axes}) in [0, 1]" if of_bytes else f"({axes}), original units"
     small = "samples.csv" if kind == "vector" else "samples.png"

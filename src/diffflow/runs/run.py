@@ -138,7 +138,7 @@ class Run:
             gan: weight of the log-ratio; None: the run's own, which is 0 without a discriminator.
             churn: stochasticity; None: 0, or what score and discriminator were trained for as one (LikelihoodConfig).
             guidance: 1 is the law of the condition itself, more sharpens it; or a dict of weights by part of it.
-            cond: class index, or one a particle, or another condition in data units; None: none.
+            cond: class by index or name, or one a particle, or another condition in data units; None: none.
             steps: of the solver to come, which a Diffusion-GAN's discriminator is told; None: the run's own.
 
         Raises:
@@ -179,7 +179,8 @@ class Run:
 
         Args:
             n: how many.
-            cond: None, one class index for all, or n of them; or another condition, in data units (`conditions`).
+            cond: None, one class for all by index or name, or n of them; or another condition, in data units
+                (`conditions`).
             steps: of the solver; default: the run's own `dials`, as for the next three.
             churn: stochasticity.
             gan: weight of the log-ratio.

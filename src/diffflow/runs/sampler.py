@@ -147,6 +147,11 @@ def pixels(x: Tensor) -> Tensor:
     return x.float() / 255 if x.dtype == torch.uint8 else x.float()
 
 
+def ends_with_its_budget(config: TrainConfig) -> bool:
+    """Whether these are settings of a denoiser that is at its best when the budget is spent, and no earlier."""
+    return isinstance(config, ScoreConfig) and config.denoiser.anneal is not None
+
+
 def fit_sampler(run: Run, data: Data, say: Callable[[str], None] = lambda line: None) -> Run:
     """The run with its sampler chosen, where pictures were kept aside in its training and it may be chosen.
 
@@ -158,7 +163,7 @@ def fit_sampler(run: Run, data: Data, say: Callable[[str], None] = lambda line: 
     config = run.config
     learned, aside = holdout_split(data, config.fit.holdout)
     unlabelled = data.conditions is not None and data.y is None
-    if aside is None or not isinstance(config, ScoreConfig) or data.kind != "image" or unlabelled:
+    if aside is None or not ends_with_its_budget(config) or data.kind != "image" or unlabelled:
         return run
     minutes = [m for m in (config.fit.minutes, config.fit.cpu_minutes) if m is not None]
     seconds = 60 * min(minutes) if minutes else run.metrics()[-1]["seconds"]

@@ -36,9 +36,10 @@ from ..training.train import train as train_into
 from .fitted import PRESET, fitted
 from .load import load
 from .run import Run
-from .sampler import fit_sampler
+from .sampler import ends_with_its_budget, fit_sampler
 
-STILL_FREE = ("data.dequantise",)  # of the settings of the data, what a Data in memory does not decide
+# of the settings of the data, what a Data in memory does not decide
+STILL_FREE = ("data.dequantise", "data.augment", "data.augment_by")
 
 
 def train(
@@ -158,17 +159,22 @@ def train(
             f"{config.needs_start}, to start from: `diffflow train SOURCE --preset NAME --init-from RUN`, or in Python "
             "diffflow.training.train.train(config, out, init_from=RUN)"
         )
+    whole = True
     try:
         with handing(net):
             train_into(config, folder, resume="auto" if resume else None, data=data, hooks=hooks)
     except Interrupted as stop:
         if stop.code != 128 + signal.SIGINT:
             raise
+        whole = False
         line = f"interrupted: a checkpoint is written. Go on with df.train(..., {str(folder)!r}, resume=True)"
         say(to_stderr(), line)
     own = data.space.coder if data is not None and data.space is not None and not data.space.path else None
     run = load(folder, net=net, coder=own)
-    return fit_sampler(run, data, lambda line: say(to_stderr(), line)) if sized and data is not None else run
+    if not whole or not ends_with_its_budget(run.config) or (data is None and not run.config.data.source):
+        return run
+    data = run.config.data.load() if data is None else data
+    return fit_sampler(run, data, lambda line: say(to_stderr(), line))
 
 
 def with_own_net(

@@ -89,7 +89,8 @@ def holdout_split(data: Data, share: float) -> tuple[Data, Data | None]:
             "give more data, or leave it at 0"
         )
     mask = torch.from_numpy(holdout(len(data), y, count))
-
+    if not mask.any():
+        raise ConfigError(f"fit.holdout = {share} would empty classes, which have one row each: leave it at 0")
     return data.subset(~mask), replace(data.subset(mask), augment=None)
 
 

@@ -1,9 +1,15 @@
-"""Memory of a training: what holds it between steps, and what to change where it is too small."""
+"""Memory of a process: how much it may have, what holds it between steps, and what to change where it is too small."""
 
 from __future__ import annotations
 
 import ctypes
+import os
+import re
+import resource
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -61,3 +67,89 @@ def advice(micro: int, config: FitConfig, process: Process, whole_batch: bool) -
     return (
         f"{process.device} ran out of memory with {micro} samples at a time. Any of these needs less: {'; '.join(ways)}"
     )
+
+
+# -- how much there is -------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Limit:
+    """The memory that a process may have in all, what it has already included.
+
+    Args:
+        bytes: how much.
+        what: what sets the limit, as messages say it after the number.
+    """
+
+    bytes: float
+    what: str
+
+
+def limit(device: torch.device, proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Limit | None:
+    """The memory that this process may have: the smallest of what the system, the container and the shell leave it.
+
+    Args:
+        device: where it computes; memory of an accelerator is its own.
+        proc: where Linux says what is going on.
+        cgroup: where it says what a container may have.
+
+    Returns:
+        The limit; None where nothing says one.
+    """
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+        return Limit(free, f"are free on {device}")
+    here, found = resident(proc), []
+    if (available := _entry(proc / "meminfo", "MemAvailable")) is not None:
+        found.append(Limit(here + available, "are available in memory"))
+    found += [Limit(here + left, "are left by the limit of the container") for left in _left_by_container(proc, cgroup)]
+    for key, of, words in (("RLIMIT_AS", "VmSize", "ulimit -v"), ("RLIMIT_DATA", "VmData", "ulimit -d")):
+        most = resource.getrlimit(getattr(resource, key))[0]
+        mapped = _entry(proc / "self/status", of)
+        if most != resource.RLIM_INFINITY and mapped is not None:
+            found.append(Limit(here + max(0, most - mapped), f"are left by the limit of the shell ({words})"))
+    if not found and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:  # no Linux
+        found.append(Limit(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "are in this machine"))
+    return min(found, key=lambda one: one.bytes, default=None)
+
+
+def resident(proc: Path = Path("/proc")) -> int:
+    """Bytes of this process that are in memory; 0 where nothing says it."""
+    return _entry(proc / "self/status", "VmRSS") or 0
+
+
+def _entry(file: Path, key: str) -> int | None:
+    """Bytes of a line "key: N kB"; None where there is none."""
+    found = re.search(rf"^{key}:\s+(\d+) kB", _text(file), re.MULTILINE)
+    return None if found is None else int(found[1]) * 1024
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
+
+
+def _left_by_container(proc: Path, cgroup: Path) -> Iterator[int]:
+    """Bytes that each group of processes around this one leaves it (cgroups of version 2 and 1)."""
+    for line in _text(proc / "self/cgroup").splitlines():
+        _, kinds, path = line.split(":", 2)
+        if kinds not in ("", "memory"):
+            continue
+        root, most, used, cache = (
+            (cgroup, "memory.max", "memory.current", "inactive_file")
+            if not kinds
+            else (cgroup / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        )
+        own = root / path.lstrip("/")
+        for group in [own, *(p for p in own.parents if p.is_relative_to(root))]:
+            bound = _text(group / most).strip()
+            if not bound.isdigit() or int(bound) >= 1 << 60:  # "max", or what version 1 has for none
+                continue
+            reclaimed = re.search(rf"^{cache} (\d+)$", _text(group / "memory.stat"), re.MULTILINE)
+            in_use = int(_text(group / used).strip() or 0) - (0 if reclaimed is None else int(reclaimed[1]))
+            yield max(0, int(bound) - max(0, in_use))
+
+
+def gibibytes(count: float) -> str:
+    """A number of bytes, for people."""
+    return f"{count / 2**30:.2g} GiB" if count < 9.95 * 2**30 else f"{count / 2**30:.0f} GiB"

@@ -91,38 +91,40 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Take one step on the gradients that are there."""
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
+            parameters: list[Tensor] = [p for p in group["params"] if p.grad is not None]
             if not parameters:
                 continue
             if group["weight_decay"]:
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             (self._muon if group["muon"] else self._adam)(parameters, group)
 
-    def _muon(self, parameters: list[nn.Parameter], group: Mapping[str, Any]) -> None:
+    def _muon(self, parameters: list[Tensor], group: Mapping[str, Any]) -> None:
         """One step of the matrices, those of one shape together."""
         momentum = group["betas"][0]
-        by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+        by_shape: dict[torch.Size, list[Tensor]] = {}
         for p in parameters:
             if "momentum" not in self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
             by_shape.setdefault(p.shape, []).append(p)
         moments = [self.state[p]["momentum"] for p in parameters]
         torch._foreach_mul_(moments, momentum)
-        torch._foreach_add_(moments, [p.grad for p in parameters])
+        torch._foreach_add_(moments, _gradients(parameters))
         for shape, alike in by_shape.items():
-            ahead = torch.stack([p.grad + momentum * self.state[p]["momentum"] for p in alike]).flatten(2)
+            grads = _gradients(alike)
+            ahead = torch.stack([g + momentum * self.state[p]["momentum"] for g, p in zip(grads, alike, strict=True)])
+            ahead = ahead.flatten(2)
             scale = 0.2 * max(ahead.shape[1:]) ** 0.5
             for p, move in zip(alike, orthogonalised(ahead), strict=True):
                 p.add_(move.view(shape), alpha=-group["lr"] * scale)
 
-    def _adam(self, parameters: list[nn.Parameter], group: Mapping[str, Any]) -> None:
+    def _adam(self, parameters: list[Tensor], group: Mapping[str, Any]) -> None:
         """One step of all others."""
         first, second = group["betas"]
         for p in parameters:
             if not self.state[p]:
                 self.state[p] = {"step": torch.tensor(0.0), "mean": torch.zeros_like(p), "square": torch.zeros_like(p)}
         states = [self.state[p] for p in parameters]
-        grads = [p.grad for p in parameters]
+        grads = _gradients(parameters)
         for state in states:
             state["step"] += 1
         k = float(states[0]["step"])
@@ -134,3 +136,8 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_div_(scales, (1 - second**k) ** 0.5)
         torch._foreach_add_(scales, group["eps"])
         torch._foreach_addcdiv_(parameters, means, scales, -group["lr"] / (1 - first**k))
+
+
+def _gradients(parameters: list[Tensor]) -> list[Tensor]:
+    """The gradients of parameters that have one."""
+    return [p.grad for p in parameters if p.grad is not None]

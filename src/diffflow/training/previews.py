@@ -24,7 +24,7 @@ from .state import TrainingState
 
 
 def grid_sampler(
-    training: TrainingState, config: TrainConfig, data: Data, device: torch.device
+    training: TrainingState, config: TrainConfig, data: Data, device: torch.device, at_once: int | None = None
 ) -> Callable[[], Tensor]:
     """A function that draws the samples of the preview grid, always from the same noise.
 
@@ -36,6 +36,7 @@ def grid_sampler(
         config: how they draw.
         data: what is learned.
         device: where the players are.
+        at_once: samples that are drawn at a time, where memory is short; None: all.
 
     Returns:
         () -> decoded samples (n, *shape) on the CPU: 512 vectors, or 40 of another kind (`grid_conditions`).
@@ -48,7 +49,12 @@ def grid_sampler(
     @torch.no_grad()
     def draw() -> Tensor:
         with evaluating(modules.values()):
-            return data.decode(config.draw(modules, meta, n, config.dials, cond, noise).last.cpu())
+            return torch.cat([part(first) for first in range(0, n, at_once or n)])
+
+    def part(first: int) -> Tensor:
+        m = min(at_once or n, n - first)
+        told = apply(lambda leaf: leaf[first : first + m], cond)
+        return data.decode(config.draw(modules, meta, m, config.dials, told, noise.shift(first)).last.cpu())
 
     return draw
 
@@ -60,8 +66,10 @@ def grid_conditions(modules: Mapping[str, nn.Module], data: Data, n: int, device
         return None
     if data.conditions is not None:
         return apply(lambda leaf: leaf.to(device), encode(data.conditions, data.sample_conditions(n)))
-    classes = min(len(data.classes or ()), 10)
-    return torch.arange(n, device=device) % classes if classes else None
+    if data.y is None or not data.classes:
+        return None
+    seen = data.y.unique()[:10].to(device)  # sorted; a class without examples is skipped
+    return seen[torch.arange(n, device=device) % len(seen)]
 
 
 @contextmanager

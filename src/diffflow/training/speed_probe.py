@@ -10,7 +10,7 @@ import torch
 
 from ..data import Data
 from ..models.base import TrainConfig
-from .batches import Batches
+from .batches import training_batches
 from .distributed import Process
 from .loop import fit
 from .pace import Pace
@@ -61,7 +61,7 @@ def probe(config: TrainConfig, data: Data, process: Process, steps: int = STEPS)
         torch.manual_seed(config.fit.seed)
         modules = {name: module.to(process.device) for name, module in config.build(meta).items()}
         training = TrainingState(config.objective(modules, meta), config.players())
-    batches = Batches(data, config.fit.seed, process.device, config.data.dequantise)
+    batches = training_batches(data, config, process.device)
     costs: list[tuple[float, float]] = []
     for k in range(steps):
         wall, cpu = time.perf_counter(), time.process_time()

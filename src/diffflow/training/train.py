@@ -17,17 +17,19 @@ from ..console import Console, say, to_stderr
 from ..data import Data
 from ..data.coder import same_space
 from ..data.conditions import from_meta, named
+from ..data.readers.pixels import refuse_dim
 from ..equation.algebra import gradients
 from ..models.base import TrainConfig
 from ..models.settings.serialise import ConfigError, changed, check_round_trip, flat, to_dict
 from ..objectives.base import Objective
 from . import checkpoint
-from .batches import Batches
+from .batches import Batches, refuse_augmentation, refuse_cells, training_batches
 from .distributed import Process, find_process
 from .early_stopping import choose, holdout_split
 from .hooks import Hooks, say_unused
 from .lock import Lock, Locked, holder
 from .loop import Interrupted, NonFinite, fit
+from .memory_plan import as_begun, asked, plan
 from .own_nets import check_own_nets
 from .pace import Pace
 from .previews import grid_sampler, mode_counter
@@ -88,19 +90,26 @@ def train(
     with Lock(folder.path) as lock:
         refuse_settings(config, process)
         refuse_directory(folder, resume, init_from)
+        config = as_begun(config, folder)
         if process.rank == 0 and folder.path.is_dir():
             lock.take()
         refuse_other_run(folder, config, resume)
         hooks.refuse_other(folder)
         saved = checkpoint_to_resume(folder, resume, console)
         data = load_data(config, folder) if data is None else data
+        refuse_dim(data.name, data.x.numpy())
         holdout_split(data, config.fit.holdout)  # too few rows are refused before anything is written
         meta = data.meta()
         refuse_other_data(folder, meta)
         refuse_conditions(config, meta)
         refuse_cells(config, meta)
+        refuse_augmentation(config, data)
+        memory = plan(config, meta, process, keep_batch=folder.begun)
+        config = memory.config
+        if memory.sentence and process.rank == 0:
+            say(console, f"memory   {memory.sentence}")
         training = assemble(config, meta, saved, init_from, process, console, hooks)
-        about = describe(folder, meta, process, training) | hooks.names()
+        about = describe(folder, meta, process, training) | hooks.names() | asked(folder, memory)
         trackers = hooks.followers(config.fit.tensorboard, console) if process.rank == 0 else Trackers()
         if process.rank == 0:
             for k, line in enumerate(data.describe()):
@@ -112,7 +121,8 @@ def train(
                 lock.take()
                 trackers.start(folder.path, training.step, flat(to_dict(config)), about)
                 prepare_folder(folder, config, about, training, resume, init_from, console)
-            return fit_and_record(training, config, process, folder, data, console, about, hooks, trackers)
+            rest = data, console, about, hooks, trackers, memory.at_once
+            return fit_and_record(training, config, process, folder, *rest)
         except OSError as e:
             if e.errno not in files.FULL:
                 raise
@@ -200,6 +210,8 @@ def load_data(config: TrainConfig, folder: Folder) -> Data:
         )
     if not config.data.source:
         raise ConfigError("data.source is empty: name a toy, 'digits', or a path to the data (--data.source)")
+    if folder.begun and config.data.source == folder.config().data.source:
+        config.data.refuse_moved(folder.path, f"diffflow train SOURCE --resume auto --out {folder.path}")
     return config.data.load()
 
 
@@ -220,15 +232,6 @@ def refuse_other_data(folder: Folder, meta: dict[str, Any]) -> None:
         raise RunError(
             f"the model of {folder.path} lives {where}, and not in the space that is given now: go on with the same "
             "coder, scale and shift (--latent PATH; in Python data.with_coder), or start a new run"
-        )
-
-
-def refuse_cells(config: TrainConfig, meta: dict[str, Any]) -> None:
-    """Raise ConfigError for bytes that are to be spread over their cells, where the model sees latents of them."""
-    if "latent" in meta and config.data.dequantise:
-        raise ConfigError(
-            "data.dequantise = True spreads bytes over their cells for a density of them, and a density of latents is "
-            "none of the data: leave it out, or train without a coder"
         )
 
 
@@ -345,14 +348,15 @@ def fit_and_record(
     about: dict[str, Any],
     hooks: Hooks,
     trackers: Trackers,
+    at_once: int | None,
 ) -> Path:
-    """Fit to the end of the budget, recording into `folder`, and choose an average where rows were kept aside."""
+    """Fit to the end of the budget, recording into `folder` (grids `at_once` at a time), and choose an average."""
     main = process.rank == 0
     if main and data.conditions is not None:
         folder.keep_conditions(data.sample_conditions(EXAMPLES))
     learned, held_out = holdout_split(data, config.fit.holdout)
-    batches = Batches(learned, config.fit.seed, process.device, config.data.dequantise)
-    draw = grid_sampler(training, config, data, process.device)
+    batches = training_batches(learned, config, process.device)
+    draw = grid_sampler(training, config, data, process.device, at_once)
     recorder = Recorder(folder, config.fit, draw, console, main, training.step, mode_counter(data), hooks, trackers)
     pace = Pace(config.fit, training, process, recorder.say, SPARE if training.anneals else 0.0)
     try:
@@ -369,8 +373,8 @@ def fit_and_record(
             recorder.finish(training)
             if held_out is not None:
                 choose_average(training, config, process, folder, held_out, recorder)
-            stopped = {"stopped": recorder.stopped} if recorder.stopped else {}
-            folder.write(config, about | {"finished": True} | stopped)
+            why = {"stopped": recorder.stopped} if recorder.stopped else {}
+            folder.write(config, about | {"finished": True} | why)
     except NonFinite as e:
         if main:
             files.write_json(folder.path / "nonfinite.json", e.batch)
@@ -385,6 +389,6 @@ def choose_average(
     training: TrainingState, config: TrainConfig, process: Process, folder: Folder, held_out: Data, recorder: Recorder
 ) -> None:
     """Choose the average with the least loss on the rows kept aside, and say which it is."""
-    batches = Batches(held_out, config.fit.seed, process.device, config.data.dequantise)
-    best = choose(training, folder, batches, config.fit)
+    how = config.fit
+    best = choose(training, folder, Batches(held_out, how.seed, process.device, config.data.dequantise), how)
     recorder.say(best.words(len(held_out)))

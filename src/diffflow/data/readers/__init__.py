@@ -17,8 +17,9 @@ from ..dataset import Raw
 from ..prepare import Columns
 from .arrays import read_arrays
 from .cifar import is_sheets, read_sheets
+from .form import Form
 from .idx import is_idx, read_idx
-from .images import read_folder, read_zip
+from .images import Survey, read_folder, read_zip, survey
 from .tables import read_table
 
 
@@ -28,15 +29,20 @@ class Request:
 
     Args:
         split: "train", "test" or "all": a reader may read this part only, and must say which rows are test rows.
-        size: (height, width) of a resize and centre crop of image files; None: as they are.
+        form: what image files are brought to: their size, and what becomes of other shapes and of transparency.
         columns: what becomes of a table's columns of text, constant ones and those of few values.
         kind: of arrays: what an example is, where the axes leave it open ("image", "signal", "volume", "vector").
     """
 
     split: str = "train"
-    size: tuple[int, int] | None = None
+    form: Form = field(default_factory=Form)
     columns: Columns = field(default_factory=Columns)
     kind: str | None = None
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) that image files are brought to; None: nobody says one."""
+        return self.form.size
 
 
 @dataclass(frozen=True)
@@ -47,13 +53,15 @@ class Reader:
         kinds: what messages call it, such as "folders" or ".csv".
         matches: whether a path, which exists, is of this kind.
         read: reads it; raises DataError that names every bad file, row or column.
-        resizes: whether it holds image files, which can be resized (`Request.size`); others refuse a size.
+        resizes: whether it holds image files, which can be resized (`Request.form`); others refuse a size.
+        survey: what can be known without decoding anything, of a path and a form; None: it must be read.
     """
 
     kinds: tuple[str, ...]
     matches: Callable[[Path], bool]
     read: Callable[[Path, Request], Raw]
     resizes: bool = False
+    survey: Callable[[Path, Form], Survey] | None = None
 
 
 def by_suffix(*suffixes: str) -> Callable[[Path], bool]:
@@ -66,12 +74,18 @@ READERS: Registry[Reader] = Registry(
     {
         "idx": Reader(("folders",), is_idx, lambda path, request: read_idx(path, request.split)),
         "sheets": Reader(("folders",), is_sheets, lambda path, request: read_sheets(path, request.split)),
-        "folder": Reader(("folders",), Path.is_dir, lambda path, request: read_folder(path, request.size), True),
-        "zip": Reader((".zip",), by_suffix(".zip"), lambda path, request: read_zip(path, request.size), True),
+        "folder": Reader(
+            ("folders",),
+            Path.is_dir,
+            lambda path, request: read_folder(path, request.form, request.split),
+            True,
+            survey,
+        ),
+        "zip": Reader((".zip",), by_suffix(".zip"), lambda path, request: read_zip(path, request.form), True, survey),
         "arrays": Reader(
             (".npy", ".npz"),
             by_suffix(".npy", ".npz"),
-            lambda path, request: read_arrays(path, request.kind),
+            lambda path, request: read_arrays(path, request.kind, request.form),
         ),
         "table": Reader(
             (".csv", ".csv.gz"),

@@ -12,14 +12,22 @@ import gzip
 import stat
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, NamedTuple
 
 from ..errors import DataError
 
-Entry = tuple[str, Callable[[], bytes]]
+
+class Entry(NamedTuple):
+    """A file of a folder or an archive: its name within, what reads the whole, and what opens it."""
+
+    name: str
+    read: Callable[[], bytes]
+    open: Callable[[], IO[bytes]]
 
 
 @dataclass(frozen=True)
@@ -61,23 +69,33 @@ def open_zip(path: Path, limits: Limits = LIMITS) -> Iterator[list[Entry]]:
     except (zipfile.BadZipFile, OSError) as error:
         raise DataError(f"{str(path)!r} is no readable zip archive ({error}); make or copy it again") from None
     with archive:
-        infos = [i for i in archive.infolist() if not i.is_dir()]
-        problems = [f"{i.filename!r}: {why}" for i in infos if (why := _objection(i, limits))]
-        names = [i.filename for i in infos]
-        if len(set(names)) < len(names):
-            problems += [
-                f"{n!r}: stored {names.count(n)} times" for n in sorted({n for n in names if names.count(n) > 1})
-            ]
-        total = sum(i.file_size for i in infos)
-        if len(infos) > limits.count:
-            problems.append(f"{len(infos)} entries; at most {limits.count} are read")
+        named = [(_name(i), i) for i in archive.infolist()]
+        infos = {name: i for name, i in named if not name.endswith("/")}
+        problems = [f"{name!r}: {why}" for name, i in infos.items() if (why := _objection(name, i, limits))]
+        stored = Counter(_own(name) for name, _ in named if not name.endswith("/"))
+        problems += [f"{name!r}: stored {n} times" for name, n in sorted(stored.items()) if n > 1]
+        total = sum(i.file_size for name, i in named if not name.endswith("/"))
+        if stored.total() > limits.count:
+            problems.append(f"{stored.total()} entries; at most {limits.count} are read")
         if total > limits.total:
             problems.append(f"{total} bytes when unpacked; at most {limits.total} are read")
         if total > limits.ratio * max(path.stat().st_size, 1):
             problems.append(f"{total} bytes from a file of {path.stat().st_size}: more than {limits.ratio:g} to 1")
         if problems:
             raise DataError(f"the archive {str(path)!r} is refused; unpack it yourself if you trust it:", problems)
-        yield [(i.filename, _entry_reader(archive, i)) for i in infos]
+        yield [
+            Entry(_own(name), _entry_reader(archive, i), lambda i=i: archive.open(i)) for name, i in infos.items()
+        ]
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """The name of an entry with "/" between folders: some programs of Windows write a backslash."""
+    return info.orig_filename.replace("\\", "/")
+
+
+def _own(name: str) -> str:
+    """A name without folders that mean this one."""
+    return "/".join(part for part in name.split("/") if part not in ("", "."))
 
 
 def _entry_reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], bytes]:
@@ -92,10 +110,9 @@ def _entry_reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[
     return read
 
 
-def _objection(info: zipfile.ZipInfo, limits: Limits) -> str | None:
-    """Why an entry is refused; None where it may be read."""
-    name = info.orig_filename
-    if name.startswith("/") or "\\" in name or "\0" in name or ":" in name.split("/")[0] or ".." in name.split("/"):
+def _objection(name: str, info: zipfile.ZipInfo, limits: Limits) -> str | None:
+    """Why an entry of a name is refused; None where it may be read."""
+    if name.startswith("/") or "\0" in name or ":" in name.split("/")[0] or ".." in name.split("/"):
         return "the name leaves the folder"
     # Unix permissions sit in the high half of external_attr
     kind = stat.S_IFMT(info.external_attr >> 16)

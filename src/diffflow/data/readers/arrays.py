@@ -25,6 +25,8 @@ from ..dataset import Raw
 from ..errors import DataError
 from ..transform import AXES
 from .archives import Limits, open_zip
+from .form import AS_THEY_ARE, Form
+from .pixels import check_levels, to_bytes
 
 FORMS = {
     "vector": "vectors (n, d)",
@@ -35,12 +37,13 @@ FORMS = {
 X_KEYS, Y_KEYS = ("x", "images", "data", "samples", "arr_0"), ("y", "labels", "label", "arr_1")
 
 
-def read_arrays(path: Path, kind: str | None = None) -> Raw:
+def read_arrays(path: Path, kind: str | None = None, form: Form = AS_THEY_ARE) -> Raw:
     """Read an .npy or .npz file.
 
     Args:
         path: the file; see the head of this module for its forms.
         kind: what an example is, where the axes do not say it: "image", "signal", "volume" or "vector".
+        form: what images with transparency are laid over.
 
     Returns:
         As `to_raw`, with labels, class names and test rows where the file has them.
@@ -50,7 +53,7 @@ def read_arrays(path: Path, kind: str | None = None) -> Raw:
     """
     try:
         if path.suffix.lower() == ".npy" and not is_zipfile(path):  # an .npz by another name is read as one
-            return to_raw(str(path), np.load(path, allow_pickle=False), kind=kind)
+            return to_raw(str(path), np.load(path, allow_pickle=False), kind=kind, form=form)
         with open_zip(path, Limits(ratio=np.inf)), np.load(path, allow_pickle=False) as file:
             arrays = {k: file[k] for k in file.files}
     except DataError:
@@ -68,12 +71,12 @@ def read_arrays(path: Path, kind: str | None = None) -> Raw:
         labelled = {"y_train", "y_test"} <= names.keys()
         y = np.concatenate([arrays[names[k]] for k in ("y_train", "y_test")]) if labelled else None
         test = np.repeat([False, True], [len(x[0]), len(x[1])])
-        return to_raw(str(path), np.concatenate(x), y, classes, test, kind)
+        return to_raw(str(path), np.concatenate(x), y, classes, test, kind, form)
     key = next((names[k] for k in X_KEYS if k in names), next(iter(arrays)) if len(arrays) == 1 else None)
     if key is None:
         raise DataError(f"{str(path)!r} has the arrays {sorted(arrays)}; name the data one of {', '.join(X_KEYS)}")
     label = next((names[k] for k in Y_KEYS if k in names), None)
-    return to_raw(str(path), arrays[key], None if label is None else arrays[label], classes, kind=kind)
+    return to_raw(str(path), arrays[key], None if label is None else arrays[label], classes, kind=kind, form=form)
 
 
 def to_raw(
@@ -83,6 +86,7 @@ def to_raw(
     classes: list[str] | None = None,
     test: np.ndarray | None = None,
     kind: str | None = None,
+    form: Form = AS_THEY_ARE,
 ) -> Raw:
     """Arrays as they are in a file, or in memory, as examples and labels in our form.
 
@@ -93,6 +97,7 @@ def to_raw(
         classes: the names of the labels 0, 1, ...; None: the labels name themselves.
         test: mask (n,) of the test rows; None: they have no split of their own.
         kind: what an example is; None: as the axes say.
+        form: what images with transparency are laid over.
 
     Returns:
         Raw with x uint8 (n, c, h, w), float64 (n, d), or floats of another kind as they are.
@@ -132,11 +137,19 @@ def to_raw(
     if x.ndim <= 2:
         return Raw(x.reshape(len(x), -1).astype(np.float64), y, classes, test)
     notes: list[str] = []
-    x = _pixels(source, _channels(source, x, kind is not None), notes)
+    x = _channels(source, x, kind is not None)
+    words = ""
+    if x.dtype == np.bool_:
+        x = x.astype(np.uint8) * np.uint8(255)
+    elif x.dtype != np.uint8:
+        (x,), words = to_bytes(source, [x])
+        notes += [words] if words else []
     if x.shape[1] == 4 and kind is None:
         alpha = x[:, 3:].astype(np.float32) / 255.0
-        x = np.rint(x[:, :3] * alpha + 255.0 * (1.0 - alpha)).astype(np.uint8)
-        notes.append("four channels read as RGB and transparency, laid over white")
+        over = np.array(form.colour, np.float32)[:, None, None]
+        x = np.rint(x[:, :3] * alpha + over * (1.0 - alpha)).astype(np.uint8)
+        notes.append(f"four channels read as RGB and transparency, laid over {form.background}")
+    notes += check_levels(x, words)
     return Raw(x, y, classes, test, tuple(notes))
 
 
@@ -177,30 +190,3 @@ def _channels(source: str, x: np.ndarray, asked: bool) -> np.ndarray:
             "--data.kind image (kind='image' in Python)"
         )
     return x.transpose(0, 3, 1, 2) if channels_last(x) else x
-
-
-def _pixels(source: str, x: np.ndarray, notes: list[str]) -> np.ndarray:
-    """Pixels to uint8 by the range of their values. Raises DataError for a range that fits no convention."""
-    low, high = x.min(), x.max()
-    if x.dtype == np.uint8:
-        return x
-    if x.dtype == np.bool_:
-        return x.astype(np.uint8) * np.uint8(255)
-    if x.dtype.kind in "ui":
-        if low >= 0 and high <= 255:
-            return x.astype(np.uint8)
-        if x.dtype == np.uint16:
-            notes.append("16-bit pixels scaled to 8")
-            return ((x.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-    elif low >= 0 and high <= 1:
-        notes.append("floats in [0, 1] stored as 8 bits")
-        return np.rint(x * 255.0).astype(np.uint8)
-    elif low >= -1 and high <= 1:
-        notes.append("floats in [-1, 1] stored as 8 bits")
-        return np.rint((x + 1.0) * 127.5).astype(np.uint8)
-    elif low >= 0 and high <= 255 and (x == np.rint(x)).all():
-        return x.astype(np.uint8)
-    raise DataError(
-        f"pixels of {source!r} ({x.dtype}) run from {low:.6g} to {high:.6g}; save them as uint8, or floats in [0, 1], "
-        "or keep them as floats: --data.kind image (kind='image' in Python)"
-    )

@@ -15,7 +15,7 @@ from PIL import Image
 from ..dataset import Raw
 from ..errors import DataError
 from .archives import Limits, open_zip
-from .images import FORMATS
+from .decode import FORMATS
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 COLUMNS = 10
@@ -61,7 +61,7 @@ def _read_split(path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     tiles: list[np.ndarray] = []
     problems: list[str] = []
     with open_zip(images) as entries:
-        for name, read in sorted(entries, key=lambda e: e[0]):
+        for name, read, _ in sorted(entries, key=lambda e: e.name):
             try:
                 sheet = np.asarray(Image.open(io.BytesIO(read()), formats=FORMATS).convert("RGB"))
                 side = sheet.shape[1] // COLUMNS

@@ -3,6 +3,9 @@
 A big-endian header `00 00 type ndim`, ndim sizes of 4 bytes, then the bytes (type 8 = uint8); possibly gzipped.
 
     *train*images*, *train*labels*, *t10k* or *test*  ->  x (n, 1, h, w), y (n,)
+
+A folder with such a name is looked into (some programs unpack each file into a folder of its own); a file beside it
+wins. Files of several sets in one folder, such as those of EMNIST, are refused.
 """
 
 from __future__ import annotations
@@ -22,7 +25,24 @@ IDX = re.compile(r"(train|t10k|test).*(images|labels).*idx[13]", re.IGNORECASE)
 
 def is_idx(path: Path) -> bool:
     """Whether a path is a folder that holds idx files."""
-    return path.is_dir() and any(IDX.search(f.name) for f in path.iterdir())
+    return path.is_dir() and bool(_files(path))
+
+
+def deeper(path: Path, names: list[str]) -> Path:
+    """The folder below another that holds its idx files.
+
+    Args:
+        path: the folder.
+        names: of the idx files, relative to it.
+
+    Raises:
+        DataError: several folders hold some; they are named.
+    """
+    homes = sorted({path / name for name in (n.rpartition("/")[0] for n in names)})
+    homes = sorted({home.parent if IDX.search(home.name) else home for home in homes})
+    if len(homes) > 1:
+        raise DataError(f"{str(path)!r} has idx files in several folders; give one of them:", [str(h) for h in homes])
+    return homes[0]
 
 
 def read_idx(path: Path, split: str) -> Raw:
@@ -34,15 +54,18 @@ def read_idx(path: Path, split: str) -> Raw:
 
     Returns:
         Raw with x uint8 (n, 1, h, w), labels, and class names: garments for ten classes in a folder named "fashion",
-        else the numbers.
+        else the numbers that are used as labels.
 
     Raises:
-        DataError: a file is missing or damaged.
+        DataError: a file is missing or damaged, or there are several sets.
     """
-    files: dict[tuple[str, str], Path] = {}
-    for file in sorted(path.iterdir(), reverse=True):  # reverse: an unpacked file wins over its .gz
-        if match := IDX.search(file.name):
-            files[("train" if match[1].lower() == "train" else "test", match[2].lower())] = file
+    found = _files(path)
+    if len(sets := sorted({name for name, _, _ in found})) > 1:
+        raise DataError(
+            f"{str(path)!r} holds several sets: {', '.join(name or 'one without a name' for name in sets)}; move the "
+            "files of one into a folder of its own, and give that"
+        )
+    files = {(part, what): file for (_, part, what), file in found.items()}
     wanted = ("train", "test") if split == "all" else (split,)
     missing = [f"{s} {what}" for s in wanted for what in ("images", "labels") if (s, what) not in files]
     if missing:
@@ -51,11 +74,41 @@ def read_idx(path: Path, split: str) -> Raw:
         )
     x = np.concatenate([_read_idx_file(files[(s, "images")], 3) for s in wanted])
     labels = {s: _read_idx_file(files[(s, "labels")], 1) for s in ("train", "test") if (s, "labels") in files}
-    count = 1 + max(int(v.max(initial=0)) for v in labels.values())  # over both splits, so that classes agree
-    names = FASHION if "fashion" in path.resolve().name.lower() and count == 10 else [str(k) for k in range(count)]
-    y = np.concatenate([labels[s] for s in wanted])
+    used = np.unique(np.concatenate(list(labels.values())))  # over both splits, so that classes agree
+    notes: list[str] = []
+    if len(used) and used[-1] >= len(used):  # a label that nothing has is no class: EMNIST's letters start at 1
+        notes = [f"labels {', '.join(map(str, used[:40]))}: numbered 0..{len(used) - 1} in this order"]
+    home = path.resolve()
+    home = home.parent if home.name.lower() == "raw" else home  # FashionMNIST/raw, as torchvision leaves it
+    fashion = "fashion" in home.name.lower() and len(used) == 10
+    names = FASHION if fashion else [str(k) for k in used]
+    y = np.searchsorted(used, np.concatenate([labels[s] for s in wanted]))
     test = np.repeat([s == "test" for s in wanted], [len(labels[s]) for s in wanted])
-    return Raw(x[:, None], y, names, test)
+    return Raw(x[:, None], y, names, test, tuple(notes))
+
+
+def _files(path: Path) -> dict[tuple[str, str, str], Path]:
+    """The idx files in a folder by their set, "train" or "test", and "images" or "labels".
+
+    Of several for one place, an unpacked file wins over its .gz, and both over a file in a folder of that name.
+    """
+    found: dict[tuple[str, str, str], tuple[int, Path]] = {}
+    for file in sorted(path.iterdir(), reverse=True):
+        match, inner = IDX.search(file.name), file
+        if match is None:
+            continue
+        if folder := file.is_dir():
+            within = [f for f in sorted(file.iterdir(), reverse=True) if f.is_file() and not f.name.startswith(".")]
+            within = [f for f in within if IDX.search(f.name)] or within
+            if not within:
+                continue
+            inner = min(within, key=lambda f: f.suffix.lower() == ".gz")
+        rank = 2 * folder + (inner.suffix.lower() == ".gz")
+        name = file.name[: match.start()].strip("-_. ").lower()
+        place = name, "train" if match[1].lower() == "train" else "test", match[2].lower()
+        if place not in found or rank < found[place][0]:
+            found[place] = rank, inner
+    return {place: file for place, (_, file) in found.items()}
 
 
 def _read_idx_file(path: Path, ndim: int) -> np.ndarray:

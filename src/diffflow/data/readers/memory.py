@@ -32,7 +32,8 @@ from ..columns import Column
 from ..dataset import Raw
 from ..errors import DataError
 from .arrays import X_KEYS, Y_KEYS, channels_last, to_raw
-from .images import stack_images, to_pixels
+from .decode import to_pixels
+from .images import stack_images
 from .tables import column_names, join_columns
 
 EXAMPLES = ("image", "img", "pixel_values", "signal", "volume", *X_KEYS)  # of an item, by name

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ... import data as datasets
 from ...data.readers import reader_of
+from ...data.readers.form import Form
 from ...equation.toys import TOYS
 from ...registry import missing
 from ..settings.serialise import ConfigError, families
@@ -65,8 +66,10 @@ def fitting(source: str | datasets.Data, kind: str | None = None) -> str:
             return "toy" if source in TOYS else "digits"
         path = Path(source).expanduser()
         reader = reader_of(path) if path.exists() else None
-        size = 1 if reader is not None and reader.resizes else None  # of image files only the colours matter here
-        data = datasets.load(source, size=size, columns=datasets.Columns("levels", "drop", "keep"), kind=kind)
+        holds = not path.is_dir() or any(path.iterdir())
+        if reader is not None and reader.survey is not None and holds:  # image files: their heads say the colours
+            return "mnist" if reader.survey(path, Form()).channels == 1 else "cifar10"
+        data = datasets.load(source, columns=datasets.Columns("levels", "drop", "keep"), kind=kind)
     if data.kind == "image":
         return "mnist" if data.shape[0] == 1 else "cifar10"
     return "table" if data.kind == "vector" else data.kind

@@ -79,6 +79,11 @@ class Budget:
         """Whether it says nothing of time, so that settings must not depend on the machine."""
         return self.minutes is None and self.cpu_minutes is None
 
+    @property
+    def least(self) -> float:
+        """Minutes of whichever clock ends first; inf where there is no budget of time."""
+        return min((m for m in (self.minutes, self.cpu_minutes) if m is not None), default=math.inf)
+
     def steps_at(self, wall: float, cpu: float) -> float:
         """Steps that it suffices for; inf without any limit.
 
@@ -134,7 +139,7 @@ def settings(pictures: Pictures, rung: str, machine: Machine = Machine(), batch:
         widths=RUNGS[rung],
         layers=3 if deep else 2,
         stem=max(1, stem // 2) if deep else stem,
-        refine=16 if stem > 1 else 0,
+        refine=32 if stem > 1 else 0,
         attention=deep,
     )
     # what decides a picture's plan lies at noise of the size of its contrast: the law moves with the pixels' deviation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from ... import data as datasets
@@ -11,6 +12,7 @@ from ...data import Columns, Data, DataError, Transform
 from ...data.condition_files import read_conditions
 from ...equation.guidance import Guidance, by_part
 from ...equation.schedule import SCHEDULES, Schedule
+from ...equation.toys import TOYS
 from .serialise import UNSAID, ConfigError, require
 
 
@@ -25,7 +27,7 @@ class DataConfig:
     flip: bool = False
     """Also show mirror images: right for natural images, wrong for letters and digits."""
     size: int | None = None
-    """Image files only: side of a resize and centre crop."""
+    """Image files only: side that they are brought to (`fit`); none: as they are, a common one where sizes differ."""
     dequantise: bool = False
     """Spread the bytes of images over the cells that they stand for: what a density wants (bits per dimension)."""
     text: str = "refuse"
@@ -42,6 +44,29 @@ class DataConfig:
     latent: str | None = field(default=None, metadata=UNSAID)
     """Images: the folder of an autoencoder of diffusers (AutoencoderKL, AutoencoderTiny), in whose latents the model
     lives."""
+    fit: Literal["crop", "pad", "resize"] = field(default="crop", metadata=UNSAID)
+    """Image files: how one of another shape meets the size: covered and centre-cropped (crop), with background around
+    it (pad), or squashed (resize)."""
+    background: str = field(default="white", metadata=UNSAID)
+    """Images: the colour that transparent ones are laid over, and that pads."""
+    augment: float = field(default=0.0, metadata=UNSAID)
+    """Pictures of a denoiser: probability of each kind of change (mirrored, turned, scaled, stretched, moved) that
+    training shows them with. The network is told of it, so samples are not changed. For few pictures: 0.12."""
+    augment_by: tuple[str, ...] | None = field(default=None, metadata=UNSAID)
+    """Which kinds: of xflip, yflip, scale, rotate, stretch, shift; none: all."""
+
+    def refuse_moved(self, run: str | Path, remedy: str) -> None:
+        """Raise DataError where the data that a run was trained on are no longer where they were.
+
+        Args:
+            run: the run, for the message.
+            remedy: how to say where they are now, likewise.
+        """
+        known = self.source in (*TOYS, "digits", "")
+        if not known and not Path(self.source).expanduser().exists():
+            raise DataError(
+                f"the data of {run} were at {self.source!r} and are not there: say where they are, {remedy}"
+            )
 
     def load(self, split: str | None = None, like: Transform | None = None) -> Data:
         """Load the data.
@@ -59,7 +84,8 @@ class DataConfig:
                 "run.evaluate(data), or say where a file of the same rows is (--data FILE)"
             )
         columns = Columns(self.text, self.constant, self.discrete)
-        data = datasets.load(self.source, split or self.split, self.flip, self.size, columns, like, self.kind)
+        shape = {"fit": self.fit, "background": self.background}
+        data = datasets.load(self.source, split or self.split, self.flip, self.size, columns, like, self.kind, **shape)
         data = data.with_cond(read_conditions(self.cond)) if self.cond else data
         return data if self.latent is None else data.with_coder(self.latent)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...equation.schedule import Schedule
 from ...networks.discriminator import Discriminator
 from ...networks.games import GAMES, Game, Penalty
-from .serialise import require
+from .serialise import UNSAID, require
 
 
 def class_count(meta: Mapping[str, Any]) -> int:
@@ -37,9 +37,13 @@ class GameConfig:
     """Loss: vanilla, saturating, kl, chi2, hinge, lsgan, ipm, fgan-kl, fgan-pearson; relativistic (generators only)."""
     penalty: Penalty = Penalty()
     """Penalty: weight (|grad d| - centre)^2 at real, fake and in-between points."""
+    augment: float = field(default=0.0, metadata=UNSAID)
+    """GANs of pictures: how sure of real ones the discriminator may be, such as 0.6; beyond that, what it sees is
+    changed (mirrored, turned, scaled, ...) with a probability that rises as long as it is (ADA). 0: never."""
 
     def __post_init__(self) -> None:
         require(self.loss in GAMES, f"game.loss = {GAMES.unknown(self.loss)}")
+        require(0 <= self.augment < 1, f"game.augment = {self.augment} must be in [0, 1), such as 0.6; 0: none")
 
     @property
     def game(self) -> Game:

@@ -266,14 +266,16 @@ class FastUNetConfig(NetConfig):
     """Blocks at each resolution, on the way down and up; one less at the highest, where they cost most."""
     stem: int = 2
     """Side in pixels of a place of the grid."""
-    refine: int = 16
-    """Channels of the refinement at full resolution; 0: none."""
+    refine: int = 32
+    """Channels of the refinement at full resolution, the picture's own among them; 0: none."""
     attention: bool = False
     """Self-attention at the lowest resolution."""
     head: int = 32
     """Channels of an attention head."""
     groups: int = 8
     """Groups of the group normalisation."""
+    augment_labels: int = field(default=0, metadata=UNSAID)
+    """How many numbers tell it how a picture was augmented; data.augment sets it."""
 
     descends: ClassVar[bool] = True
 
@@ -293,6 +295,7 @@ class FastUNetConfig(NetConfig):
             self.head,
             self.groups,
             conditions,
+            self.augment_labels,
         )
 
     def discriminator(self, shape: tuple[int, ...], classes: int) -> WayDown:

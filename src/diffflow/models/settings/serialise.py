@@ -32,7 +32,7 @@ def require(ok: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-UNSAID: Mapping[str, bool] = {"unsaid": True}  # metadata of a field that files do not mention while it is None
+UNSAID: Mapping[str, bool] = {"unsaid": True}  # metadata of a field that files do not mention at its default
 DEFAULT = "ScoreConfig"  # the family of settings that name none
 
 
@@ -97,7 +97,7 @@ def _plain_values(config: Any) -> dict[str, Any]:
     hints = get_type_hints(type(config))
     for entry in dataclasses.fields(config):
         value = getattr(config, entry.name)
-        if value is None and entry.metadata.get("unsaid"):
+        if value == entry.default and entry.metadata.get("unsaid"):
             continue
         if dataclasses.is_dataclass(value):
             tag = {"type": name_of(type(value))} if len(_classes(hints[entry.name])) > 1 else {}

@@ -305,8 +305,8 @@ class ConvDiscriminator(nn.Module):
         dials: how many dials it takes.
         spectral: whether every weight matrix is divided by its largest singular value.
         embed: length of the embedding of time, class and dials, even.
-        stem: side in pixels of the places that it works on: their pixels become channels. Each of its first filters,
-            of 3 x 3 places, meets every inner pixel nine times, so that the input gradient has no checkerboard.
+        stem: side in pixels of the places that it works on: their pixels become channels. It begins by seeing their
+            means, so that the input gradient, which moves samples, has no checkerboard from the start.
 
     Raises:
         ValueError: for sizes below one, and for images of another shape.
@@ -334,6 +334,10 @@ class ConvDiscriminator(nn.Module):
         self.dials = dials
         self.context = Context(embed, classes, timed, dials)
         self.enter = scaled(nn.Conv2d(shape[0] * stem**2, widths[0], 3, padding=1))
+        if stem > 1:
+            with torch.no_grad():
+                alike = self.enter.weight[:, :: stem**2] / stem
+                self.enter.weight.copy_(alike.repeat_interleave(stem**2, 1))
         self.blocks = nn.ModuleList(
             Down(a, b, embed, zero=not spectral) for a, b in zip((widths[0], *widths), widths, strict=False)
         )

@@ -3,8 +3,8 @@
     x (c, h, w) -> p x p pixels become c p^2 channels -> UNet of one-convolution blocks -> pixels again -> refinement
 
 The whole net works on a grid of h/p x w/p places, where a convolution costs p^2 times less than on pixels. What that
-loses is the finest noise, whose removal needs pixels: so `refine` channels of the last layer go back to every pixel and
-through two thin convolutions there, which add to the net's own prediction.
+loses is the finest noise, whose removal needs pixels: so some channels of the last layer go back to every pixel and
+through thin convolutions there, which add to the net's own prediction.
 
     block       x + W silu(conv3x3(norm(x) (1 + scale) + shift)), W a 1x1: one convolution where others have two
     embedding   time and condition (parts.py) -> scale and shift of every block
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,20 +81,19 @@ class Refinement(nn.Module):
 
     Args:
         channels: channels of the picture.
-        width: channels that the net hands to every pixel.
+        width: channels at full resolution, more than the picture's; 16 and 32 are the quick numbers.
         embed: length of the embedding.
     """
 
     def __init__(self, channels: int, width: int, embed: int):
         super().__init__()
-        inner = width + 8
-        self.enter = nn.Conv2d(width + channels, inner, 3, padding=1)
-        self.told = zeroed(nn.Linear(embed, inner))
-        self.middle = nn.Conv2d(inner, inner, 3, padding=1)
-        self.leave = zeroed(nn.Conv2d(inner, channels, 3, padding=1))
+        self.enter = nn.Conv2d(width, width, 3, padding=1)
+        self.told = zeroed(nn.Linear(embed, width))
+        self.middle = nn.Conv2d(width, width, 3, padding=1)
+        self.leave = zeroed(nn.Conv2d(width, channels, 3, padding=1))
 
     def forward(self, h: Tensor, x: Tensor, e: Tensor) -> Tensor:
-        """What is added (n, channels, h, w), from the net's channels h (n, width, h, w), the input x and e."""
+        """What is added (n, channels, h, w), from the net's h (n, width - channels, h, w), the input x and e."""
         h = F.silu(self.enter(torch.cat([h, x.to(h.dtype)], 1)) * (1 + self.told(e)[:, :, None, None]))
         return self.leave(F.silu(self.middle(h)))
 
@@ -107,7 +107,7 @@ class FastUNet(nn.Module):
         widths: channels per resolution level, multiples of `groups`; each level halves the grid of places.
         layers: blocks per level, on the way down and up; one less at the highest, where they cost most.
         stem: side of a place in pixels.
-        refine: channels of the refinement; 0: none.
+        refine: channels of the refinement, the picture's own among them; 0: none.
         attention: whether there is self-attention at the lowest level.
         head: channels of an attention head.
         groups: groups of the group normalisation.
@@ -128,7 +128,7 @@ class FastUNet(nn.Module):
         widths: tuple[int, ...] = (48, 96, 128),
         layers: int = 2,
         stem: int = 2,
-        refine: int = 16,
+        refine: int = 32,
         attention: bool = False,
         head: int = 32,
         groups: int = 8,
@@ -140,9 +140,12 @@ class FastUNet(nn.Module):
             raise ValueError(f"widths = {tuple(widths)} must be multiples of groups = {groups}")
         if len(shape) != 3 or min(*shape, stem, layers) < 1 or refine < 0:
             raise ValueError(f"shape = {tuple(shape)}, stem = {stem}, layers = {layers} must be positive")
+        if 0 < refine <= shape[0]:
+            raise ValueError(f"refine = {refine} must be more than the {shape[0]} channels of the picture, or 0")
         if attention and widths[-1] % head:
             raise ValueError(f"the last width, {widths[-1]}, must be a multiple of head = {head}")
         self.shape, self.classes, self.stem = tuple(shape), classes, stem
+        self.augment_labels = augment
         self.multiple = stem * 2 ** (len(widths) - 1)
         self.widths, self.groups = tuple(widths), groups
         channels, embed = shape[0], 4 * widths[0]
@@ -155,18 +158,18 @@ class FastUNet(nn.Module):
 
         counts = [max(1, layers - 1)] + [layers] * (len(widths) - 1)
 
-        def blocks(width: int, count: int) -> nn.ModuleList:
+        def blocks(width: int, count: int) -> Any:
             return nn.ModuleList(Block(width, embed, groups) for _ in range(count))
 
         pairs = list(itertools.pairwise(widths))
-        self.down = nn.ModuleList(blocks(w, n) for w, n in zip(widths, counts, strict=True))
+        self.down: Any = nn.ModuleList(blocks(w, n) for w, n in zip(widths, counts, strict=True))
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
         self.attention = Attention(widths[-1], widths[-1] // head, groups) if attention else None
         self.middle = Block(widths[-1], embed, groups)
         self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairs)
-        self.up = nn.ModuleList(blocks(w, n) for w, n in zip(widths[:-1], counts[:-1], strict=True))
+        self.up: Any = nn.ModuleList(blocks(w, n) for w, n in zip(widths[:-1], counts[:-1], strict=True))
         self.norm = nn.GroupNorm(groups, widths[0])
-        self.leave = zeroed(nn.Conv2d(widths[0], (channels + refine) * stem**2, 3, padding=1))
+        self.leave = zeroed(nn.Conv2d(widths[0], max(refine, channels) * stem**2, 3, padding=1))
         if refine:  # what is handed to the pixels begins as a map of features, the prediction at 0
             nn.init.normal_(self.leave.weight[channels * stem**2 :], std=(9 * widths[0]) ** -0.5)
         self.refinement = Refinement(channels, refine, embed) if refine else None

@@ -30,6 +30,7 @@ from ...equation.times import per_particle
 from ...networks.discriminator import Discriminator, DiscriminatorRatio
 from ...networks.games import Game, Penalty, game_signals
 from ..base import Batch, Stateless, Turn
+from .adaptive import AdaptiveAugmentation
 from .base import DrawFake, at_least_one
 
 UNPENALISED = Penalty()
@@ -54,6 +55,8 @@ class DiscriminatorMover(Stateless):
             compares the two laws blurred by as much, and leaves details finer than that alone.
         data_range: coordinates are shown between -data_range and data_range, before that noise: where samples are cut
             off when they are saved, nothing beyond is judged, and no velocity points further out.
+        augment: changes of pictures before that noise, real and generated alike, more of them the surer the
+            discriminator is of real ones; None: none.
 
     Raises:
         ValueError: for settings out of range, a penalty between samples at a share of them, and a discriminator with
@@ -71,6 +74,7 @@ class DiscriminatorMover(Stateless):
     penalty_share: float = 1.0
     instance_noise: float = 0.0
     data_range: float = math.inf
+    augment: AdaptiveAugmentation | None = None
 
     def __post_init__(self) -> None:
         at_least_one("updates", self.updates)
@@ -117,15 +121,19 @@ class DiscriminatorMover(Stateless):
             loss = self.game.discriminator(a.logit, b.logit) + self._penalised(real, fake, cond, fork)
             if cond is not None and a.real is not None and b.made is not None:  # twin classifiers, each of its own law
                 loss = loss + F.nll_loss(a.real, cond, reduction="none") + F.nll_loss(b.made, cond, reduction="none")
-            yield Turn("discriminator", loss, game_signals(self.game, a.logit, b.logit))
+            log = game_signals(self.game, a.logit, b.logit)
+            if self.augment is not None:
+                log["augmented"] = torch.tensor(self.augment.p)
+                self.augment.follow(self.game, a.logit.detach(), b.logit.detach())
+            yield Turn("discriminator", loss, log)
 
     def _penalised(self, real: Tensor, fake: Tensor, cond: Tensor | None, noise: Noise) -> Tensor:
         """The penalty per sample (n,); zero at those that are left out."""
         chosen = noise.fork("share").uniform(len(real), device=real.device) < self.penalty_share
         total = torch.zeros(len(real), dtype=real.dtype, device=real.device)
-        if not chosen.any():
-            return total
         at = chosen.nonzero().flatten()
+        if not len(at):
+            return total
         classes = None if cond is None else cond[at]  # sample i is of one class, real and generated
 
         def logit(x: Tensor, nearer_real: Tensor) -> Tensor:
@@ -136,13 +144,27 @@ class DiscriminatorMover(Stateless):
 
     def velocity(self, x: Tensor, cond: Tensor | None, batch: Batch, noise: Noise, z: Tensor | None = None) -> Tensor:
         """Velocity beta(d) grad d, at the samples as the discriminator is shown them."""
-        shown = self._shown(x.detach(), noise.fork("seen", "fake"))
+        seen = noise.fork("seen", "fake")
+        shown = self._shown(x.detach(), seen)
         logit, grad = DiscriminatorRatio(self.discriminator, cond=cond).value_and_grad(shown, 0.0)
+        if self.augment is not None:
+            grad = self.augment.back(grad, seen)
         if self.game.paired:
             with torch.no_grad():
                 real = self._shown(self._real(batch, noise), noise.fork("seen", "real"))
                 logit = logit - self.discriminator(real, 0.0, cond)
         return inside(per_particle(self.game.beta(logit), x) * grad, x, self.data_range)
+
+    def state(self) -> dict[str, Tensor]:
+        """The probability of augmentation and what it follows, where there is one."""
+        return {} if self.augment is None else self.augment.state()
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over a saved `state`. Raises ValueError for one of another mover."""
+        if self.augment is None:
+            super().load_state(state)
+        else:
+            self.augment.load_state(state)
 
     def _real(self, batch: Batch, noise: Noise) -> Tensor:
         """The real samples that the game is played with, (n, *shape)."""
@@ -152,6 +174,8 @@ class DiscriminatorMover(Stateless):
         """What the discriminator is shown of x (n, *shape)."""
         if self.data_range != math.inf:
             x = x.clamp(-self.data_range, self.data_range)
+        if self.augment is not None:
+            x = self.augment(x, noise)
         return _noised(x, self.instance_noise, noise)
 
 
