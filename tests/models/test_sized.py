@@ -78,7 +78,7 @@ def test_a_budget_is_unfit_where_too_few_steps_fit(name):
     assert not sized.unfit(Budget(minutes=minutes), config, cost)
     said = sized.unfit(Budget(minutes=minutes / 10), config, cost)
     assert f"about {config.least_steps:,}" in said
-    assert f"--minutes {config.least_steps * cost[0] / 60:.0f} " in said
+    assert f"--minutes {minutes} or more" in said
     assert "--cpu-minutes" in sized.unfit(Budget(cpu_minutes=0.1), config, cost)
     assert f"--steps {config.least_steps} " in sized.unfit(Budget(steps=10), config, cost)
 

@@ -5,6 +5,7 @@ A pure function of facts and costs, like it: `runs.fitted` climbs the ladder.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from ..base import TrainConfig
@@ -68,9 +69,9 @@ def unfit(budget: Budget, config: TrainConfig, cost: tuple[float, float]) -> str
     why = config.unfit(steps)
     if not why:
         return ""
-    more = f"--minutes {least * cost[0] / 60:.0f}"
+    more = f"--minutes {math.ceil(least * cost[0] / 60)}"
     if budget.minutes is None:
-        more = f"--steps {least}" if budget.by_steps else f"--cpu-minutes {least * cost[1] / 60:.0f}"
+        more = f"--steps {least}" if budget.by_steps else f"--cpu-minutes {math.ceil(least * cost[1] / 60)}"
     needed = "" if steps >= least else f"give it {more} or more, or "
     other = "train a denoiser (no --preset), and where samples must be fast `diffflow distill` it"
     return f"unfit   {why}: {needed}{other}"
