@@ -30,6 +30,7 @@ from diffflow import files
 from diffflow.models.base import TrainConfig
 from diffflow.models.presets import BY_MODEL, preset
 from diffflow.models.settings import serialise
+from diffflow.models.settings.networks import DiTConfig
 from diffflow.models.settings.serialise import to_dict
 from diffflow.training.batches import Batches
 from diffflow.training.distributed import Process
@@ -56,7 +57,11 @@ CELLS: dict[str, tuple[str, str, tuple[int, int], int, str, dict[str, Any]]] = {
     "denoiser-64-bf16-wide": ("cifar10", "", (3, 64), 16, "bf16", WIDE),
     "preset-cifar10-bf16": ("cifar10", "", (3, 32), 8, "bf16", {}),
     "preset-cifar10-fp32": ("cifar10", "", (3, 32), 8, "fp32", {}),
-    "dit-16": ("cifar10", "", (3, 16), 64, "fp32", {"model.net.kind": "DiT"}),
+    "dit-16": ("cifar10", "", (3, 16), 64, "fp32", {"model.net": DiTConfig()}),
+    "pictures-32": ("pictures", "", (3, 32), 128, "fp32", {}),
+    "pictures-32-bf16": ("pictures", "", (3, 32), 128, "bf16", {}),
+    "pictures-64": ("pictures", "", (3, 64), 64, "fp32", {}),
+    "pictures-64-bf16": ("pictures", "", (3, 64), 64, "bf16", {}),
     "gan-32": ("gan", "cifar10", (3, 32), 128, "fp32", CONV),
     "gan-32-bf16": ("gan", "cifar10", (3, 32), 128, "bf16", CONV),
     "relativistic-64": ("relativistic", "cifar10", (3, 64), 64, "fp32", CONV),
@@ -74,7 +79,7 @@ def settings(name: str) -> tuple[TrainConfig, tuple[int, int]]:
     config = BY_MODEL[key](scale).config if scale else preset(key).config
     common = {"fit.batch": batch, "fit.precision": precision, "fit.accumulate": 1}
     known = serialise.flat(to_dict(config))
-    changes = {k: v for k, v in changes.items() if k in known}
+    changes = {k: v for k, v in changes.items() if k in known or k == "model.net"}
     return serialise.replace(config, common | changes), (channels, side)
 
 

@@ -46,11 +46,12 @@ _NAMES = {
     "models.settings.common": "DataConfig Dials FitConfig PlayerConfig",
     "models.settings.games": "GameConfig",
     "models.presets.by_model": "for_model",
-    "models.settings.networks": "ConvDiscriminatorConfig ConvGeneratorConfig DiTConfig DiscriminatorNet GeneratorNet "
-    "MLPConfig MLPDiscriminatorConfig MLPGeneratorConfig NetConfig UNetConfig UNetNDConfig",
+    "models.settings.networks": "ConvDiscriminatorConfig ConvGeneratorConfig DiTConfig DiscriminatorNet FastUNetConfig "
+    "GeneratorNet MLPConfig MLPDiscriminatorConfig MLPGeneratorConfig NetConfig UNetConfig UNetNDConfig",
     "models.settings.serialise": "replace",
     "networks.backbones.discriminator": "ConvDiscriminator MLPDiscriminator",
     "networks.backbones.dit": "DiT",
+    "networks.backbones.fast_unet": "FastUNet FastUNetDiscriminator",
     "networks.backbones.generator": "ConvGenerator MLPGenerator",
     "networks.backbones.mlp": "MLP",
     "networks.backbones.unet": "UNet UNetDiscriminator",

@@ -101,6 +101,7 @@ from .models.settings.networks import ConvDiscriminatorConfig as ConvDiscriminat
 from .models.settings.networks import ConvGeneratorConfig as ConvGeneratorConfig
 from .models.settings.networks import DiscriminatorNet as DiscriminatorNet
 from .models.settings.networks import DiTConfig as DiTConfig
+from .models.settings.networks import FastUNetConfig as FastUNetConfig
 from .models.settings.networks import GeneratorNet as GeneratorNet
 from .models.settings.networks import MLPConfig as MLPConfig
 from .models.settings.networks import MLPDiscriminatorConfig as MLPDiscriminatorConfig
@@ -112,6 +113,8 @@ from .models.settings.serialise import replace as replace
 from .networks.backbones.discriminator import ConvDiscriminator as ConvDiscriminator
 from .networks.backbones.discriminator import MLPDiscriminator as MLPDiscriminator
 from .networks.backbones.dit import DiT as DiT
+from .networks.backbones.fast_unet import FastUNet as FastUNet
+from .networks.backbones.fast_unet import FastUNetDiscriminator as FastUNetDiscriminator
 from .networks.backbones.generator import ConvGenerator as ConvGenerator
 from .networks.backbones.generator import MLPGenerator as MLPGenerator
 from .networks.backbones.mlp import MLP as MLP

@@ -98,6 +98,13 @@ def test_a_budget_replaces_the_preset_s(asked):
     ]  # fmt: skip
 
 
+def test_a_budget_too_short_for_anything_is_one_step():
+    """It was none, and a run that could not be opened."""
+    run = df.train("moons", "run", settings=SMALL | {"fit.minutes": 1e-9})
+    assert run.step == 1
+    assert run.sample(2).last.isfinite().all()
+
+
 def test_settings_are_a_start_too():
     config = df.replace(df.ScoreConfig(model=df.ModelConfig(df.MLPConfig())), {"data.source": "moons", **SMALL})
     run = df.train(config, "run", steps=2)

@@ -206,7 +206,8 @@ def main(args: Sequence[str]) -> int:
     if train.explain:
         print("\n".join([*choice.reasons, *([choice.unfit] if choice.unfit else [])]))
         return 0
-    print(f"{choice.reasons[1]}\n{choice.reasons[-1]}\n--explain says why, and more", file=sys.stderr)
+    shown = [line for line in choice.reasons if line.startswith(("net", "memory", "grid", "copies"))]
+    print("\n".join([*shown, "--explain says why, and more"]), file=sys.stderr)
     if choice.unfit:
         print(choice.unfit, file=sys.stderr)
     return dataclasses.replace(train, settings=choice.config).main(name, data)

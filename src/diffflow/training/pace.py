@@ -49,7 +49,7 @@ class Pace:
         )
         self.before = training.seconds, training.cpu_seconds
         self.begun = time.monotonic(), time.process_time()
-        self.seen = training.step, *self.before
+        self.seen = [(training.step, *self.before)]  # clocks at earlier looks
         self.looked = training.horizon.share(training.step) if training.horizon.legs else 0.0
 
     def tick(self) -> None:
@@ -115,11 +115,13 @@ class Pace:
         if int(LOOKS * share) == int(LOOKS * self.looked):
             return
         self.looked = share
-        since, wall, cpu = self.seen
+        # of the latter half of what was done: grids and other people's load come and go within a twentieth
+        half = (self.seen[0][0] + step) / 2
+        since, wall, cpu = [seen for seen in self.seen if seen[0] <= half][-1]
         used = torch.tensor([self.training.seconds - wall, self.training.cpu_seconds - cpu], device=self.process.device)
         numbers = used / max(1, step - since)
         self.process.average([numbers])
-        self.seen = step, self.training.seconds, self.training.cpu_seconds
+        self.seen.append((step, self.training.seconds, self.training.cpu_seconds))
         possible, planned = self.steps_left(*numbers.tolist()), horizon.end - step
         if abs(possible - planned) <= max(TOLERANCE * planned, 0.01 * horizon.end) or possible < 1:
             return

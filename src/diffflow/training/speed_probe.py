@@ -94,7 +94,8 @@ def aim(pace: Pace, training: TrainingState, config: TrainConfig, data: Data, pr
         pace.aim(*cost.tolist())
         end = training.horizon.end or 0
         short = "; that is very few: give it more minutes, or a narrower net" if end < FEW else ""
+        each = f"{cost[0]:.3g} s" if config.fit.cpu_minutes is None else f"{cost[1]:.3g} s of the processor"
         pace.say(
-            f"{end:,} steps of {cost[0]:.3g} s fit the budget{short}. By time two runs of one seed may differ: "
+            f"{end:,} steps of {each} fit the budget{short}. By time two runs of one seed may differ: "
             f"--config RUN/config.yaml --steps N repeats one to the bit"
         )

@@ -3,10 +3,9 @@
     pictures (how many, of what size)  +  budget (minutes, or steps)  +  speed (seconds a step)  ->  settings
 
 This is a pure function with its reasons in words; who measures the speed is `training.speed_probe`, and who asks it is
-`runs.fitted`. What it rests on (results/pictures.json): a net on places of 2 x 2 pixels sees three times as many
-pictures a minute as one on pixels; one convolution a block is as good as two; Muon pays for its cost from the first
-minute on; rates that fall to zero with the budget are worth more than any average; of two nets the wider one wins where
-it gets a few thousand steps.
+`runs.fitted`. What it rests on: a net on places of 2 x 2 pixels sees three times as many pictures a minute as one on
+pixels; one convolution a block is as good as two; Muon pays for its cost from the first minute on; rates that fall to
+zero with the budget are worth more than any average; of two nets the wider one wins where it gets a few thousand steps.
 """
 
 from __future__ import annotations
@@ -218,8 +217,8 @@ def reasons(
     lines = []
     if isinstance(net, FastUNetConfig):
         lines += [
-            f"net     widths {' '.join(map(str, net.widths))}: the widest tried that gets {ENOUGH:,} steps in the "
-            f"budget; it gets about {steps:,.0f}, of {each} each",
+            f"net     widths {' '.join(map(str, net.widths))}: about {steps:,.0f} steps of {each} in the budget"
+            + (f", the widest tried that gets {ENOUGH:,}" if steps >= ENOUGH else ""),
             f"stem    the net works on places of {net.stem} x {net.stem} pixels"
             + (", and single pixels are refined at the end" if net.refine else ""),
         ]

@@ -49,7 +49,7 @@ def reasons(
     nets = ", ".join(f"{player} {count:,} weights" for player, count in parameters.items())
     rates = ", ".join(f"{name} {player.lr:g}" for name, player in config.players().items())
     return [
-        f"net     {nets}: about {steps:,.0f} steps fit the budget, of {each} each; wider ones are tried as long as "
+        f"net     {nets}: about {steps:,.0f} steps of {each} in the budget; wider ones are tried as long as "
         f"{config.least_steps:,} fit",
         batch_line(pictures, config.fit, steps),
         f"rate    {rates}, up and then down to zero at the end of the budget",
