@@ -210,7 +210,7 @@ def main(args: list[str] | None = None) -> int:
     o.cells, o.out = o.cells.absolute(), o.out.absolute()
     o.reference, o.resamples, o.short = pictures.REFERENCE, pictures.RESAMPLES, []
     if o.quick:
-        o.cells, o.reference, o.resamples, o.n, o.minutes = o.cells / "quick", 40, 2, 16, min(o.minutes, 0.02)
+        o.cells, o.reference, o.resamples, o.n, o.minutes = o.cells / "quick", 40, 2, 16, min(o.minutes, 0.1)
         o.short = ["--fit.batch", "4"]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def asked(monkeypatch):
     """What would be trained, and where, in place of training it."""
     asked = []
     monkeypatch.setattr("diffflow.runs.train.train_into", lambda config, folder, **_: asked.append((config, folder)))
-    monkeypatch.setattr("diffflow.runs.train.load", lambda path, **_: path)
+    monkeypatch.setattr("diffflow.runs.train.load", lambda path, **_: SimpleNamespace(config=asked[-1][0]))
     return asked
 
 
