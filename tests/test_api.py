@@ -80,7 +80,7 @@ def test_networks_objectives_and_movers_are_public_names():
             mine = inspect.isclass(kind) and kind.__module__ == module.name and name[0] != "_"
             if mine and (hasattr(kind, "turns") or hasattr(kind, "velocity")):
                 assert getattr(df, name) is kind
-    judges = (df.MLPDiscriminator, df.ConvDiscriminator, df.UNetDiscriminator)
+    judges = (df.MLPDiscriminator, df.ConvDiscriminator, df.UNetDiscriminator, df.FastUNetDiscriminator)
     for net in (df.MLP, df.UNet, df.FastUNet, df.MLPGenerator, df.ConvGenerator, *judges):
         assert issubclass(net, torch.nn.Module)
 

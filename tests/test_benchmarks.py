@@ -33,6 +33,7 @@ import keep
 import model_table
 import pictures
 import pictures_peers
+import players
 import tables
 from mnist import asked as asked_of_run
 from PIL import Image
@@ -377,6 +378,47 @@ def test_the_judges_of_pictures_find_no_excess_in_real_ones(monkeypatch: pytest.
     found = pictures.ratio(poor, good)
     product = math.prod(found[j]["ratio"] for j in pictures.JUDGES)
     assert found["geometric_mean"]["ratio"] == pytest.approx(product ** (1 / 3))
+
+
+@pytest.mark.parametrize("player", players.EVALUATIONS)
+def test_players_share_one_total_time_and_go_on_where_they_were(player: str, tmp_path: Path) -> None:
+    o = argparse.Namespace(cells=tmp_path, data="emoji", source=None, quick=False)
+    stages = players.stages(players.Cell("emoji", player, 30.0, 2, 10), o)
+    assert sum(minutes for minutes, _ in stages.values()) == pytest.approx(30)
+    assert list(stages)[-1] == "run"
+    for _, words in stages.values():
+        assert "--resume auto" in " ".join(words(True))
+        assert "--seed 2" in " ".join(words(False))
+    assert ("relativistic" in stages["run"][1](False)) == (player == "gan")
+
+
+def test_players_from_cells_to_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings and samples stand in: of a GAN that copies, a distilled one of grey, and a denoiser between the two."""
+    x = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3), np.uint8)
+    (tmp_path / "folder").mkdir()
+    for k, picture in enumerate(x):
+        Image.fromarray(picture).save(tmp_path / f"folder/{k}.png")
+    monkeypatch.setattr(
+        pictures, "eyes", lambda _: {j: lambda x: x.flatten(1)[:, :3].float() for j in pictures.JUDGES[:2]}
+    )
+
+    def samples(cell: players.Cell, evaluations: int, o: argparse.Namespace) -> torch.Tensor:
+        real = pictures.pick(pictures.prepare(o), cell.n, 3).float()
+        share = {"gan": 1.0, "denoiser": 0.5, "distilled": 0.1}[cell.player]
+        return (128 + share * (real - 128)).round().byte()
+
+    monkeypatch.setattr(players, "trained", lambda cell, o: {"run": {"steps": 3}})
+    monkeypatch.setattr(players, "sampled", samples)
+    flags = ["--source", str(tmp_path / "folder"), "--cells", str(tmp_path / "c"), "--out", str(tmp_path / "o.json")]
+    players.main(["run", *flags, "--quick"])
+    monkeypatch.setattr(players, "sampled", None)  # what is there is not done again
+    players.main(["run", *flags, "--quick"])
+    players.main(["table", *flags, "--quick"])
+    found = json.loads((tmp_path / "o.json").read_text())
+    assert [len(c["judged"]) for c in found["cells"]] == [2, 1, 1]
+    ratios = {tuple(line["sides"]): line["ratios"]["sliced_w2"]["ratio"] for line in found["ratios"]}
+    assert ratios["gan at 1", "distilled at 1"] < ratios["gan at 1", "denoiser at 18"] < 1
+    assert ratios["denoiser at 1", "denoiser at 18"] == pytest.approx(1, abs=0.2)
 
 
 def test_a_peer_s_passes_hold_every_picture_once() -> None:

@@ -56,7 +56,7 @@ from diffflow import figures, files
 from diffflow.metrics import embedding, extractor, frechet
 from diffflow.metrics.neighbours import nearest, prdc
 from diffflow.models.base import TrainConfig
-from diffflow.models.presets import DATA_SCALES, fitting
+from diffflow.models.presets import DATA_SCALES, scale_for
 from diffflow.models.presets.by_model import distilled
 from diffflow.models.settings.common import Dials
 from diffflow.models.settings.serialise import ConfigError, load_yaml, replace
@@ -193,7 +193,7 @@ def settled(run: df.Run, cell: Cell, options: argparse.Namespace) -> TrainConfig
         "fit.tensorboard": False,
         "data.source": options.data or run.config.data.source,
     }
-    scale = DATA_SCALES[fitting(settings["data.source"])]
+    scale = DATA_SCALES[scale_for(settings["data.source"])]
     return replace(distilled(scale, cell.how, cell.steps, planned(run, cell.steps)).after(run.config), settings)
 
 

@@ -40,7 +40,7 @@ from torch import Tensor
 import diffflow as df
 from diffflow import figures, files
 from diffflow.metrics import embedding, extractor, frechet
-from diffflow.models.presets import DATA_SCALES, fitting
+from diffflow.models.presets import DATA_SCALES, scale_for
 from diffflow.models.settings.games import along
 from diffflow.models.settings.serialise import replace
 from diffflow.networks.discriminator import Discriminator, DiscriminatorRatio
@@ -61,7 +61,7 @@ def trained(
     """The discriminator of noised data and noised samples, averaged over the second half of its training."""
     torch.manual_seed(seed)
     std, schedule = float(run.data["std"]), df.EDM()
-    net = DATA_SCALES[fitting(o.data or run.config.data.source)].discriminator.build(
+    net = DATA_SCALES[scale_for(o.data or run.config.data.source)].discriminator.build(
         run.shape, len(run.classes or ()), timed=True
     )
     d = along(net, schedule, std).to(run.device)

@@ -318,14 +318,39 @@ def peer(cell: Cell, o: argparse.Namespace, what: str, *flags: str) -> None:
 
 def train_ours(cell: Cell, home: Path, o: argparse.Namespace) -> dict[str, Any]:
     """`diffflow train FOLDER --cpu-minutes M`, in processes of at most --at-most minutes of CPU time."""
-    run, spent, peak = home / "run", home / "cpu.json", 0.0
-    seconds = json.loads(spent.read_text())["seconds"] if spent.exists() else 0.0
-    finished = False
-    while not finished:
-        again = (run / "run.json").exists()
+    run = home / "run"
+
+    def command(again: bool) -> list[str]:
         words = ["--resume", "auto"] if again else [str(source(o))]
         seed = [] if again or not cell.seed else ["--seed", str(cell.seed)]
-        command = ["train", *words, "--cpu-minutes", f"{cell.minutes:g}", "--out", str(run), *seed]
+        return ["train", *words, "--cpu-minutes", f"{cell.minutes:g}", *seed]
+
+    seconds, peak = finish(command, run, home / "cpu.json", o.at_most)
+    loaded = df.load(run)
+    last = loaded.metrics()[-1]
+    parameters = sum(p.numel() for p in loaded.denoiser.parameters())
+    return {
+        "steps": loaded.step, "seconds": seconds, "images": last["images"], "parameters": parameters,
+        "peak_gib": peak, "minutes": cell.minutes, "finished": True,
+    }  # fmt: skip
+
+
+def finish(words: Callable[[bool], list[str]], run: Path, spent: Path, at_most: float) -> tuple[float, float]:
+    """Call a command of diffflow until its run is finished, in processes of at most so many minutes of CPU time.
+
+    Args:
+        words: of the command, from whether the run goes on.
+        run: its directory.
+        spent: file that keeps the CPU seconds of all processes.
+        at_most: minutes of CPU time of one process.
+
+    Returns:
+        CPU seconds of all processes, and the most memory that one had, in GiB.
+    """
+    peak, finished = 0.0, False
+    seconds = json.loads(spent.read_text())["seconds"] if spent.exists() else 0.0
+    while not finished:
+        command = [*words((run / "run.json").exists()), "--out", str(run)]
         env = os.environ | {"OMP_NUM_THREADS": "1"}
         process = subprocess.Popen([sys.executable, "-m", "diffflow.cli", *command], env=env)
         asked, before = False, seconds
@@ -334,7 +359,7 @@ def train_ours(cell: Cell, home: Path, o: argparse.Namespace) -> dict[str, Any]:
             if pid:
                 break
             used = sum(psutil.Process(process.pid).cpu_times()[:2])
-            if used > 60 * o.at_most and not asked:
+            if used > 60 * at_most and not asked:
                 process.send_signal(signal.SIGINT)  # it saves, and the next process goes on
                 asked = True
             time.sleep(0.5)
@@ -345,13 +370,7 @@ def train_ours(cell: Cell, home: Path, o: argparse.Namespace) -> dict[str, Any]:
         finished = bool(about.get("finished"))
         if not finished and not asked:
             raise SystemExit(f"diffflow {' '.join(command)} ended with {process.returncode} before it was finished")
-    loaded = df.load(run)
-    last = loaded.metrics()[-1]
-    parameters = sum(p.numel() for p in loaded.denoiser.parameters())
-    return {
-        "steps": loaded.step, "seconds": seconds, "images": last["images"], "parameters": parameters,
-        "peak_gib": peak, "minutes": cell.minutes, "finished": True,
-    }  # fmt: skip
+    return seconds, peak
 
 
 def sample(cell: Cell, o: argparse.Namespace) -> dict[str, Path]:

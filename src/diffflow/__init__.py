@@ -51,7 +51,7 @@ _NAMES = {
     "models.settings.serialise": "replace",
     "networks.backbones.discriminator": "ConvDiscriminator MLPDiscriminator",
     "networks.backbones.dit": "DiT",
-    "networks.backbones.fast_unet": "FastUNet",
+    "networks.backbones.fast_unet": "FastUNet FastUNetDiscriminator",
     "networks.backbones.generator": "ConvGenerator MLPGenerator",
     "networks.backbones.mlp": "MLP",
     "networks.backbones.unet": "UNet UNetDiscriminator",

@@ -114,6 +114,7 @@ from .networks.backbones.discriminator import ConvDiscriminator as ConvDiscrimin
 from .networks.backbones.discriminator import MLPDiscriminator as MLPDiscriminator
 from .networks.backbones.dit import DiT as DiT
 from .networks.backbones.fast_unet import FastUNet as FastUNet
+from .networks.backbones.fast_unet import FastUNetDiscriminator as FastUNetDiscriminator
 from .networks.backbones.generator import ConvGenerator as ConvGenerator
 from .networks.backbones.generator import MLPGenerator as MLPGenerator
 from .networks.backbones.mlp import MLP as MLP

@@ -23,7 +23,7 @@ from diffflow.models.diffusion import ScoreConfig
 from diffflow.models.discriminator_flow import PathConfig
 from diffflow.models.distill import DistillConfig, PlanConfig
 from diffflow.models.joint_likelihood import LikelihoodConfig
-from diffflow.models.presets import BY_MODEL, DATA_SCALES, fitting, preset
+from diffflow.models.presets import BY_MODEL, DATA_SCALES, fitting, preset, scale_for
 from diffflow.models.presets.by_model import distilled
 from diffflow.models.score_gan import ScoreGANConfig
 from diffflow.models.settings.networks import ConvGeneratorConfig, MLPGeneratorConfig
@@ -147,6 +147,8 @@ def test_a_scale_is_that_of_the_data_on_any_machine(tmp_path, monkeypatch, accel
     kinds = {"grey": "mnist", "grey.npy": "mnist", "colour": "cifar10", "one": "cifar10", "one.npy": "cifar10"}
     for source, scale in {**kinds, "rows.npy": "table"}.items():
         assert fitting(str(tmp_path / source)) == scale
+        scale = {"cifar10": "pictures"}.get(scale, scale)  # colour pictures have a ladder
+        assert scale_for(str(tmp_path / source)) == scale
         for name in ("gan", "discriminator-flow", "diffusion-gan", "score-gan"):
             config = preset(name, str(tmp_path / source)).config
             assert not config.data.flip  # asked for, or not at all
@@ -159,7 +161,7 @@ def test_a_scale_is_that_of_the_data_on_any_machine(tmp_path, monkeypatch, accel
         fitting(str(tmp_path / "empty"))
 
 
-@pytest.mark.parametrize("scale", ["digits", "mnist", "cifar10"])
+@pytest.mark.parametrize("scale", ["digits", "mnist", "pictures"])
 def test_a_discriminator_flow_draws_pictures_in_at_most_25_evaluations(scale):
     assert 2 * BY_MODEL["discriminator-flow"](scale).config.path.steps <= 25  # value and gradient
 

@@ -311,7 +311,21 @@ NETS = [
     (lambda **k: ConvDiscriminator((1, 8, 8), widths=(8, 8), embed=8, **k), (1, 8, 8)),
     (lambda **k: ConvDiscriminator((3, 7, 10), widths=(4, 6, 6), embed=8, **k), (3, 7, 10)),
     (lambda **k: ConvDiscriminator((1, 1, 1), widths=(4,), embed=8, **k), (1, 1, 1)),
+    (lambda **k: ConvDiscriminator((3, 7, 10), widths=(4, 6), embed=8, stem=2, **k), (3, 7, 10)),
 ]
+
+
+def test_pixels_of_a_place_begin_alike():
+    """A new discriminator moves all pixels of a place as one, and sees plain pictures as large as they are."""
+    torch.manual_seed(0)
+    net = ConvDiscriminator((3, 8, 12), widths=(8, 8), timed=False, stem=2)
+    x = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    (grad,) = torch.autograd.grad(net(x, torch.zeros(2)).sum(), x)
+    places = torch.nn.functional.interpolate(grad[..., ::2, ::2], scale_factor=2)
+    torch.testing.assert_close(grad, places)
+    wide, plain = ConvDiscriminator((3, 8, 8), widths=(512,), stem=4), torch.randn(200, 3, 1, 1).expand(200, 3, 16, 16)
+    seen = wide.enter(torch.nn.functional.pixel_unshuffle(plain, 4))[..., 1:-1, 1:-1]
+    assert seen.var().item() == pytest.approx(1, rel=0.2)
 
 
 @pytest.mark.parametrize("spectral", [False, True])

@@ -1,4 +1,4 @@
-"""Fast UNets: any size, the zero at the start, what each part may see, conditions, and a gradient everywhere."""
+"""Fast UNets: any size, the zero at the start, what each part may see, conditions, gradients, and their way down."""
 
 import pytest
 import torch
@@ -7,8 +7,12 @@ from hypothesis import strategies as st
 
 import diffflow as df
 from diffflow.data.conditions import Condition
+from diffflow.models.diffusion import ModelConfig
+from diffflow.models.distill import UNetDiscriminatorConfig
 from diffflow.models.settings.networks import FastUNetConfig
-from diffflow.networks.backbones.fast_unet import FastUNet
+from diffflow.networks.backbones.fast_unet import FastUNet, FastUNetDiscriminator
+from diffflow.networks.discriminator import Discriminator
+from diffflow.networks.games import Penalty
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -106,3 +110,93 @@ def test_settings_build_it_and_learn(tmp_path):
     losses = [line["loss"]["denoiser"] for line in run.metrics()]
     assert losses[-1] < 0.92 * losses[0]
     assert [round(line["lr"]["denoiser"], 6) for line in run.metrics()][-1] < 1e-4
+
+
+# -- the way down as a discriminator -----------------------------------------------------------------------------------
+def way_down(shape=(3, 16, 16), classes=3, **arguments) -> FastUNetDiscriminator:
+    return FastUNetDiscriminator(net(shape, classes=classes, **{"attention": True, "head": 8} | arguments)).eval()
+
+
+def seen(module, call):
+    """What the middle block gives while `call` runs."""
+    found = []
+    handle = module.middle.register_forward_hook(lambda _, __, out: found.append(out))
+    call()
+    handle.remove()
+    return found[0]
+
+
+@pytest.mark.parametrize("form", ["edm", "v"])
+def test_a_discriminator_begins_by_seeing_what_the_denoiser_sees(form):
+    """At its level, whatever the time and the class it is asked about: pictures of no class, preconditioned alike."""
+    meta = {"shape": (3, 9, 10), "classes": ("a", "b", "c"), "std": 0.5, "principal_std": 1.0}
+    model = ModelConfig(FastUNetConfig((8, 16), 1, refine=0, attention=True, head=8), form)
+    denoiser, discriminator = model.build(meta), UNetDiscriminatorConfig(level=0.4).build(model, meta)
+    for p in denoiser.parameters():
+        if not p.any():
+            torch.nn.init.normal_(p, std=0.1)
+    discriminator.net.begin({k.removeprefix("net."): v for k, v in denoiser.state_dict().items()})
+    x, cond = drawn(3, 3, 9, 10), torch.tensor([0, 2, -1])
+    theirs = seen(denoiser.net, lambda: denoiser(x, torch.tensor(0.4 * 0.5)))
+    for t in (0.0, 0.7):
+        mine = seen(discriminator.net, lambda t=t: discriminator(x, t, cond))
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_where_no_class_was_never_learned_it_is_told_the_mean_class():
+    source, made = net(classes=3, seed=1), way_down(attention=False)
+    made.begin(source.state_dict(), classless=False)
+    mine, theirs = (m.embedding.condition.parts["condition_"].table.weight for m in (made, source))
+    assert torch.equal(mine[:3], theirs[:3])
+    torch.testing.assert_close(mine[3], theirs[:3].mean(0))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        made.begin(net(classes=3, widths=(8, 24)).state_dict())
+    with pytest.raises(KeyError):
+        made.begin({"enter.weight": source.enter.weight})
+
+
+def test_slopes_of_such_a_discriminator_can_be_penalised():
+    """The penalty is differentiated twice, which fused attention cannot be: against finite differences in float64."""
+    discriminator = Discriminator(way_down((2, 8, 8))).double()
+    x, cond, step = drawn(4, 2, 8, 8).double(), torch.tensor([0, 1, 2, -1]), 1e-5
+
+    def penalty():
+        return Penalty(real=1.0, fake=1.0)(lambda y, _: discriminator(y, 0.3, cond), x, 2 * x, df.Noise(0)).sum()
+
+    for name in ("net.attention.attention.enter.weight", "net.enter.weight", "net.dense.weight"):
+        weight = discriminator.get_parameter(name)
+        (slope,) = torch.autograd.grad(penalty(), weight)
+        way = torch.randn_like(weight)
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                weight += sign * step * way
+            values.append(penalty().item())
+            with torch.no_grad():
+                weight -= sign * step * way
+        assert slope.any()
+        assert (values[0] - values[1]) / (2 * step) == pytest.approx((slope * way).sum().item(), rel=1e-5)
+
+
+def test_plain_attention_is_the_fused_one():
+    made, x = net(attention=True, head=8).attention, drawn(2, 16, 4, 4)
+    fused = made(x)
+    made.attention.plain = True
+    torch.testing.assert_close(made(x), fused, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("shape", "stem"), [((1, 7, 8), 1), ((3, 9, 5), 2), ((2, 1, 1), 4)])
+def test_a_logit_belongs_to_its_own_picture_and_class(shape, stem):
+    made = way_down(shape, stem=stem)
+    x, time, cond = drawn(4, *shape), torch.zeros(4), torch.tensor([0, 1, 2, -1])
+    whole = made(x, time, cond).logit
+    torch.testing.assert_close(made(x[1:2], time[:1], cond[1:2]).logit, whole[1:2], rtol=1e-4, atol=1e-5)
+    assert (made(x, time, cond.roll(1)).logit != whole).all()
+    assert way_down(shape, 0, stem=stem)(x, time).shape == (4,)
+    with pytest.raises(ValueError, match="this discriminator takes"):
+        made(drawn(2, 4, 3, 3), time[:2])
+
+
+def test_a_net_that_is_told_more_than_classes_begins_no_discriminator():
+    with pytest.raises(ValueError, match="knows classes alone"):
+        FastUNetDiscriminator(net(conditions=Condition("vector", (3,), mean=[0.0] * 3, std=[1.0] * 3)))

@@ -19,6 +19,8 @@ NETS = [
     (lambda **k: ConvGenerator(3, (1, 8, 8), widths=(8, 4), **k), (1, 8, 8)),
     (lambda **k: ConvGenerator(3, (3, 7, 10), widths=(6, 4, 4), **k), (3, 7, 10)),
     (lambda **k: ConvGenerator(3, (1, 1, 1), widths=(4,), **k), (1, 1, 1)),
+    (lambda **k: ConvGenerator(3, (3, 9, 14), widths=(6, 4), stem=2, **k), (3, 9, 14)),
+    (lambda **k: ConvGenerator(3, (1, 1, 5), widths=(4,), stem=4, **k), (1, 1, 5)),
 ]
 
 
@@ -54,6 +56,16 @@ def test_a_new_generator_listens_to_z(make, classes):
     with torch.no_grad():
         x = g.draw(500, df.Noise(0), 1 if classes else None)
     assert 0.2 < float(x.var(0).mean().sqrt()) < 1.2
+
+
+def test_pixels_of_a_place_begin_alike():
+    """Else a generator begins as a checkerboard: in the middle of a place its last convolution, of 3 x 3 pixels, sees
+    one value; the places themselves differ."""
+    torch.manual_seed(0)
+    x = ConvGenerator(8, (3, 20, 11), widths=(8, 6), stem=4)(df.Noise(0).normal(4, (8,)))
+    for i, j in ((1, 2), (2, 1), (2, 2)):
+        torch.testing.assert_close(x[..., i::4, j::4], x[..., 1::4, 1::4])
+    assert x.flatten(2).std(2).min() > 0.01
 
 
 def test_z_is_standard_normal():

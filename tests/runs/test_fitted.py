@@ -2,15 +2,19 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import diffflow as df
 from diffflow.cli import main
-from diffflow.models.presets import budget, preset
+from diffflow.models.presets import budget, preset, sized
+from diffflow.networks.backbones.fast_unet import FastUNetDiscriminator
+from diffflow.runs import fitted as fitted_module
 from diffflow.runs import sampler
 from diffflow.runs.fitted import fitted
+from diffflow.training.speed_probe import Speed
 
 SMALL = {"fit.tensorboard": False, "model.net.widths": [8, 16], "model.net.layers": 1, "fit.batch": 8}
 
@@ -121,3 +125,57 @@ def test_the_command_says_what_it_chose_and_why(tmp_path, capsys, monkeypatch):
     assert "--explain says why" in capsys.readouterr().err
     assert df.load("runs/discs").step == 6
 
+
+
+@pytest.mark.parametrize("minutes", [0.5, 3, 30, 300])
+def test_a_game_gets_its_steps_from_narrower_nets_and_then_from_smaller_batches(data, monkeypatch, minutes):
+    """A step costs what its batch and its widths say: the nets are the widest that get enough steps, else the batch
+    shrinks as far as it may, and what is left is said to be unfit."""
+
+    def cost(config, *_):
+        wide = config.model.discriminator.widths[0] * config.fit.batch * 2e-4
+        return Speed(wide, wide, {"generator": 1, "discriminator": 1})
+
+    monkeypatch.setattr(fitted_module, "probe", cost)
+    choice = fitted(preset("gan", data).config, data, lambda c: df.replace(c, {"fit.minutes": minutes}), preset="gan")
+    config, enough = choice.config, choice.config.least_steps
+    steps = 60 * minutes / cost(config).wall
+    rung = next(k for k, v in budget.RUNGS.items() if v == config.model.discriminator.widths)
+    if steps < enough:
+        assert (rung, config.fit.batch) == ("S", sized.LEAST_BATCH)
+    elif rung != budget.ON_PROCESSOR[-1]:
+        wider = budget.ON_PROCESSOR[budget.ON_PROCESSOR.index(rung) + 1]
+        assert config.fit.batch < 32 or steps * budget.RUNGS[rung][0] / budget.RUNGS[wider][0] < enough
+    assert bool(choice.unfit) == (steps < enough)
+    assert config.model.generator.widths == config.model.discriminator.widths[::-1]
+    assert config.fit.minutes == minutes
+
+
+def test_a_model_of_colour_pictures_is_one_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("discs.npy", drawn(40).numpy())
+    short = ["--fit.batch", "4", "--fit.no-tensorboard", "--steps", "2"]
+    nets = ["--model.generator.widths", "8", "8", "--model.discriminator.widths", "8", "8"]
+    assert main(["train", "discs.npy", "--preset", "relativistic", *short, *nets]) == 0
+    said = capsys.readouterr().err
+    assert "needs about 5,000" in said
+    assert said.index("needs about 5,000") < said.index("data ")  # before the work
+    run = df.load("runs/discs-relativistic")
+    assert (run.step, run.config.model.generator.widths, run.config.fit.batch) == (2, (8, 8), 4)
+    assert run.sample(3).last.shape == (3, 3, 8, 8)
+
+
+def test_a_run_of_pictures_becomes_a_generator_whose_discriminator_begins_as_its_net(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("discs.npz", x=drawn(40).numpy(), y=np.arange(40) % 2)
+    settings = SMALL | {"model.net.attention": True, "model.net.head": 8, "data.augment": 0.1}
+    run = df.train("discs.npz", "run", steps=4, settings=settings)  # of pictures that were changed, too
+    (tmp_path / "small.yaml").write_text("fit: {batch: 4, tensorboard: false}\ndiscriminator: {lr: 1.0e-9}\n")
+    assert main("distill run --updates 2 --config small.yaml --out one".split()) == 0
+    one = df.load("one")
+    judge = one.players["discriminator"].net
+    assert isinstance(judge, FastUNetDiscriminator)
+    torch.testing.assert_close(judge.enter.weight, run.denoiser.net.enter.weight, rtol=1e-4, atol=1e-6)
+    drawn_ = one.sample(3, [0, 1, 0], noise=1)
+    assert drawn_.nfe == 1
+    assert drawn_.last.isfinite().all()

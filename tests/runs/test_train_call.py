@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def asked(monkeypatch):
     """What would be trained, and where, in place of training it."""
     asked = []
     monkeypatch.setattr("diffflow.runs.train.train_into", lambda config, folder, **_: asked.append((config, folder)))
-    monkeypatch.setattr("diffflow.runs.train.load", lambda path, **_: path)
+    monkeypatch.setattr("diffflow.runs.train.load", lambda path, **_: SimpleNamespace(config=asked[-1][0]))
     return asked
 
 
@@ -96,6 +97,13 @@ def test_a_budget_replaces_the_preset_s(asked):
     assert [(config.fit.minutes, config.fit.steps) for config, _ in asked] == [
         (own.minutes, own.steps), (2.0, None), (None, 7), (2.0, 7), (2.0, 7), (own.minutes, 7)
     ]  # fmt: skip
+
+
+def test_a_budget_too_short_for_anything_is_one_step():
+    """It was none, and a run that could not be opened."""
+    run = df.train("moons", "run", settings=SMALL | {"fit.minutes": 1e-9})
+    assert run.step == 1
+    assert run.sample(2).last.isfinite().all()
 
 
 def test_settings_are_a_start_too():

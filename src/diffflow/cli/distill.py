@@ -54,6 +54,8 @@ class Distill:
     """Training steps toward the ends of fine solutions before that; default: none."""
     minutes: Annotated[float | None, tyro.conf.arg(metavar="M")] = None
     """Train for this long, resumed parts included; default: as long as it takes for --updates."""
+    cpu_minutes: Annotated[float | None, tyro.conf.arg(metavar="M")] = None
+    """Likewise, of the processor's time, of all threads."""
     updates: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Training steps, updates of the generator, where no --minutes are given; default: 400."""
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
@@ -119,11 +121,11 @@ class Distill:
     def fresh(self) -> DistillConfig:
         """Settings that fit the run and --by, begun as its plan if one was calibrated; a file and flags over them."""
         from diffflow.models.distill import DistillConfig, UNetDiscriminatorConfig
-        from diffflow.models.presets import fitting
+        from diffflow.models.presets import scale_for
         from diffflow.models.presets.by_model import distilled
         from diffflow.models.presets.scales import scale_of
         from diffflow.models.settings.common import Dials
-        from diffflow.models.settings.networks import ConvDiscriminatorConfig, UNetConfig
+        from diffflow.models.settings.networks import ConvDiscriminatorConfig
         from diffflow.models.settings.serialise import load_yaml
         from diffflow.models.settings.serialise import replace as put
 
@@ -144,12 +146,12 @@ class Distill:
             raise UsageError(f"{run.path} was trained on data from Python: say where they are with --data SOURCE.")
         if self.data is None:
             run.config.data.refuse_moved(run.path, "--data SOURCE")
-        scale = scale_of(fitting(source), "a distilled sampler")
+        scale = scale_of(scale_for(source), "a distilled sampler")
         by = self.by or ("both" if scale.vectors else "ratio")
         plan = run.plan(Dials(steps, gan=0.0, churn=0.0, guidance=1.0))
         config = distilled(scale, by, steps, plan).after(run.config)
         begins_as_unet = isinstance(config.discriminator_net, UNetDiscriminatorConfig)
-        if begins_as_unet and not isinstance(config.model.net, UNetConfig):
+        if begins_as_unet and not config.model.net.descends:
             config = replace(config, discriminator_net=ConvDiscriminatorConfig())
         if self.config is not None:
             config = load_yaml(self.config, base=config)
@@ -208,9 +210,9 @@ class Distill:
 
     def budget(self) -> dict[str, Any]:
         """How long to train, as settings: minutes or updates, whichever is given."""
-        if self.minutes is None and self.updates is None:
-            return {}
-        return {"fit.minutes": self.minutes, "fit.steps": self.updates}
+        from diffflow.runs.train import budget
+
+        return budget(self.minutes, self.updates, self.cpu_minutes)
 
 
 def holds_a_run(out: Path) -> bool:

@@ -25,8 +25,7 @@ from diffflow.cli import UsageError, listing, parse
 from diffflow.console import say, to_stderr
 from diffflow.data import Data
 from diffflow.data.readers.pixels import refuse_dim
-from diffflow.models.base import TrainConfig, of_kind
-from diffflow.models.diffusion import ScoreConfig
+from diffflow.models.base import TrainConfig
 from diffflow.models.presets import BY_DATA, BY_MODEL, diffusion_preset, preset
 from diffflow.models.score_gan import ScoreGANConfig
 from diffflow.models.settings import aliases
@@ -194,18 +193,23 @@ def main(args: Sequence[str]) -> int:
         return parse(Train, args, default=Train(settings=settings), more=presets)
 
     train = command(base)
-    if not sized or not isinstance(base, ScoreConfig) or not train.source:
+    if not sized or not train.source:
         if train.explain:
-            raise UsageError("--explain is for pictures without --preset or --config, whose settings are chosen here.")
+            raise UsageError(
+                "--explain is for pictures without --config, and without --preset or with one by model of colour "
+                "pictures: their settings are chosen here."
+            )
         return train.main(name)
     data = train.resolved().data.load()
-    override = lambda config: of_kind(command(config).resolved(), ScoreConfig)  # noqa: E731
-    choice = fitted(base, data, override, train.device, lambda line: print(line, file=sys.stderr))
+    override = lambda config: command(started(config, flags.init_from)).resolved()  # noqa: E731
+    choice = fitted(base, data, override, train.device, lambda line: print(line, file=sys.stderr), name)
     if train.explain:
-        print("\n".join(choice.reasons))
+        print("\n".join([*choice.reasons, *([choice.unfit] if choice.unfit else [])]))
         return 0
     shown = [line for line in choice.reasons if line.startswith(("net", "memory", "grid", "copies"))]
     print("\n".join([*shown, "--explain says why, and more"]), file=sys.stderr)
+    if choice.unfit:
+        print(choice.unfit, file=sys.stderr)
     return dataclasses.replace(train, settings=choice.config).main(name, data)
 
 
@@ -290,12 +294,19 @@ def starting_point(
             f"{', '.join([*BY_DATA, *BY_MODEL])}); "
             "`diffflow train --help` explains."
         )
-    base = preset(name, source if name in BY_MODEL else None, kind).config
-    if flags.init_from is not None and isinstance(base, ScoreGANConfig):
-        base = base.after(Folder(Path(flags.init_from)).config())
+    made = preset(name, source if name in BY_MODEL else None, kind)
+    base = started(made.config, flags.init_from)
     if flags.config is not None:
         return name, load_yaml(flags.config, base=base), False
-    return name, base, name == PRESET and not helping
+    ready = not base.needs_start or flags.init_from is not None  # else it is refused, before anything is tried
+    return name, base, PRESET in (name, made.scale) and ready and not helping
+
+
+def started(config: TrainConfig, run: str | None) -> TrainConfig:
+    """Settings with the network of the run that they start from, where they take it over."""
+    if run is None or not isinstance(config, ScoreGANConfig):
+        return config
+    return config.after(Folder(Path(run)).config())
 
 
 def dry_run(config: TrainConfig, device: str | None, data: Data | None = None) -> int:

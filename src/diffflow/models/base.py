@@ -128,6 +128,16 @@ class TrainConfig(Choice):
             fill(objective.players[name], weights[name], source)
 
     @property
+    def least_steps(self) -> int:
+        """Fewest steps that make pictures more than patches of colour: a rule of thumb, to judge budgets by."""
+        return 3000
+
+    def unfit(self, steps: float) -> str:
+        """Why pictures that are learned in so many steps will be poor, in words; "" where they need not be."""
+        least = self.least_steps
+        return "" if steps >= least else f"{steps:,.0f} steps are few: this model needs about {least:,}"
+
+    @property
     def row(self) -> str | None:
         """Its row in the catalogue (models.MODELS); None where that depends on how it is sampled."""
         return None

@@ -195,6 +195,11 @@ class DiscriminatorFlowConfig(TrainConfig):
         ]
 
     @property
+    def least_steps(self) -> int:
+        """As many as a GAN's, for each network: a step is of one of them."""
+        return 5000 * (self.model.stages or 1)
+
+    @property
     def row(self) -> str:
         """The row of the catalogue: Discriminator Flow, or one of the two improved GANs."""
         if not self.path.noise:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..equation.schedule import EDM
-from ..networks.backbones.unet import UNetDiscriminator
+from ..networks.backbones.unet import WayDown
 from ..networks.denoiser import FORMS, Denoiser, quarter_log
 from ..networks.discriminator import Discriminator
 from ..networks.games import Penalty
@@ -36,8 +36,8 @@ from .diffusion import ModelConfig
 from .score_gan import DIFFERENCE, ScoreGANConfig
 from .settings.common import PlayerConfig
 from .settings.games import GameConfig, class_count
-from .settings.networks import DiscriminatorNet, MLPDiscriminatorConfig, UNetConfig
-from .settings.serialise import ConfigError, require
+from .settings.networks import DiscriminatorNet, MLPDiscriminatorConfig
+from .settings.serialise import require
 
 LOWEST = 0.3  # last level of a sampler of several steps, in standard deviations of the data
 PAPERS = {
@@ -86,9 +86,9 @@ class PlanConfig:
 
 @dataclass(frozen=True)
 class UNetDiscriminatorConfig:
-    """The discriminator for images that begins as the run's own denoiser (networks/backbones/unet.py).
+    """The discriminator for images that begins as the run's own denoiser (`NetConfig.discriminator`).
 
-    It is the way down of the denoiser's net, at a fixed noise level.
+    It is the way down of the denoiser's net, a U-Net of either kind, at a fixed noise level.
 
     Raises:
         ConfigError: a level that is not positive and finite.
@@ -108,20 +108,13 @@ class UNetDiscriminatorConfig:
             meta: describes the data.
 
         Raises:
-            ConfigError: the denoiser has no U-Net.
+            ConfigError: the denoiser's net has no way down.
         """
-        net = model.net
-        if not isinstance(net, UNetConfig):
-            raise ConfigError(
-                "UNetDiscriminatorConfig begins as a denoiser with a UNetConfig, and this one has an "
-                f"{type(net).__name__}: use an MLPDiscriminatorConfig"
-            )
-        std = float(meta["std"])
+        net, std = model.net.discriminator(tuple(meta["shape"]), class_count(meta)), float(meta["std"])
         sigma = torch.tensor(self.level * std, dtype=torch.float64)
         time, factor = quarter_log(sigma).item(), FORMS[model.form].at(sigma, std).c.item()
-        unet: Any = replace(net, octaves=()).build(tuple(meta["shape"]), class_count(meta))
         return Discriminator(
-            UNetDiscriminator(unet),
+            net,
             time=lambda t: torch.full_like(t, time),
             precondition=lambda t: torch.full_like(t, factor),
         )
@@ -286,8 +279,9 @@ class DistillConfig(ScoreGANConfig):
         Raises:
             ConfigError: it has no denoiser that stands alone, or guidance asks for label dropout that it lacks.
         """
-        data, levels = replace(run.data, dequantise=False), run.sampling
-        return replace(super().after(run), data=data, sigma_min=levels.sigma_min, sigma_max=levels.sigma_max)
+        settings, levels = super().after(run), run.sampling
+        data = replace(settings.data, dequantise=False)
+        return replace(settings, data=data, sigma_min=levels.sigma_min, sigma_max=levels.sigma_max)
 
     def players(self) -> dict[str, PlayerConfig]:
         """How the generator is trained, and second denoiser and discriminator where they have weight."""
@@ -377,7 +371,7 @@ class DistillConfig(ScoreGANConfig):
         for denoiser in denoisers(objective.generator, objective.mover):
             fill(denoiser, weights["denoiser"], source)
         judge = objective.players.get("discriminator")
-        if isinstance(judge, Discriminator) and isinstance(judge.net, UNetDiscriminator):
+        if isinstance(judge, Discriminator) and isinstance(judge.net, WayDown):
             net_weights = {k.removeprefix("net."): v for k, v in weights["denoiser"].items()}
             judge.net.begin(net_weights, classless=self.model.label_dropout > 0)
 

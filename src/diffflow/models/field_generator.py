@@ -142,6 +142,12 @@ class FieldConfig(GeneratorConfig):
         kind = escape(type(self.mover).__name__.removesuffix("Config"))
         return [(f"<i>β</i> {RATIO}", f"a field of samples and data alone: {kind}")]
 
+    def unfit(self, steps: float) -> str:
+        """Whatever the budget: distances between whole pictures are of layout and colour."""
+        blurred = "a field made of distances between whole pictures gives layout and colour, and blurs the rest"
+        few = super().unfit(steps)
+        return f"{few}; and {blurred}" if few else f"{blurred}, however long it is trained"
+
     @property
     def row(self) -> str:
         """The row of the catalogue of its field."""

@@ -62,6 +62,11 @@ class GANConfig(GeneratorConfig):
         ]
 
     @property
+    def least_steps(self) -> int:
+        """More than a denoiser: what moves the generator has itself to be learned."""
+        return 5000
+
+    @property
     def row(self) -> str:
         """The row of the catalogue of its game."""
         return self.game.game.row

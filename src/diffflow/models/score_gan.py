@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
+from ..data.augment import LABELS
 from ..networks.denoiser import Denoiser
 from ..networks.generator import FewSteps, Generator
 from ..objectives.base import Objective
@@ -92,7 +93,10 @@ class ScoreGANConfig(GeneratorConfig):
             f"guidance = {self.guidance} compares with samples of no class, and that run was trained without them "
             "(model.label_dropout = 0): leave it at 1, or train the denoiser with label dropout",
         )
-        return replace(self, data=run.data, model=model)
+        net: Any = model.net
+        if run.data.augment and hasattr(net, "augment_labels"):  # weights of a net that was told of changed pictures
+            model = replace(model, net=replace(net, augment_labels=LABELS))
+        return replace(self, data=replace(run.data, augment=0.0, augment_by=None), model=model)
 
     words: ClassVar[Words] = Words("A generator and the denoiser of its own samples", ONE_EVALUATION)
 
@@ -104,6 +108,11 @@ class ScoreGANConfig(GeneratorConfig):
     def moved_rows(self) -> list[tuple[str, str]]:
         """The row of the difference of two denoisers."""
         return [(RATIO, DIFFERENCE)]
+
+    @property
+    def least_steps(self) -> int:
+        """Few: it begins as a denoiser."""
+        return 1000
 
     @property
     def row(self) -> str:

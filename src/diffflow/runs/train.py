@@ -21,8 +21,7 @@ from torch import nn
 from ..console import say, to_stderr
 from ..data import Data
 from ..equation.toys import TOYS
-from ..models.base import TrainConfig, of_kind
-from ..models.diffusion import ScoreConfig
+from ..models.base import TrainConfig
 from ..models.presets import BY_MODEL, diffusion_preset, fitting, preset
 from ..models.settings.networks import NetConfig
 from ..models.settings.own_net import OwnNetConfig, handing, register
@@ -145,11 +144,11 @@ def train(
     if net is not None:
         config = with_own_net(config, net, net_arguments)
     start, config = config, replace(config, changes)
-    if sized:
+    if sized and not config.needs_start:
         data = config.data.load() if data is None else data
-        choice = fitted(of_kind(start, ScoreConfig), data, lambda c: replace(c, changes))
+        choice = fitted(start, data, lambda c: replace(c, changes), preset=model or PRESET)
         config = choice.config
-        say(to_stderr(), "\n".join(choice.reasons))
+        say(to_stderr(), "\n".join([*choice.reasons, *([choice.unfit] if choice.unfit else [])]))
     goes_on = resume and Folder(folder).begun
     if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(
@@ -252,7 +251,8 @@ def _starting_point(
             model = diffusion_preset(source, kind)
             sized = model == PRESET and not own_net  # a network of one's own has a size already
             model = fitting(source, kind) if model == PRESET and own_net else model
-        config = preset(model, source, kind).config
+        made = preset(model, source, kind)
+        config, sized = made.config, sized or (made.scale == PRESET and not own_net)
         if own_net:
             config = replace(config, {"data.flip": False})
         if isinstance(source, Data):

@@ -118,7 +118,7 @@ def fit(
     if pace is None:
         pace = Pace(config, training, process)
         pace.aim()
-    if pace.spent:
+    if pace.spent and training.step:  # a budget too short for anything is one step: without any there is no model
         return 0
     if process.device.type == "cpu":
         hold_memory()

@@ -34,6 +34,11 @@ class Speed:
     cpu: float
     parameters: dict[str, int]
 
+    @property
+    def cost(self) -> tuple[float, float]:
+        """Seconds of the clock and of the processor."""
+        return self.wall, self.cpu
+
 
 def probe(config: TrainConfig, data: Data, process: Process, steps: int = STEPS) -> Speed:
     """Time the first steps of a training, which leaves nothing behind.

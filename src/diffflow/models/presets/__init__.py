@@ -21,7 +21,7 @@ from . import by_data, by_model  # noqa: F401  they enter their rows
 from .base import BY_DATA, BY_MODEL, Preset
 from .scales import DATA_SCALES
 
-__all__ = ["BY_DATA", "BY_MODEL", "DATA_SCALES", "Preset", "diffusion_preset", "fitting", "preset"]
+__all__ = ["BY_DATA", "BY_MODEL", "DATA_SCALES", "Preset", "diffusion_preset", "fitting", "preset", "scale_for"]
 
 
 def preset(name: str, source: str | datasets.Data | None = None, kind: str | None = None) -> Preset:
@@ -40,7 +40,7 @@ def preset(name: str, source: str | datasets.Data | None = None, kind: str | Non
         return BY_DATA[name]()
     if name not in BY_MODEL:
         raise ConfigError(f"unknown preset {name!r}{missing(name, [*BY_DATA, *BY_MODEL])}")
-    scale = "toy" if source is None else fitting(source, kind)
+    scale = "toy" if source is None else scale_for(source, kind)
     model = BY_MODEL[name](scale)
     return replace(model, config=settings(model.config, {"data.source": source})) if isinstance(source, str) else model
 
@@ -73,6 +73,20 @@ def fitting(source: str | datasets.Data, kind: str | None = None) -> str:
     if data.kind == "image":
         return "mnist" if data.shape[0] == 1 else "cifar10"
     return "table" if data.kind == "vector" else data.kind
+
+
+def scale_for(source: str | datasets.Data, kind: str | None = None) -> str:
+    """The name of the scale of a preset by model for data: that of `fitting`, but colour pictures have a ladder.
+
+    Args:
+        source: the data, or where they are.
+        kind: what an example is, as `DataConfig.kind`.
+
+    Raises:
+        DataError: as `data.load` does.
+    """
+    name = fitting(source, kind)
+    return "pictures" if name == "cifar10" else name
 
 
 def diffusion_preset(source: str | datasets.Data, kind: str | None = None, conditioned: bool = False) -> str:

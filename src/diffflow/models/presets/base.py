@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ...registry import Registry
 from ..base import TrainConfig
+
+if TYPE_CHECKING:
+    from .scales import Scale
 
 
 @dataclass(frozen=True)
@@ -17,12 +21,14 @@ class Preset:
         name: its name in the table.
         about: one line about it.
         config: the settings.
+        scale: of a preset by model, the name of the scale that it was made for; "" for one of no name.
     """
 
     name: str
     about: str
     config: TrainConfig
+    scale: str = ""
 
 
 BY_DATA: Registry[Callable[[], Preset]] = Registry("preset")  # diffusion models, by data
-BY_MODEL: Registry[Callable[[str], Preset]] = Registry("preset")  # by model, for a scale of that name
+BY_MODEL: Registry[Callable[[str | Scale], Preset]] = Registry("preset")  # by model, for a scale or its name

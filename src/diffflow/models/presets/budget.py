@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...objectives.score_matching import EDMWeighting
+from ..base import TrainConfig
 from ..diffusion import ModelConfig, SamplingConfig, ScoreConfig
 from ..settings.common import DataConfig, FitConfig, PlayerConfig
 from ..settings.networks import FastUNetConfig
@@ -160,22 +161,25 @@ class Choice:
     Args:
         config: the settings, with the budget.
         reasons: each choice in a sentence.
+        unfit: why they will be poor all the same; "" where they need not be.
     """
 
-    config: ScoreConfig
+    config: TrainConfig
     reasons: tuple[str, ...]
+    unfit: str = ""
 
 
-def widest(budget: Budget, costs: Mapping[str, tuple[float, float]]) -> str:
+def widest(budget: Budget, costs: Mapping[str, tuple[float, float]], enough: int = ENOUGH) -> str:
     """The rung whose net is best for a budget: the widest that gets enough steps, else the narrowest.
 
     Args:
         budget: what the training may take.
         costs: seconds of the clock and of the processor for a step by rung, from narrow to wide, as far as measured.
+        enough: steps that a wider net needs to be worth its cost.
     """
     narrowest = next(iter(costs))
-    enough = [rung for rung, cost in costs.items() if budget.steps_at(*cost) >= ENOUGH]
-    return enough[-1] if enough else narrowest
+    reached = [rung for rung, cost in costs.items() if budget.steps_at(*cost) >= enough]
+    return reached[-1] if reached else narrowest
 
 
 def cadence(budget: Budget) -> dict[str, float]:
@@ -183,6 +187,18 @@ def cadence(budget: Budget) -> dict[str, float]:
     minutes = min((m for m in (budget.minutes, budget.cpu_minutes) if m is not None), default=MINUTES)
     often = max(minutes / 10, 0.5)
     return {"sample_minutes": min(often, 15.0), "checkpoint_minutes": min(often, 10.0)}
+
+
+def pace(budget: Budget, cost: tuple[float, float]) -> tuple[float, str]:
+    """Steps that a budget suffices for, and what each costs, in words.
+
+    Args:
+        budget: what the training may take.
+        cost: seconds of the clock and of the processor for a step.
+    """
+    steps = budget.steps_at(*cost)
+    by_processor = budget.cpu_minutes is not None and 60 * budget.cpu_minutes / cost[1] <= steps
+    return steps, f"{cost[1]:.3g} s of the processor" if by_processor else f"{cost[0]:.3g} s"
 
 
 def reasons(
@@ -197,9 +213,7 @@ def reasons(
         cost: seconds of the clock and of the processor for a step.
     """
     net, fit, player, law = config.model.net, config.fit, config.denoiser, config.loss
-    steps = budget.steps_at(*cost)
-    by_processor = budget.cpu_minutes is not None and 60 * budget.cpu_minutes / cost[1] <= steps
-    each = f"{cost[1]:.3g} s of the processor" if by_processor else f"{cost[0]:.3g} s"
+    steps, each = pace(budget, cost)
     lines = []
     if isinstance(net, FastUNetConfig):
         lines += [
@@ -208,8 +222,7 @@ def reasons(
             f"stem    the net works on places of {net.stem} x {net.stem} pixels"
             + (", and single pixels are refined at the end" if net.refine else ""),
         ]
-    passes = steps * fit.batch / max(1, pictures.count)
-    lines.append(f"batch   {fit.batch} a step: about {passes:,.1f} passes over {pictures.count:,} pictures")
+    lines.append(batch_line(pictures, fit, steps))
     if player.anneal is not None:
         lines.append(
             f"rate    {player.lr:g} by {'Muon' if player.optimizer else 'Adam'}, up over {player.anneal:.0%} of the "
@@ -219,10 +232,20 @@ def reasons(
         lines.append(
             f"noise   mostly around {math.exp(law.mean):.2g}, for pixels of standard deviation {pictures.std:.2g}"
         )
-    lines.append(f"grid    of samples every {config.fit.sample_minutes:g} minutes, in the run's folder samples")
-    lines.append(
+    return [*lines, *closing(config.data, fit)]
+
+
+def batch_line(pictures: Pictures, fit: FitConfig, steps: float) -> str:
+    """What a batch comes to in so many steps."""
+    passes = steps * fit.batch / max(1, pictures.count)
+    return f"batch   {fit.batch} a step: about {passes:,.1f} passes over {pictures.count:,} pictures"
+
+
+def closing(data: DataConfig, fit: FitConfig) -> list[str]:
+    """What is said of every training of pictures."""
+    return [
+        f"grid    of samples every {fit.sample_minutes:g} minutes, in the run's folder samples",
         "flip    mirror images are shown too (--flip)"
-        if config.data.flip
-        else "flip    no mirror images; --flip shows them: right for photographs, wrong for letters"
-    )
-    return lines
+        if data.flip
+        else "flip    no mirror images; --flip shows them: right for photographs, wrong for letters",
+    ]

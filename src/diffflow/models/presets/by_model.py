@@ -48,8 +48,10 @@ def enter(name: str, about: str, make: Callable[[Scale], TrainConfig]) -> None:
         make: makes its settings for a scale.
     """
 
-    def build(scale: str) -> Preset:
-        return Preset(name, about, make(scale_of(scale, f"the preset {name!r}")))
+    def build(scale: str | Scale) -> Preset:
+        if isinstance(scale, Scale):
+            return Preset(name, about, make(scale))
+        return Preset(name, about, make(scale_of(scale, f"the preset {name!r}")), scale)
 
     build.__doc__ = about
     BY_MODEL.own(name, build)
@@ -57,7 +59,9 @@ def enter(name: str, about: str, make: Callable[[Scale], TrainConfig]) -> None:
 
 def adversary(scale: Scale) -> PlayerConfig:
     """Adam without memory of the gradient: in a game yesterday's gradient is of another opponent."""
-    return PlayerConfig(lr=scale.lr, betas=(0.0, 0.99), warmup=0, clip=None, decay=scale.decay)
+    return PlayerConfig(
+        lr=scale.lr, betas=(0.0, 0.99), warmup=0, clip=None, decay=scale.decay, anneal=scale.anneal
+    )
 
 
 def gan_of(loss: str) -> Callable[[Scale], GANConfig]:
@@ -131,7 +135,7 @@ def diffusion_gan(scale: Scale) -> DiffusionGANConfig:
         base.denoiser,
         adversary(scale),
         replace(scale.fit, batch=512 if scale.vectors else scale.fit.batch),
-        DiffusionGANSampling(churn=1.0),
+        DiffusionGANSampling(churn=1.0, sigma_min=scale.sigma_min),
     )
 
 
@@ -144,8 +148,8 @@ def score_gan(scale: Scale) -> ScoreGANConfig:
         fake = PlayerConfig(lr=1e-3, betas=(0.9, 0.99), warmup=0, decay=2000)
         pull, levels = ScoreGAN(power=2.0), LogUniformLevels(0.02, 1.0)
         return ScoreGANConfig(base.data, base.model, 0.35, pull, levels, generator=generator, fake=fake, fit=scale.fit)
-    generator = PlayerConfig(lr=1e-4, betas=(0.0, 0.99), warmup=0, clip=None)
-    fake = PlayerConfig(lr=1e-3, betas=(0.0, 0.99), warmup=0)
+    generator = PlayerConfig(lr=1e-4, betas=(0.0, 0.99), warmup=0, clip=None, anneal=scale.anneal)
+    fake = PlayerConfig(lr=1e-3, betas=(0.0, 0.99), warmup=0, anneal=scale.anneal)
     levels = LogUniformLevels(0.05, 3.0)
     return ScoreGANConfig(base.data, base.model, 3.0, levels=levels, generator=generator, fake=fake, fit=scale.fit)
 
@@ -153,7 +157,7 @@ def score_gan(scale: Scale) -> ScoreGANConfig:
 def generator_of(scale: Scale, mover: DriftingConfig | MMDConfig | SlicedWassersteinConfig) -> FieldConfig:
     """A generator moved by a field, in a scale."""
     lr = 2 * scale.lr if scale.vectors else scale.lr  # without an opponent, a small net bears a faster rate
-    player = PlayerConfig(lr=lr, betas=(0.9, 0.99), clip=None, decay=scale.decay)
+    player = PlayerConfig(lr=lr, betas=(0.9, 0.99), clip=None, decay=scale.decay, anneal=scale.anneal)
     return FieldConfig(scale.base.data, scale.generator, mover, MoveConfig(), player, replace(scale.fit, batch=256))
 
 
@@ -212,7 +216,7 @@ def distilled(scale: Scale, by: str, evaluations: int, plan: Plan | None = None)
         # through N evaluations a change of the weights counts N times, and a good start is lost while d knows nothing
         generator=replace(base.generator, lr=base.generator.lr * (1 if score else 2) / evaluations),
         fake=base.fake,
-        fit=replace(base.fit, batch=base.fit.batch if scale.vectors else 64, steps=400, minutes=None),
+        fit=replace(base.fit, batch=base.fit.batch if scale.vectors else min(64, scale.batch), steps=400, minutes=None),
         evaluations=evaluations,
         plan=PlanConfig() if plan is None or evaluations == 1 else PlanConfig.of(plan),
         score=score,

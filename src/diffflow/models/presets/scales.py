@@ -1,17 +1,28 @@
-"""Scales: what fits a kind of data, from points in the plane to colour images, in every preset by model."""
+"""Scales: what fits a kind of data, from points in the plane to colour pictures, in every preset by model.
+
+That of colour pictures is a ladder (`of_pictures`), whose rung that fits budget and machine `runs.fitted` finds.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..base import of_kind
 from ..diffusion import ScoreConfig
 from ..settings.common import FitConfig
-from ..settings.networks import ConvDiscriminatorConfig, ConvGeneratorConfig, MLPDiscriminatorConfig, MLPGeneratorConfig
+from ..settings.networks import (
+    ConvDiscriminatorConfig,
+    ConvGeneratorConfig,
+    FastUNetConfig,
+    MLPDiscriminatorConfig,
+    MLPGeneratorConfig,
+)
 from ..settings.serialise import require
 from .base import Preset
-from .by_data import cifar10, demo, mnist, table, toy
+from .budget import MINUTES, RUNGS, Machine, Pictures, settings
+from .by_data import demo, mnist, table, toy
 
 
 @dataclass(frozen=True)
@@ -26,13 +37,15 @@ class Scale:
         generator: the network of a generator.
         batch: samples per step of a game.
         lr: learning rate of the players of a game.
-        decay: the step from which that rate falls.
+        decay: the step from which that rate falls; None: it follows the budget (`anneal`).
         penalty: weight of |grad d|^2 between real and generated samples. Slopes fall as 1/distance, so the weight grows
             with the square of it; too small a one, and generators miss modes and discriminators win.
         eta: speed of a Discriminator Flow.
         steps: steps of its path, two evaluations each.
         slowing: how these steps shrink (`PathConfig.slowing`).
         temperatures: of drifting, in the units of a distance between samples.
+        anneal: share of the budget over which rates rise, to fall to zero at its end; None: by `decay`.
+        sigma_min: lowest noise level of a Diffusion-GAN.
     """
 
     diffusion: Callable[[], Preset]
@@ -40,12 +53,14 @@ class Scale:
     generator: MLPGeneratorConfig | ConvGeneratorConfig
     batch: int
     lr: float
-    decay: int
+    decay: int | None
     penalty: float
     eta: float
     steps: int
     slowing: float
     temperatures: tuple[float, ...]
+    anneal: float | None = None
+    sigma_min: float = 0.002
 
     @property
     def vectors(self) -> bool:
@@ -62,6 +77,39 @@ class Scale:
     def fit(self) -> FitConfig:
         """The training loop of a game."""
         return replace(self.base.fit, batch=self.batch, holdout=0.0)  # the loss of a game does not choose
+
+
+def of_pictures(pictures: Pictures, rung: str, machine: Machine, batch: int | None = None) -> Scale:
+    """The scale of pictures: generator and discriminator on the places of the denoiser's net, as wide as it is.
+
+    Weights of penalties and temperatures are about those that MNIST was measured with, in units of the mean distance d
+    of two pictures, d^2 = 2 (entries of a picture) (their variance): .0026 d^2, .1 d and .3 d.
+
+    Args:
+        pictures: what is learned.
+        rung: a key of `budget.RUNGS`.
+        machine: where it is trained.
+        batch: samples per step; None: as many as the machine likes.
+    """
+    base = settings(pictures, rung, machine)
+    base = replace(base, fit=replace(base.fit, minutes=MINUTES))
+    distance = math.sqrt(2 * math.prod(pictures.shape)) * max(pictures.std, 0.05)
+    stem = of_kind(base.model.net, FastUNetConfig).stem
+    return Scale(
+        lambda: Preset("pictures", "Pictures of any size.", base),
+        ConvDiscriminatorConfig(RUNGS[rung], stem=stem),
+        ConvGeneratorConfig(128 if machine.accelerator else 64, RUNGS[rung][::-1], stem=stem),
+        batch=batch or (128 if machine.accelerator else 32),
+        lr=5e-4,
+        decay=None,
+        penalty=float(f"{0.0026 * distance**2:.2g}"),
+        eta=1.0,
+        steps=12,
+        slowing=2.0,
+        temperatures=(float(f"{0.1 * distance:.2g}"), float(f"{0.3 * distance:.2g}")),
+        anneal=0.02,
+        sigma_min=base.sampling.sigma_min,
+    )
 
 
 DATA_SCALES = {
@@ -117,19 +165,7 @@ DATA_SCALES = {
         slowing=2.0,
         temperatures=(2.0, 6.0),
     ),
-    "cifar10": Scale(
-        cifar10,
-        ConvDiscriminatorConfig((128, 256, 512)),
-        ConvGeneratorConfig(128, (512, 256, 128)),
-        batch=256,
-        lr=2e-4,
-        decay=20_000,
-        penalty=4.0,
-        eta=1.0,
-        steps=12,
-        slowing=2.0,
-        temperatures=(4.0, 12.0),
-    ),
+    "pictures": of_pictures(Pictures(10_000, (3, 32, 32)), "M", Machine()),
 }
 
 

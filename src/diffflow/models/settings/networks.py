@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
 
 from ...data.conditions import Conditions
 from ...networks.backbones.discriminator import ConvDiscriminator, MLPDiscriminator
 from ...networks.backbones.generator import ConvGenerator, MLPGenerator
-from .serialise import UNSAID, Choice, require
+from .serialise import UNSAID, Choice, ConfigError, require
+
+if TYPE_CHECKING:
+    from ...networks.backbones.fast_unet import FastUNet
+    from ...networks.backbones.unet import UNet, WayDown
 
 
 class NetConfig(Choice):
-    """Settings of a denoiser's network: subclasses are frozen dataclasses with a `build`."""
+    """Settings of a denoiser's network: subclasses are frozen dataclasses with a `build`.
+
+    Attributes:
+        descends: whether it has a way down that a discriminator may begin as (`discriminator`).
+    """
 
     called = "network of a denoiser"
+    descends: ClassVar[bool] = False
 
     def build(self, shape: tuple[int, ...], classes: int, conditions: Conditions | None = None) -> nn.Module:
         """The network for samples of this shape.
@@ -34,6 +44,21 @@ class NetConfig(Choice):
             ConfigError: a shape that this network is not made for.
         """
         raise NotImplementedError(f"{type(self).__name__} must define build")
+
+    def discriminator(self, shape: tuple[int, ...], classes: int) -> WayDown:
+        """The network of a discriminator that begins as this one, once trained.
+
+        Args:
+            shape: of one sample.
+            classes: how many classes it is told, 0 for none.
+
+        Raises:
+            ConfigError: this network has no way down.
+        """
+        raise ConfigError(
+            "UNetDiscriminatorConfig begins as a denoiser with a UNetConfig or a FastUNetConfig, and this one has an "
+            f"{type(self).__name__}: use an MLPDiscriminatorConfig"
+        )
 
 
 class DiscriminatorNet(Choice):
@@ -119,12 +144,16 @@ class ConvDiscriminatorConfig(DiscriminatorNet):
     """Channels of the blocks, each of which halves the image."""
     spectral: bool = False
     """Spectral normalisation of every weight matrix."""
+    stem: int | None = field(default=None, metadata=UNSAID)
+    """Side in pixels of the places that it works on, as of a FastUNetConfig; none: single pixels."""
 
     def build(self, shape: tuple[int, ...], classes: int, timed: bool, dials: int = 0) -> nn.Module:
         """The network; see `DiscriminatorNet.build`. Raises ConfigError for vectors."""
         _require_fit(self, "images", len(shape) == 3, shape)
         image = (shape[0], shape[1], shape[2])
-        return ConvDiscriminator(image, classes, self.widths, timed=timed, dials=dials, spectral=self.spectral)
+        return ConvDiscriminator(
+            image, classes, self.widths, timed=timed, dials=dials, spectral=self.spectral, stem=self.stem or 1
+        )
 
 
 @dataclass(frozen=True)
@@ -154,11 +183,13 @@ class ConvGeneratorConfig(GeneratorNet):
     """Numbers of the latent z."""
     widths: tuple[int, ...] = (64, 32)
     """Channels of the blocks, each of which doubles the image."""
+    stem: int | None = field(default=None, metadata=UNSAID)
+    """Side in pixels of the places that it works on, as of a FastUNetConfig; none: single pixels."""
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """The network; see `GeneratorNet.build`. Raises ConfigError for vectors."""
         _require_fit(self, "images", len(shape) == 3, shape)
-        return ConvGenerator(self.latent, (shape[0], shape[1], shape[2]), classes, self.widths)
+        return ConvGenerator(self.latent, (shape[0], shape[1], shape[2]), classes, self.widths, self.stem or 1)
 
 
 @dataclass(frozen=True)
@@ -199,7 +230,9 @@ class UNetConfig(NetConfig):
     octaves: tuple[int, ...] = ()
     """Sines of 2^k pi x beside the image x, for these k: for a density of bytes, such as 5 6 7."""
 
-    def build(self, shape: tuple[int, ...], classes: int, conditions: Conditions | None = None) -> nn.Module:
+    descends: ClassVar[bool] = True
+
+    def build(self, shape: tuple[int, ...], classes: int, conditions: Conditions | None = None) -> UNet:
         """The network; see `NetConfig.build`. Raises ConfigError for all but images."""
         from ...networks.backbones.unet import UNet
 
@@ -215,6 +248,12 @@ class UNetConfig(NetConfig):
             self.octaves,
             conditions,
         )
+
+    def discriminator(self, shape: tuple[int, ...], classes: int) -> WayDown:
+        """The way down of the network; see `NetConfig.discriminator`. It is shown no sines of x."""
+        from ...networks.backbones.unet import UNetDiscriminator
+
+        return UNetDiscriminator(replace(self, octaves=()).build(shape, classes))
 
 
 @dataclass(frozen=True)
@@ -238,7 +277,9 @@ class FastUNetConfig(NetConfig):
     augment_labels: int = field(default=0, metadata=UNSAID)
     """How many numbers tell it how a picture was augmented; data.augment sets it."""
 
-    def build(self, shape: tuple[int, ...], classes: int, conditions: Conditions | None = None) -> nn.Module:
+    descends: ClassVar[bool] = True
+
+    def build(self, shape: tuple[int, ...], classes: int, conditions: Conditions | None = None) -> FastUNet:
         """The network; see `NetConfig.build`. Raises ConfigError for all but images."""
         from ...networks.backbones.fast_unet import FastUNet
 
@@ -256,6 +297,12 @@ class FastUNetConfig(NetConfig):
             conditions,
             self.augment_labels,
         )
+
+    def discriminator(self, shape: tuple[int, ...], classes: int) -> WayDown:
+        """The way down of the network; see `NetConfig.discriminator`."""
+        from ...networks.backbones.fast_unet import FastUNetDiscriminator
+
+        return FastUNetDiscriminator(self.build(shape, classes))
 
 
 @dataclass(frozen=True)

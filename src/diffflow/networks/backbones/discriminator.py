@@ -305,6 +305,8 @@ class ConvDiscriminator(nn.Module):
         dials: how many dials it takes.
         spectral: whether every weight matrix is divided by its largest singular value.
         embed: length of the embedding of time, class and dials, even.
+        stem: side in pixels of the places that it works on: their pixels become channels. It begins by seeing their
+            means, so that the input gradient, which moves samples, has no checkerboard from the start.
 
     Raises:
         ValueError: for sizes below one, and for images of another shape.
@@ -319,20 +321,27 @@ class ConvDiscriminator(nn.Module):
         dials: int = 0,
         spectral: bool = False,
         embed: int = 64,
+        stem: int = 1,
     ):
         super().__init__()
-        if len(shape) != 3 or min(shape) < 1 or not widths or min(widths) < 1:
-            raise ValueError(f"ConvDiscriminator(shape={tuple(shape)}, widths={tuple(widths)}): sizes must be positive")
-        self.shape = tuple(shape)
+        if len(shape) != 3 or min(*shape, stem) < 1 or not widths or min(widths) < 1:
+            raise ValueError(
+                f"ConvDiscriminator(shape={tuple(shape)}, widths={tuple(widths)}, stem={stem}): sizes must be positive"
+            )
+        self.shape, self.stem = tuple(shape), stem
         self.classes = classes
         self.timed = timed
         self.dials = dials
         self.context = Context(embed, classes, timed, dials)
-        self.enter = scaled(nn.Conv2d(shape[0], widths[0], 3, padding=1))
+        self.enter = scaled(nn.Conv2d(shape[0] * stem**2, widths[0], 3, padding=1))
+        if stem > 1:
+            with torch.no_grad():
+                alike = self.enter.weight[:, :: stem**2] / stem
+                self.enter.weight.copy_(alike.repeat_interleave(stem**2, 1))
         self.blocks = nn.ModuleList(
             Down(a, b, embed, zero=not spectral) for a, b in zip((widths[0], *widths), widths, strict=False)
         )
-        pixels = math.prod(-(-side // 2 ** len(widths)) for side in shape[1:])
+        pixels = math.prod(-(-side // (stem * 2 ** len(widths))) for side in shape[1:])
         self.dense = scaled(nn.Linear(widths[-1] * pixels, 2 * widths[-1]), SILU)
         self.head = Head(2 * widths[-1], classes)
         if spectral:
@@ -343,7 +352,11 @@ class ConvDiscriminator(nn.Module):
         if tuple(x.shape[1:]) != self.shape:
             takes = ", ".join(map(str, self.shape))
             raise ValueError(f"x has shape {tuple(x.shape)}, this discriminator takes (n, {takes})")
-        e, h = self.context(x, time, cond, dials), self.enter(x)
+        e = self.context(x, time, cond, dials)
+        if self.stem > 1:
+            height, width = (-side % self.stem for side in x.shape[2:])
+            x = F.pixel_unshuffle(F.pad(x, (0, width, 0, height)), self.stem)
+        h = self.enter(x)
         for block in self.blocks:
             h = block(h, e)
         return self.head(F.silu(self.dense(F.silu(h).flatten(1))), cond)

@@ -19,6 +19,7 @@ References:
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from torch.nn import functional as F
 from ...data.conditions import Conditions
 from ...equation.conditions import Cond
 from .parts import SelfAttention, TimeAndCondition, zeroed
-from .unet import cropped, padded
+from .unet import WayDown, cropped, padded, with_mean_class
 
 
 class Block(nn.Module):
@@ -146,6 +147,7 @@ class FastUNet(nn.Module):
         self.shape, self.classes, self.stem = tuple(shape), classes, stem
         self.augment_labels = augment
         self.multiple = stem * 2 ** (len(widths) - 1)
+        self.widths, self.groups = tuple(widths), groups
         channels, embed = shape[0], 4 * widths[0]
         self.embedding = TimeAndCondition(embed, tuple(shape), classes, conditions)
         self.augment = nn.Linear(augment, embed, bias=False) if augment else None
@@ -184,7 +186,7 @@ class FastUNet(nn.Module):
         h = self.enter(F.pixel_unshuffle(padded(self.embedding.beside(x, cond), self.multiple), self.stem))
         kept: list[Tensor] = []
         for level, blocks in enumerate(self.down):
-            for block in blocks:
+            for block in blocks.children():
                 h = block(h, e)
             if level < len(self.shrink):
                 kept.append(h)
@@ -192,10 +194,56 @@ class FastUNet(nn.Module):
         h = self.middle(h if self.attention is None else self.attention(h), e)
         for level in reversed(range(len(self.up))):
             h = kept[level] + F.interpolate(self.grow[level](h), scale_factor=2.0, mode="nearest")
-            for block in self.up[level]:
+            for block in self.up[level].children():
                 h = block(h, e)
         out = F.pixel_shuffle(self.leave(F.silu(self.norm(h))), self.stem)
         if self.refinement is not None:
             features = out[:, self.shape[0] :]
             out = out[:, : self.shape[0]] + self.refinement(features, picture, e)
         return cropped(out, self.shape[1:])
+
+
+class FastUNetDiscriminator(WayDown):
+    """Discriminator for pictures: the way down of a `FastUNet`, with its middle block.
+
+    Args:
+        source: the net, told nothing but classes; it is taken apart, so give it away.
+
+    Raises:
+        ValueError: for a net that is told other conditions, and for pictures of another shape.
+    """
+
+    def __init__(self, source: FastUNet):
+        super().__init__(source.shape, source.classes, source.multiple)
+        if source.embedding.condition is not None and not source.classes:
+            raise ValueError(
+                "the net is told conditions, and this discriminator knows classes alone: give it one without"
+            )
+        self.stem = source.stem
+        self.embedding, self.enter = source.embedding, source.enter
+        self.down, self.shrink = source.down, source.shrink
+        self.attention, self.middle = source.attention, source.middle
+        if self.attention is not None:
+            self.attention.attention.plain = True  # slope penalties are differentiated twice
+        self.add_end(source.widths[-1], source.groups)
+
+    def features(self, x: Tensor, time: Tensor) -> Tensor:
+        """What the middle block gives, (n, width, h / multiple, w / multiple)."""
+        e = F.silu(self.embedding(time))
+        h = self.enter(F.pixel_unshuffle(padded(x, self.multiple), self.stem))
+        for level, blocks in enumerate(self.down):
+            for block in blocks.children():
+                h = block(h, e)
+            if level < len(self.shrink):
+                h = self.shrink[level](h)
+        return self.middle(h if self.attention is None else self.attention(h), e)
+
+    def begin(self, weights: Mapping[str, Tensor], classless: bool = True) -> None:
+        """Start from a trained `FastUNet`."""
+        own = ("norm.", "dense.", "head.", "twins.")  # what a denoiser has not
+        start = {k: weights[k] for k in self.state_dict() if not k.startswith(own)}
+        if self.classes and not classless:
+            (table,) = (k for k in start if k.startswith("embedding.condition.") and k.endswith("table.weight"))
+            start[table] = with_mean_class(start[table])
+        missing = self.load_state_dict(start, strict=False).missing_keys
+        assert all(k.startswith(own) for k in missing)

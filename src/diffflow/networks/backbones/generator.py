@@ -17,6 +17,8 @@ from torch.nn import functional as F
 
 from .discriminator import SILU, Branch, Waves, scaled
 
+THIN = 16  # features of a pixel, where a generator works on places of several
+
 
 class Code(nn.Module):
     """First layer: z and the class as one vector silu(A [z, C[cond]]).
@@ -131,27 +133,41 @@ class ConvGenerator(nn.Module):
             the next one.
         classes: how many classes, 0 for none.
         widths: channels of the blocks, each of which doubles the image.
+        stem: side in pixels of the places that it works on, whose channels become thin features of pixels at the end,
+            and by a last convolution the image. The pixels of a place begin alike (Aitken et al. 2017,
+            arXiv:1707.02937): else there is a checkerboard to be unlearned.
 
     Raises:
         ValueError: for sizes below one, for z of another length, and where a class is missing.
     """
 
-    def __init__(self, latent: int, shape: tuple[int, int, int], classes: int = 0, widths: Sequence[int] = (64, 32)):
+    def __init__(
+        self,
+        latent: int,
+        shape: tuple[int, int, int],
+        classes: int = 0,
+        widths: Sequence[int] = (64, 32),
+        stem: int = 1,
+    ):
         super().__init__()
-        if latent < 1 or len(shape) != 3 or min(shape) < 1 or not widths or min(widths) < 1 or classes < 0:
+        if latent < 1 or len(shape) != 3 or min(*shape, stem) < 1 or not widths or min(widths) < 1 or classes < 0:
             raise ValueError(
-                f"ConvGenerator(latent={latent}, shape={tuple(shape)}, classes={classes}, widths={tuple(widths)}): "
-                "sizes must be positive"
+                f"ConvGenerator(latent={latent}, shape={tuple(shape)}, classes={classes}, widths={tuple(widths)}, "
+                f"stem={stem}): sizes must be positive"
             )
         self.latent_shape = (latent,)
         self.classes = classes
-        self.shape = tuple(shape)
+        self.shape, self.stem = tuple(shape), stem
         code = 2 * widths[0]
-        self.first = (widths[0], *(-(-side // 2 ** len(widths)) for side in shape[1:]))
+        self.first = (widths[0], *(-(-side // (stem * 2 ** len(widths))) for side in shape[1:]))
         self.code = Code(latent, classes, code)
         self.dense = scaled(nn.Linear(code, self.first[0] * self.first[1] * self.first[2]), SILU)
         self.blocks = nn.ModuleList(Up(a, b, code) for a, b in zip((widths[0], *widths), widths, strict=False))
-        self.leave = scaled(nn.Conv2d(widths[-1], shape[0], 3, padding=1))
+        self.spread = scaled(nn.Conv2d(widths[-1], THIN * stem**2, 3, padding=1), SILU) if stem > 1 else None
+        if self.spread is not None:
+            with torch.no_grad():
+                self.spread.weight.copy_(self.spread.weight[:: stem**2].repeat_interleave(stem**2, 0))
+        self.leave = scaled(nn.Conv2d(THIN if stem > 1 else widths[-1], shape[0], 3, padding=1))
 
     def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         """Images (n, c, h, w) from z (n, latent) and cond int64 (n,), None for a net without classes."""
@@ -159,4 +175,6 @@ class ConvGenerator(nn.Module):
         h = self.dense(code).reshape(-1, *self.first)
         for block in self.blocks:
             h = block(h, code)
+        if self.spread is not None:
+            h = F.pixel_shuffle(self.spread(F.silu(h)), self.stem)
         return self.leave(F.silu(h))[..., : self.shape[1], : self.shape[2]]

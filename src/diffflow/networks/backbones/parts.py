@@ -116,7 +116,12 @@ class SelfAttention(nn.Module):
     Args:
         width: length of a token.
         heads: how many heads, which divide the width.
+
+    Attributes:
+        plain: whether it is made of matrix products, which can be differentiated twice; fused kernels cannot.
     """
+
+    plain = False
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -127,5 +132,8 @@ class SelfAttention(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """What each token reads from the others, (n, tokens, width) from h (n, tokens, width)."""
         query, key, value = self.enter(h).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        read = F.scaled_dot_product_attention(query, key, value)
+        if self.plain:
+            read = (query @ key.mT * query.shape[-1] ** -0.5).softmax(-1) @ value
+        else:
+            read = F.scaled_dot_product_attention(query, key, value)
         return self.leave(read.transpose(1, 2).flatten(2))

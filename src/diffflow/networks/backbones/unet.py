@@ -145,43 +145,50 @@ class UNet(nn.Module):
         return cropped(self.unet(h, time, class_labels=labels).sample, self.shape[1:])
 
 
-class UNetDiscriminator(nn.Module):
-    """Discriminator for images: the way down of a `UNet`, and one logit from where it ends.
+class WayDown(nn.Module):
+    """Discriminator for images that begins as a denoiser: the way down of its net, and one logit from where it ends.
 
     With classes it returns a `DiscriminatorOutput`: the way down is told "no class", and twin classifiers look for the
-    class where it ends (`TwinClassifiers`).
+    class where it ends (`TwinClassifiers`). Subclasses take the way down over, call `add_end`, and define `features`
+    and `begin`.
 
     Args:
-        source: the UNet, without octaves or conditions other than classes; it is taken apart, so give it away.
-
-    Raises:
-        ValueError: for a UNet with octaves or such conditions, and for images of another shape.
+        shape: shape of an image (c, h, w).
+        classes: how many classes, 0 for none.
+        multiple: pixels on a side of a place where the way down ends.
     """
 
     timed, dials = True, 0
 
-    def __init__(self, source: UNet):
+    def __init__(self, shape: tuple[int, ...], classes: int, multiple: int):
         super().__init__()
-        if source.octaves:
-            raise ValueError(f"octaves = {source.octaves}: a discriminator sees x alone, so give it a UNet without")
-        if source.condition is not None:
-            raise ValueError(
-                "the UNet is told conditions, and this discriminator knows classes alone: give it one without"
-            )
-        self.shape = source.shape
-        self.classes = source.classes
-        self.multiple = source.multiple
-        self.unet = source.unet
-        width, groups = self.unet.config.block_out_channels[-1], self.unet.config.norm_num_groups
-        self.unet.up_blocks = nn.ModuleList()
-        self.unet.conv_norm_out = None
-        self.unet.conv_out = None
-        plain_attention(self.unet)
+        self.shape, self.classes, self.multiple = tuple(shape), classes, multiple
+
+    def add_end(self, width: int, groups: int) -> None:
+        """Add what makes a logit of features of so many channels; last, so that the way down's weights come first."""
         pixels = math.prod(-(-side // self.multiple) for side in self.shape[1:])
         self.norm = nn.GroupNorm(groups, width)
         self.dense = scaled(nn.Linear(width * pixels, 2 * width), SILU)
         self.head = Head(2 * width, self.classes)
         self.twins = TwinClassifiers(2 * width, self.classes) if self.classes else None
+
+    def features(self, x: Tensor, time: Tensor) -> Tensor:
+        """Where the way down ends, (n, width, h / multiple, w / multiple), of images x at time (n,)."""
+        raise NotImplementedError(f"{type(self).__name__} must define features")
+
+    def begin(self, weights: Mapping[str, Tensor], classless: bool = True) -> None:
+        """Start from the weights of a trained net of the same settings: those of its way down.
+
+        Args:
+            weights: its state_dict.
+            classless: whether it learned "no class" (label dropout), which the discriminator is told; else the mean
+                class stands for it.
+
+        Raises:
+            KeyError: for weights of another network.
+            RuntimeError: for weights of other shapes.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define begin")
 
     def forward(
         self, x: Tensor, time: Tensor, cond: Tensor | None = None, dials: Tensor | None = None
@@ -190,14 +197,7 @@ class UNetDiscriminator(nn.Module):
         if tuple(x.shape[1:]) != self.shape:
             takes = ", ".join(map(str, self.shape))
             raise ValueError(f"x has shape {tuple(x.shape)}, this discriminator takes (n, {takes})")
-        net = self.unet
-        e = net.time_embedding(net.time_proj(time).to(x.dtype))
-        if self.classes:
-            e = e + net.class_embedding(class_rows(None, len(x), self.classes, x.device)).to(x.dtype)
-        h = net.conv_in(padded(x, self.multiple))
-        for block in net.down_blocks:
-            h, _ = block(hidden_states=h, temb=e)
-        h = self.norm(net.mid_block(h, e))
+        h = self.norm(self.features(x, time))
         phi = F.silu(self.dense(F.silu(h).flatten(1)))
         logit = self.head(phi, cond)
         if self.twins is None:
@@ -207,23 +207,55 @@ class UNetDiscriminator(nn.Module):
         class_ratio = F.pad(real - fake, (0, 1))  # 0 for "no class"
         return DiscriminatorOutput(logit + class_ratio.gather(1, row).squeeze(1), real, fake)
 
+
+def with_mean_class(table: Tensor) -> Tensor:
+    """A table of classes (classes + 1, width) whose last row, "no class", is the mean of the others."""
+    return torch.cat([table[:-1], table[:-1].mean(0, keepdim=True)])
+
+
+class UNetDiscriminator(WayDown):
+    """Discriminator for images: the way down of a `UNet`.
+
+    Args:
+        source: the UNet, without octaves or conditions other than classes; it is taken apart, so give it away.
+
+    Raises:
+        ValueError: for a UNet with octaves or such conditions, and for images of another shape.
+    """
+
+    def __init__(self, source: UNet):
+        super().__init__(source.shape, source.classes, source.multiple)
+        if source.octaves:
+            raise ValueError(f"octaves = {source.octaves}: a discriminator sees x alone, so give it a UNet without")
+        if source.condition is not None:
+            raise ValueError(
+                "the UNet is told conditions, and this discriminator knows classes alone: give it one without"
+            )
+        self.unet = source.unet
+        width, groups = self.unet.config.block_out_channels[-1], self.unet.config.norm_num_groups
+        self.unet.up_blocks = nn.ModuleList()
+        self.unet.conv_norm_out = None
+        self.unet.conv_out = None
+        plain_attention(self.unet)
+        self.add_end(width, groups)
+
+    def features(self, x: Tensor, time: Tensor) -> Tensor:
+        """What the middle block gives, (n, width, h / multiple, w / multiple)."""
+        net = self.unet
+        e = net.time_embedding(net.time_proj(time).to(x.dtype))
+        if self.classes:
+            e = e + net.class_embedding(class_rows(None, len(x), self.classes, x.device)).to(x.dtype)
+        h = net.conv_in(padded(x, self.multiple))
+        for block in net.down_blocks:
+            h, _ = block(hidden_states=h, temb=e)
+        return net.mid_block(h, e)
+
     def begin(self, weights: Mapping[str, Tensor], classless: bool = True) -> None:
-        """Start from the weights of a trained `UNet` of the same settings: those of its way down.
-
-        Args:
-            weights: its state_dict; of its first filters those of x itself are taken, not those of the sines of x.
-            classless: whether it learned "no class" (label dropout), which the discriminator is told; else the mean
-                class stands for it.
-
-        Raises:
-            KeyError: for weights of another network.
-            RuntimeError: for weights of other shapes.
-        """
+        """Start from a trained `UNet`: of its first filters from those of x itself, not those of the sines of x."""
         start = {k: weights[f"unet.{k}"] for k in self.unet.state_dict()}
         start["conv_in.weight"] = start["conv_in.weight"][:, : self.shape[0]]  # without the sines of x
         if self.classes and not classless:
-            table = start["class_embedding.weight"]
-            start["class_embedding.weight"] = torch.cat([table[:-1], table[:-1].mean(0, keepdim=True)])
+            start["class_embedding.weight"] = with_mean_class(start["class_embedding.weight"])
         self.unet.load_state_dict(start)
 
 
