@@ -516,7 +516,7 @@ def test_progress_is_shown_on_terminals_and_in_logs(tmp_path, data, monkeypatch)
     monkeypatch.setattr(record, "LINE_SECONDS", 0.0)
     train(TINY, tmp_path / "log", data=data, console=log)
     about, *lines = log.file.getvalue().splitlines()
-    assert about.startswith(f"data     {data.name}: {len(data):,} of shape")  # what is learned is said first
+    assert about.startswith(f"data     {data.name}: {len(data):,} rows of 2 columns")  # what is learned is said first
     first = next(line for line in lines if line.startswith("step"))
     assert first.startswith("step 5  denoiser")
     assert "examples/s" in first

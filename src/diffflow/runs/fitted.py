@@ -144,6 +144,8 @@ def climbed(
     begun, accelerator = time.monotonic(), process.device.type != "cpu"
     ladder = budget.rungs(budget.Machine(accelerator))
     first = budget.STEADY if limits.by_steps else ladder[0]
+    if limits.by_steps:  # such settings must be the same whatever the machine is doing now
+        precisions = precisions[-1:] if accelerator else precisions[:1]
     meta = data.meta()
     tried: dict[Literal["fp32", "bf16"], Speed] = {
         p: probe(plan(rung(first, budget.Machine(accelerator, p)), meta, process).config, data, process)
@@ -152,7 +154,9 @@ def climbed(
     fastest = min(precisions, key=lambda p: tried[p].wall)
     gain = max(speed.wall for speed in tried.values()) / tried[fastest].wall
     machine = budget.Machine(accelerator, fastest)
-    reasons = [f"{fastest}    {gain:.2g} times as fast here as the other precision" if len(tried) > 1 else fastest]
+    reasons = [f"{fastest}    {gain:.2g} times as fast here as the other precision"] if len(tried) > 1 else []
+    if limits.by_steps:
+        reasons.append(f"{fastest}    and one net: a budget of steps has the same settings on every machine")
     costs = {first: tried[fastest]}
     for name in () if limits.by_steps else ladder[1:]:
         last, speed = next(reversed(costs.items()))
