@@ -2,18 +2,59 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
+
+from torch import Tensor
 
 from .errors import DataError
-
-if TYPE_CHECKING:
-    from .dataset import Data
+from .transform import Transform
 
 UNBALANCED = 10  # times as many examples in the largest class as in the smallest, from which it is said
 FIRST = 16  # examples that are looked at first: large sets are seldom all equal
 
 
-def remarks(data: Data) -> list[str]:
+class Labelled(Protocol):
+    """What is asked of `Data` here."""
+
+    @property
+    def x(self) -> Tensor:
+        """The examples."""
+        ...
+
+    @property
+    def y(self) -> Tensor | None:
+        """Their classes."""
+        ...
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """What an example is."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What messages call the data."""
+        ...
+
+    @property
+    def std(self) -> float:
+        """Standard deviation over all entries, model units."""
+        ...
+
+    @property
+    def transform(self) -> Transform:
+        """The map between data units and model units."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+def remarks(data: Labelled) -> list[str]:
     """What must be known of the number of examples before a model learns from them, one sentence each."""
     found, n = [], len(data)
     if n == 1:
@@ -31,12 +72,12 @@ def remarks(data: Data) -> list[str]:
     return found
 
 
-def all_equal(data: Data) -> bool:
+def all_equal(data: Labelled) -> bool:
     """Whether all examples are the same."""
     return all(bool((part == data.x[:1]).all()) for part in (data.x[:FIRST], data.x))
 
 
-def refuse_constant(data: Data) -> None:
+def refuse_constant(data: Labelled) -> None:
     """Raise DataError for data that are one value throughout: they have no width, and nothing to learn in them."""
     if data.std > 0 or not len(data):
         return

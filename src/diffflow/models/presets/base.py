@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ...registry import Registry
 from ..base import TrainConfig
-
-if TYPE_CHECKING:
-    from .scales import Scale
 
 
 @dataclass(frozen=True)
@@ -31,4 +27,4 @@ class Preset:
 
 
 BY_DATA: Registry[Callable[[], Preset]] = Registry("preset")  # diffusion models, by data
-BY_MODEL: Registry[Callable[[str | Scale], Preset]] = Registry("preset")  # by model, for a scale or its name
+BY_MODEL: Registry[Callable[..., Preset]] = Registry("preset")  # by model, for a scale or its name
