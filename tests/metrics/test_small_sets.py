@@ -9,6 +9,7 @@ from torch import Tensor
 from diffflow.data import of
 from diffflow.metrics import c2st, evaluate
 from diffflow.metrics.evaluate import counted
+from diffflow.metrics.frechet import frechet, gaussian_frechet
 from diffflow.metrics.wasserstein import sliced_w2
 
 
@@ -77,3 +78,15 @@ def test_conditional_samples_of_a_small_set_keep_their_judge() -> None:
     found = evaluate(pictures(20, 3) / 255.0, data, data.heldout, torch.arange(20) % 2)
     assert found["accuracy"].n == 20
     assert found["sliced_w2"].n == 20
+
+
+def test_a_frechet_distance_of_few_points_is_that_of_all_their_features():
+    """Points are turned into the space that they span, which changes no distance: beside the plain covariances."""
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(7, 40, generator=g).double(), 1.5 * torch.randn(9, 40, generator=g).double() + 0.3
+    short = frechet(x, y)
+    plain = gaussian_frechet(x.mean(0), torch.cov(x.T), y.mean(0), torch.cov(y.T))
+    assert short.value == pytest.approx(plain, rel=1e-6)
+    turn = torch.linalg.qr(torch.randn(40, 40, generator=g).double()).Q
+    assert frechet(x @ turn, y @ turn).value == pytest.approx(plain, rel=1e-6)
+    assert frechet(x @ turn, y @ turn).stderr == pytest.approx(short.stderr, rel=1e-6)

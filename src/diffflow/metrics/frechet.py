@@ -170,9 +170,23 @@ def _mean_and_covariances(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _frechet(x: Tensor, y: Tensor) -> tuple[float, float]:
     """FD of the Gaussians fitted to x (n, k) and y (m, k), and the variance of that estimate."""
+    x, y = _in_their_span(x, y)
     (mx, cx, x), (my, cy, y) = _mean_and_covariances(x), _mean_and_covariances(y)
     phi, psi = _quadratic_potential(x, mx - my, cx, cy), _quadratic_potential(y, my - mx, cy, cx)
     return gaussian_frechet(mx, cx, my, cy), float(phi.var() / len(x) + psi.var() / len(y))
+
+
+def _in_their_span(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Points x (n, k) and y (m, k) in coordinates of the space that they span, where that has fewer than k dimensions.
+
+    A rotation changes no distance: all that is asked of covariances (k, k) is asked of smaller ones.
+    """
+    if len(x) + len(y) >= x.shape[1]:
+        return x, y
+    centre = y.mean(0)
+    both = torch.cat([x, y]) - centre
+    both = both @ torch.linalg.qr(both.mT).Q
+    return both[: len(x)], both[len(x) :]
 
 
 def _quadratic_potential(x: Tensor, shift: Tensor, c1: Tensor, c2: Tensor) -> Tensor:
