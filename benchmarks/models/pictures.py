@@ -489,6 +489,11 @@ def table(o: argparse.Namespace) -> None:
         values = ", ".join(f"{k} {v['ratio']:.2f} ± {v['stderr']:.2f}" for k, v in line["ratios"].items())
         what = f"{line['data']}, {line['minutes']:g} minutes, seed {line['seed']}, ours / {line['peer']['method']}"
         print(f"{what}: {values}")
+    write_table(o, found, lines)
+
+
+def write_table(o: argparse.Namespace, found: list[dict[str, Any]], lines: list[dict[str, Any]]) -> None:
+    """The records without their bootstrap samples, and the ratios, as a file."""
     about = {"command": sys.argv, "torch": torch.__version__, "diffflow": version("diffflow"), "quick": o.quick}
     for record in found:
         for judged in record["judged"].values():
@@ -496,24 +501,29 @@ def table(o: argparse.Namespace) -> None:
     files.write_json(o.out, {"about": about, "cells": found, "ratios": lines})
 
 
+def common_flags(parser: argparse.ArgumentParser, minutes: float, name: str) -> None:
+    """The flags that this script shares with players.py."""
+    parser.add_argument("--data", choices=("emoji", "cifar10"), default="emoji")
+    parser.add_argument("--source", type=Path, help="folder of the pictures")
+    parser.add_argument("--weights", help="file of ResNet-20's weights")
+    parser.add_argument("--minutes", type=float, default=minutes, help="of CPU time")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--n", type=int, default=1000)
+    parser.add_argument("--at-most", type=float, default=30.0, help="minutes of CPU time of one process")
+    parser.add_argument("--cells", type=Path, default=Path("runs") / name)
+    parser.add_argument("--out", type=Path, default=Path("results") / f"{name}.json")
+    parser.add_argument("--quick", action="store_true", help="shows that it runs")
+
+
 def main(args: list[str] | None = None) -> int:
     """Do what of the cells is not done yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("screen", "train", "sample", "judge", "table"))
     parser.add_argument("methods", nargs="*", help=f"ours, {', '.join(PEERS)}")
-    parser.add_argument("--data", choices=("emoji", "cifar10"), default="emoji")
-    parser.add_argument("--source", type=Path, help="folder of the pictures")
+    common_flags(parser, 15.0, "pictures")
     parser.add_argument("--peers", default=sys.executable, help="an interpreter that has the peers")
-    parser.add_argument("--weights", help="file of ResNet-20's weights")
-    parser.add_argument("--minutes", type=float, default=15.0, help="of CPU time")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--lr", type=float, help="of a peer; default: that of its best screen")
     parser.add_argument("--width", type=int, help="of a peer; default: that of its best screen")
-    parser.add_argument("--at-most", type=float, default=30.0, help="minutes of CPU time of one process")
-    parser.add_argument("--cells", type=Path, default=Path("runs/pictures"))
-    parser.add_argument("--out", type=Path, default=Path("results/pictures.json"))
-    parser.add_argument("--quick", action="store_true", help="shows that it runs")
     o = parser.parse_args(args)
     if unknown := set(o.methods) - {"ours", *PEERS}:
         parser.error(f"no method called {', '.join(unknown)}; there are ours, {', '.join(PEERS)}")

@@ -25,8 +25,6 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -180,11 +178,7 @@ def table(o: argparse.Namespace) -> None:
     for line in lines:
         values = ", ".join(f"{k} {v['ratio']:.2f} ± {v['stderr']:.2f}" for k, v in line["ratios"].items())
         print(f"{' / '.join(line['sides'])}, seed {line['cell']['seed']}: {values}")
-    about = {"command": sys.argv, "torch": torch.__version__, "diffflow": version("diffflow"), "quick": o.quick}
-    for record in found:
-        for judged in record["judged"].values():
-            del judged["resampled"]
-    files.write_json(o.out, {"about": about, "cells": found, "ratios": lines})
+    pictures.write_table(o, found, lines)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -192,16 +186,7 @@ def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("players", nargs="*", help=f"{', '.join(EVALUATIONS)}; default: all")
-    parser.add_argument("--data", choices=("emoji", "cifar10"), default="emoji")
-    parser.add_argument("--source", type=Path, help="folder of the pictures")
-    parser.add_argument("--weights", help="file of ResNet-20's weights")
-    parser.add_argument("--minutes", type=float, default=30.0, help="of CPU time, in all")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--n", type=int, default=1000)
-    parser.add_argument("--at-most", type=float, default=30.0, help="minutes of CPU time of one process")
-    parser.add_argument("--cells", type=Path, default=Path("runs/players"))
-    parser.add_argument("--out", type=Path, default=Path("results/players.json"))
-    parser.add_argument("--quick", action="store_true", help="shows that it runs")
+    pictures.common_flags(parser, 30.0, "players")
     o = parser.parse_args(args)
     if unknown := set(o.players) - EVALUATIONS.keys():
         parser.error(f"no player called {', '.join(unknown)}; there are {', '.join(EVALUATIONS)}")

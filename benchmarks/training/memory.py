@@ -147,7 +147,8 @@ def main() -> None:
         c["ratio"] = round(c["estimate"] / c["peak"], 3)
         print(
             f"{name:26} {c['precision']} {c['micro']:4} estimate {c['estimate'] / 2**30:5.2f} GiB, peak "
-            f"{c['peak'] / 2**30:5.2f} GiB, ratio {c['ratio']:.2f}  ({c['seconds_of_estimate']:.1f} s)", flush=True
+            f"{c['peak'] / 2**30:5.2f} GiB, ratio {c['ratio']:.2f}  ({c['seconds_of_estimate']:.1f} s)",
+            flush=True,
         )
     files.write_json(o.out, about | {"cells": cells})
 

@@ -138,6 +138,7 @@ def test_pictures_are_those_of_a_folder(tmp_path):
     order = np.argsort(LABELS, kind="stable")
     read = load(tmp_path / "x")
     same(of(HuggingFace([pictures[i] for i in order], LABELS[order].tolist())), read)
+
     class Captioned(HuggingFace):
         column_names: ClassVar = ["image", "caption", "label"]
 

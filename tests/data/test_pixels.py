@@ -322,9 +322,7 @@ def test_each_file_is_decoded_once_and_looked_at_without_decoding(tmp_path, monk
                 archive.write(path, path.name)
     loaded = []
     load_image = PngImagePlugin.PngImageFile.load_prepare
-    monkeypatch.setattr(
-        PngImagePlugin.PngImageFile, "load_prepare", lambda self: loaded.append(1) or load_image(self)
-    )
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load_prepare", lambda self: loaded.append(1) or load_image(self))
     assert df.presets.fitting(str(source)) == "cifar10"
     look = images.survey(source)
     assert (look.count, look.channels, look.size, look.classes) == (30, 3, (8, 8), 0)

@@ -143,7 +143,9 @@ def opened(browser: Browser, server: Server, parked: list[Page]):
         page.evaluate("localStorage.clear(); sessionStorage.clear(); location.href = 'about:blank';")
         page.wait_for_url("about:blank")
 
-    def open_(words: str = "", width: int = 1440, height: int = 900, token: bool = True, on: Page | None = None) -> Page:
+    def open_(
+        words: str = "", width: int = 1440, height: int = 900, token: bool = True, on: Page | None = None
+    ) -> Page:
         if on:
             leave(on)
         page = on or new()

@@ -7,7 +7,6 @@ import sys
 import pytest
 import torch
 
-from diffflow.equation.noise import Noise
 from diffflow.models.diffusion import ModelConfig
 from diffflow.models.distill import UNetDiscriminatorConfig
 from diffflow.models.settings.networks import MLPConfig, UNetConfig
@@ -16,7 +15,6 @@ from diffflow.networks.backbones.mlp import MLP, sines
 from diffflow.networks.backbones.unet import UNet, UNetDiscriminator, frequency_shift, unet2d
 from diffflow.networks.denoiser import FORMS, Denoiser, quarter_log
 from diffflow.networks.discriminator import Discriminator
-from diffflow.networks.games import Penalty
 
 
 def unet(shape=(1, 8, 8), classes=3, widths=(8, 16), **settings) -> UNet:
@@ -106,29 +104,14 @@ def test_where_no_class_was_never_learned_a_critic_is_told_the_mean_class():
     assert torch.equal(discriminator.unet.class_embedding.weight, theirs)
 
 
-def test_slopes_of_such_a_critic_can_be_penalised():
+def test_slopes_of_such_a_critic_can_be_penalised(check_penalty_slopes):
     """The penalty is differentiated twice, which fused attention cannot be: against finite differences. diffusers'
     attention works in float32 within, 1e-7 of a penalty of order 1: with steps of 1e-3 both errors stay below 1e-3."""
     torch.manual_seed(0)
     discriminator = Discriminator(UNetDiscriminator(UNet((1, 8, 8), 3, (8, 16), head=8, groups=4))).double()
     x = torch.randn(4, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    cond, step = torch.tensor([0, 1, 2, -1]), 1e-3
-
-    def penalty():
-        return Penalty(real=1.0, fake=1.0)(lambda y, _: discriminator(y, 0.3, cond), x, 2 * x, Noise(0)).sum()
-
-    for name in ("net.unet.mid_block.attentions.0.to_q.weight", "net.unet.conv_in.weight", "net.dense.weight"):
-        weight = discriminator.get_parameter(name)
-        (slope,) = torch.autograd.grad(penalty(), weight)
-        way = torch.randn_like(weight)
-        values = []
-        for sign in (1, -1):
-            with torch.no_grad():
-                weight += sign * step * way
-            values.append(penalty().item())
-            with torch.no_grad():
-                weight -= sign * step * way
-        assert (values[0] - values[1]) / (2 * step) == pytest.approx((slope * way).sum().item(), rel=1e-3)
+    names = ("net.unet.mid_block.attentions.0.to_q.weight", "net.unet.conv_in.weight", "net.dense.weight")
+    check_penalty_slopes(discriminator, x, torch.tensor([0, 1, 2, -1]), names, step=1e-3, rel=1e-3)
 
 
 def test_a_logit_belongs_to_its_own_picture_and_class():

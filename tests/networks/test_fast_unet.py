@@ -12,7 +12,6 @@ from diffflow.models.distill import UNetDiscriminatorConfig
 from diffflow.models.settings.networks import FastUNetConfig
 from diffflow.networks.backbones.fast_unet import FastUNet, FastUNetDiscriminator
 from diffflow.networks.discriminator import Discriminator
-from diffflow.networks.games import Penalty
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -155,27 +154,12 @@ def test_where_no_class_was_never_learned_it_is_told_the_mean_class():
         made.begin({"enter.weight": source.enter.weight})
 
 
-def test_slopes_of_such_a_discriminator_can_be_penalised():
+def test_slopes_of_such_a_discriminator_can_be_penalised(check_penalty_slopes):
     """The penalty is differentiated twice, which fused attention cannot be: against finite differences in float64."""
     discriminator = Discriminator(way_down((2, 8, 8))).double()
-    x, cond, step = drawn(4, 2, 8, 8).double(), torch.tensor([0, 1, 2, -1]), 1e-5
-
-    def penalty():
-        return Penalty(real=1.0, fake=1.0)(lambda y, _: discriminator(y, 0.3, cond), x, 2 * x, df.Noise(0)).sum()
-
-    for name in ("net.attention.attention.enter.weight", "net.enter.weight", "net.dense.weight"):
-        weight = discriminator.get_parameter(name)
-        (slope,) = torch.autograd.grad(penalty(), weight)
-        way = torch.randn_like(weight)
-        values = []
-        for sign in (1, -1):
-            with torch.no_grad():
-                weight += sign * step * way
-            values.append(penalty().item())
-            with torch.no_grad():
-                weight -= sign * step * way
-        assert slope.any()
-        assert (values[0] - values[1]) / (2 * step) == pytest.approx((slope * way).sum().item(), rel=1e-5)
+    names = ("net.attention.attention.enter.weight", "net.enter.weight", "net.dense.weight")
+    cond = torch.tensor([0, 1, 2, -1])
+    check_penalty_slopes(discriminator, drawn(4, 2, 8, 8).double(), cond, names, step=1e-5, rel=1e-5)
 
 
 def test_plain_attention_is_the_fused_one():

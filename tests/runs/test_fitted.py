@@ -126,7 +126,6 @@ def test_the_command_says_what_it_chose_and_why(tmp_path, capsys, monkeypatch):
     assert df.load("runs/discs").step == 6
 
 
-
 @pytest.mark.parametrize("minutes", [0.5, 3, 30, 300])
 def test_a_game_gets_its_steps_from_narrower_nets_and_then_from_smaller_batches(data, monkeypatch, minutes):
     """A step costs what its batch and its widths say: the nets are the widest that get enough steps, else the batch

@@ -100,9 +100,7 @@ def test_a_net_is_told_in_training_and_samples_are_as_if_unchanged(pictures: df.
 def test_the_fast_net_is_told_where_pictures_are_augmented_and_only_there(pictures: df.Data) -> None:
     net = FastUNetConfig(widths=(8, 16), layers=1)
     config = df.ScoreConfig(model=ModelConfig(net))
-    plain, told = (
-        df.replace(config, {"data.augment": p}).build(pictures.meta())["denoiser"].net for p in (0.0, 0.12)
-    )
+    plain, told = (df.replace(config, {"data.augment": p}).build(pictures.meta())["denoiser"].net for p in (0.0, 0.12))
     assert (plain.augment_labels, told.augment_labels) == (0, LABELS)
     assert plain.augment is None
     x, time, label = torch.randn(4, 3, 8, 8), torch.zeros(4), torch.randn(4, LABELS)

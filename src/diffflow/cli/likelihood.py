@@ -170,8 +170,9 @@ class Likelihood:
     def dequantiser(self, run: df.Run, console: Console) -> Dequantiser:
         """A dequantiser, trained on the data that the run was trained on."""
         ask = run.config.data
-        if self.data is not None and fingerprint(moved := replace(ask, source=self.data), ask.split, run) == (
-            run.data["fingerprint"]
+        if (
+            self.data is not None
+            and fingerprint(moved := replace(ask, source=self.data), ask.split, run) == (run.data["fingerprint"])
         ):
             ask = moved
         ask.refuse_moved(run.path, "--data SOURCE")

@@ -54,9 +54,7 @@ OFTEN = 100  # times that each picture must be seen before it can be learned by 
 GENTLE = 0.12  # probability of each kind by default: EDM's for CIFAR-10
 
 
-def augment(
-    x: Tensor, p: float | Tensor, noise: Noise, kinds: Sequence[str] = tuple(KINDS)
-) -> tuple[Tensor, Tensor]:
+def augment(x: Tensor, p: float | Tensor, noise: Noise, kinds: Sequence[str] = tuple(KINDS)) -> tuple[Tensor, Tensor]:
     """Pictures changed at random, and the labels that say how.
 
     Args:

@@ -69,9 +69,7 @@ def fitted(
             config = sized.settings(preset, pictures, name, machine, batch)
             if augment and config.adapts:
                 more["game.augment"] = SURE
-        fit = replace(
-            config.fit, minutes=start.fit.minutes, cpu_minutes=None, steps=None, **budget.cadence(limits)
-        )
+        fit = replace(config.fit, minutes=start.fit.minutes, cpu_minutes=None, steps=None, **budget.cadence(limits))
         return override(put(config, more | {"fit": fit}))
 
     def augmented(steps: float, config: TrainConfig) -> tuple[float, str]:
@@ -106,9 +104,7 @@ def fitted(
         why = "no augmentation: this model would make changed pictures, too"
     config = rung(best, machine, augment, batch)
     lines = sized.reasons(pictures, limits, config, speed.cost, speed.parameters)
-    return budget.Choice(
-        config, (*reasons, *lines, f"copies  {why}"), sized.unfit(limits, config, speed.cost)
-    )
+    return budget.Choice(config, (*reasons, *lines, f"copies  {why}"), sized.unfit(limits, config, speed.cost))
 
 
 def in_time(begun: float, limits: budget.Budget) -> bool:

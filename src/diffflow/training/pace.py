@@ -80,9 +80,7 @@ class Pace:
             cpu: seconds of the processor for one.
         """
         used = self.training.seconds, self.training.cpu_seconds
-        return min(
-            (limit - u) / max(each, 1e-9) for limit, u, each in zip(self.limits, used, (wall, cpu), strict=True)
-        )
+        return min((limit - u) / max(each, 1e-9) for limit, u, each in zip(self.limits, used, (wall, cpu), strict=True))
 
     def aim(self, wall: float = math.inf, cpu: float = math.inf) -> None:
         """Say at which step the training is to end, where rates follow that and it is not known yet, or has moved.

@@ -83,9 +83,7 @@ def open_zip(path: Path, limits: Limits = LIMITS) -> Iterator[list[Entry]]:
             problems.append(f"{total} bytes from a file of {path.stat().st_size}: more than {limits.ratio:g} to 1")
         if problems:
             raise DataError(f"the archive {str(path)!r} is refused; unpack it yourself if you trust it:", problems)
-        yield [
-            Entry(_own(name), _entry_reader(archive, i), lambda i=i: archive.open(i)) for name, i in infos.items()
-        ]
+        yield [Entry(_own(name), _entry_reader(archive, i), lambda i=i: archive.open(i)) for name, i in infos.items()]
 
 
 def _name(info: zipfile.ZipInfo) -> str:

@@ -173,4 +173,3 @@ def to_pixels(
     if mode.startswith("I") and pixels.dtype != np.uint16:  # resized
         pixels = np.rint(pixels).clip(0, 65535).astype(np.uint16)
     return (pixels[:, :, None] if pixels.ndim == 2 else pixels), conversions
-

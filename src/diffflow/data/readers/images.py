@@ -267,7 +267,6 @@ class _Pictures:
         y, test = (None if v is None else v[rows] for v in (self.layout.y, self.layout.test))
         return Raw(x, y, self.layout.classes, test, (*notes, *self.notes), own=True)
 
-
     def _allocate(self) -> np.ndarray:
         """Room for all pictures (n, c, h, w). Raises DataError where there is none, before anything is decoded."""
         shape = (len(self.pages), self.channels, *self.size)
@@ -294,9 +293,7 @@ def free_memory() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 1 << 62
 
 
-def _place_deep(
-    source: str, x: np.ndarray, deep: dict[int, np.ndarray], form: Form, converted: Counter[str]
-) -> str:
+def _place_deep(source: str, x: np.ndarray, deep: dict[int, np.ndarray], form: Form, converted: Counter[str]) -> str:
     """Put pictures of 16 bits or of floats into x as bytes; what was done is counted, and returned in words."""
     said = []
     for dtype in (np.uint16, np.float32):

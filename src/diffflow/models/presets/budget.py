@@ -201,9 +201,7 @@ def pace(budget: Budget, cost: tuple[float, float]) -> tuple[float, str]:
     return steps, f"{cost[1]:.3g} s of the processor" if by_processor else f"{cost[0]:.3g} s"
 
 
-def reasons(
-    pictures: Pictures, budget: Budget, config: ScoreConfig, cost: tuple[float, float]
-) -> list[str]:
+def reasons(pictures: Pictures, budget: Budget, config: ScoreConfig, cost: tuple[float, float]) -> list[str]:
     """Why the settings are what they are, a sentence for each.
 
     Args:

@@ -59,9 +59,7 @@ def enter(name: str, about: str, make: Callable[[Scale], TrainConfig]) -> None:
 
 def adversary(scale: Scale) -> PlayerConfig:
     """Adam without memory of the gradient: in a game yesterday's gradient is of another opponent."""
-    return PlayerConfig(
-        lr=scale.lr, betas=(0.0, 0.99), warmup=0, clip=None, decay=scale.decay, anneal=scale.anneal
-    )
+    return PlayerConfig(lr=scale.lr, betas=(0.0, 0.99), warmup=0, clip=None, decay=scale.decay, anneal=scale.anneal)
 
 
 def gan_of(loss: str) -> Callable[[Scale], GANConfig]:
