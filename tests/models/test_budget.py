@@ -24,11 +24,9 @@ def test_more_minutes_never_give_a_narrower_net(minutes, more, first, growth):
     rungs = list(budget.RUNGS)
     small, large = (rungs.index(budget.widest(Budget(minutes=m), costs)) for m in (minutes, minutes * more))
     assert small <= large
-    chosen = rungs[small]
-    enough = Budget(minutes=minutes).steps_at(*costs[chosen]) >= budget.ENOUGH
-    assert enough or chosen == rungs[0]
-    if small + 1 < len(rungs):
-        assert Budget(minutes=minutes).steps_at(*costs[rungs[small + 1]]) < budget.ENOUGH
+    steps = [Budget(minutes=minutes).steps_at(*costs[rung]) for rung in rungs]
+    assert steps[small] >= budget.needed(small)
+    assert all(steps[k] < budget.needed(k) for k in range(small + 1, len(rungs)))
 
 
 def test_whichever_budget_ends_first_counts():

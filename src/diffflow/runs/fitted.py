@@ -89,8 +89,8 @@ def fitted(
         return budget.Choice(config, (*reasons, *lines, f"copies  {why}"))
 
     enough, batch = wanted.least_steps, None
-    machine, costs, reasons = climbed(rung, limits, data, process, say, budget.PRECISIONS[:1], enough)
-    best = budget.widest(limits, {name: speed.cost for name, speed in costs.items()}, enough)
+    machine, costs, reasons = climbed(rung, limits, data, process, say, budget.PRECISIONS[:1], enough, 1)
+    best = budget.widest(limits, {name: speed.cost for name, speed in costs.items()}, enough, 1)
     config, speed = rung(best, machine), costs[best]
     while not limits.by_steps and limits.steps_at(*speed.cost) < enough and in_time(begun, limits):
         smaller = rung(best, machine, batch=config.fit.batch // 2)
@@ -120,6 +120,7 @@ def climbed(
     say: Callable[[str], None],
     precisions: Sequence[Literal["fp32", "bf16"]] = budget.PRECISIONS,
     enough: int = budget.ENOUGH,
+    growth: int = budget.GROWTH,
 ) -> tuple[budget.Machine, dict[str, Speed], list[str]]:
     """The machine, and the cost of a step of each net that is in reach.
 
@@ -130,7 +131,8 @@ def climbed(
         process: where.
         say: where to tell what is being tried.
         precisions: what is tried.
-        enough: steps that a wider net needs to be worth its cost.
+        enough: steps that the second net of the ladder needs to be worth its cost (`budget.needed`).
+        growth: how many times as many each further one needs.
 
     Returns:
         machine: with the faster precision.
@@ -156,7 +158,7 @@ def climbed(
     costs = {first: tried[fastest]}
     for name in () if limits.by_steps else ladder[1:]:
         last, speed = next(reversed(costs.items()))
-        if limits.steps_at(*speed.cost) < enough:  # a wider one is slower still
+        if limits.steps_at(*speed.cost) < budget.needed(len(costs), enough, growth):  # a wider one is slower still
             break
         if not in_time(begun, limits):
             reasons.append("time    no wider net was tried: the budget is short")

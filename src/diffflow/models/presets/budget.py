@@ -5,7 +5,8 @@
 This is a pure function with its reasons in words; who measures the speed is `training.speed_probe`, and who asks it is
 `runs.fitted`. What it rests on: a net on places of 2 x 2 pixels sees three times as many pictures a minute as one on
 pixels; one convolution a block is as good as two; Muon pays for its cost from the first minute on; rates that fall to
-zero with the budget are worth more than any average; of two nets the wider one wins where it gets a few thousand steps.
+zero with the budget are worth more than any average; of two nets the wider one wins where it gets thousands of steps,
+the more the wider it is.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from ..settings.common import DataConfig, FitConfig, PlayerConfig
 from ..settings.networks import FastUNetConfig
 
 MINUTES = 30.0  # where nobody says it
-ENOUGH = 6000  # steps that a wider net needs to be worth its cost: at 5,000 of them M was ahead of L in less time
+ENOUGH = 6000  # steps that the second rung needs to be worth its cost, and each further one GROWTH times as many: as
+GROWTH = 3  # everywhere, twice the weights want about four times the time (after 3 minutes S, 2,400 steps, led M)
 STEADY = "M"  # the rung where the budget is of steps
 RUNGS: dict[str, tuple[int, ...]] = {  # widths, from narrow to wide
     "S": (32, 64, 96),
@@ -169,17 +171,31 @@ class Choice:
     unfit: str = ""
 
 
-def widest(budget: Budget, costs: Mapping[str, tuple[float, float]], enough: int = ENOUGH) -> str:
-    """The rung whose net is best for a budget: the widest that gets enough steps, else the narrowest.
+def needed(rung: int, enough: int = ENOUGH, growth: int = GROWTH) -> int:
+    """Steps that a net needs to be worth its cost.
+
+    Args:
+        rung: its number on the ladder, from 0.
+        enough: what the one with number 1 needs.
+        growth: how many times as many each further one needs.
+    """
+    return 0 if rung == 0 else enough * growth ** (rung - 1)
+
+
+def widest(
+    budget: Budget, costs: Mapping[str, tuple[float, float]], enough: int = ENOUGH, growth: int = GROWTH
+) -> str:
+    """The rung whose net is best for a budget: the widest that gets the steps it needs, else the narrowest.
 
     Args:
         budget: what the training may take.
         costs: seconds of the clock and of the processor for a step by rung, from narrow to wide, as far as measured.
-        enough: steps that a wider net needs to be worth its cost.
+        enough: steps that the second rung needs.
+        growth: how many times as many each further one needs.
     """
-    narrowest = next(iter(costs))
-    reached = [rung for rung, cost in costs.items() if budget.steps_at(*cost) >= enough]
-    return reached[-1] if reached else narrowest
+    rungs = enumerate(costs.items())
+    reached = [rung for k, (rung, cost) in rungs if budget.steps_at(*cost) >= needed(k, enough, growth)]
+    return reached[-1] if reached else next(iter(costs))
 
 
 def cadence(budget: Budget) -> dict[str, float]:
@@ -216,7 +232,7 @@ def reasons(pictures: Pictures, budget: Budget, config: ScoreConfig, cost: tuple
     if isinstance(net, FastUNetConfig):
         lines += [
             f"net     widths {' '.join(map(str, net.widths))}: about {steps:,.0f} steps of {each} in the budget"
-            + (f", the widest tried that gets {ENOUGH:,}" if steps >= ENOUGH else ""),
+            + (", enough for one so wide" if steps >= ENOUGH else ""),
             f"stem    the net works on places of {net.stem} x {net.stem} pixels"
             + (", and single pixels are refined at the end" if net.refine else ""),
         ]
