@@ -123,3 +123,39 @@ def test_games_have_no_best_average(tmp_path, data):
     with pytest.raises(ConfigError, match=r"fit\.holdout"):
         train(config, tmp_path / "gan", data=data, console=quiet())
     assert not (tmp_path / "gan").exists()
+
+
+PATIENT = replace(FEW, fit=replace(FEW.fit, steps=1500, patience=1.5))
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory, data):
+    return train(PATIENT, tmp_path_factory.mktemp("runs") / "patient", data=data, console=quiet())
+
+
+def test_a_training_that_gets_no_better_ends_by_itself(patient):
+    choice, about = Choice(**json.loads((patient / "chosen.json").read_text())), Folder(patient).about()
+    end = choice.of
+    assert about["finished"]
+    assert "nothing better on 24 rows kept aside since step" in about["stopped"]
+    since = int(about["stopped"].split()[-1])
+    assert 250 <= since <= end / 1.5
+    assert end < 1.5 * since * 2**0.25 + 1  # the first look that is so late
+    assert choice.step >= 250
+
+
+def test_a_training_that_goes_on_ends_where_it_would_have_ended(patient, tmp_path, data):
+    begun = replace(PATIENT, fit=replace(PATIENT.fit, steps=300))
+    train(begun, tmp_path / "again", data=data, console=quiet())
+    train(PATIENT, tmp_path / "again", data=data, console=quiet(), resume="auto")
+    first, second = (df.load(path, raw=True) for path in (patient, tmp_path / "again"))
+    assert first.step == second.step
+    for a, b in zip(first.players["denoiser"].parameters(), second.players["denoiser"].parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_patience_wants_rows_kept_aside():
+    with pytest.raises(ConfigError, match=r"give fit\.holdout"):
+        FitConfig(patience=2.0)
+    with pytest.raises(ConfigError, match="more than 1"):
+        FitConfig(patience=1.0, holdout=0.1)

@@ -21,6 +21,7 @@ from ..equation.noise import GOLDEN
 from .coder import LatentSpace, encode_rows
 from .conditions import MAPS, Conditions, as_tensors, describe, encode, in_proportion, named, to_meta
 from .errors import DataError
+from .schema import ColumnSpec
 from .small import refuse_constant, remarks
 from .transform import Transform
 from .words import in_words
@@ -118,7 +119,7 @@ class Data:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of an example, (c, h, w), (c, l), (c, d, h, w) or (d,)."""
-        return self.transform.shape
+        return self.transform.data_shape
 
     def encode(self, x: Tensor, u: Tensor | None = None) -> Tensor:
         """Data units to model units (with a coder to latents); see `Transform.encode`."""
@@ -288,7 +289,7 @@ class Data:
         if self.kind == "vector" and self.latents is None:
             z = self.encode(self.x).double()
             return float(z.mean()), float(z.std(correction=0))
-        shape = self.shape if self.space is None else self.space.shape
+        shape = self._model_shape
         parts = torch.arange(len(self)).split(max(1, AT_ONCE // math.prod(shape)))
         numbers = len(self) * math.prod(shape)
         mean = sum(float(self._encoded(rows).double().sum()) for rows in parts) / numbers
@@ -298,6 +299,11 @@ class Data:
     def _encoded(self, rows: Tensor) -> Tensor:
         """Examples by their numbers (b,), as a network sees them."""
         return self.transform.encode(self.x[rows]) if self.latents is None else self.latents[rows, 0]
+
+    @property
+    def _model_shape(self) -> tuple[int, ...]:
+        """The shape of an example as a network sees it."""
+        return self.transform.shape if self.space is None else self.space.shape
 
     @property
     def mean(self) -> float:
@@ -316,7 +322,7 @@ class Data:
         Subspace iteration with 8 vectors on at most 2e7 numbers (evenly spaced examples); the relative error of the
         eigenvalue after k sweeps is of order (lambda_9 / lambda_1)^(2k), k = 20.
         """
-        keep = max(2, min(len(self), AT_ONCE // math.prod(self.shape if self.space is None else self.space.shape)))
+        keep = max(2, min(len(self), AT_ONCE // math.prod(self._model_shape)))
         z = self._encoded(torch.linspace(0, len(self) - 1, keep).round().long()).flatten(1)
         z = z - z.mean(0)
         basis = torch.randn(z.shape[1], min(8, z.shape[1]), generator=torch.Generator().manual_seed(0), dtype=z.dtype)
@@ -338,7 +344,7 @@ class Data:
                 "name": self.name,
                 "split": self.split,
                 "kind": self.kind,
-                "shape": list(self.shape if self.space is None else self.space.shape),
+                "shape": list(self._model_shape),
                 "classes": self.classes,
                 "count": len(self),
                 "counts": None if (counts := self._counts) is None else counts.tolist(),
@@ -387,6 +393,7 @@ class Raw:
         names: tables: by the place of a column of words, the words that its codes 0, 1, ... stand for.
         kind: what an example is: "image", "signal", "volume" or "vector"; None: as its axes say.
         own: whether nobody else has x, so that its rows may be moved instead of copied.
+        schema: tables: what all columns of the file hold; x are then the codes of those that are modelled, NaN a gap.
     """
 
     x: np.ndarray
@@ -398,3 +405,4 @@ class Raw:
     names: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     kind: str | None = None
     own: bool = False
+    schema: tuple[ColumnSpec, ...] = ()

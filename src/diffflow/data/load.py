@@ -22,9 +22,10 @@ from .errors import DataError
 from .prepare import Columns, finish
 from .readers import READERS, Request, reader_of
 from .readers.form import Form
+from .table_transform import TableTransform
 from .transform import AXES, Transform
 
-REFUSED = Columns()
+BY_CONTENT = Columns()
 SPLITS = ("train", "test", "all")
 TOY_POINTS = 10_000
 DIGITS_TEST = 500
@@ -35,7 +36,7 @@ def load(
     split: str = "train",
     flip: bool = False,
     size: int | tuple[int, int] | None = None,
-    columns: Columns = REFUSED,
+    columns: Columns = BY_CONTENT,
     like: Transform | None = None,
     kind: str | None = None,
     fit: str = "crop",
@@ -49,7 +50,7 @@ def load(
         flip: let training mirror images left and right (natural images, not digits).
         size: image files only: side, or (height, width) in pixels, that they are brought to; None: as they are, and
             where sizes differ a common one, which a note says.
-        columns: tables only: what becomes of columns of text, constant ones and those of few values (`Columns`).
+        columns: tables only: what columns are, where their cells do not say it as you want it (`Columns`).
         like: files only: take the columns, levels and units of other data (`Data.transform`), for instance to score
             rows.
         kind: arrays: what an example is, where the axes leave it open: "image" (floats stay floats), "signal",
@@ -81,7 +82,7 @@ def load(
         return _of_kind(kind, _digits(split, flip) if name == "digits" else _toy(name, split, flip))
     if not name or not path.exists():
         raise _missing(path, name, [*TOYS, "digits"])
-    if like is not None:  # words are looked up there, in its own columns only
+    if like is not None and not isinstance(like, TableTransform):  # words are looked up there, in its own columns only
         columns = replace(columns, text="levels")
     if path.is_dir() and not any(path.iterdir()):
         raise DataError(f"the folder {name!r} is empty; put images in it, one subfolder for each class")
@@ -94,7 +95,7 @@ def load(
         )
     _, *learned = like.shape if like is not None and like.kind == "image" else (0,)
     form = Form(side, fit, background, (learned[0], learned[1]) if learned else None)
-    raw = reader.read(path, Request(split, form, columns, kind))
+    raw = reader.read(path, Request(split, form, columns, kind, like))
     return _of_kind(kind, finish(raw, path.resolve().name, split, flip, columns=columns, like=like))
 
 

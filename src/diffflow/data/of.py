@@ -27,7 +27,7 @@ from .prepare import Columns, finish, number_labels
 from .readers.memory import read_memory
 from .transform import AXES, Transform
 
-REFUSED = Columns()
+BY_CONTENT = Columns()
 
 
 def of(
@@ -43,7 +43,7 @@ def of(
     flip: bool = False,
     augment: Callable[[Tensor], Tensor] | None = None,
     limit: int | None = None,
-    columns: Columns = REFUSED,
+    columns: Columns = BY_CONTENT,
     like: Transform | None = None,
     cond: Any = None,
 ) -> Data:
@@ -68,7 +68,7 @@ def of(
         augment: a function of a training batch in data units, (b, *shape) to the same shape and type, which draws from
             torch's generator: it is seeded for every batch, so that a resumed run is an uninterrupted one.
         limit: read at most so many examples: an endless iterable needs it.
-        columns: data frames: what becomes of columns of text, constant ones and those of few values.
+        columns: tables: what columns are, where their values do not say it as you want it.
         like: take the units of other data (`Data.transform`, `Run.transform`), for instance to score rows.
         cond: what each example is conditioned on, a row for each, or a dict of such (`Data.with_cond`).
 
@@ -85,7 +85,7 @@ def of(
         raise DataError(f"limit = {limit} must be at least 1")
     if isinstance(x, Data):
         raise DataError(f"{x.name!r} is a Data already")
-    text = "levels" if like is not None else columns.text  # words are looked up there
+    text = "levels" if like is not None else columns.older.text  # words are looked up there
     raw = read_memory(x, y, name=name, kind=kind, classes=classes, limit=limit, text=text)
     if heldout is None:
         raw = raw if test is None else replace(raw, test=_mask(test, len(raw.x)))

@@ -7,7 +7,7 @@ choice, never silently. Signals, volumes and images of floats are measured chann
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,35 +17,68 @@ from .channels import prepare_channels
 from .columns import Column, column_label
 from .dataset import Data, Raw
 from .errors import DataError
+from .table_transform import measure
 from .transform import AXES, Transform
 from .words import natural
 
 CHUNK = 1024  # rows that are moved together
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What becomes of the columns of a table whose density cannot be asked for as they are.
+    """What becomes of the columns of a table.
 
-    Nothing is done silently: by default each kind is refused, with its columns and the choices named.
+    By themselves all are modelled as what they hold (schema.py), and what was decided is said. The first three fields
+    are the older way, in which every column is a number with a density: where one of them says something, columns that
+    have none are refused, with the choices named, unless it says what to do with them.
 
     Raises:
         DataError: a choice that there is not.
     """
 
-    text: str = "refuse"
-    """Columns of words: refuse; drop; levels, to model each word as a level."""
-    constant: str = "refuse"
-    """Columns that never change: refuse; drop."""
-    discrete: str = "refuse"
-    """Columns of few values (each met ten times on average): refuse; drop; levels, to spread each value over the cell
-    that it stands for, and to read samples back from it; keep, as if they were continuous."""
+    text: str = "auto"
+    """Columns of words: auto; refuse; drop; levels, to model each word as a level, spread over a cell."""
+    constant: str = "auto"
+    """Columns that never change: auto; refuse; drop."""
+    discrete: str = "auto"
+    """Columns of few values (each met ten times on average): auto; refuse; drop; levels, to spread each value over the
+    cell that it stands for, and to read samples back from it; keep, as if they were continuous."""
+    by_name: tuple[str, ...] = ()
+    """What columns are, in place of what their cells say: "age=integer", "id=drop", "code=words", "height=gap=-999"."""
+    min_count: int = 1
+    """Words that occur fewer times become one word."""
 
     def __post_init__(self) -> None:
         choices = {"text": ("refuse", "drop", "levels"), "constant": ("refuse", "drop")}
         for name, allowed in (choices | {"discrete": ("refuse", "drop", "levels", "keep")}).items():
-            if getattr(self, name) not in allowed:
-                raise DataError(f"{name} (--data.{name}) is one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+            if getattr(self, name) not in (AUTO, *allowed):
+                raise DataError(
+                    f"{name} (--data.{name}) is one of {AUTO}, {', '.join(allowed)}, not {getattr(self, name)!r}"
+                )
+        if self.min_count < 1:
+            raise DataError(f"min_count (--data.min-count) = {self.min_count} must be at least 1")
+        if self.by_name and not self.automatic:
+            raise DataError("column (--data.column) and text, constant, discrete are two ways to say it: give one")
+
+    @property
+    def automatic(self) -> bool:
+        """Whether columns are modelled as what they hold."""
+        return self.text == self.constant == self.discrete == AUTO
+
+    @property
+    def older(self) -> Columns:
+        """The older way: what is not said is refused."""
+        said = {k: "refuse" if (v := getattr(self, k)) == AUTO else v for k in ("text", "constant", "discrete")}
+        return replace(self, by_name=(), **said)
+
+    @property
+    def requests(self) -> dict[str, str]:
+        """What columns are, by their names. Raises DataError for words that are no NAME=KIND."""
+        pairs = [word.partition("=") for word in self.by_name]
+        if wrong := [word for word, (name, equals, kind) in zip(self.by_name, pairs, strict=True) if not (name and kind)]:
+            raise DataError(f"column (--data.column) = {wrong[0]!r}: give NAME=KIND, such as age=integer or id=drop")
+        return {name: kind for name, _, kind in pairs}
 
 
 def holdout(n: int, y: np.ndarray | None, count: int) -> np.ndarray:
@@ -139,8 +172,10 @@ def finish(
             )
         if kind != "vector" and not of_bytes:
             x = prepare_channels(kind, x, name, learned, notes, like)[0]
+    elif raw.schema:
+        transform = measure(raw.schema, x[learned])
     elif kind == "vector":
-        x, transform = _prepare_table(raw, name, learned, columns, notes)
+        x, transform = _prepare_table(raw, name, learned, columns.older, notes)
     elif of_bytes:
         transform = Transform(kind, tuple(raw.x.shape[1:]))
     else:

@@ -72,6 +72,21 @@ class Transform:
         """Whether examples are images whose pixels are bytes: all other numbers are floats."""
         return self.kind == "image" and not self.mean
 
+    @property
+    def data_shape(self) -> tuple[int, ...]:
+        """The shape of an example in data units: that of model units, but for tables with words."""
+        return self.shape
+
+    @property
+    def spreads(self) -> bool:
+        """Whether training always spreads values over the cells that they stand for."""
+        return bool(self.levels)
+
+    @property
+    def points(self) -> int:
+        """How many coordinates in model units can only be one of a few values, with probabilities and no density."""
+        return 0
+
     @cached_property
     def _cells(self) -> dict[int, Cells]:
         """The cells of the discrete columns."""
@@ -145,7 +160,7 @@ class Transform:
             return x.float()
         return ((z.float() + 1.0) / 2.0).clamp(0.0, 1.0)
 
-    def log_units(self, x: Tensor) -> Tensor:
+    def log_units(self, x: Tensor, u: Tensor | None = None) -> Tensor:
         """What turns the log-density of encode(x, u), in model units, into that of x in data units, when added to it.
 
         Discrete coordinates then have a log-probability, the others a log-density (docs/theory/derivations.md, section
@@ -153,6 +168,7 @@ class Transform:
 
         Args:
             x: examples (n, *shape) in data units.
+            u: as in `encode`; cells are of one width, wherever in them a value is put.
 
         Returns:
             Nats (n,) float64.
@@ -175,6 +191,10 @@ class Transform:
     def from_meta(cls, meta: dict[str, Any]) -> Transform:
         """The inverse of to_meta; also accepts the whole of `Data.meta()`."""
         m = meta.get("transform", meta)
+        if "parts" in m:
+            from .table_transform import TableTransform
+
+            return TableTransform.from_meta(m)
         levels, names = (tuple(tuple(v) for v in m.get(k, ())) for k in ("levels", "names"))
         columns = tuple(m.get("columns", ()))
         return cls(m["kind"], tuple(m["shape"]), tuple(m["mean"]), tuple(m["std"]), levels, names, columns)

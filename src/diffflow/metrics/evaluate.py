@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..data.dataset import Data
+from ..data.table_transform import TableTransform
 from ..equation.laws import GaussianMixture
 from .base import Metric, admitted, pick
 from .classifier import Classifier, class_labels, fit_classifier, unit
@@ -159,6 +160,9 @@ def evaluate(
         if wrong := [tuple(s.shape[1:]) for s in sets if s is not None and tuple(s.shape[1:]) != data.shape]:
             raise ValueError(f"events of different shapes cannot be compared: {wrong[0]} and {data.shape}")
         sets = tuple(None if s is None else s.flatten(1) for s in sets)
+    mixed = data is not None and isinstance(data.transform, TableTransform)
+    if data is not None and mixed:  # words and gaps have no distance but in model units
+        sets = tuple(None if s is None else data.transform.encode(s) for s in sets)
     x, y, *more = admitted(*sets)
     held = more[0] if more else None
     note = counted(len(x), len(y), None if held is None else len(held))
@@ -172,7 +176,7 @@ def evaluate(
         labels = class_labels(labels, len(x), judge.classes)
     decoded = (x, held, truth)
     columns = data is not None and data.kind == "vector"
-    if data is not None and (columns or as_points):
+    if data is not None and (columns or as_points) and not mixed:
         units, shape = data.transform, data.shape
         encoded = [units.encode(s.unflatten(1, shape)).flatten(1) for s in (x, y, *more)]
         x, y, held = encoded[0], encoded[1], encoded[2] if more else None

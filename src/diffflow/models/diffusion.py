@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from ..data.augment import LABELS
-from ..data.conditions import from_meta
+from ..data.conditions import Conditions, from_meta
+from ..data.table_transform import TableTransform
 from ..equation.fields import ScoreField
 from ..equation.guidance import Guidance, by_part, guide
 from ..equation.laws import Law
@@ -31,7 +32,7 @@ from ..objectives.score_matching import (
 )
 from .base import RATIO, SDE, TrainConfig, Words, device_of, player
 from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig, make_schedule
-from .settings.networks import NetConfig, UNetConfig
+from .settings.networks import MLPConfig, NetConfig, UNetConfig
 from .settings.serialise import require, suggest
 
 WeightingConfig = EDMWeighting | EpsWeighting | VWeighting | FlowWeighting | LikelihoodWeighting
@@ -66,6 +67,8 @@ class ModelConfig:
         settings: Any = self.net
         if augmented and hasattr(settings, "augment_labels"):
             settings = replace(settings, augment_labels=LABELS)
+        if "parts" in meta["transform"]:
+            return self._mixed(meta, conditions)
         if "cond" in meta:
             takes = len(inspect.signature(settings.build).parameters) >= 3
             require(
@@ -89,6 +92,28 @@ class ModelConfig:
             time=getattr(net, "time_of", quarter_log),
             conditions=conditions,
             null=getattr(net, "has_null", True),
+        )
+
+    def _mixed(self, meta: Mapping[str, Any], conditions: Conditions | None) -> Denoiser:
+        """The denoiser of a table's rows. Raises ConfigError for a network that does not take them."""
+        from ..networks.mixed_rows import MixedDenoiser
+
+        net = self.net
+        require(
+            isinstance(net, MLPConfig),
+            f"{type(net).__name__} takes vectors of numbers, and rows of a table have words, few values and gaps: leave "
+            "model.net at MLPConfig, or give the numbers alone as an array (.npy)",
+        )
+        require(self.form == "edm", f"model.form = {self.form!r}: rows of a table are denoised in their own way, edm")
+        transform, classes = TableTransform.from_meta(meta["transform"]), len(meta["classes"] or ())
+        parted = (0, conditions) if "cond" in meta else (classes, None)
+        return MixedDenoiser(
+            lambda inputs, outputs: net.build_mixed(inputs, outputs, *parted),
+            transform.parts,
+            meta["std"],
+            meta["principal_std"],
+            octaves=net.octaves,
+            conditions=conditions,
         )
 
 

@@ -234,11 +234,23 @@ class Denoiser(nn.Module):
             sigma = torch.where(sigma > 0, sigma, torch.nan)
         sigma = sigma.to(y.device)
         inner = next((p.dtype for p in self.parameters() if p.is_floating_point()), work.dtype)
-        c = _factor(self.form.at(sigma, self.sigma_data).c, work)
         # A tensor of shape (n,), never a float: diffusers' UNet2DModel casts a python float to an integer.
         time = self.time(sigma).to(inner).expand(len(y))
         more = {} if augment is None else {"augment": augment.to(inner)}
-        out = recordable_net(self.net)((c * work).to(inner), time, cond, **more)
+        return self.denoised(work, sigma, time, cond, more).to(y.dtype)
+
+    def denoised(self, y: Tensor, sigma: Tensor, time: Tensor, cond: Cond, more: dict[str, Tensor]) -> Tensor:
+        """D(y, sigma) from checked arguments, which kinds of denoisers other than a y + b F make their own way.
+
+        Args:
+            y: noisy data (n, *shape), at least float32.
+            sigma: its noise level, 0-d or (n,), on y's device.
+            time: what the net is told of it, (n,), in the net's type.
+            cond: the condition, or None.
+            more: what the net takes by name.
+        """
+        c = _factor(self.form.at(sigma, self.sigma_data).c, y)
+        out = recordable_net(self.net)((c * y).to(time.dtype), time, cond, **more)
         if out.shape != y.shape:
             raise ValueError(
                 f"the net of this denoiser returned shape {tuple(out.shape)} for noisy data of shape {tuple(y.shape)}: "
@@ -246,7 +258,7 @@ class Denoiser(nn.Module):
             )
         # Autocast would redo the affine part in half precision only for matmuls; the cast makes the sum float32 in
         # any case.
-        return self.form.denoised(out.to(work.dtype), work, sigma, self.sigma_data).to(y.dtype)
+        return self.form.denoised(out.to(y.dtype), y, sigma, self.sigma_data)
 
     def given(self, cond: Cond) -> Denoiser | Given:
         """This denoiser with the condition fixed.

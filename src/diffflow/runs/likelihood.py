@@ -29,7 +29,7 @@ EXACT = 16  # dimensions up to which likelihoods sum the divergence exactly
 
 def is_discrete(transform: Transform) -> bool:
     """Whether some coordinates of the data have probabilities and no density."""
-    return transform.of_bytes or bool(transform.levels)
+    return transform.of_bytes or transform.spreads
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,11 @@ def data_log_likelihood(
         cond = condition_rows(labels, slice(first, first + batch))
         y, extra = decoded(sde, z, streams) if sde.on_schedule else (z, 0.0)
         result = rule(sde, z, y, cond, streams)
-        total = (result.value + extra).double().cpu() + transform.log_units(rows) - log_q
+        if transform.points and sde.schedule is not None:
+            # points are known again from y, so that the noise's entropy is all that parts density and probability
+            sigma = sde.schedule.sigma(sde.horizon).item()
+            extra = extra + transform.points * 0.5 * math.log(2 * math.pi * math.e * sigma**2)
+        total = (result.value + extra).double().cpu() + transform.log_units(rows, u) - log_q
         parts.append(LogProb(total, result.stderr.double().cpu(), result.nfe))
     return LogProb(torch.cat([p.value for p in parts]), torch.cat([p.stderr for p in parts]), parts[0].nfe)
 

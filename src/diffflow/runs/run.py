@@ -80,8 +80,8 @@ class Run:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one sample."""
-        return self.transform.shape
+        """Shape of one sample, in data units."""
+        return self.transform.data_shape
 
     @cached_property
     def conditions(self) -> Conditions | None:

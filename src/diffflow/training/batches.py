@@ -45,7 +45,7 @@ class Batches:
         kinds: Sequence[str] | None = None,
     ):
         self.data, self.noise, self.device = data, Noise(seed).fork("data"), device
-        self.dequantise = dequantise or bool(data.transform.levels)
+        self.dequantise = dequantise or data.transform.spreads
         self.augment, self.kinds = augment, tuple(KINDS if kinds is None else kinds)
         self.order = lru_cache(maxsize=2)(self._order)
 

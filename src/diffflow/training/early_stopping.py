@@ -5,6 +5,9 @@ A model of few rows learns them by heart if it trains for long. The averages tha
 (`fit.holdout`) is early stopping after the fact, of time and width at once, and no budget is too long. Every candidate
 sees the same rows with the same noise, so that differences of losses are much surer than the losses.
 
+Where the settings say so (`fit.patience`), a training ends by itself: when none of these averages has been better within
+so many times the steps of the best one.
+
 Where rates fall to zero at the end of the budget (`PlayerConfig.anneal`), the end is the best there is, and what came
 before is not kept. Such a model stays that of its run, whatever is trained on top of it, until that is better.
 """
@@ -33,6 +36,7 @@ from .run_folder import Folder
 from .state import TrainingState
 
 SAMPLES = 4096  # draws of noise that a candidate is judged by, at least one of each row
+LEAST = 250  # steps: an earlier average may have the least loss, and its samples are poor all the same
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,52 @@ def losses(training: TrainingState, candidates: list[Tensors], batches: Batches,
     return np.asarray(means)
 
 
+def average(group: Tensors, player: str, width: float) -> Tensors:
+    """The average of a player of this width, of a group "player/width/name"."""
+    prefix = f"{player}/{width}/"
+    return {k.removeprefix(prefix): v for k, v in group.items() if k.startswith(prefix)}
+
+
+class Patience:
+    """The end of a training whose averages become no better on the rows kept aside.
+
+    What it finds depends on the weights alone, so that a training that is resumed ends where it would have ended.
+
+    Args:
+        training: the one player's training, as it begins or goes on.
+        folder: where earlier averages are.
+        batches: of the rows kept aside.
+        config: with `patience`, the factor.
+    """
+
+    def __init__(self, training: TrainingState, folder: Folder, batches: Batches, config: FitConfig):
+        self.training, self.batches, self.config = training, batches, config
+        ((self.name, self.player),) = training.players.items()
+        earlier = folder.snapshots(training.step)
+        self.best = (LEAST, np.inf)
+        for step, loss in zip(
+            (int(group[f"{self.name}/clock"]) for group in earlier), self._losses(earlier), strict=True
+        ):
+            self._seen(step, loss)
+
+    def _losses(self, groups: list[Tensors]) -> np.ndarray:
+        width = self.player.config.ema[0]
+        found = [average(group, self.name, width) for group in groups]
+        return losses(self.training, found, self.batches, self.config) if found else np.zeros(0)
+
+    def _seen(self, step: int, loss: float) -> None:
+        if loss < self.best[1]:
+            self.best = (max(step, LEAST), float(loss))
+
+    def ended(self) -> str:
+        """Why the training ends with this step, whose averages are kept; "" where it goes on."""
+        step, factor = self.player.updates, self.config.patience
+        self._seen(step, self._losses([self.training.averages()])[0])
+        if factor is None or step < factor * self.best[0]:
+            return ""
+        return f"nothing better on {len(self.batches.data)} rows kept aside since step {self.best[0]}"
+
+
 def choose(training: TrainingState, folder: Folder, batches: Batches, config: FitConfig) -> Choice:
     """Judge every weight average that there is, and write the best to the run directory."""
     ((name, player),) = training.players.items()
@@ -124,11 +174,12 @@ def choose(training: TrainingState, folder: Folder, batches: Batches, config: Fi
     stored = [(int(group[f"{name}/clock"]), group) for group in kept]
     places: list[tuple[int, float]] = []
     candidates: list[Tensors] = []
+    if config.patience is not None:
+        stored = [(step, group) for step, group in stored if step >= LEAST]
     for step, group in [*stored, (player.updates, training.averages())]:
         for width in player.config.ema:
             places.append((step, width))
-            prefix = f"{name}/{width}/"
-            candidates.append({k.removeprefix(prefix): v for k, v in group.items() if k.startswith(prefix)})
+            candidates.append(average(group, name, width))
     newest = len(places) - len(player.config.ema)
     if player.anneals and (before := load_choice(folder, training.step)) is not None:
         places.append((before[0].step, before[0].ema))

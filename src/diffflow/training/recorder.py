@@ -49,6 +49,7 @@ class Recorder:
         count: such samples, of the averaged weights -> numbers for the next line of the log.
         hooks: callbacks of the caller's.
         trackers: where numbers and pictures go as well; they are started already.
+        ended: why the training ends with this step, "" where it goes on, asked whenever averages are kept; None: never.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Recorder:
         count: SampleCounts | None = None,
         hooks: Hooks | None = None,
         trackers: Trackers | None = None,
+        ended: Callable[[], str] | None = None,
     ):
         self.folder = folder
         self.config = config
@@ -78,6 +80,7 @@ class Recorder:
         self.saved = self.drawn = self.printed = now
         self.hooks = hooks or Hooks()
         self.trackers = trackers or Trackers()
+        self.ended = ended
         self.stopped = ""  # by whom and when, where a callback ended the training
         self.told = begin  # step of the last checkpoint that on_checkpoint knows
         self.progress = bars(console, shown=main)
@@ -100,6 +103,9 @@ class Recorder:
             # rows kept aside may choose any of them, but not where only the end is good
             forget = training.anneals or not self.config.holdout
             self.folder.snapshot(training.step, training.averages(), clocks, forget)
+            if self.ended is not None and (why := self.ended()):
+                self.stopped = f"step {training.step}: {why}"
+                self.say(self.stopped)
         if training.step % self.config.log_every == 0 and self.log(training):
             self.stopped = f"on_log ({called(self.hooks.on_log)}) after step {training.step}"
             self.say(f"stopped by {self.stopped}")

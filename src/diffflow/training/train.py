@@ -25,7 +25,7 @@ from ..objectives.base import Objective
 from . import checkpoint
 from .batches import Batches, refuse_augmentation, refuse_cells, training_batches
 from .distributed import Process, find_process
-from .early_stopping import choose, holdout_split
+from .early_stopping import Patience, choose, holdout_split
 from .hooks import Hooks, say_unused
 from .lock import Lock, Locked, holder
 from .loop import Interrupted, NonFinite, fit
@@ -357,7 +357,12 @@ def fit_and_record(
     learned, held_out = holdout_split(data, config.fit.holdout)
     batches = training_batches(learned, config, process.device)
     draw = grid_sampler(training, config, data, process.device, at_once)
-    recorder = Recorder(folder, config.fit, draw, console, main, training.step, mode_counter(data), hooks, trackers)
+    ended = None
+    if config.fit.patience is not None and held_out is not None and main:
+        aside = Batches(held_out, config.fit.seed, process.device, config.data.dequantise)
+        ended = Patience(training, folder, aside, config.fit).ended
+    count = mode_counter(data)
+    recorder = Recorder(folder, config.fit, draw, console, main, training.step, count, hooks, trackers, ended)
     pace = Pace(config.fit, training, process, recorder.say, SPARE if training.anneals else 0.0)
     try:
         aim(pace, training, config, learned, process)

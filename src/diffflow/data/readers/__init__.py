@@ -15,6 +15,7 @@ from pathlib import Path
 from ...registry import Registry
 from ..dataset import Raw
 from ..prepare import Columns
+from ..transform import Transform
 from .arrays import read_arrays
 from .cifar import is_sheets, read_sheets
 from .form import Form
@@ -30,14 +31,16 @@ class Request:
     Args:
         split: "train", "test" or "all": a reader may read this part only, and must say which rows are test rows.
         form: what image files are brought to: their size, and what becomes of other shapes and of transparency.
-        columns: what becomes of a table's columns of text, constant ones and those of few values.
+        columns: what a table's columns are, where their cells do not say it.
         kind: of arrays: what an example is, where the axes leave it open ("image", "signal", "volume", "vector").
+        like: the transform of other data, whose columns a table must have.
     """
 
     split: str = "train"
     form: Form = field(default_factory=Form)
     columns: Columns = field(default_factory=Columns)
     kind: str | None = None
+    like: Transform | None = None
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -90,7 +93,7 @@ READERS: Registry[Reader] = Registry(
         "table": Reader(
             (".csv", ".csv.gz"),
             by_suffix(".csv", ".csv.gz"),
-            lambda path, request: read_table(path, request.columns.text),
+            lambda path, request: read_table(path, request.columns.older.text),
         ),
     },
 )

@@ -69,7 +69,7 @@ def fitting(source: str | datasets.Data, kind: str | None = None) -> str:
         holds = not path.is_dir() or any(path.iterdir())
         if reader is not None and reader.survey is not None and holds:  # image files: their heads say the colours
             return "mnist" if reader.survey(path, Form()).channels == 1 else "cifar10"
-        data = datasets.load(source, columns=datasets.Columns("levels", "drop", "keep"), kind=kind)
+        data = datasets.load(source, kind=kind)
     if data.kind == "image":
         return "mnist" if data.shape[0] == 1 else "cifar10"
     return "table" if data.kind == "vector" else data.kind

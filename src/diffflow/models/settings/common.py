@@ -30,12 +30,18 @@ class DataConfig:
     """Image files only: side that they are brought to (`fit`); none: as they are, a common one where sizes differ."""
     dequantise: bool = False
     """Spread the bytes of images over the cells that they stand for: what a density wants (bits per dimension)."""
-    text: str = "refuse"
-    """Tables: columns of words are refused, dropped (drop), or modelled word by word (levels)."""
-    constant: str = "refuse"
-    """Tables: columns that never change are refused, or dropped (drop)."""
-    discrete: str = "refuse"
-    """Tables: columns of few values are refused, dropped (drop), spread over cells (levels), or continuous (keep)."""
+    column: tuple[str, ...] | None = field(default=None, metadata=UNSAID)
+    """Tables: what columns are, in place of what their cells say: NAME=KIND for each, such as age=integer, id=drop,
+    code=words, born=date, size=gap=-999 (a number that stands for a gap)."""
+    min_count: int = field(default=1, metadata=UNSAID)
+    """Tables: words that occur fewer times become one word. Those that occur once may be people: 5 hides them."""
+    text: str = field(default="auto", metadata=UNSAID)
+    """Tables, the older way in which all columns have densities: words are refused, dropped (drop), or spread over
+    cells (levels); auto: as --data.column."""
+    constant: str = field(default="auto", metadata=UNSAID)
+    """Likewise: columns that never change are refused, or dropped (drop)."""
+    discrete: str = field(default="auto", metadata=UNSAID)
+    """Likewise: columns of few values are refused, dropped (drop), spread over cells (levels), or continuous (keep)."""
     kind: Literal["image", "signal", "volume", "vector"] | None = field(default=None, metadata=UNSAID)
     """Arrays: what an example is, where the axes leave it open: image (floats stay floats), signal, volume, vector."""
     cond: tuple[str, ...] | None = field(default=None, metadata=UNSAID)
@@ -83,7 +89,7 @@ class DataConfig:
                 "the settings name no source of the data: such a run was trained on data from Python. Give them again, "
                 "run.evaluate(data), or say where a file of the same rows is (--data FILE)"
             )
-        columns = Columns(self.text, self.constant, self.discrete)
+        columns = Columns(self.text, self.constant, self.discrete, self.column or (), self.min_count)
         shape = {"fit": self.fit, "background": self.background}
         data = datasets.load(self.source, split or self.split, self.flip, self.size, columns, like, self.kind, **shape)
         data = data.with_cond(read_conditions(self.cond)) if self.cond else data
@@ -162,6 +168,9 @@ class FitConfig:
     holdout: float = 0.0
     """Share of the training rows kept aside. At the end, the average along the training (its time and width) with the
     least loss on them becomes the model: early stopping after the fact. For few rows; models of one player only."""
+    patience: float | None = field(default=None, metadata=UNSAID)
+    """End the training when no average was better on the rows kept aside within so many times the steps of the best
+    one, such as 2; none: at the end of the budget."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """fp32, or bf16 autocast."""
     compile: bool = False
@@ -192,6 +201,11 @@ class FitConfig:
         require(
             self.log_every >= 1 and self.keep >= 1,
             f"fit.log_every = {self.log_every} and fit.keep = {self.keep} must be at least 1",
+        )
+        require(self.patience is None or self.patience > 1, f"fit.patience = {self.patience} must be more than 1")
+        require(
+            self.patience is None or self.holdout > 0,
+            f"fit.patience = {self.patience} looks at rows kept aside: give fit.holdout, such as 0.1",
         )
         require(0 <= self.holdout <= 0.5, f"fit.holdout = {self.holdout} must be a share between 0 and 0.5")
         require(

@@ -212,6 +212,12 @@ class MLPConfig(NetConfig):
         _require_fit(self, "vectors", len(shape) == 1, shape)
         return MLP(shape[0], classes, self.width, self.depth, self.embed, self.octaves, conditions)
 
+    def build_mixed(self, inputs: int, outputs: int, classes: int, conditions: Conditions | None = None) -> nn.Module:
+        """The network of a denoiser of mixed rows (networks/mixed_rows.py), which makes the sines itself."""
+        from ...networks.backbones.mlp import MLP
+
+        return MLP(inputs, classes, self.width, self.depth, self.embed, (), conditions, outputs)
+
 
 @dataclass(frozen=True)
 class UNetConfig(NetConfig):

@@ -57,6 +57,7 @@ class MLP(nn.Module):
         embed: length of the embedding of time and class, even.
         octaves: the k of the sines and cosines of 2^k pi x that the net is shown beside x.
         conditions: what the network is told instead of a class: one condition, or several by name.
+        out: length of what it returns; None: dim.
 
     Raises:
         ValueError: for sizes below one or an odd embed, classes and conditions together, and for vectors of another
@@ -76,6 +77,7 @@ class MLP(nn.Module):
         embed: int = 64,
         octaves: tuple[int, ...] = (),
         conditions: Conditions | None = None,
+        out: int | None = None,
     ):
         super().__init__()
         if min(dim, width, depth, embed // 2) < 1 or classes < 0 or embed % 2:
@@ -94,12 +96,12 @@ class MLP(nn.Module):
         self.enter = nn.Linear(dim * (1 + 2 * len(octaves)), width)
         self.blocks = nn.ModuleList(ResidualBlock(width, embed) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.leave = nn.Linear(width, dim)
+        self.leave = nn.Linear(width, dim if out is None else out)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
     def forward(self, x: Tensor, time: Tensor, cond: Cond = None) -> Tensor:
-        """Prediction (n, d) from x (n, d), time (n,) and the condition of each row, -1 or None for no class."""
+        """Prediction (n, d), or (n, out), from x (n, d), time (n,) and the condition of each row, -1 or None for no class."""
         if x.dim() != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x has shape {tuple(x.shape)}, this net takes (n, {self.dim})")
         e = self.time(fourier_features(time, self.frequencies))
