@@ -27,6 +27,7 @@ from .words import in_words
 
 if TYPE_CHECKING:
     from ..equation.laws import Law
+    from .schema import ColumnSpec
 
 AT_ONCE = 20_000_000  # numbers that are looked at together
 
@@ -46,8 +47,7 @@ class Data:
         law: the exact Law that the points were drawn from (toys); None for others.
         flip: whether a training batch may mirror images left and right.
         notes: what the loader had to decide or convert, one sentence each.
-        cond: what a model is told of each example in place of its class: a tensor with n rows, or a dict of such
-            (`with_cond`); None: its class, where there are classes.
+        cond: what a model is told of each example in place of its class, n rows or a dict of such; None: its class.
         conditions: what these are, and their units; None where cond is None.
         augment: a function of a training batch in data units (b, *shape), to the same shape and type; None for none.
         heldout: what of the same source training does not see, for evaluations; None where it is not at hand.
@@ -80,9 +80,7 @@ class Data:
         if tuple(self.x.shape[1:]) != self.shape:
             raise DataError(f"x has events of shape {tuple(self.x.shape[1:])}, the transform says {self.shape}")
         if not len(self.x):
-            raise DataError(
-                f"{self.name!r} has no {self.split} examples; split='all' (--data.split all) takes every example"
-            )
+            raise DataError(f"{self.name!r} has no {self.split} examples; split='all' (--data.split all) takes all")
         if self.y is not None and len(self.y) != len(self.x):
             raise DataError(f"{len(self.x)} examples but {len(self.y)} labels in {self.name!r}")
         if self.flip and self.kind != "image":
@@ -387,6 +385,7 @@ class Raw:
         names: tables: by the place of a column of words, the words that its codes 0, 1, ... stand for.
         kind: what an example is: "image", "signal", "volume" or "vector"; None: as its axes say.
         own: whether nobody else has x, so that its rows may be moved instead of copied.
+        schema: tables read by columns: all of the source, in its order; x are the codes of the modelled ones.
     """
 
     x: np.ndarray
@@ -398,3 +397,4 @@ class Raw:
     names: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     kind: str | None = None
     own: bool = False
+    schema: tuple[ColumnSpec, ...] = ()
