@@ -14,8 +14,8 @@ from hypothesis.extra import numpy as hnp
 
 from diffflow.data import DataError, Transform, load
 from diffflow.data.conditions import in_proportion
-from diffflow.data.dataset import Raw
 from diffflow.data.prepare import finish, holdout
+from diffflow.data.raw import Raw
 
 
 @settings(deadline=None)

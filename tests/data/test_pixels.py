@@ -20,8 +20,8 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 import diffflow as df
 from diffflow.data import DataError, load
-from diffflow.data.dataset import Raw
 from diffflow.data.prepare import finish
+from diffflow.data.raw import Raw
 from diffflow.data.readers import decode as decoding
 from diffflow.data.readers import images
 from diffflow.data.readers.form import Form, common_size, fitted, place

@@ -120,7 +120,7 @@ def test_scores_of_a_column_are_normal():
     part = Part("number", 0, 1, knots=knots, scores=scores)
     z = to_scores(torch.from_numpy(np.exp(r.randn(20_000))), part).sort().values
     expected = torch.special.ndtri((torch.arange(20_000).double() + 0.5) / 20_000)
-    assert (z - expected).abs()[200:-200].max() < 0.12  # the largest of 19,600 quantiles, of standard error .03 and less
+    assert (z - expected).abs()[200:-200].max() < 0.12  # of 19,600 quantiles, with standard errors of .03 and less
     mean = float((slopes(torch.from_numpy(x), part).log() - 0.5 * to_scores(torch.from_numpy(x), part) ** 2).mean())
     assert mean == pytest.approx(-0.5, abs=0.03)  # less the entropy of a log-normal, 1/2 + log sqrt(2 pi)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from diffflow.data import load
-from diffflow.data.dataset import Raw
 from diffflow.data.prepare import finish
+from diffflow.data.raw import Raw
 from diffflow.equation.noise import Noise
 from diffflow.equation.toys import TOYS
 from diffflow.metrics import Classifier, LeNet5, accuracy, c2st, evaluate, fit_classifier, load_lenet

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 import diffflow as df
-from diffflow.data.dataset import Raw
 from diffflow.data.prepare import finish
+from diffflow.data.raw import Raw
 from diffflow.metrics import Classifier, Metric, MetricRow
 from diffflow.metrics.base import pick
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ from ..equation.noise import GOLDEN
 from .coder import LatentSpace, encode_rows
 from .conditions import MAPS, Conditions, as_tensors, describe, encode, in_proportion, named, to_meta
 from .errors import DataError
-from .schema import ColumnSpec
 from .small import refuse_constant, remarks
 from .transform import Transform
 from .words import in_words
@@ -47,8 +46,7 @@ class Data:
         law: the exact Law that the points were drawn from (toys); None for others.
         flip: whether a training batch may mirror images left and right.
         notes: what the loader had to decide or convert, one sentence each.
-        cond: what a model is told of each example in place of its class: a tensor with n rows, or a dict of such
-            (`with_cond`); None: its class, where there are classes.
+        cond: what a model is told of each example in place of its class, n rows or a dict of such; None: its class.
         conditions: what these are, and their units; None where cond is None.
         augment: a function of a training batch in data units (b, *shape), to the same shape and type; None for none.
         heldout: what of the same source training does not see, for evaluations; None where it is not at hand.
@@ -81,9 +79,7 @@ class Data:
         if tuple(self.x.shape[1:]) != self.shape:
             raise DataError(f"x has events of shape {tuple(self.x.shape[1:])}, the transform says {self.shape}")
         if not len(self.x):
-            raise DataError(
-                f"{self.name!r} has no {self.split} examples; split='all' (--data.split all) takes every example"
-            )
+            raise DataError(f"{self.name!r} has no {self.split} examples; split='all' (--data.split all) takes all")
         if self.y is not None and len(self.y) != len(self.x):
             raise DataError(f"{len(self.x)} examples but {len(self.y)} labels in {self.name!r}")
         if self.flip and self.kind != "image":
@@ -377,32 +373,3 @@ def digest_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
         digest.update(f"{name}{tuple(part.shape)} {part.dtype};".encode())
         digest.update(np.ascontiguousarray(part.numpy()).data)
     return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Raw:
-    """What a reader hands over: the examples as it read them.
-
-    Args:
-        x: uint8 (n, c, h, w), or floating point (n, d); signals (n, c, l) and volumes (n, c, d, h, w) of any numbers.
-        y: labels, integers or strings (n,); None without labels.
-        classes: the names in label order; None: the sorted distinct labels name themselves.
-        test: mask (n,) of the test rows; None: the source has no split of its own.
-        notes: what the reader had to decide or convert, one sentence each.
-        columns: tables: the names of the d columns; None where they have none.
-        names: tables: by the place of a column of words, the words that its codes 0, 1, ... stand for.
-        kind: what an example is: "image", "signal", "volume" or "vector"; None: as its axes say.
-        own: whether nobody else has x, so that its rows may be moved instead of copied.
-        schema: tables: what all columns of the file hold; x are then the codes of those that are modelled, NaN a gap.
-    """
-
-    x: np.ndarray
-    y: np.ndarray | None = None
-    classes: list[str] | None = None
-    test: np.ndarray | None = None
-    notes: tuple[str, ...] = ()
-    columns: tuple[str, ...] | None = None
-    names: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
-    kind: str | None = None
-    own: bool = False
-    schema: tuple[ColumnSpec, ...] = ()

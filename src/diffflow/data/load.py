@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .dataset import Data, Raw
+from .dataset import Data
 from .errors import DataError
 from .prepare import Columns, finish
+from .raw import Raw
 from .readers import READERS, Request, reader_of
 from .readers.form import Form
 from .table_transform import TableTransform

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .dataset import Data, Raw
+from .dataset import Data
 from .errors import DataError
 from .load import SPLITS
 from .prepare import Columns, finish, number_labels
+from .raw import Raw
 from .readers.memory import read_memory
 from .transform import AXES, Transform
 

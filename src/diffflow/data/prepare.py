@@ -15,8 +15,9 @@ from torch import Tensor
 
 from .channels import prepare_channels
 from .columns import Column, column_label
-from .dataset import Data, Raw
+from .dataset import Data
 from .errors import DataError
+from .raw import Raw
 from .table_transform import measure
 from .transform import AXES, Transform
 from .words import natural
@@ -75,10 +76,13 @@ class Columns:
     @property
     def requests(self) -> dict[str, str]:
         """What columns are, by their names. Raises DataError for words that are no NAME=KIND."""
-        pairs = [word.partition("=") for word in self.by_name]
-        if wrong := [word for word, (name, equals, kind) in zip(self.by_name, pairs, strict=True) if not (name and kind)]:
-            raise DataError(f"column (--data.column) = {wrong[0]!r}: give NAME=KIND, such as age=integer or id=drop")
-        return {name: kind for name, _, kind in pairs}
+        found = {}
+        for word in self.by_name:
+            name, _, kind = word.partition("=")
+            if not (name and kind):
+                raise DataError(f"column (--data.column) = {word!r}: give NAME=KIND, such as age=integer or id=drop")
+            found[name] = kind
+        return found
 
 
 def holdout(n: int, y: np.ndarray | None, count: int) -> np.ndarray:

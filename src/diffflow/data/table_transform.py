@@ -7,10 +7,10 @@ r"""Transforms of tables: columns of any kind as coordinates of a vector, side b
 
 A score is piecewise linear between some quantiles of the training rows, as many as describe rows kept aside best. A
 number is spread over the step of its column, x + (u - 1/2) step, at least the last digit that its file writes, so that
-it has a density; where it is absent (a gap, an atom) its coordinate is a fresh draw of N(0, 1), Phi^-1(u), which nothing depends on: the joint
-law of all coordinates then has a density in each score, and
+it has a density; where it is absent (a gap, an atom) its coordinate is a fresh draw of N(0, 1), Phi^-1(u), which
+nothing depends on: the joint law of all coordinates then has a density in each score, and
 
-    log p(row) = log p(scores, one-hots) + sum over present numbers of log dscore/dx - sum over absent ones of log N(score)
+    log p(row) = log p(scores, one-hots) + sum over present numbers of log dscore/dx - sum over absent of log N(score)
 
 Shapes: rows x (n, d) float64, gaps NaN, words as their places; model units z (n, D) float32.
 """

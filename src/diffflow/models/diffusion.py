@@ -101,8 +101,8 @@ class ModelConfig:
         net = self.net
         require(
             isinstance(net, MLPConfig),
-            f"{type(net).__name__} takes vectors of numbers, and rows of a table have words, few values and gaps: leave "
-            "model.net at MLPConfig, or give the numbers alone as an array (.npy)",
+            f"{type(net).__name__} takes vectors of numbers, and rows of a table have words, few values and gaps: "
+            "leave model.net at MLPConfig, or give the numbers alone as an array (.npy)",
         )
         require(self.form == "edm", f"model.form = {self.form!r}: rows of a table are denoised in their own way, edm")
         transform, classes = TableTransform.from_meta(meta["transform"]), len(meta["classes"] or ())

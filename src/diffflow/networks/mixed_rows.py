@@ -3,15 +3,16 @@ r"""Denoisers of mixed rows: words and few values by their posterior, numbers by
 A coordinate that can only be one of a few values (0 or 1 of a one-hot; the points of a column of few values) is known
 through its noise as Bayes says, up to what the other columns tell:
 
-    P(i | y)  proportional to  prior_i exp((y_c v_i - v_i^2 / 2) / sigma^2)  exp(net_i(y, sigma)),     D_c = sum_i P(i | y) v_i
+    P(i | y)  proportional to  prior_i exp((y_c v_i - v_i^2 / 2) / sigma^2)  exp(net_i(y, sigma))
+    D_c = sum_i P(i | y) v_i
 
 over the values i of the column, each at its coordinate c: of a one-hot v_i = 1, each i at a coordinate of its own, and
 the evidence is y_i / sigma^2; of points all are at one coordinate. The net only learns the last factor, what *other*
 columns say: where its output is 0 the denoiser is that of independent columns, exactly, at every noise. D lies among
 the values' averages, and is exact near the data whatever the net says.
 
-Numbers are normal scores: D = a y + b F as everywhere. One that may be absent is a fresh draw of N(0, 1) where it is, so
-with the posterior p of its being present
+Numbers are normal scores: D = a y + b F as everywhere. One that may be absent is a fresh draw of N(0, 1) where it is,
+so with the posterior p of its being present
 
     D = p (a y + b F) + (1 - p) y / (1 + sigma^2)
 

@@ -5,8 +5,8 @@ A model of few rows learns them by heart if it trains for long. The averages tha
 (`fit.holdout`) is early stopping after the fact, of time and width at once, and no budget is too long. Every candidate
 sees the same rows with the same noise, so that differences of losses are much surer than the losses.
 
-Where the settings say so (`fit.patience`), a training ends by itself: when none of these averages has been better within
-so many times the steps of the best one.
+Where the settings say so (`fit.patience`), a training ends by itself: when none of these averages has been better
+within so many times the steps of the best one.
 
 Where rates fall to zero at the end of the budget (`PlayerConfig.anneal`), the end is the best there is, and what came
 before is not kept. Such a model stays that of its run, whatever is trained on top of it, until that is better.

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...registry import Registry
-from ..dataset import Raw
 from ..prepare import Columns
+from ..raw import Raw
 from ..transform import Transform
 from .arrays import read_arrays
 from .cifar import is_sheets, read_sheets

@@ -21,8 +21,8 @@ from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
-from ..dataset import Raw
 from ..errors import DataError
+from ..raw import Raw
 from ..transform import AXES
 from .archives import Limits, open_zip
 from .form import AS_THEY_ARE, Form

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..dataset import Raw
 from ..errors import DataError
+from ..raw import Raw
 from .archives import Limits, open_zip
 from .decode import FORMATS
 

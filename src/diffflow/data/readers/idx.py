@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..dataset import Raw
 from ..errors import DataError
+from ..raw import Raw
 from .archives import read_bytes
 
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]

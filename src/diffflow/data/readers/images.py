@@ -18,8 +18,8 @@ from typing import cast
 
 import numpy as np
 
-from ..dataset import Raw
 from ..errors import DataError
+from ..raw import Raw
 from .archives import LIMITS, Entry, Limits, open_zip
 from .decode import EXTRA, SUFFIXES, decode, opened, pages, readable
 from .form import AS_THEY_ARE, LARGEST, Form, common_size, place

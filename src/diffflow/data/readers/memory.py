@@ -29,8 +29,8 @@ from torch.utils.data import (
 
 from ...console import progress, to_stderr
 from ..columns import Column
-from ..dataset import Raw
 from ..errors import DataError
+from ..raw import Raw
 from .arrays import X_KEYS, Y_KEYS, channels_last, to_raw
 from .decode import to_pixels
 from .images import stack_images

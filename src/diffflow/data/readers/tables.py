@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..columns import Column, column_label, parse_number
-from ..dataset import Raw
 from ..errors import DataError
+from ..raw import Raw
 from .archives import read_bytes
 
 

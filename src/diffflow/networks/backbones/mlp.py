@@ -101,7 +101,7 @@ class MLP(nn.Module):
         nn.init.zeros_(self.leave.bias)
 
     def forward(self, x: Tensor, time: Tensor, cond: Cond = None) -> Tensor:
-        """Prediction (n, d), or (n, out), from x (n, d), time (n,) and the condition of each row, -1 or None for no class."""
+        """Prediction (n, out) from x (n, d), time (n,) and the condition of each row, -1 or None for no class."""
         if x.dim() != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x has shape {tuple(x.shape)}, this net takes (n, {self.dim})")
         e = self.time(fourier_features(time, self.frequencies))
