@@ -152,7 +152,8 @@ class Denoiser(nn.Module):
     Args:
         net: module or callable (x (n, *shape), time (n,), cond) -> (n, *shape). `net.classes` (int, optional) is how
             many classes it knows. A net that is told how pictures were augmented says how long such a label is,
-            `net.augment_labels`, and takes it by name, `augment` (n, labels) or None.
+            `net.augment_labels`, and takes it by name, `augment` (n, labels) or None. A net that can be told which
+            coordinates are known says `net.takes_known` and takes them by name, `known` bool (n, *shape) or None.
         sigma_data: standard deviation of the data in model units, > 0.
         principal_std: largest principal standard deviation of the data, for the default sampling grid; default
             sigma_data.
@@ -207,7 +208,40 @@ class Denoiser(nn.Module):
         """Whether it takes a condition."""
         return self.conditions is not None or self.classes > 0
 
-    def forward(self, y: Tensor, sigma: Tensor, cond: Cond = None, augment: Tensor | None = None) -> Tensor:
+    @property
+    def takes_known(self) -> bool:
+        """Whether it can be told which coordinates are known (and was, where it was trained with masks)."""
+        return bool(getattr(self.net, "takes_known", False))
+
+    @property
+    def groups(self) -> Tensor | None:
+        """Number of the column that each coordinate of a vector belongs to, int64 (d,); None: each is one by itself."""
+        return None
+
+    def shown(self, y: Tensor, sigma: Tensor, known: Tensor | None = None) -> Tensor:
+        """What the net is shown of noisy data: c(sigma) y, and known coordinates, which are clean, as c(0) y.
+
+        Args:
+            y: noisy data (n, *shape).
+            sigma: its noise level, 0-d or (n,).
+            known: which coordinates are known and stand in y without noise, bool (n, *shape); None: none.
+
+        Returns:
+            (n, *shape).
+        """
+        out = _factor(self.form.at(sigma, self.sigma_data).c, y) * y
+        if known is None:
+            return out
+        return torch.where(known, self.form.at(torch.zeros_like(sigma), self.sigma_data).c.amax().to(y) * y, out)
+
+    def forward(
+        self,
+        y: Tensor,
+        sigma: Tensor,
+        cond: Cond = None,
+        augment: Tensor | None = None,
+        known: Tensor | None = None,
+    ) -> Tensor:
         """Estimate of the clean data.
 
         Args:
@@ -215,9 +249,11 @@ class Denoiser(nn.Module):
             sigma: its noise level, positive, 0-d or (n,).
             cond: classes int64 (n,), -1 for no class, or another condition in the net's units; None: none for all.
             augment: how the pictures were changed (n, 9), in training; None: they were not.
+            known: which coordinates are known and stand in y without noise, bool (n, *shape), for a net that takes
+                them; None: none.
 
         Returns:
-            D(y, sigma) in y's dtype, (n, *shape).
+            D(y, sigma) in y's dtype, (n, *shape): E[Y | y], where some are known given these, which it returns.
 
         Raises:
             ValueError: for a sigma <= 0 (NaN comes back where sigma lies on an accelerator) or of another length, and
@@ -234,11 +270,15 @@ class Denoiser(nn.Module):
             sigma = torch.where(sigma > 0, sigma, torch.nan)
         sigma = sigma.to(y.device)
         inner = next((p.dtype for p in self.parameters() if p.is_floating_point()), work.dtype)
-        c = _factor(self.form.at(sigma, self.sigma_data).c, work)
         # A tensor of shape (n,), never a float: diffusers' UNet2DModel casts a python float to an integer.
         time = self.time(sigma).to(inner).expand(len(y))
         more = {} if augment is None else {"augment": augment.to(inner)}
-        out = recordable_net(self.net)((c * work).to(inner), time, cond, **more)
+        if known is not None:
+            if not self.takes_known:
+                raise ValueError("known coordinates were given, and this denoiser's net cannot be told them: train "
+                                 "with masks (model.masks), or draw by method='repaint'")
+            more["known"] = known
+        out = recordable_net(self.net)(self.shown(work, sigma, known).to(inner), time, cond, **more)
         if out.shape != y.shape:
             raise ValueError(
                 f"the net of this denoiser returned shape {tuple(out.shape)} for noisy data of shape {tuple(y.shape)}: "
@@ -246,7 +286,8 @@ class Denoiser(nn.Module):
             )
         # Autocast would redo the affine part in half precision only for matmuls; the cast makes the sum float32 in
         # any case.
-        return self.form.denoised(out.to(work.dtype), work, sigma, self.sigma_data).to(y.dtype)
+        D = self.form.denoised(out.to(work.dtype), work, sigma, self.sigma_data).to(y.dtype)
+        return D if known is None else torch.where(known, y, D)
 
     def given(self, cond: Cond) -> Denoiser | Given:
         """This denoiser with the condition fixed.

@@ -57,6 +57,7 @@ class MLP(nn.Module):
         embed: length of the embedding of time and class, even.
         octaves: the k of the sines and cosines of 2^k pi x that the net is shown beside x.
         conditions: what the network is told instead of a class: one condition, or several by name.
+        masks: whether it can be told which coordinates of x are known.
 
     Raises:
         ValueError: for sizes below one or an odd embed, classes and conditions together, and for vectors of another
@@ -76,6 +77,7 @@ class MLP(nn.Module):
         embed: int = 64,
         octaves: tuple[int, ...] = (),
         conditions: Conditions | None = None,
+        masks: bool = False,
     ):
         super().__init__()
         if min(dim, width, depth, embed // 2) < 1 or classes < 0 or embed % 2:
@@ -97,9 +99,11 @@ class MLP(nn.Module):
         self.leave = nn.Linear(width, dim)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
+        self.takes_known = masks
+        self.known = nn.Linear(dim, width, bias=False) if masks else None
 
-    def forward(self, x: Tensor, time: Tensor, cond: Cond = None) -> Tensor:
-        """Prediction (n, d) from x (n, d), time (n,) and the condition of each row, -1 or None for no class."""
+    def forward(self, x: Tensor, time: Tensor, cond: Cond = None, known: Tensor | None = None) -> Tensor:
+        """Prediction (n, d) from x (n, d), time (n,), the condition of each row, and which of x are known (n, d)."""
         if x.dim() != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x has shape {tuple(x.shape)}, this net takes (n, {self.dim})")
         e = self.time(fourier_features(time, self.frequencies))
@@ -108,6 +112,8 @@ class MLP(nn.Module):
         if self.condition is not None:
             e = e + self.condition(cond, len(x), x.device).to(e.dtype)
         h = self.enter(sines(x, self.octaves))
+        if self.known is not None and known is not None:
+            h = h + self.known(known.to(h.dtype))
         for block in self.blocks:
             h = block(h, e)
         return self.leave(F.silu(self.norm(h)))

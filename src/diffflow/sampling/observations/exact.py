@@ -3,7 +3,8 @@ r"""Exact conditionals of Gaussian mixtures: the oracle of conditional samplers.
 For q = sum_j w_j N(m_j, C_j) and coordinates split into known k and unknown u, the law of Y_u given Y_k = v is again a
 mixture,
 
-    w_j(v) ~ w_j N(v; m_jk, C_jkk),   mean_j(v) = m_ju + C_juk C_jkk^-1 (v - m_jk),   cov_j = C_juu - C_juk C_jkk^-1 C_jku
+    w_j(v) ~ w_j N(v; m_jk, C_jkk),   mean_j(v) = m_ju + C_juk C_jkk^-1 (v - m_jk),
+    cov_j  = C_juu - C_juk C_jkk^-1 C_jku,
 
 and so are its one-dimensional marginals, whose absolute moments are known: the continuous ranked probability score
 of any draws can be compared with the least there is, without an outcome being drawn.

@@ -41,7 +41,7 @@ class Observation:
             values, known = torch.broadcast_tensors(values, known.to(values.device))
         except RuntimeError:
             raise ValueError(
-                f"values of shape {tuple(values.shape)} and known of shape {tuple(known.shape)} belong to other particles"
+                f"values of shape {tuple(values.shape)} and known of shape {tuple(known.shape)} do not fit together"
             ) from None
         shape = tuple(values.shape[-1:]) if self.shape is None else tuple(self.shape)
         if values.ndim - len(shape) not in (0, 1) or tuple(values.shape[values.ndim - len(shape) :]) != shape:
@@ -75,7 +75,8 @@ class Observation:
         values, known, groups = torch.as_tensor(values), torch.as_tensor(known), torch.as_tensor(groups)
         if groups.shape != values.shape[-1:] or not 0 <= int(groups.min()) <= int(groups.max()) < known.shape[-1]:
             raise ValueError(
-                f"groups {groups.tolist()} are to be one of {known.shape[-1]} for each of {values.shape[-1]} coordinates"
+                f"groups = {groups.tolist()}: one of {known.shape[-1]} for each of {values.shape[-1]} coordinates is "
+                "wanted"
             )
         return cls(values, known[..., groups])
 

@@ -39,7 +39,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -52,6 +51,7 @@ from ..solvers import Solver
 from .observation import Observation
 
 INNER = 20  # rounds at each level
+FROZEN = Exponential(1, correct=False)  # D frozen over a step: a round has no past
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class RePaint:
     observation: Observation
     noise: Noise
     inner: int = INNER
-    solver: Solver = Exponential(1, correct=False)
+    solver: Solver = FROZEN
 
     order = weak_order = 1
 
@@ -120,4 +120,6 @@ def _normal(noise: Noise, like: Tensor) -> Tensor:
     return noise.normal(len(like), tuple(like.shape[1:]), dtype=like.dtype, device=like.device)
 
 
-METHODS: Registry[Callable[[Observation, Noise, int], Any]] = Registry("method of conditional sampling", {"repaint": RePaint})
+METHODS: Registry[Callable[[Observation, Noise, int], Solver]] = Registry(
+    "method of conditional sampling", {"repaint": RePaint}
+)
