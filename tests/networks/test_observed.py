@@ -148,5 +148,5 @@ def test_a_denoiser_that_cannot_be_told_refuses_by_name():
     with pytest.raises(ValueError, match="cannot be told what is known"):
         ScoreMatching(D, masks=0.5)
     s = df.EDM()
-    with pytest.raises(ValueError, match="use method='repaint'"):
+    with pytest.raises(ValueError, match="use method='langevin'"):
         observed(df.at(s, s.score(df.Gaussian(torch.zeros(3)))), seen)

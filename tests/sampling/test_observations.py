@@ -1,4 +1,4 @@
-"""Samples given coordinates: RePaint draws the exact conditional of a mixture, where replacement is far from it; a
+"""Samples given coordinates: rounds draw the exact conditional of a mixture, where replacement is far from it; a
 particle depends on its own stream alone; what is known comes back to the bit."""
 
 import math
@@ -9,7 +9,7 @@ import torch
 import diffflow as df
 from diffflow.sampling.observations.exact import Conditional
 from diffflow.sampling.observations.observation import Observation
-from diffflow.sampling.observations.resampling import METHODS, RePaint
+from diffflow.sampling.observations.resampling import METHODS, Langevin, RePaint
 
 F64 = torch.float64
 KNOWN = torch.tensor([True, False, True])
@@ -34,10 +34,12 @@ def equation(law: df.GaussianMixture) -> df.DiffFlow:
     return df.at(s, s.score(law), churn=1.0)
 
 
-def draws(law: df.GaussianMixture, seen: Observation, m: int, inner: int, steps: int = 20) -> torch.Tensor:
+def draws(
+    law: df.GaussianMixture, seen: Observation, m: int, inner: int, steps: int = 20, method: str = "langevin"
+) -> torch.Tensor:
     """Rows (n, m, d) given what is seen of each of n."""
     each, noise = seen.repeated(m), df.Noise(5)
-    solver = METHODS["repaint"](each, noise, inner)
+    solver = METHODS[method](each, noise, inner)
     return df.sample(equation(law), len(each.values), steps, solver=solver, noise=noise).last.reshape(-1, m, 3)
 
 
@@ -68,19 +70,38 @@ def test_the_excess_score_of_a_shifted_normal_is_its_closed_form_and_that_of_exa
     torch.testing.assert_close(c.least_score(), torch.full((n, 1), 1 / math.sqrt(math.pi), dtype=F64))
 
 
-def test_repaint_is_within_two_percent_of_the_exact_conditional_and_replacement_is_not():
+@pytest.mark.parametrize(("method", "inner"), [("langevin", 12), ("repaint", 20)])
+def test_rounds_come_within_two_percent_of_the_exact_conditional_and_replacement_does_not(method, inner):
     """The excess is unbiased for any number of draws; its error is that of the mean over independent rows."""
     law, n = mixture(), 60
     x = law.sample(n, 2)
     c = Conditional.of(law, x, KNOWN)
     least = float(c.least_score().mean())
-    repaint, replacement = (
-        c.excess_score(draws(law, Observation(x, KNOWN), 32, inner)[..., 1:2])[:, 0] for inner in (20, 1)
+    mixed, replacement = (
+        c.excess_score(draws(law, Observation(x, KNOWN), 32, rounds, method=method)[..., 1:2])[:, 0]
+        for rounds in (inner, 1)
     )
-    error = float(repaint.std()) / math.sqrt(n)
-    assert float(repaint.mean()) < 0.02 * least + 3 * error
+    error = float(mixed.std()) / math.sqrt(n)
+    assert float(mixed.mean()) < 0.02 * least + 3 * error
     assert error < 0.01 * least  # else the line above says little
     assert float(replacement.mean()) > 0.1 * least
+
+
+def test_langevin_rounds_keep_the_law_of_a_gaussian_however_long_the_step():
+    """At one level, h = sigma^2, nothing known: u <- D(u) + half-shared noise has exactly the noised law's variance;
+    with noise of its own for each round it would not."""
+    sigma, std, n = 0.8, 0.7, 40_000
+    s = df.EDM(0.01, 40.0)
+    law = df.Gaussian(torch.zeros(1, dtype=F64), std)
+    sde = df.at(s, s.score(law), churn=1.0)
+    t = s.time(sigma).item()
+    nothing = Observation(torch.zeros(1, dtype=F64), torch.tensor([False]))
+    x = law.noised(1.0, sigma).sample(n, 0)
+    solver = Langevin(nothing, df.Noise(1), 30)
+    down = s.time(sigma * 0.999).item()  # next to no step: the law at the level itself
+    y = solver.rounds(sde, s, x, t, down, nothing, df.Noise(2))
+    variance = std**2 + sigma**2
+    assert abs(float(y.var()) / variance - 1) < 4.5 * math.sqrt(2 / n) + 0.003
 
 
 def test_unknown_coordinates_of_rows_from_the_law_have_its_marginal():
@@ -94,21 +115,23 @@ def test_unknown_coordinates_of_rows_from_the_law_have_its_marginal():
         assert abs(float(mine.mean() - theirs.mean())) < 4.5 * float(theirs.std()) / math.sqrt(n) + 0.05
 
 
-def test_a_particle_depends_on_its_own_stream_alone_and_what_is_known_comes_back_to_the_bit():
+@pytest.mark.parametrize("method", METHODS)
+def test_a_particle_depends_on_its_own_stream_alone_and_what_is_known_comes_back_to_the_bit(method):
     law, noise = mixture(), df.Noise(7)
     seen = Observation(law.sample(6, 5), torch.rand(6, 3, generator=torch.Generator().manual_seed(0)) < 0.5)
-    whole = df.sample(equation(law), 6, 8, solver=RePaint(seen, noise, 3), noise=noise).last
+    whole = df.sample(equation(law), 6, 8, solver=METHODS[method](seen, noise, 3), noise=noise).last
     part = slice(2, 5)
     shifted = noise.shift(2)
-    alone = df.sample(equation(law), 3, 8, solver=RePaint(seen.rows(part), shifted, 3), noise=shifted).last
+    alone = df.sample(equation(law), 3, 8, solver=METHODS[method](seen.rows(part), shifted, 3), noise=shifted).last
     torch.testing.assert_close(alone, whole[part], rtol=0, atol=1e-10)
     assert torch.equal(whole[seen.known], seen.values[seen.known])
 
 
-def test_the_evaluations_are_what_the_page_says():
+@pytest.mark.parametrize("method", METHODS)
+def test_the_evaluations_are_what_the_page_says(method):
     law, noise = mixture(), df.Noise(0)
     for inner, steps in ((1, 5), (4, 6)):
-        solver = RePaint(Observation(torch.zeros(3), KNOWN), noise, inner)
+        solver = METHODS[method](Observation(torch.zeros(3), KNOWN), noise, inner)
         assert df.sample(equation(law), 2, steps, solver=solver, noise=noise).nfe == (steps - 1) * inner + 1
 
 
@@ -162,7 +185,7 @@ def test_what_cannot_be_drawn_is_refused():
     s = df.EDM(0.01, 40.0)
     with pytest.raises(ValueError, match="give churn = 1"):
         df.sample(df.probability_flow(s, s.score(law)), 2, 4, solver=RePaint(seen, noise), noise=noise)
-    with pytest.raises(ValueError, match="needs an equation on a noise schedule"):
+    with pytest.raises(ValueError, match="need an equation on a noise schedule"):
         df.sample(df.langevin(df.LawScore(law)), torch.zeros(2, 3), 4, solver=RePaint(seen, noise), noise=noise)
     with pytest.raises(ValueError, match="at least one round"):
         RePaint(seen, noise, 0)

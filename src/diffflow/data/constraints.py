@@ -1,12 +1,12 @@
 """Constraints: what a user asks of rows, in words, as equalities and comparisons of columns.
 
-    species=Adelie                    a column has a value, as the file writes it: all that follows the sign is the value
+    species=Adelie                    a column has a value, as the file writes it: all that follows the sign
     age>60    60<=age<70    sex!=f    comparisons with a value
     a+b<=10   2*a-b>c                 comparisons of sums of columns
 
 Names of columns may hold anything, spaces, quotes and signs included: the longest name that fits is meant, and "..."
-or '...' around a name says where it ends (the same quote within is doubled). A gap fulfils no comparison. Nothing is
-evaluated but these sums.
+or '...' around a name says where it ends (the same quote within is doubled). A number that is the name of a column is
+that column. A gap fulfils no comparison. Nothing is evaluated but these sums.
 
     words     ->  conditions                              sum op sum (op sum), column=value
     sum       ->  [-] term (+|-) term ...                 term: number, column, number*column
@@ -161,6 +161,8 @@ def _comparisons(word: str, readers: Mapping[str, Reader], unordered: Collection
     out = []
     for left, operator, right in zip(sides, operators, sides[1:], strict=False):
         a, b = (_sum(side, readers, word) for side in (left, right))
+        if a is not None and len(a[0]) == 1 and a[0][0][1] in unordered:
+            b = None  # a word, also where a column is called like it
         if a is None:
             left, right, a, b, operator = right, left, b, a, _FLIPPED.get(operator, operator)
         if a is None:
@@ -200,14 +202,14 @@ def _split(word: str, names: Collection[str]) -> tuple[list[str], list[str]]:
         elif i > start and _in_word(word[i]) and _in_word(word[i - 1]):
             i += 1  # within a word, where no name begins
         else:
-            i = next((end for _, end in _names_at(word, i, names) if _ends_term(word, end)), i + 1)
+            i = next((end for _, end in _terms_at(word, i, names)), i + 1)
     return [*sides, word[start:].strip()], operators
 
 
-def _ends_term(text: str, i: int) -> bool:
-    """Whether a name may end at text[i]: nothing, or a sign, follows."""
-    i = _skip(text, i)
-    return i == len(text) or text[i] in "<>=!+-*"
+def _terms_at(text: str, i: int, names: Collection[str]) -> list[tuple[str, int]]:
+    """Columns, with where they end, that may begin at text[i] as terms of a sum: nothing, or a sign, follows them."""
+    found = _names_at(text, i, names) if i < len(text) else []
+    return [(name, end) for name, end in found if text[_skip(text, end) :][:1] in ("", *"<>=!+-*")]
 
 
 def _sum(side: str, names: Collection[str], word: str) -> tuple[tuple[tuple[float, str], ...], float] | None:
@@ -220,12 +222,12 @@ def _sum(side: str, names: Collection[str], word: str) -> tuple[tuple[tuple[floa
             continue
         factor, j = sign, i
         number = _NUMBER.match(side, i)
-        names_here = [(n, e) for n, e in _names_at(side, i, names) if _ends_term(side, e)]
+        names_here = _terms_at(side, i, names)
         if not names_here and number is not None:
             factor, j = sign * float(number[0]), _skip(side, number.end())
             if j < len(side) and side[j] == "*":
                 j = _skip(side, j + 1)
-                names_here = [(n, e) for n, e in _names_at(side, j, names) if _ends_term(side, e)] if j < len(side) else []
+                names_here = _terms_at(side, j, names)
             elif wants:
                 constant, i, wants = constant + factor, j, False
                 continue

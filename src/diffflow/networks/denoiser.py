@@ -276,7 +276,7 @@ class Denoiser(nn.Module):
         if known is not None:
             if not self.takes_known:
                 raise ValueError("known coordinates were given, and this denoiser's net cannot be told them: train "
-                                 "with masks (model.masks), or draw by method='repaint'")
+                                 "with masks (model.masks), or draw by method='langevin'")
             more["known"] = known
         out = recordable_net(self.net)(self.shown(work, sigma, known).to(inner), time, cond, **more)
         if out.shape != y.shape:

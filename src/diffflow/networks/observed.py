@@ -35,7 +35,7 @@ class Observed:
         if not source.takes_known:
             raise ValueError(
                 "this denoiser was trained without masks and cannot be told what is known: train it with model.masks, "
-                "or draw by method='repaint'"
+                "or draw by method='langevin'"
             )
         self.source, self.observation = source, observation
         self.conditional, self.conditions, self.classes = source.conditional, source.conditions, source.classes
@@ -71,6 +71,6 @@ def observed(sde: DiffFlow, observation: Observation) -> DiffFlow:
     denoiser = source.source if isinstance(source, _Guided) else source
     if sde.ratio is not None or not isinstance(field, ScoreField) or not isinstance(denoiser, Denoiser):
         what = "a log-ratio" if sde.ratio is not None else repr(field)
-        raise ValueError(f"{what} cannot be told what is known, only a denoiser alone can: use method='repaint'")
+        raise ValueError(f"{what} cannot be told what is known, only a denoiser alone can: use method='langevin'")
     score = ScoreField(field.schedule, Observed(denoiser, observation))
     return replace(sde, score=guide(score, weights) if weights else score)

@@ -4,9 +4,10 @@
     sample_given(run, observation, n, accept=f)        of them those that fulfil f (decoded rows -> bool), none else
     impute(run, observation, draws=20)                 each row 20 times: multiple imputation
 
-Everything is in model units (`Run.encode`, `Run.decode`). Two methods draw: "masks", for a run that was trained with
-masks (model.masks), asks its denoiser, which is told what is known, and costs an ordinary solve; "repaint" is for any
-run (sampling/observations/resampling.py) and costs `inner` times as much. Draw i depends on stream i alone.
+Everything is in model units (`Run.encode`, `Run.decode`). Three methods draw: "masks", for a run that was trained with
+masks (model.masks), asks its denoiser, which is told what is known, and costs an ordinary solve; "langevin" and
+"repaint" are for any run (sampling/observations/resampling.py) and cost `inner` times as much. Draw i depends on
+stream i alone.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class GivenDraws:
 
     Attributes:
         x: draws in model units, (n, *shape), on the CPU; known coordinates are exact.
-        method: how they were drawn, "masks" or "repaint".
+        method: how they were drawn, "masks", "langevin" or "repaint".
         nfe: network evaluations a proposal.
         proposals: number of rows that were drawn.
         accepted: how many of these fulfilled the constraint; all where there is none.
@@ -73,7 +74,7 @@ def method_of(run: Run, method: str | None = None) -> str:
 
     Args:
         run: the run.
-        method: its name; None: "masks" for a run that was trained with masks, else "repaint".
+        method: its name; None: "masks" for a run that was trained with masks, else "langevin".
 
     Returns:
         The name.
@@ -84,7 +85,7 @@ def method_of(run: Run, method: str | None = None) -> str:
     if run.space is not None:
         raise ValueError(f"{run.path} lives in latents, none of which a value of the data makes known: train without")
     masked = float(getattr(getattr(run.config, "model", None), "masks", 0.0)) > 0
-    name = (MASKS if masked else "repaint") if method is None else method
+    name = (MASKS if masked else "langevin") if method is None else method
     if name != MASKS and name not in METHODS:
         raise ValueError(f"method = {METHODS.unknown(name)}, {MASKS}")
     if name == MASKS and not masked:
@@ -120,7 +121,7 @@ def sample_given(
             first accepted of a sequence of proposals, so `observation` is one for all.
         least: share of accepted proposals below which this is refused.
         steps: number of levels.
-        inner: rounds at each level, of repaint.
+        inner: rounds at each level, of langevin and repaint.
         guidance: of the condition.
         cond: a condition of the network beside what is known, in data units; with `accept` one for all.
         noise: streams, one a proposal; an integer seed; None: a fresh seed from torch's generator.
@@ -192,7 +193,7 @@ def impute(
         draws: how many times each row is drawn, m.
         method: see `method_of`.
         steps: number of levels.
-        inner: rounds at each level, of repaint.
+        inner: rounds at each level, of langevin and repaint.
         noise: streams; draw j of row i has stream i m + j.
         batch: how many draws move together.
         on_batch: called with (draws that there are, n m) after every batch.
