@@ -21,6 +21,10 @@ class Correlated(nn.Module):
 
     takes_known = True
 
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))  # a run asks its players where they are
+
     def forward(self, x, time, cond=None, known=None):
         """E[Y | y] from what the net is shown."""
         sigma = torch.exp(4 * time)[:, None].to(x)
@@ -28,7 +32,7 @@ class Correlated(nn.Module):
         y = torch.where(known, x, x * (1 + sigma**2).sqrt())
         cov = torch.tensor([[1.0, RHO], [RHO, 1.0]]).to(x)
         noise = torch.diag_embed(torch.where(known, 1e-6, sigma**2))
-        return torch.linalg.solve(cov + noise, y[..., None])[..., 0] @ cov
+        return torch.linalg.solve(cov + noise, y[..., None])[..., 0] @ cov * self.gain
 
 
 def make(masks: float) -> df.Run:
@@ -57,7 +61,8 @@ def test_draws_have_the_conditional_law_and_do_not_depend_on_the_batch(masks, me
 
 def test_rows_are_imputed_each_by_its_own_values():
     run = make(0.5)
-    rows = Observation(torch.tensor([[-2.0, math.nan], [math.nan, 1.0], [0.3, 0.4]]), torch.tensor([[1, 0], [0, 1], [1, 1]]).bool())
+    values = torch.tensor([[-2.0, math.nan], [math.nan, 1.0], [0.3, 0.4]])
+    rows = Observation(values, ~values.isnan())
     drawn = impute(run, rows, draws=60, steps=20, noise=1, batch=50)
     assert drawn.shape == (3, 60, 2)
     assert torch.equal(drawn[2], torch.tensor([0.3, 0.4]).expand(60, 2))
@@ -99,11 +104,12 @@ def test_what_next_to_no_row_fulfils_is_refused_with_the_count():
 
 def test_what_cannot_be_drawn_is_refused_before_the_work():
     run, seen = make(0.0), Observation(torch.zeros(2), KNOWN)
+    wide = Observation(torch.zeros(3), torch.ones(3, dtype=torch.bool))
     for message, call in [
         (r"'repain' is no method of conditional sampling; did you mean 'repaint'", lambda: method_of(run, "repain")),
         (r"is for runs trained with model.masks > 0", lambda: method_of(run, "masks")),
         (r"3 observations for 2 rows", lambda: sample_given(run, seen.expanded(3), 2)),
-        (r"shape \(3,\), this run's have \(2,\)", lambda: sample_given(run, Observation(torch.zeros(3), torch.ones(3).bool()), 2)),
+        (r"shape \(3,\), this run's have \(2,\)", lambda: sample_given(run, wide, 2)),
         (r"for one observation", lambda: sample_given(run, seen.expanded(2), 2, accept=lambda z: z[:, 0] > 0)),
         (r"n = 0", lambda: sample_given(run, seen, 0)),
         (r"draws = 0", lambda: impute(run, seen, 0)),
