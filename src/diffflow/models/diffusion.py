@@ -33,7 +33,7 @@ from ..objectives.score_matching import (
 from .base import RATIO, SDE, TrainConfig, Words, device_of, player
 from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig, make_schedule
 from .settings.networks import MLPConfig, NetConfig, UNetConfig
-from .settings.serialise import require, suggest
+from .settings.serialise import UNSAID, require, suggest
 
 WeightingConfig = EDMWeighting | EpsWeighting | VWeighting | FlowWeighting | LikelihoodWeighting
 
@@ -52,10 +52,13 @@ class ModelConfig:
     """What the network predicts, a row of denoiser.FORMS: edm, eps, v, x0, flow, score."""
     label_dropout: float = 0.1
     """Share of samples trained without their class, or other condition, for guidance."""
+    masks: float = field(default=0.0, metadata=UNSAID)
+    """Share of vectors trained with random columns known, so that rows given some columns cost one ordinary solve."""
 
     def __post_init__(self) -> None:
         require(self.form in FORMS, f"model.form = {self.form!r} is unknown{suggest(self.form, list(FORMS))}")
         require(0 <= self.label_dropout < 1, f"model.label_dropout = {self.label_dropout} must be in [0, 1)")
+        require(0 <= self.masks <= 1, f"model.masks = {self.masks} must be in [0, 1]: a share of the samples")
 
     def build(self, meta: Mapping[str, Any], augmented: bool = False) -> Denoiser:
         """The denoiser for data that `meta` describes, told of their augmentation where they are `augmented`.
@@ -67,8 +70,15 @@ class ModelConfig:
         settings: Any = self.net
         if augmented and hasattr(settings, "augment_labels"):
             settings = replace(settings, augment_labels=LABELS)
-        if "parts" in meta["transform"]:
-            return self._mixed(meta, conditions)
+        if self.masks:
+            require(
+                len(shape) == 1 and hasattr(settings, "masks"),
+                f"model.masks = {self.masks} is for vectors, by a network that can be told which columns are known "
+                f"(MLPConfig): {type(settings).__name__} for shape {shape} cannot; leave it at 0",
+            )
+            settings = replace(settings, masks=True)
+        if "parts" in meta.get("transform", {}):
+            return self._mixed(settings, meta, conditions)
         if "cond" in meta:
             takes = len(inspect.signature(settings.build).parameters) >= 3
             require(
@@ -94,11 +104,10 @@ class ModelConfig:
             null=getattr(net, "has_null", True),
         )
 
-    def _mixed(self, meta: Mapping[str, Any], conditions: Conditions | None) -> Denoiser:
+    def _mixed(self, net: NetConfig, meta: Mapping[str, Any], conditions: Conditions | None) -> Denoiser:
         """The denoiser of a table's rows. Raises ConfigError for a network that does not take them."""
         from ..networks.mixed_rows import MixedDenoiser
 
-        net = self.net
         require(
             isinstance(net, MLPConfig),
             f"{type(net).__name__} takes vectors of numbers, and rows of a table have words, few values and gaps: "
@@ -106,9 +115,11 @@ class ModelConfig:
         )
         require(self.form == "edm", f"model.form = {self.form!r}: rows of a table are denoised in their own way, edm")
         transform, classes = TableTransform.from_meta(meta["transform"]), len(meta["classes"] or ())
-        parted = (0, conditions) if "cond" in meta else (classes, None)
+        told = (0, conditions) if "cond" in meta else (classes, None)
+        columns = len(transform.parts)
+        assert isinstance(net, MLPConfig)  # checked above, for the type checker
         return MixedDenoiser(
-            lambda inputs, outputs: net.build_mixed(inputs, outputs, *parted),
+            lambda inputs, outputs: net.build_mixed(inputs, outputs, columns, *told),
             transform.parts,
             meta["std"],
             meta["principal_std"],
@@ -234,7 +245,8 @@ class ScoreConfig(TrainConfig):
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> ScoreMatching:
         """Denoising score matching with the weighting of `loss`."""
         denoiser = player(modules, "denoiser", Denoiser)
-        return ScoreMatching(denoiser, self.loss, self.model.label_dropout if denoiser.null else 0.0)
+        hidden = self.model.label_dropout if denoiser.null else 0.0
+        return ScoreMatching(denoiser, self.loss, hidden, self.model.masks)
 
     @property
     def dials(self) -> Dials:

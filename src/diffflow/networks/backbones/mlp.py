@@ -58,6 +58,7 @@ class MLP(nn.Module):
         octaves: the k of the sines and cosines of 2^k pi x that the net is shown beside x.
         conditions: what the network is told instead of a class: one condition, or several by name.
         out: length of what it returns; None: dim.
+        known: length of what it can be told by name, `known` bool (n, known): which coordinates are; 0: nothing.
 
     Raises:
         ValueError: for sizes below one or an odd embed, classes and conditions together, and for vectors of another
@@ -78,6 +79,7 @@ class MLP(nn.Module):
         octaves: tuple[int, ...] = (),
         conditions: Conditions | None = None,
         out: int | None = None,
+        known: int = 0,
     ):
         super().__init__()
         if min(dim, width, depth, embed // 2) < 1 or classes < 0 or embed % 2:
@@ -99,8 +101,10 @@ class MLP(nn.Module):
         self.leave = nn.Linear(width, dim if out is None else out)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
+        self.takes_known = known > 0
+        self.known = nn.Linear(known, width, bias=False) if known else None
 
-    def forward(self, x: Tensor, time: Tensor, cond: Cond = None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, cond: Cond = None, known: Tensor | None = None) -> Tensor:
         """Prediction (n, out) from x (n, d), time (n,) and the condition of each row, -1 or None for no class."""
         if x.dim() != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x has shape {tuple(x.shape)}, this net takes (n, {self.dim})")
@@ -110,6 +114,8 @@ class MLP(nn.Module):
         if self.condition is not None:
             e = e + self.condition(cond, len(x), x.device).to(e.dtype)
         h = self.enter(sines(x, self.octaves))
+        if self.known is not None and known is not None:
+            h = h + self.known(known.to(h.dtype))
         for block in self.blocks:
             h = block(h, e)
         return self.leave(F.silu(self.norm(h)))
