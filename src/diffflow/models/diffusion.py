@@ -6,8 +6,9 @@ import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from html import escape
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from ..equation.schedule import SCHEDULES, Schedule
 from ..equation.sde import DiffFlow
 from ..equation.spectrum import at
 from ..networks.denoiser import FORMS, Denoiser, quarter_log
+from ..networks.mixture_skip import WIDEST, MixtureDenoiser, MixtureSkip, fitting_components
 from ..objectives.score_matching import (
     EDMWeighting,
     EpsWeighting,
@@ -32,7 +34,7 @@ from ..objectives.score_matching import (
 from .base import RATIO, SDE, TrainConfig, Words, device_of, player
 from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig, make_schedule
 from .settings.networks import NetConfig, UNetConfig
-from .settings.serialise import require, suggest
+from .settings.serialise import UNSAID, require, suggest
 
 WeightingConfig = EDMWeighting | EpsWeighting | VWeighting | FlowWeighting | LikelihoodWeighting
 
@@ -42,7 +44,7 @@ class ModelConfig:
     """The denoiser: its network, and what the network predicts.
 
     Raises:
-        ConfigError: an unknown form, or a share of dropped labels outside [0, 1).
+        ConfigError: an unknown form, a share of dropped labels outside [0, 1), or no component.
     """
 
     net: NetConfig = UNetConfig()
@@ -51,10 +53,16 @@ class ModelConfig:
     """What the network predicts, a row of denoiser.FORMS: edm, eps, v, x0, flow, score."""
     label_dropout: float = 0.1
     """Share of samples trained without their class, or other condition, for guidance."""
+    skip: Literal["none", "mixture"] = field(default="none", metadata=UNSAID)
+    """mixture: of vectors, a Gaussian mixture fitted before the training, in place of the form's a y; the network
+    learns the rest. For densities of tables. none: the form alone."""
+    components: int = field(default=128, metadata=UNSAID)
+    """Of the mixture at most; how many it has is chosen on rows kept aside."""
 
     def __post_init__(self) -> None:
         require(self.form in FORMS, f"model.form = {self.form!r} is unknown{suggest(self.form, list(FORMS))}")
         require(0 <= self.label_dropout < 1, f"model.label_dropout = {self.label_dropout} must be in [0, 1)")
+        require(self.components >= 1, f"model.components = {self.components} must be at least 1")
 
     def build(self, meta: Mapping[str, Any], augmented: bool = False) -> Denoiser:
         """The denoiser for data that `meta` describes, told of their augmentation where they are `augmented`.
@@ -66,6 +74,9 @@ class ModelConfig:
         settings: Any = self.net
         if augmented and hasattr(settings, "augment_labels"):
             settings = replace(settings, augment_labels=LABELS)
+        skip = None if self.skip == "none" else self._mixture(meta)
+        if skip is not None:
+            settings = replace(settings, beside=skip.dim)
         if "cond" in meta:
             takes = len(inspect.signature(settings.build).parameters) >= 3
             require(
@@ -81,15 +92,31 @@ class ModelConfig:
         )
         if not getattr(net, "takes_cond", True):
             conditions = None
-        return Denoiser(
+        make: Any = Denoiser if skip is None else partial(MixtureDenoiser, skip=skip)
+        return make(
             net,
-            meta["std"],
-            meta["principal_std"],
+            sigma_data=meta["std"],
+            principal_std=meta["principal_std"],
             form=FORMS[self.form],
             time=getattr(net, "time_of", quarter_log),
             conditions=conditions,
             null=getattr(net, "has_null", True),
         )
+
+    def _mixture(self, meta: Mapping[str, Any]) -> MixtureSkip:
+        """The mixture in place of a y, before it is fitted. Raises ConfigError for data or a network unfit for it."""
+        shape, rows = tuple(meta["shape"]), meta["count"]
+        require(
+            len(shape) == 1 and shape[0] <= WIDEST,
+            f"model.skip = 'mixture' keeps covariances of vectors of at most {WIDEST} numbers, and the data have shape "
+            f"{shape}: leave it at none",
+        )
+        require(
+            hasattr(self.net, "beside"),
+            f"model.skip = 'mixture' is shown to the network beside x, which {type(self.net).__name__} does not take: "
+            "use an MLPConfig, or leave it at none",
+        )
+        return MixtureSkip(shape[0], fitting_components(self.components, shape[0], rows), meta["std"])
 
 
 @dataclass(frozen=True)

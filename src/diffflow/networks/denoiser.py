@@ -233,20 +233,44 @@ class Denoiser(nn.Module):
         else:  # to look would wait for the device: no number comes back for a sigma that is none
             sigma = torch.where(sigma > 0, sigma, torch.nan)
         sigma = sigma.to(y.device)
-        inner = next((p.dtype for p in self.parameters() if p.is_floating_point()), work.dtype)
-        c = _factor(self.form.at(sigma, self.sigma_data).c, work)
-        # A tensor of shape (n,), never a float: diffusers' UNet2DModel casts a python float to an integer.
-        time = self.time(sigma).to(inner).expand(len(y))
-        more = {} if augment is None else {"augment": augment.to(inner)}
-        out = recordable_net(self.net)((c * work).to(inner), time, cond, **more)
-        if out.shape != y.shape:
-            raise ValueError(
-                f"the net of this denoiser returned shape {tuple(out.shape)} for noisy data of shape {tuple(y.shape)}: "
-                "a net (x, time, cond) returns what it predicts, of the shape of x"
-            )
         # Autocast would redo the affine part in half precision only for matmuls; the cast makes the sum float32 in
         # any case.
-        return self.form.denoised(out.to(work.dtype), work, sigma, self.sigma_data).to(y.dtype)
+        return self.estimate(work, sigma, cond, augment).to(y.dtype)
+
+    def estimate(self, y: Tensor, sigma: Tensor, cond: Cond, augment: Tensor | None) -> Tensor:
+        """D(y, sigma) of y in at least float32 (n, *shape), sigma checked by `forward`: what other skips replace."""
+        out = self.predict(_factor(self.form.at(sigma, self.sigma_data).c, y) * y, y.shape, sigma, cond, augment)
+        return self.form.denoised(out, y, sigma, self.sigma_data)
+
+    def predict(
+        self, shown: Tensor, shape: tuple[int, ...], sigma: Tensor, cond: Cond, augment: Tensor | None
+    ) -> Tensor:
+        """The net's output F for what it is shown, in the type of that.
+
+        Args:
+            shown: its input (n, ...), c y in a plain form.
+            shape: of y, and so of F.
+            sigma: noise level, 0-d or (n,).
+            cond: as of `forward`.
+            augment: likewise.
+
+        Returns:
+            F (n, *shape).
+
+        Raises:
+            ValueError: for a net that returns another shape.
+        """
+        inner = next((p.dtype for p in self.parameters() if p.is_floating_point()), shown.dtype)
+        # A tensor of shape (n,), never a float: diffusers' UNet2DModel casts a python float to an integer.
+        time = self.time(sigma).to(inner).expand(len(shown))
+        more = {} if augment is None else {"augment": augment.to(inner)}
+        out = recordable_net(self.net)(shown.to(inner), time, cond, **more)
+        if out.shape != shape:
+            raise ValueError(
+                f"the net of this denoiser returned shape {tuple(out.shape)} for noisy data of shape {tuple(shape)}: "
+                "a net (x, time, cond) returns what it predicts, of the shape of x"
+            )
+        return out.to(shown.dtype)
 
     def given(self, cond: Cond) -> Denoiser | Given:
         """This denoiser with the condition fixed.

@@ -204,13 +204,15 @@ class MLPConfig(NetConfig):
     """Fourier features of the noise level."""
     octaves: tuple[int, ...] = ()
     """Sines of 2^k pi x beside the vector x, for these k: for columns of few values, such as 0 1 2 3."""
+    beside: int = field(default=0, metadata=UNSAID)
+    """How many numbers it is shown behind x; model.skip sets it."""
 
     def build(self, shape: tuple[int, ...], classes: int, conditions: Conditions | None = None) -> nn.Module:
         """The network; see `NetConfig.build`. Raises ConfigError for all but vectors."""
         from ...networks.backbones.mlp import MLP
 
         _require_fit(self, "vectors", len(shape) == 1, shape)
-        return MLP(shape[0], classes, self.width, self.depth, self.embed, self.octaves, conditions)
+        return MLP(shape[0], classes, self.width, self.depth, self.embed, self.octaves, conditions, self.beside)
 
 
 @dataclass(frozen=True)
