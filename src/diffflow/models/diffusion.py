@@ -22,7 +22,7 @@ from ..equation.schedule import SCHEDULES, Schedule
 from ..equation.sde import DiffFlow
 from ..equation.spectrum import at
 from ..networks.denoiser import FORMS, Denoiser, quarter_log
-from ..networks.mixture_skip import WIDEST, MixtureDenoiser, MixtureSkip, fitting_components
+from ..networks.mixture_skip import WIDEST, MixtureDenoiser, MixtureSkip, room
 from ..objectives.score_matching import (
     EDMWeighting,
     EpsWeighting,
@@ -116,7 +116,7 @@ class ModelConfig:
             f"model.skip = 'mixture' is shown to the network beside x, which {type(self.net).__name__} does not take: "
             "use an MLPConfig, or leave it at none",
         )
-        return MixtureSkip(shape[0], fitting_components(self.components, shape[0], rows), meta["std"])
+        return MixtureSkip(shape[0], room(self.components, shape[0], rows), meta["std"])
 
 
 @dataclass(frozen=True)

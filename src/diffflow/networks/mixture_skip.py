@@ -23,11 +23,9 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,23 +34,21 @@ from ..equation.algebra import recordable
 from ..equation.conditions import Cond
 from ..equation.laws import GaussianMixture
 from .denoiser import FORMS, Denoiser, Form, _factor, quarter_log
+from .mixture_fit import fit_mixture, fitting_components
 
 WIDEST = 2048  # columns whose covariance is kept: 16 MB in float32
 NUMBERS = 2**19  # of the covariances of all components together: what a row costs at each evaluation
-FLOORS = (1e-3, 1e-4, 1e-2)  # of the variances, in units of the mean variance of a column; the first, then the others
-ROWS = 3  # that a component must have on average
-MOST = 65_536  # rows that a mixture is fitted to
 
 
-def fitting_components(components: int, dim: int, rows: int) -> int:
-    """Components that rows can determine and evaluations afford, at least one.
+def room(components: int, dim: int, rows: int) -> int:
+    """Components to make room for: those that rows can determine and evaluations afford, at least one.
 
     Args:
         components: how many are wanted.
         dim: columns d.
         rows: how many there are.
     """
-    return max(1, min(components, rows // ROWS, NUMBERS // dim**2))
+    return max(1, min(fitting_components(components, rows), NUMBERS // dim**2))
 
 
 class MixtureSkip(nn.Module):
@@ -113,11 +109,11 @@ class MixtureSkip(nn.Module):
             ValueError: for more components than there is room for, other shapes, or a covariance that is not positive.
         """
         w, mu, c = (torch.as_tensor(v, dtype=torch.float64, device="cpu") for v in (weights, means, covariances))
-        k, room, d = len(w), len(self.log_weights), self.dim
-        if not 1 <= k <= room or mu.shape != (k, d) or c.shape != (k, d, d):
+        k, most, d = len(w), len(self.log_weights), self.dim
+        if not 1 <= k <= most or mu.shape != (k, d) or c.shape != (k, d, d):
             raise ValueError(
                 f"a mixture of weights {tuple(w.shape)}, means {tuple(mu.shape)} and covariances {tuple(c.shape)}: "
-                f"1 to {room} components of {d} columns are wanted"
+                f"1 to {most} components of {d} columns are wanted"
             )
         values, axes = torch.linalg.eigh(c)
         if not bool((w > 0).all() & (values > 0).all()):
@@ -178,8 +174,7 @@ class MixtureSkip(nn.Module):
     ) -> str:
         """Fit the mixture to rows by expectation-maximisation; its size is chosen on rows kept aside.
 
-        Components are doubled, from one on, as long as the rows aside become likelier and time is left; then other
-        floors of the variances are tried.
+        How is said in mixture_fit.py.
 
         Args:
             rows: in model units (n, d), n >= 1.
@@ -200,78 +195,21 @@ class MixtureSkip(nn.Module):
             x, test = (x[share:], x[:share]) if share >= 2 else (x, x)
         else:
             test = _rows(aside, self.dim)
-        x = x[:MOST]
-        scale = float(x.var(0).mean()) or 1.0
-        best = gaussian(x, FLOORS[0] * scale)
-        found = {1: _score(best, test)}
-        took, worse, k = 0.0, 0, 2
-        while k <= fitting_components(len(self.log_weights), self.dim, len(x)) and worse < 2:
-            now = clock()
-            if now - begun + 2.5 * took > seconds:  # twice as many take twice as long and more
-                break
-            law = mixture(x, k, FLOORS[0] * scale)
-            took = clock() - now
-            if law is None:
-                break
-            found[k] = _score(law, test)
-            worse = 0 if found[k] >= max(found.values()) else worse + 1
-            best = law if worse == 0 else best
-            k *= 2
-        value, size = max(found.values()), len(best[0])
-        for floor in FLOORS[1:]:
-            now = clock()
-            if now - begun + 1.5 * took > seconds:
-                break
-            law = gaussian(x, floor * scale) if size == 1 else mixture(x, size, floor * scale)
-            took = clock() - now
-            if law is not None and (other := _score(law, test)) > value:
-                best, value = law, other
+        best, found = fit_mixture(x, test, len(self.log_weights), seconds, clock)
         self.hold(*best)
-        tried = ", ".join(f"{n}: {found[n]:.3g}" for n in found)
+        tried = ", ".join(f"{size} {value:.4g}" for size, value in found.items())
         return (
-            f"{size} component{'s' * (size > 1)}, chosen by the log-density of {len(test)} rows kept aside, "
-            f"{value:.4g} nats (components: nats; {tried}); fitted to {len(x)} rows in {clock() - begun:.1f} s"
+            f"a Gaussian mixture of {self.live} component{'s' * (self.live > 1)}, of {best.score(test):.4g} nats a row "
+            f"on {len(test)} rows kept aside (tried: {tried}); fitted in {clock() - begun:.1f} s"
         )
 
 
-Mixture = tuple[np.ndarray, np.ndarray, np.ndarray]  # weights (k,), means (k, d), covariances (k, d, d)
-
-
-def _rows(rows: Tensor, dim: int) -> np.ndarray:
-    """Rows as float64 (n, d). Raises ValueError where they are no such rows."""
-    x = rows.detach().double().cpu().numpy()
-    if x.ndim != 2 or x.shape[1] != dim or not len(x) or not np.isfinite(x).all():
+def _rows(rows: Tensor, dim: int) -> Tensor:
+    """Rows as float64 (n, d) on the CPU. Raises ValueError where they are no such rows."""
+    x = rows.detach().to("cpu", torch.float64)
+    if x.ndim != 2 or x.shape[1] != dim or not len(x) or not bool(x.isfinite().all()):
         raise ValueError(f"rows of shape {tuple(rows.shape)}: finite numbers (n, {dim}) are wanted, at least one row")
     return x
-
-
-def gaussian(x: np.ndarray, floor: float) -> Mixture:
-    """The likeliest single Gaussian of rows x (n, d), with a floor added to its variances."""
-    centred = x - x.mean(0)
-    return np.ones(1), x.mean(0)[None], (centred.T @ centred / len(x) + floor * np.eye(x.shape[1]))[None]
-
-
-def mixture(x: np.ndarray, components: int, floor: float) -> Mixture | None:
-    """A mixture of Gaussians fitted to rows x (n, d), with a floor added to its variances; None where that fails."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture as Fitted
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # as far as it came, or fewer distinct rows than components
-        try:
-            law = Fitted(components, reg_covar=floor, random_state=0, max_iter=100).fit(x)
-        except (ValueError, np.linalg.LinAlgError):  # a covariance that rounding made singular
-            return None
-    weights, means, covariances = (np.asarray(v) for v in (law.weights_, law.means_, law.covariances_))
-    kept = weights > 1e-12  # the others have no row near them
-    return weights[kept], means[kept], covariances[kept]
-
-
-def _score(law: Mixture, x: np.ndarray) -> float:
-    """Mean log-density of rows x (m, d) under a mixture, nats."""
-    weights, means, covariances = (torch.from_numpy(np.ascontiguousarray(v)) for v in law)
-    value = GaussianMixture(means, weights=weights, covariances=covariances).log_prob(torch.from_numpy(x))
-    return float(value.mean())
 
 
 # -- the denoiser -----------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from torch import Tensor
 from ..console import Console, say
 from ..data import Data
 from ..models.base import TrainConfig
-from ..networks.mixture_skip import MOST, MixtureSkip
+from ..networks.mixture_fit import most_rows
+from ..networks.mixture_skip import MixtureSkip
 from .batches import Batches
 from .distributed import Process
 from .state import TrainingState
@@ -62,6 +63,6 @@ def prepare(
 
 
 def rows(data: Data, config: TrainConfig) -> Tensor:
-    """Rows of data as the training sees them (n, d), in random order; at most `MOST`."""
+    """Rows of data as the training sees them (n, d), in random order; as many as are used."""
     batches = Batches(data, config.fit.seed, torch.device("cpu"), config.data.dequantise)
-    return batches(0, min(len(data), MOST)).x
+    return batches(0, min(len(data), most_rows(math.prod(data.shape)))).x
