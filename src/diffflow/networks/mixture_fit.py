@@ -27,7 +27,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-FLOORS = (1e-3, 1e-4, 1e-2)  # of the variances, in units of the mean variance of a column; the first, then the others
+FLOORS = (1e-3, 3e-4, 3e-3)  # of the variances, in units of the mean variance of a column; the first, then the others
 ROUNDS, ENOUGH = 40, 1e-3  # of EM at most; nats a row that the next one must gain
 PART = 0.8  # of the standard deviation along the longest axis, how far the halves of a component lie from its mean
 ROWS = 3  # that a component must have on average
