@@ -13,6 +13,7 @@ the path is no such candidate: `choose_end` compares bounds of the density itsel
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -46,6 +47,7 @@ class FormTrial:
         path: its run directory, where it can go on.
         loss: mean loss on the rows kept aside of its best average.
         seconds: that it took in all, what was fitted before its first step included.
+        losses: of all candidates, by name.
     """
 
     name: str
@@ -53,6 +55,7 @@ class FormTrial:
     path: Path
     loss: float
     seconds: float
+    losses: Mapping[str, float]
 
 
 def choose_form(
@@ -62,6 +65,7 @@ def choose_form(
     seconds: float,
     candidates: Mapping[str, Mapping[str, Any]] = FORMS,
     *,
+    clock: Callable[[], float] = time.monotonic,
     say: Callable[[str], None] = lambda line: None,
     console: Console | None = None,
 ) -> FormTrial:
@@ -76,6 +80,7 @@ def choose_form(
         data: what is learned.
         seconds: of training for each, beside what comes before its first step.
         candidates: settings by dotted name that each differs in.
+        clock: seconds of what, the wall's by default.
         say: where to tell the choice.
         console: where the progress of the trainings goes; default: standard error.
 
@@ -92,29 +97,27 @@ def choose_form(
             raise ConfigError(
                 f"candidate {name!r} changes {', '.join(unlike)}, so that its loss does not compare with the others'"
             )
-    trials = []
+    trials: dict[str, tuple[float, TrainConfig, Path, float]] = {}
     for name, changes in candidates.items():
-        wanted, path = with_settings(config, dict(changes)), Path(folder) / name
-        hooks = Hooks(on_log=_until(seconds))
-        train_into(wanted, path, data=data, console=console or to_stderr(), hooks=hooks)
-        chosen = json.loads((path / "chosen.json").read_text())
-        took = Folder(path).newest().state["seconds"]
-        trials.append(FormTrial(name, wanted, path, float(chosen["loss"]), float(took)))
-    best, *others = sorted(trials, key=lambda trial: trial.loss)
-    rest = "; ".join(f"{trial.name} {trial.loss:.4g}" for trial in others)
-    say(f"after {seconds:.0f} s each, the form with the least loss on rows kept aside is {best.name}: {best.loss:.4g} "
-        f"({rest})")  # fmt: skip
-    return best
+        wanted, path, begun = with_settings(config, dict(changes)), Path(folder) / name, clock()
+        train_into(wanted, path, data=data, console=console or to_stderr(), hooks=Hooks(on_log=_until(seconds, clock)))
+        loss = float(json.loads((path / "chosen.json").read_text())["loss"])
+        trials[name] = loss, wanted, path, clock() - begun
+    losses = {name: trial[0] for name, trial in sorted(trials.items(), key=lambda item: item[1][0])}
+    best = next(iter(losses))
+    loss, wanted, path, took = trials[best]
+    said = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+    say(f"of the forms {best} has the least loss on rows kept aside after {seconds:.3g} s of training each ({said})")
+    return FormTrial(best, wanted, path, loss, took, losses)
 
 
-def _until(seconds: float) -> Callable[[dict[str, Any]], bool]:
+def _until(seconds: float, clock: Callable[[], float]) -> Callable[[dict[str, Any]], bool]:
     """A watcher of a training's log that stops it so many seconds after its first line."""
-    end: list[float] = []
+    begun: list[float] = []
 
     def late(line: dict[str, Any]) -> bool:
-        if not end:
-            end.append(line["seconds"] + seconds)
-        return line["seconds"] >= end[0]
+        begun.append(clock())
+        return begun[-1] - begun[0] >= seconds
 
     return late
 
