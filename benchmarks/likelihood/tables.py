@@ -186,6 +186,7 @@ def diffusion(home: Path, train: Tensor, aside: Tensor, seconds: float) -> tuple
         preset("table").config,
         {
             "data.source": str(home / "rows.csv"),
+            "model.components": 256,
             "loss.sigma_min": ENDS[0],
             "sampling.sigma_min": ENDS[0],
             "fit.minutes": None,

@@ -75,6 +75,10 @@ class ModelConfig:
         if augmented and hasattr(settings, "augment_labels"):
             settings = replace(settings, augment_labels=LABELS)
         skip = None if self.skip == "none" else self._mixture(meta)
+        require(
+            not getattr(settings, "beside", 0),
+            "model.net.beside is set by model.skip, as what it shows to the network beside x: leave it at 0",
+        )
         if skip is not None:
             settings = replace(settings, beside=skip.dim)
         if "cond" in meta:

@@ -113,11 +113,12 @@ def choose_form(
 
 def _until(seconds: float, clock: Callable[[], float]) -> Callable[[dict[str, Any]], bool]:
     """A watcher of a training's log that stops it so many seconds after its first line."""
-    begun: list[float] = []
+    end: list[float] = []  # known from the first line on
 
     def late(line: dict[str, Any]) -> bool:
-        begun.append(clock())
-        return begun[-1] - begun[0] >= seconds
+        if not end:
+            end.append(clock() + seconds)
+        return clock() >= end[0]
 
     return late
 
