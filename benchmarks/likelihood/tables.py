@@ -206,12 +206,12 @@ def diffusion(home: Path, train: Tensor, aside: Tensor, seconds: float) -> tuple
     clock = time.process_time
     trial = choose_form(config, home, data, 0.2 * seconds / len(decays), candidates, clock=clock, console=quiet)
     spent = Folder(trial.path).newest().state["cpu_seconds"]
-    left = 0.9 * seconds - (time.process_time() - begun)  # the rest is for the end of the path
+    left = 0.85 * seconds - (time.process_time() - begun)  # the rest is for choices
     if left > 0:
         longer = replace(trial.config, {"fit.cpu_minutes": (spent + left) / 60})
         fit(longer, trial.path, data=data, console=quiet, resume="auto")
     run = df.load(trial.path)
-    run = choose_end(run, aside[:200], ENDS, score=density)
+    run = choose_end(run, aside[:100], ENDS, score=density)
     end = json.loads((trial.path / "sampler.json").read_text())
     about = {
         "form": trial.name,

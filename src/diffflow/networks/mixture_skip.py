@@ -88,7 +88,7 @@ class MixtureSkip(nn.Module):
         self.register_buffer("variances", torch.full((components, dim), float(std) ** 2))
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
         self.log_weights[0] = 0.0
-        self.register_load_state_dict_post_hook(lambda module, keys: module._count())
+        self.register_load_state_dict_post_hook(_count_loaded)
 
     def _count(self) -> None:
         """Count the components that there are: those of positive weight, which come first."""
@@ -202,6 +202,11 @@ class MixtureSkip(nn.Module):
             f"a Gaussian mixture of {self.live} component{'s' * (self.live > 1)}, of {best.score(test):.4g} nats a row "
             f"on {len(test)} rows kept aside (tried: {tried}); fitted in {clock() - begun:.1f} s"
         )
+
+
+def _count_loaded(skip: Any, keys: object) -> None:
+    """Count the components that were loaded; a function of the module, for a run is pickled and copied."""
+    skip._count()
 
 
 def _rows(rows: Tensor, dim: int) -> Tensor:
