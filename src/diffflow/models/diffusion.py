@@ -6,15 +6,16 @@ import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from html import escape
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
 from ..data.augment import LABELS
 from ..data.conditions import Conditions, from_meta
-from ..data.table_transform import TableTransform
+from ..data.table_transform import Part, TableTransform
 from ..equation.fields import ScoreField
 from ..equation.guidance import Guidance, by_part, guide
 from ..equation.laws import Law
@@ -22,6 +23,7 @@ from ..equation.schedule import SCHEDULES, Schedule
 from ..equation.sde import DiffFlow
 from ..equation.spectrum import at
 from ..networks.denoiser import FORMS, Denoiser, quarter_log
+from ..networks.mixture_skip import WIDEST, MixtureDenoiser, MixtureSkip, room
 from ..objectives.score_matching import (
     EDMWeighting,
     EpsWeighting,
@@ -43,7 +45,7 @@ class ModelConfig:
     """The denoiser: its network, and what the network predicts.
 
     Raises:
-        ConfigError: an unknown form, or a share of dropped labels outside [0, 1).
+        ConfigError: an unknown form, a share of dropped labels outside [0, 1), or no component.
     """
 
     net: NetConfig = UNetConfig()
@@ -54,11 +56,21 @@ class ModelConfig:
     """Share of samples trained without their class, or other condition, for guidance."""
     masks: float = field(default=0.0, metadata=UNSAID)
     """Share of vectors trained with random columns known, so that rows given some columns cost one ordinary solve."""
+    skip: Literal["none", "mixture"] = field(default="none", metadata=UNSAID)
+    """mixture: of vectors, a Gaussian mixture fitted before the training, in place of the form's a y; the network
+    learns the rest. For densities of tables. none: the form alone."""
+    components: int = field(default=128, metadata=UNSAID)
+    """Of the mixture at most; how many it has is chosen on rows kept aside."""
 
     def __post_init__(self) -> None:
         require(self.form in FORMS, f"model.form = {self.form!r} is unknown{suggest(self.form, list(FORMS))}")
         require(0 <= self.label_dropout < 1, f"model.label_dropout = {self.label_dropout} must be in [0, 1)")
         require(0 <= self.masks <= 1, f"model.masks = {self.masks} must be in [0, 1]: a share of the samples")
+        require(self.components >= 1, f"model.components = {self.components} must be at least 1")
+        require(
+            not (self.masks and self.skip != "none"),
+            f"model.masks = {self.masks} and model.skip = {self.skip!r}: a mixture is not told what is known; give one",
+        )
 
     def build(self, meta: Mapping[str, Any], augmented: bool = False) -> Denoiser:
         """The denoiser for data that `meta` describes, told of their augmentation where they are `augmented`.
@@ -77,8 +89,20 @@ class ModelConfig:
                 f"(MLPConfig): {type(settings).__name__} for shape {shape} cannot; leave it at 0",
             )
             settings = replace(settings, masks=True)
-        if "parts" in meta.get("transform", {}):
+        mixed = mixed_parts(meta)
+        require(
+            self.skip == "none" or not mixed,
+            f"model.skip = {self.skip!r} is for numbers, and columns of this table have words, few values or gaps",
+        )
+        if mixed:
             return self._mixed(settings, meta, conditions)
+        skip = None if self.skip == "none" else self._mixture(meta)
+        require(
+            not getattr(settings, "beside", 0),
+            "model.net.beside is set by model.skip, as what it shows to the network beside x: leave it at 0",
+        )
+        if skip is not None:
+            settings = replace(settings, beside=skip.dim)
         if "cond" in meta:
             takes = len(inspect.signature(settings.build).parameters) >= 3
             require(
@@ -94,10 +118,11 @@ class ModelConfig:
         )
         if not getattr(net, "takes_cond", True):
             conditions = None
-        return Denoiser(
+        make: Any = Denoiser if skip is None else partial(MixtureDenoiser, skip=skip)
+        return make(
             net,
-            meta["std"],
-            meta["principal_std"],
+            sigma_data=meta["std"],
+            principal_std=meta["principal_std"],
             form=FORMS[self.form],
             time=getattr(net, "time_of", quarter_log),
             conditions=conditions,
@@ -114,18 +139,39 @@ class ModelConfig:
             "leave model.net at MLPConfig, or give the numbers alone as an array (.npy)",
         )
         require(self.form == "edm", f"model.form = {self.form!r}: rows of a table are denoised in their own way, edm")
-        transform, classes = TableTransform.from_meta(meta["transform"]), len(meta["classes"] or ())
+        parts, classes = mixed_parts(meta), len(meta["classes"] or ())
         told = (0, conditions) if "cond" in meta else (classes, None)
-        columns = len(transform.parts)
         assert isinstance(net, MLPConfig)  # checked above, for the type checker
         return MixedDenoiser(
-            lambda inputs, outputs: net.build_mixed(inputs, outputs, columns, *told),
-            transform.parts,
+            lambda inputs, outputs: net.build_mixed(inputs, outputs, len(parts), *told),
+            parts,
             meta["std"],
             meta["principal_std"],
             octaves=net.octaves,
             conditions=conditions,
         )
+
+    def _mixture(self, meta: Mapping[str, Any]) -> MixtureSkip:
+        """The mixture in place of a y, before it is fitted. Raises ConfigError for data or a network unfit for it."""
+        shape, rows = tuple(meta["shape"]), meta["count"]
+        require(
+            len(shape) == 1 and shape[0] <= WIDEST,
+            f"model.skip = 'mixture' keeps covariances of vectors of at most {WIDEST} numbers, and the data have shape "
+            f"{shape}: leave it at none",
+        )
+        require(
+            hasattr(self.net, "beside"),
+            f"model.skip = 'mixture' is shown to the network beside x, which {type(self.net).__name__} does not take: "
+            "use an MLPConfig, or leave it at none",
+        )
+        return MixtureSkip(shape[0], room(self.components, shape[0], rows), meta["std"])
+
+
+def mixed_parts(meta: Mapping[str, Any]) -> tuple[Part, ...]:
+    """The coordinates of a table's columns, where they are more than numbers that are always there; else ()."""
+    transform = meta.get("transform", {})
+    parts = TableTransform.from_meta(transform).parts if "parts" in transform else ()
+    return parts if any(part.kind != "number" or part.flagged for part in parts) else ()
 
 
 @dataclass(frozen=True)

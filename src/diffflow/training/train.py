@@ -32,6 +32,7 @@ from .loop import Interrupted, NonFinite, fit
 from .memory_plan import as_begun, asked, plan
 from .own_nets import check_own_nets
 from .pace import Pace
+from .preparation import prepare
 from .previews import grid_sampler, mode_counter
 from .recorder import Recorder
 from .run_folder import Folder, RunError, environment
@@ -355,6 +356,7 @@ def fit_and_record(
     if main and data.conditions is not None:
         folder.keep_conditions(data.sample_conditions(EXAMPLES))
     learned, held_out = holdout_split(data, config.fit.holdout)
+    prepare(training, config, learned, held_out, process, console)
     batches = training_batches(learned, config, process.device)
     draw = grid_sampler(training, config, data, process.device, at_once)
     ended = None
