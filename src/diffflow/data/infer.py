@@ -35,7 +35,7 @@ UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 
 
 @dataclass(frozen=True)
-class Request:
+class ColumnRequest:
     """What the user says of a column.
 
     Args:
@@ -49,7 +49,7 @@ class Request:
     form: str = ""
 
     @classmethod
-    def from_text(cls, name: str, text: str) -> Request:
+    def from_text(cls, name: str, text: str) -> ColumnRequest:
         """The request in words; see the head of this file. Raises DataError for one that says nothing known."""
         form = ""
         if match := re.search(r"(?:^|,)date=(.*%.*)$", text):
@@ -122,7 +122,7 @@ def infer(
         DataError: cells that are not what the user says, by their rows.
     """
     cells = [cell.strip() for cell in cells]
-    request = Request.from_text(name, as_kind or "")
+    request = ColumnRequest.from_text(name, as_kind or "")
     kind = request.kind
     if kind == "dropped":
         return ColumnSpec(name, "dropped", why="as you say")
@@ -155,7 +155,7 @@ def infer(
     return _told(_worded(name, words, kind, min_count, why), words)
 
 
-def _split(counts: Mapping[str, int], gaps: Sequence[str], request: Request) -> _Cells:
+def _split(counts: Mapping[str, int], gaps: Sequence[str], request: ColumnRequest) -> _Cells:
     """The cells of a column without its gaps."""
     is_gap = {cell: cell in gaps or request.is_gap(cell) for cell in counts}
     return _Cells(
@@ -178,7 +178,7 @@ def _told(spec: ColumnSpec, cells: _Cells) -> ColumnSpec:
 
 
 def _measured(
-    name: str, cells: _Cells, request: Request, decimal: str | None, share: float
+    name: str, cells: _Cells, request: ColumnRequest, decimal: str | None, share: float
 ) -> tuple[ColumnSpec | None, str]:
     """The spec of a column of numbers or dates; None and why it is neither."""
     texts, kind = list(cells.counts), request.kind
@@ -287,7 +287,7 @@ def _is_running(name: str, codes: list[float], cells: _Cells) -> bool:
     return counted or ID_NAME.fullmatch(name) is not None
 
 
-def _misfits(cells: Sequence[str], found: _Cells, request: Request) -> list[str]:
+def _misfits(cells: Sequence[str], found: _Cells, request: ColumnRequest) -> list[str]:
     """The cells that are not of the kind that the user asks for, by row."""
 
     def fits(cell: str) -> bool:

@@ -13,17 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .by_columns import Wishes, by_columns
 from .channels import prepare_channels
 from .columns import Column, column_label
 from .dataset import Data
 from .errors import DataError
+from .frames import text_column
 from .raw import Raw
-from .table_transform import measure
+from .schema import described
+from .table_transform import TableTransform, measure
 from .transform import AXES, Transform
 from .words import natural
 
 CHUNK = 1024  # rows that are moved together
 AUTO = "auto"
+LEAST_ROWS = 3  # of a table
 
 
 @dataclass(frozen=True)
@@ -73,16 +77,22 @@ class Columns:
         said = {k: "refuse" if (v := getattr(self, k)) == AUTO else v for k in ("text", "constant", "discrete")}
         return replace(self, by_name=(), **said)
 
-    @property
-    def requests(self) -> dict[str, str]:
-        """What columns are, by their names. Raises DataError for words that are no NAME=KIND."""
+    def wishes(self, like: Transform | None = None) -> Wishes:
+        """The same for a reader that reads by columns.
+
+        Args:
+            like: the transform of the table of a model, whose columns are wanted; None: a new table.
+
+        Raises:
+            DataError: words that are no NAME=KIND.
+        """
         found = {}
         for word in self.by_name:
             name, _, kind = word.partition("=")
             if not (name and kind):
                 raise DataError(f"column (--data.column) = {word!r}: give NAME=KIND, such as age=integer or id=drop")
             found[name] = kind
-        return found
+        return Wishes(found, like.schema if isinstance(like, TableTransform) else (), self.min_count)
 
 
 def holdout(n: int, y: np.ndarray | None, count: int) -> np.ndarray:
@@ -167,17 +177,23 @@ def finish(
             names = ", ".join(unseen[:20]) + (", ..." if len(unseen) > 20 else "")
             notes.append(f"no training example is of class {names}: samples of it would be of nothing, and are skipped")
     if like is not None:
-        x = _columns_of(raw, name, like) if kind == like.kind == "vector" else x
+        if isinstance(like, TableTransform):
+            x = x.astype(np.float64) if kind == like.kind else x
+        elif kind == like.kind == "vector":
+            x = _columns_of(raw, name, like)
         transform = like
-        if tuple(x.shape[1:]) != like.shape or kind != like.kind or (kind == "image" and of_bytes != like.of_bytes):
+        same = tuple(x.shape[1:]) == like.data_shape and kind == like.kind
+        if not same or (kind == "image" and of_bytes != like.of_bytes):
             here = f"{_numbers(of_bytes, kind)} of shape {tuple(x.shape[1:])}"
             raise DataError(
-                f"{name!r} holds {here}, and {_numbers(like.of_bytes, like.kind)} of shape {like.shape} are asked for"
+                f"{name!r} holds {here}, and {_numbers(like.of_bytes, like.kind)} of shape {like.data_shape} are asked "
+                "for"
             )
         if kind != "vector" and not of_bytes:
             x = prepare_channels(kind, x, name, learned, notes, like)[0]
-    elif raw.schema:
-        transform = measure(raw.schema, x[learned])
+    elif kind == "vector" and (table := _table(raw, name, columns)) is not None:
+        x, transform = table.x, measure(table.schema, table.x[learned])
+        notes += [*table.notes, *described(table.schema)]
     elif kind == "vector":
         x, transform = _prepare_table(raw, name, learned, columns.older, notes)
     elif of_bytes:
@@ -308,6 +324,31 @@ def _columns_of(raw: Raw, name: str, like: Transform) -> np.ndarray:
     if bad:
         raise DataError(f"{name!r} has {len(bad)} values that are not finite in float32", bad, show=20)
     return x
+
+
+def _table(raw: Raw, name: str, columns: Columns) -> Raw | None:
+    """Rows as a table whose columns are modelled as what they hold; None for numbers that all have densities.
+
+    Raises DataError for a table with no column to model, or too few rows.
+    """
+    if raw.schema:
+        if not any(column.modelled for column in raw.schema):
+            kinds = [f"column {column.label}: {column.kind}" for column in raw.schema]
+            raise DataError(f"{name!r} has no columns left to model", kinds, show=20)
+        if len(raw.x) < LEAST_ROWS:
+            raise DataError(
+                f"{name!r} holds {len(raw.x)} rows, which are no distribution: give at least {LEAST_ROWS}, "
+                "and hundreds for a model that is worth something"
+            )
+        return raw if raw.columns is None else replace(raw, notes=())
+    if not columns.automatic or not len(raw.x):
+        return None
+    x = raw.x.astype(np.float64)
+    all_numbers = all(Column(label, x[:, k]).is_continuous for k, label in enumerate(_column_names(raw)))
+    if all_numbers and not np.isnan(x).any():
+        return None
+    cells = [text_column(label, x[:, k].tolist()) for k, label in enumerate(_column_names(raw))]
+    return _table(by_columns(name, cells, columns.wishes()), name, columns)
 
 
 def _column_names(raw: Raw) -> tuple[str, ...]:

@@ -78,6 +78,11 @@ class ColumnSpec:
         """Whether its codes are days or seconds since 1970-01-01."""
         return self.kind == "date" or (self.kind == "levels" and "%" in self.style and "=" not in self.style)
 
+    @property
+    def in_seconds(self) -> bool:
+        """Whether the codes of dates count seconds, not days."""
+        return self.is_date and self._date.has_time
+
     @cached_property
     def _date(self) -> DateStyle:
         return date_style(self.style)

@@ -1,5 +1,8 @@
 """Tables in CSV files: each row is an event, each column a coordinate, x (n, d).
 
+`read_columns` decides what each column holds, and refuses nothing that can be modelled. `read_table` is the older way,
+in which all columns are numbers with a density:
+
 Comma, semicolon or tab; a first line without a single number is the header, where a number follows below or where none
 of its words comes again. Every cell must be a finite float32 number: gaps are the user's decision, so they are named
 (row as the file counts lines, column by its name) and never filled. Columns that a density cannot be asked of as they
@@ -16,10 +19,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..by_columns import NO_WISHES, TextColumn, Wishes, by_columns
 from ..columns import Column, column_label, parse_number
 from ..errors import DataError
 from ..raw import Raw
 from .archives import read_bytes
+from .lines import read_sheet
 
 
 class TableLine(NamedTuple):
@@ -27,6 +32,30 @@ class TableLine(NamedTuple):
 
     number: int
     cells: list[str]
+
+
+def read_columns(path: Path, wishes: Wishes = NO_WISHES) -> Raw:
+    """Read a table by columns: .csv, .tsv, .txt, each also in gzip, or .parquet.
+
+    Args:
+        path: the file: cells between commas, semicolons, tabs, bars or blanks, in UTF-8, UTF-16 or cp1252, with a
+            header or without.
+        wishes: what is said of its columns, by the user or by a model.
+
+    Returns:
+        Raw with `schema`, what each column holds, and x (n, d) float64, the codes of the modelled ones.
+
+    Raises:
+        DataError: no table, or wishes that do not fit it; every bad row, column and cell is named.
+    """
+    if path.suffix.lower() == ".parquet":
+        from ..frames import parquet_columns
+
+        return by_columns(str(path), parquet_columns(path), wishes)
+    sheet = read_sheet(path, [spec.name for spec in wishes.like])
+    names = column_names(str(path), sheet.names)
+    columns = [TextColumn(name, cells) for name, cells in zip(names, sheet.columns, strict=True)]
+    return by_columns(str(path), columns, wishes, sheet.rows, sheet.decimal, sheet.notes)
 
 
 def read_table(path: Path, text: str = "refuse") -> Raw:

@@ -1,0 +1,1 @@
+"""Writers of data: what samples become on disk or in other libraries."""
