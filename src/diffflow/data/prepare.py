@@ -340,7 +340,7 @@ def _table(raw: Raw, name: str, columns: Columns) -> Raw | None:
                 f"{name!r} holds {len(raw.x)} rows, which are no distribution: give at least {LEAST_ROWS}, "
                 "and hundreds for a model that is worth something"
             )
-        return raw if raw.columns is None else replace(raw, notes=())
+        return replace(raw, notes=())
     if not columns.automatic or not len(raw.x):
         return None
     x = raw.x.astype(np.float64)

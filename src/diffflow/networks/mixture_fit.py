@@ -111,7 +111,7 @@ def clusters(x: Tensor, k: int, floor: float) -> Mixture:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
-        labels = torch.from_numpy(KMeans(k, n_init=1, random_state=0).fit_predict(x.numpy())).long()
+        labels = torch.from_numpy(KMeans(k, n_init="auto", random_state=0).fit_predict(x.numpy())).long()
     parts = [gaussian(x[labels == label], floor) for label in labels.unique()]
     weights = torch.stack([(labels == label).double().mean() for label in labels.unique()])
     return Mixture(weights, torch.cat([p.means for p in parts]), torch.cat([p.covariances for p in parts]))
