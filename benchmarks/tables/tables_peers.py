@@ -138,13 +138,13 @@ def with_gaps(drawn: Any, frame: Any) -> Any:
 def arf(frame: Any, o: argparse.Namespace) -> Found:
     """Arfpy, trained and sampled."""
     if not hasattr(np, "in1d"):  # arfpy asks for it; numpy 2.4 has it no more
-        np.in1d = np.isin  # pyright: ignore
+        np.in1d = np.isin  # pyright: ignore  # noqa: NPY201
     from arfpy.arf import arf as forest
 
     table = without_gaps(frame)
 
     def fit(trees: int) -> Any:
-        np.random.seed(o.seed)
+        np.random.seed(o.seed)  # noqa: NPY002 (the library draws from it)
         made = forest(table, num_trees=trees, verbose=False, random_state=o.seed, n_jobs=1)
         made.forde()
         return made
@@ -193,7 +193,7 @@ def forest(frame: Any, o: argparse.Namespace) -> Found:
         cost = {s: s[0] * s[2] * (max(one - slope, 0) + slope * s[1]) for s in LADDER}
         setting = next((s for s in LADDER if cost[s] <= o.seconds), LADDER[-1])
         trial = cost[setting]
-    np.random.seed(o.seed)
+    np.random.seed(o.seed)  # noqa: NPY002
     clock = Clock(o.seconds)
     made = fit(*setting)
     trained = clock.seconds
@@ -236,14 +236,13 @@ def main() -> int:
     import pandas as pd
 
     warnings.filterwarnings("ignore")
-    np.random.seed(o.seed)
+    np.random.seed(o.seed)  # noqa: NPY002
     frame = pd.read_csv(o.train, keep_default_na=False, na_values=GAPS)
     o.n = o.n or len(frame)
     work = {"arf": arf, "forest": forest}.get(o.method)
     drawn, about = work(frame, o) if work else sdv(o.method, frame, o)
-    about["versions"] = {
-        name: version(name) for name in ("sdv", "ctgan", "copulas", "rdt", "arfpy", "ForestDiffusion", "xgboost", "torch")
-    }
+    libraries = ("sdv", "ctgan", "copulas", "rdt", "arfpy", "ForestDiffusion", "xgboost", "torch")
+    about["versions"] = {name: version(name) for name in libraries}
     o.out.mkdir(parents=True, exist_ok=True)
     drawn.to_csv(o.out / "samples.csv", index=False)
     (o.out / "about.json").write_text(json.dumps(about, indent=1))
