@@ -186,12 +186,14 @@ def measure(cell: Cell, o: argparse.Namespace, again: bool = False) -> dict[str,
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def values_of(records: list[dict[str, Any]], measure_of: str) -> tuple[float, float, np.ndarray | None]:
+def values_of(
+    records: list[dict[str, Any]], measure_of: str, variant: str | None = None
+) -> tuple[float, float, np.ndarray | None]:
     """Mean over splits of a measure, its standard error, and the means of its bootstrap samples.
 
     The error is that of the splits' own errors or that of the splits' spread, whichever is larger.
     """
-    found = [r["judged"][r["best"]] for r in records]
+    found = [r["judged"][variant or r["best"]] for r in records]
     if any(measure_of not in f for f in found):
         return np.nan, np.nan, None
     own = [told(f) if measure_of == "c2st" else f[measure_of]["value"] for f in found]
@@ -203,19 +205,20 @@ def values_of(records: list[dict[str, Any]], measure_of: str) -> tuple[float, fl
     return float(np.mean(own)), error, np.mean(again, 0) if again else None
 
 
-def beside(records: dict[str, list[dict[str, Any]]], measure_of: str) -> dict[str, Any]:
+def beside(records: dict[str, list[dict[str, Any]]], measure_of: str, variant: str | None = None) -> dict[str, Any]:
     """Ours beside the best peer in one measure on one table.
 
     Args:
         records: by method, of the splits.
         measure_of: c2st (small is good), shapes, trends or tstr.
+        variant: "own", as the libraries write their samples; None: or rounded, what is told less well.
 
     Returns:
         Values of all, the best peer, `behind` (how much worse ours is; negative: better), its `error` (paired, of
         bootstrap samples that share their test rows; of c2st both errors together) and whether the bar is met.
     """
     sign = 1 if measure_of == "c2st" else -1
-    found = {m: values_of(r, measure_of) for m, r in records.items()}
+    found = {m: values_of(r, measure_of, variant) for m, r in records.items()}
     peers = [m for m in PEERS if m in found and not np.isnan(found[m][0])]
     line: dict[str, Any] = {"values": {m: v[:2] for m, v in found.items()}}
     if "ours" not in found or not peers:
@@ -232,8 +235,8 @@ def beside(records: dict[str, list[dict[str, Any]]], measure_of: str) -> dict[st
     return line | {"best": best, "behind": behind, "error": error, "met": bool(behind <= allowed)}
 
 
-def bars(found: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
-    """What the records say of every bar, by table."""
+def bars(found: list[dict[str, Any]], seconds: float, variant: str | None = None) -> dict[str, Any]:
+    """What the records say of every bar, by table, with the peers' samples as in `beside`."""
     equal = [r for r in found if r["cell"]["seconds"] == seconds and "judged" in r]
     tables: dict[str, Any] = {}
     for table in TABLES:
@@ -243,8 +246,8 @@ def bars(found: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
                 records.setdefault(r["cell"]["method"], []).append(r)
         if not records:
             continue
-        line = {m: beside(records, m) for m in SLACK}
-        line["dcr"] = {"values": {m: values_of(r, "dcr")[:2] for m, r in records.items()}}
+        line = {m: beside(records, m, variant) for m in SLACK}
+        line["dcr"] = {"values": {m: values_of(r, "dcr", variant)[:2] for m, r in records.items()}}
         if "ours" in records:
             share, error = line["dcr"]["values"]["ours"]
             line["dcr"]["met"] = bool(abs(share - 0.5) <= max(DCR_BAR, 2 * error))
@@ -264,7 +267,7 @@ def bars(found: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
     impossible = ("non_integers", "outside", "unknown")
     wins["cells that the file could not hold"] = sum(v[k] for v in all_cells for k in impossible)
     wins["columns whose gaps are off, over splits"] = sum(v["gaps_off"] for v in all_cells)
-    return {"tables": tables, "wins": wins, "own defaults": own_defaults(found)}
+    return {"tables": tables, "wins": wins}
 
 
 def own_defaults(found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -304,22 +307,24 @@ def table(o: argparse.Namespace) -> None:
     print(HEADER + "\n" + "|---" * 11 + "|")
     for record in found:
         print(shown(record))
-    summary = bars(found, o.seconds)
+    summary = bars(found, o.seconds) | {"peers not rounded": bars(found, o.seconds, "own")}
+    defaults = own_defaults(found)
     for name, line in summary["tables"].items():
         for m in SLACK:
             if "best" in line[m]:
                 (ours, _), (theirs, _) = line[m]["values"]["ours"], line[m]["values"][line[m]["best"]]
                 met = "met" if line[m]["met"] else "NOT met"
                 print(f"{name}, {m}: {ours:.3f}, best peer {line[m]['best']} {theirs:.3f}, {met}")
-    for name, value in (summary["wins"] | summary["own defaults"]["sums"]).items():
-        print(f"{name}: {value}")
+    for name, value in summary["wins"].items():
+        print(f"{name}: {value}; peers not rounded: {summary['peers not rounded']['wins'][name]}")
+    print(f"CPU seconds at own defaults: {defaults['sums']}")
     for record in found:
         for judged in record.get("judged", {}).values():
             for m in judged.values():
                 m.pop("resampled", None)
     hours = sum(r["made"].get("seconds", 0.0) for r in found) / 3600
     about = {"command": sys.argv, "diffflow": version("diffflow"), "quick": o.quick, "core_hours": hours}
-    files.write_json(o.out, {"about": about, **summary, "cells": found})
+    files.write_json(o.out, {"about": about, **summary, "own defaults": defaults, "cells": found})
 
 
 def main(args: list[str] | None = None) -> int:

@@ -33,6 +33,7 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 BINS = 10
 C2ST_ROWS = 1500
 FOLDS = 5
+REPEATS = 3  # foldings of few rows
 RESAMPLES = 40
 
 Text = dict[str, np.ndarray]  # a column's cells as the file has them, gaps as ""
@@ -261,9 +262,7 @@ def matrix(x: Codes, columns: tuple[Column, ...], leave: str | None = None) -> t
     return np.stack(found, 1).astype(float), [k for k, c in enumerate(parts) if not c.numeric]
 
 
-def c2st(
-    x: Codes, real: Codes, columns: tuple[Column, ...], seed: int = 0, repeats: int | None = None
-) -> dict[str, float]:
+def c2st(x: Codes, real: Codes, columns: tuple[Column, ...], seed: int = 0) -> dict[str, float]:
     """AUC of boosting that tells samples from real rows, over five folds; of few rows, of several foldings.
 
     Its stderr is that over folds, as if they were independent: they share rows, so that it is a little small.
@@ -273,7 +272,7 @@ def c2st(
     from sklearn.model_selection import StratifiedKFold
 
     n = min(C2ST_ROWS, count(x), count(real))
-    repeats = (3 if n < 400 else 1) if repeats is None else repeats
+    repeats = REPEATS if n < 400 else 1
     found = []
     for k in range(repeats):
         draw = np.random.default_rng([seed, k])

