@@ -78,7 +78,7 @@ def test_rows_of_the_same_law_are_neither_told_nor_copies(monkeypatch: pytest.Mo
     assert fresh["tstr"]["value"] > 0.8
     shuffled = {n: np.random.default_rng(k).permutation(v) for k, (n, v) in enumerate(CODES["new"].items())}
     poor = scores.compare(shuffled, CODES["train"], CODES["test"], COLUMNS, "kind", resamples=4)
-    assert poor["c2st"]["value"] > 0.8
+    assert poor["c2st"]["value"] > 0.7  # they lack what `kind` says of `mass`, and nothing else
     assert poor["tstr"]["value"] < 0.65
     assert poor["trends"]["worst"]["kind x mass"] < fresh["trends"]["worst"].get("kind x mass", 1.0) - 0.2
 
@@ -125,7 +125,8 @@ def test_splits_share_no_row_and_files_keep_their_cells(tmp_path: Path) -> None:
 def test_cells_run_once_and_the_table_counts_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings stand in: ours draws from the law, the peer draws its columns one by one and forgets decimals."""
     for name, rows in (("train", TRAIN), ("test", TEST)):
-        tables_data.write(tmp_path / f"data/penguins/0/{name}.csv", list(rows), list(zip(*rows.values(), strict=True)), ",")
+        path, cells = tmp_path / f"data/penguins/0/{name}.csv", list(zip(*rows.values(), strict=True))
+        tables_data.write(path, list(rows), cells, ",")
     target = tables_data.Table("penguins", "", "", "", "kind", "word")
     monkeypatch.setitem(quality.TABLES, "penguins", target)
     monkeypatch.setattr(scores, "REPEATS", 1)
