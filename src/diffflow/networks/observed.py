@@ -48,7 +48,7 @@ class Observed:
 
     def given(self, cond: Cond) -> Observed | Given:
         """This denoiser with a condition fixed, too."""
-        return self if cond is None else Given(self, cond)
+        return self if cond is None else Given(self, cond)  # type: ignore[arg-type]  # it is all of one that is used
 
 
 def observed(sde: DiffFlow, observation: Observation) -> DiffFlow:
