@@ -175,7 +175,7 @@ class _Pictures:
             if visible and (needs := _needed(visible)):
                 contents += f" ({needs})"
             elif not visible:
-                raise DataError(f"the folder {source!r} is empty; put images in it, one subfolder for each class")
+                raise DataError(f"{source!r} is empty; put images in it, one subfolder for each class")
             raise DataError(f"no images in {source!r}{contents}. Images end in {' '.join(sorted(SUFFIXES))}")
         self.source, self.form = source, form
         names = [e.name for e in chosen]
