@@ -160,6 +160,21 @@ def test_folders_that_cannot_be_meant(tmp_path, files, message):
         load(write(tmp_path / "odd", files))
 
 
+def test_a_line_is_padded_to_a_line_and_what_memory_does_not_hold_is_said(tmp_path, monkeypatch):
+    """A thousand times as wide as high: its height was rounded to 0, and the file called damaged."""
+    files = {"line.png": png(np.zeros((1, 1000), np.uint8)), "post.png": png(np.zeros((1000, 1), np.uint8))}
+    x = load(write(tmp_path / "lines", files), "all", size=16, fit="pad").x[:, 0]
+    dark = (x < 255).sum((1, 2))
+    assert dark.tolist() == [16, 16]
+
+    def decode(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("diffflow.data.readers.images.decode", decode)
+    with pytest.raises(DataError, match=r"line.png: there is too little memory to decode it"):
+        load(tmp_path / "lines", size=16)
+
+
 def test_the_only_limit_on_the_size_of_a_picture_is_our_own(tmp_path, recwarn):
     """100 million pixels are read, without Pillow's warning of an attack; 900 million are refused in our words."""
     write(tmp_path / "large", {f"{side}.png": _head_only(side) for side in (10_000, 30_000)} | {"a.png": png(grey())})
