@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .choices import BY_CONTENT, Columns
 from .dataset import Data
 from .errors import DataError
-from .prepare import Columns, finish
+from .prepare import finish
 from .raw import Raw
 from .readers import READERS, Request, reader_of
 from .readers.decode import EXTRA, SUFFIXES
@@ -27,7 +28,6 @@ from .readers.form import Form
 from .table_transform import TableTransform
 from .transform import AXES, Transform
 
-BY_CONTENT = Columns()
 SPLITS = ("train", "test", "all")
 TOY_POINTS = 10_000
 DIGITS_TEST = 500

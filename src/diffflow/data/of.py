@@ -21,16 +21,15 @@ import numpy as np
 from torch import Tensor
 
 from .by_columns import Wishes
+from .choices import BY_CONTENT, Columns
 from .dataset import Data
 from .errors import DataError
 from .load import SPLITS
-from .prepare import Columns, finish, number_labels
+from .prepare import finish, number_labels
 from .raw import Raw
 from .readers.memory import read_memory
 from .table_transform import TableTransform
 from .transform import AXES, Transform
-
-BY_CONTENT = Columns()
 
 
 def of(

@@ -7,14 +7,15 @@ choice, never silently. Signals, volumes and images of floats are measured chann
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .by_columns import Wishes, by_columns
+from .by_columns import by_columns
 from .channels import prepare_channels
+from .choices import BY_CONTENT, Columns
 from .columns import Column, column_label
 from .dataset import Data
 from .errors import DataError
@@ -26,73 +27,7 @@ from .transform import AXES, Transform
 from .words import natural
 
 CHUNK = 1024  # rows that are moved together
-AUTO = "auto"
 LEAST_ROWS = 3  # of a table
-
-
-@dataclass(frozen=True)
-class Columns:
-    """What becomes of the columns of a table.
-
-    By themselves all are modelled as what they hold (schema.py), and what was decided is said. The first three fields
-    are the older way, in which every column is a number with a density: where one of them says something, columns that
-    have none are refused, with the choices named, unless it says what to do with them.
-
-    Raises:
-        DataError: a choice that there is not.
-    """
-
-    text: str = "auto"
-    """Columns of words: auto; refuse; drop; levels, to model each word as a level, spread over a cell."""
-    constant: str = "auto"
-    """Columns that never change: auto; refuse; drop."""
-    discrete: str = "auto"
-    """Columns of few values (each met ten times on average): auto; refuse; drop; levels, to spread each value over the
-    cell that it stands for, and to read samples back from it; keep, as if they were continuous."""
-    by_name: tuple[str, ...] = ()
-    """What columns are, in place of what their cells say: "age=integer", "id=drop", "code=words", "height=gap=-999"."""
-    min_count: int = 1
-    """Words that occur fewer times become one word."""
-
-    def __post_init__(self) -> None:
-        choices = {"text": ("refuse", "drop", "levels"), "constant": ("refuse", "drop")}
-        for name, allowed in (choices | {"discrete": ("refuse", "drop", "levels", "keep")}).items():
-            if getattr(self, name) not in (AUTO, *allowed):
-                raise DataError(
-                    f"{name} (--data.{name}) is one of {AUTO}, {', '.join(allowed)}, not {getattr(self, name)!r}"
-                )
-        if self.min_count < 1:
-            raise DataError(f"min_count (--data.min-count) = {self.min_count} must be at least 1")
-        if self.by_name and not self.automatic:
-            raise DataError("column (--data.column) and text, constant, discrete are two ways to say it: give one")
-
-    @property
-    def automatic(self) -> bool:
-        """Whether columns are modelled as what they hold."""
-        return self.text == self.constant == self.discrete == AUTO
-
-    @property
-    def older(self) -> Columns:
-        """The older way: what is not said is refused."""
-        said = {k: "refuse" if (v := getattr(self, k)) == AUTO else v for k in ("text", "constant", "discrete")}
-        return replace(self, by_name=(), **said)
-
-    def wishes(self, like: Transform | None = None) -> Wishes:
-        """The same for a reader that reads by columns.
-
-        Args:
-            like: the transform of the table of a model, whose columns are wanted; None: a new table.
-
-        Raises:
-            DataError: words that are no NAME=KIND.
-        """
-        found = {}
-        for word in self.by_name:
-            name, _, kind = word.partition("=")
-            if not (name and kind):
-                raise DataError(f"column (--data.column) = {word!r}: give NAME=KIND, such as age=integer or id=drop")
-            found[name] = kind
-        return Wishes(found, like.schema if isinstance(like, TableTransform) else (), self.min_count)
 
 
 def holdout(n: int, y: np.ndarray | None, count: int) -> np.ndarray:
@@ -133,7 +68,7 @@ def finish(
     split: str,
     flip: bool,
     test_count: int | None = None,
-    columns: Columns = Columns(),
+    columns: Columns = BY_CONTENT,
     like: Transform | None = None,
 ) -> Data:
     """Make data of what a reader read: number the labels, take the split, choose the columns, measure the statistics.

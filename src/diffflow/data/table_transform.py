@@ -397,3 +397,6 @@ def _scale(values: np.ndarray, prior: np.ndarray) -> tuple[float, float]:
     std = float(np.sqrt(weights @ (values - mean) ** 2)) or 1.0
     wider = min(max(LEVEL_GAP * std / float(np.median(np.diff(values))), 1.0), WIDEST) if len(values) > 1 else 1.0
     return mean - std / wider, mean + std / wider
+
+
+Transform.others["parts"] = TableTransform

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...registry import Registry
-from ..prepare import Columns
+from ..choices import Columns
 from ..raw import Raw
 from ..transform import Transform
 from .arrays import read_arrays
