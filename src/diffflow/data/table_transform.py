@@ -237,10 +237,10 @@ class TableTransform(Transform):
     @classmethod
     def from_meta(cls, meta: dict[str, Any]) -> TableTransform:
         """The inverse of to_meta."""
-        parts = [
-            Part(**{k: tuple(map(_number, v)) if isinstance(v, list | tuple) else v for k, v in part.items()})
-            for part in meta["parts"]
-        ]
+        parts = []
+        for part in meta["parts"]:
+            lists = {k: tuple(map(_number, part.get(k, ()))) for k in ("values", "prior", "knots", "scores")}
+            parts.append(Part(part["kind"], part["first"], part["width"], **lists, spread=part["spread"]))
         schema = tuple(ColumnSpec.from_meta(column) for column in meta["schema"])
         return cls(meta["kind"], tuple(meta["shape"]), schema=schema, parts=tuple(parts))
 
