@@ -346,7 +346,7 @@ ROWS = (
         function=rare_metrics,
         arguments=Comparison.rows,
         needs=("table",),
-        meaning="share of rare words and levels that samples have; the floor is that of as many draws from training rows",
+        meaning="share of rare words and levels that samples have; the floor: as many draws from training rows",
         unit="share",
         better="higher",
     ),

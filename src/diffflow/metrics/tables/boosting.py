@@ -1,8 +1,8 @@
 """What gradient boosting says of a table: whether it tells samples from real rows, and what it learns from them.
 
 C2ST: a classifier is trained to tell two sets of equal size apart, in 5 folds; the area under its ROC curve is 0.5
-where it finds nothing and 1 where it never errs. TSTR: a model of one column is trained on samples and tested on held-out
-rows; the same trained on real rows (TRTR) is what samples can hope for.
+where it finds nothing and 1 where it never errs. TSTR: a model of one column is trained on samples and tested on
+held-out rows; the same trained on real rows (TRTR) is what samples can hope for.
 """
 
 from __future__ import annotations
@@ -268,9 +268,7 @@ def utility(
         return None
     measure = "AUC" if _of_classes(columns[k], sets[1][:, k]) else "R2"
     difference = float((ours[1] - real[1]).std()) / math.sqrt(len(ours[1]))
-    return Utility(
-        name, why, measure, ours[0], _stderr(*ours), real[0], _stderr(*real), difference, len(ours[1]), n
-    )
+    return Utility(name, why, measure, ours[0], _stderr(*ours), real[0], _stderr(*real), difference, len(ours[1]), n)
 
 
 def guessed(schema: Schema, train: Codes, seed: int = 0) -> tuple[str, str]:

@@ -74,8 +74,8 @@ def as_codes(schema: Schema, rows: Codes, name: str = "rows") -> Codes:
     x = np.array(rows, dtype=np.float64)
     if x.ndim != 2 or x.shape[1] != len(columns) or not x.size:
         raise ValueError(
-            f"the {name} have shape {x.shape}: give (n, {len(columns)}), the codes of the columns that a model learns, a "
-            "row at least"
+            f"the {name} have shape {x.shape}: give (n, {len(columns)}), the codes of the columns that a model "
+            "learns, a row at least"
         )
     if len(bad := np.argwhere(np.isinf(x))):
         row, k = bad[0]

@@ -176,10 +176,12 @@ def closest_metrics(table: TableComparison) -> Sequence[Metric]:
     found = [Metric("closest_is_training", share, stderr, 0.5, "lower", n)]
     same, real = (privacy.duplicates(rows, table.train) for rows in (table.x, table.heldout))
     value, floor = float(same.mean()), float(real.mean())
-    stderr = binomial_stderr(same.sum(), len(same))
+    stderr = binomial_stderr(int(same.sum()), len(same))
     note = ""
-    if value > floor + 3 * math.hypot(stderr, binomial_stderr(real.sum(), len(real))):
-        note = f"{int(same.sum())} of {len(same)} samples equal a training row in every cell, more than held-out rows do"
+    if value > floor + 3 * math.hypot(stderr, binomial_stderr(int(real.sum()), len(real))):
+        note = (
+            f"{int(same.sum())} of {len(same)} samples equal a training row in every cell, more than held-out rows do"
+        )
     return [*found, Metric("duplicates", value, stderr, floor, "lower", len(same), note)]
 
 

@@ -76,7 +76,7 @@ def _summary(table: TableComparison, k: int, column: np.ndarray) -> str:
     if is_category(spec):
         values, counts = np.unique(seen, return_counts=True)
         first = np.argsort(-counts, kind="stable")[:3]
-        return ", ".join(f"{shown(spec, values[i])} {counts[i] / len(column):.0%}" for i in first)
+        return ", ".join(f"{shown(spec, float(values[i]))} {counts[i] / len(column):.0%}" for i in first)
     low, middle, high = (shown(spec, v) for v in np.quantile(seen, (0.05, 0.5, 0.95), method="nearest").tolist())
     return f"{low} ... {middle} ... {high}"
 

@@ -37,6 +37,9 @@ def column_picture(schema: Schema, x: Codes, y: Codes) -> Any:
             _bars(ax, spec, ours, real)
         else:
             _histograms(ax, ours, real)
+            if spec.kind == "date":
+                ticks = np.linspace(*ax.get_xlim(), 5)[1:-1:2].round()
+                ax.set_xticks(ticks, [figures.plain(shown(spec, v)[:10]) for v in ticks.tolist()])
         gaps = [np.isnan(v).mean() for v in (ours, real)]
         note = f" (gaps {gaps[0]:.0%}, real {gaps[1]:.0%})" if any(gaps) else ""
         ax.set_title(figures.plain(f"{spec.name}{note}"), fontsize=9)
@@ -100,7 +103,7 @@ def associations(schema: Schema, x: Codes, real: Codes) -> Codes:
             if is_category(columns[i]) or is_category(columns[j]):
                 value = cramers_v(ids[i], ids[j])
             else:
-                value = correlation(x[:, [i, j]], np.ones(len(x)))
+                value = correlation(x[:, i], x[:, j])
             found[i, j] = found[j, i] = value
     return found
 
@@ -134,9 +137,7 @@ def association_picture(schema: Schema, x: Codes, y: Codes) -> Any:
     fig.set_layout_engine("constrained")
     axes = fig.subplots(1, 3)
     drawn: Any = None
-    for ax, matrix, title in zip(
-        axes, (real, ours, ours - real), ("real rows", "samples", "difference"), strict=True
-    ):
+    for ax, matrix, title in zip(axes, (real, ours, ours - real), ("real rows", "samples", "difference"), strict=True):
         drawn = ax.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
         ax.set_title(title, fontsize=9)
         names = [figures.plain(spec.name[:12]) for spec in columns]

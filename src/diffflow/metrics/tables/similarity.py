@@ -13,6 +13,7 @@ out of range moves every bin. Statistics take weights of rows, so that parts and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -103,9 +104,7 @@ def _one_minus_tv(a: NDArray, b: NDArray, count: int, wa: Codes, wb: Codes) -> f
     return 1.0 - 0.5 * float(np.abs(p - q).sum())
 
 
-def _one_minus_ks(
-    a: NDArray, b: NDArray, has_a: NDArray, has_b: NDArray, count: int, wa: Codes, wb: Codes
-) -> float:
+def _one_minus_ks(a: NDArray, b: NDArray, has_a: NDArray, has_b: NDArray, count: int, wa: Codes, wb: Codes) -> float:
     wa, wb = wa[has_a], wb[has_b]
     total_a, total_b = wa.sum(), wb.sum()
     if not (total_a and total_b):
@@ -135,7 +134,7 @@ def _trends(columns: Sequence[Column], x: Codes, y: Codes, real: Codes, pairs: S
             a, b, cells = _places((ai * count + aj).astype(float), (bi * count + bj).astype(float))
             found.append(partial(_one_minus_tv, a, b, cells))
         else:
-            found.append(partial(_one_minus_r, x[:, [i, j]], y[:, [i, j]]))
+            found.append(partial(_one_minus_r, Moments(x[:, i], x[:, j]), Moments(y[:, i], y[:, j])))
     return found
 
 
@@ -152,25 +151,42 @@ def _binned(values: Codes, edges: Codes | None) -> Codes:
     return values if edges is None else np.where(np.isnan(values), np.nan, np.searchsorted(edges, values, "right"))
 
 
-def _one_minus_r(a: Codes, b: Codes, wa: Codes, wb: Codes) -> float:
-    real = correlation(b, wb)
+def _one_minus_r(a: Moments, b: Moments, wa: Codes, wb: Codes) -> float:
+    real = b(wb)
     if np.isnan(real):
         return np.nan
-    return 1.0 - 0.5 * abs(np.nan_to_num(correlation(a, wa)) - real)
+    ours = a(wa)
+    return 1.0 - 0.5 * abs((0.0 if np.isnan(ours) else ours) - real)
 
 
-def correlation(pair: Codes, weights: Codes) -> float:
-    """Pearson's correlation of two columns (n, 2) over the rows that have both; NaN for fewer than 3, or constants."""
-    both = ~np.isnan(pair).any(1) & (weights > 0)
-    if both.sum() < LEAST:
-        return np.nan
-    z, w = pair[both], weights[both]
-    widths = np.abs(z).max(0)
-    z = z / np.where(widths > 0, widths, 1.0)  # so that squares stay finite
-    z = z - w @ z / w.sum()
-    z[:, np.abs(z).max(0) < 1e-12] = 0.0  # what rounding leaves of a constant
-    spread = np.sqrt(w @ z**2)
-    return float((w * z[:, 0]) @ z[:, 1] / spread.prod()) if spread.all() else np.nan
+def correlation(a: Codes, b: Codes) -> float:
+    """Pearson's correlation of two columns (n,) over the rows that have both; NaN for fewer than 3, or constants."""
+    return Moments(a, b)(np.ones(len(a)))
+
+
+class Moments:
+    """Sums over two columns (n,) that give their correlation for any weights of the rows."""
+
+    def __init__(self, a: Codes, b: Codes) -> None:
+        self.both = ~(np.isnan(a) | np.isnan(b))
+        z = np.stack([a[self.both], b[self.both]])
+        if z.size:
+            z = z / np.maximum(np.abs(z).max(1, keepdims=True), np.finfo(float).tiny)  # so that squares stay finite
+            z = z - z.mean(1, keepdims=True)
+            widths = np.abs(z).max(1, keepdims=True)
+            z = np.where(widths > 1e-12, z / np.maximum(widths, 1e-12), 0.0)  # not what rounding leaves of a constant
+        x, y = z
+        self.terms = np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], 1)
+
+    def __call__(self, weights: Codes) -> float:
+        """The correlation under weights (n,)."""
+        total, x, y, xx, yy, xy = (weights[self.both] @ self.terms).tolist()
+        if total < LEAST:
+            return np.nan
+        spread = (xx - x * x / total, yy - y * y / total)
+        if min(spread) <= 1e-12 * total:
+            return np.nan
+        return (xy - x * y / total) / math.sqrt(spread[0] * spread[1])
 
 
 @dataclass(frozen=True)
