@@ -129,7 +129,7 @@ def test_value_and_floor_of_one_law_agree_though_samples_are_many_and_held_out_r
 
 def test_stated_errors_are_the_spread_over_fresh_draws() -> None:
     found = [
-        shape_scores(SCHEMA, draw(100, 3 * s) + [0.5, 0.5, 0, 0, 0], draw(100, 3 * s + 1), draw(100, 3 * s + 2))
+        shape_scores(SCHEMA, np.add(draw(100, 3 * s), [0.5, 0.5, 0, 0, 0]), draw(100, 3 * s + 1), draw(100, 3 * s + 2))
         for s in range(60)
     ]
     means, stated = np.array([f.mean for f in found]), np.array([f.mean_stderr for f in found])
