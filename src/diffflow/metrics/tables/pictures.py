@@ -38,7 +38,8 @@ def column_picture(schema: Schema, x: Codes, y: Codes) -> Any:
         else:
             _histograms(ax, ours, real)
             if spec.kind == "date":
-                ticks = np.linspace(*ax.get_xlim(), 5)[1:-1:2].round()
+                low, high = ax.get_xlim()
+                ticks = np.linspace(low, high, 5)[1:-1:2].round()
                 ax.set_xticks(ticks, [figures.plain(shown(spec, v)[:10]) for v in ticks.tolist()])
         gaps = [np.isnan(v).mean() for v in (ours, real)]
         note = f" (gaps {gaps[0]:.0%}, real {gaps[1]:.0%})" if any(gaps) else ""
