@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +180,12 @@ def test_the_error_of_the_closest_row_is_that_of_the_exchange() -> None:
     share, stderr, n = closest_share(column, x, np.array([[0.0]]), np.array([[10.0]]))
     assert (share, n) == (0.75, 100)
     assert stderr == pytest.approx(0.25)
+    # two of each: the spread of the shares of all six halves
+    mass = (0.4, 0.3, 0.2, 0.1)
+    x = np.repeat([0.0, 10, 20, 30], [40, 30, 20, 10])[:, None]
+    share, stderr, _ = closest_share(column, x, np.array([[0.0], [10]]), np.array([[20.0], [30]]))
+    assert share == pytest.approx(0.7)
+    assert stderr == pytest.approx(np.std([sum(half) for half in combinations(mass, 2)]))
 
 
 def test_duplicates_are_equal_in_every_cell_gaps_included() -> None:
