@@ -25,10 +25,12 @@ from .classifier import Classifier, class_labels, fit_classifier, unit
 from .frechet import embedding
 from .modes import countable
 from .table import METRICS, Comparison
+from .tables import TableComparison
 
 LEAST = 12  # points in each set; precision and recall by 5 neighbours are not defined below
 FEW = 100  # held-out points below which the floor is taken between halves of all real points
-OF_ONE_SET = (Comparison.training_set, Comparison.mixture, Comparison.classes)  # metrics that compare no two sets
+# arguments of metrics that compare no two of `sets`
+OF_ONE_SET = (Comparison.training_set, Comparison.mixture, Comparison.classes, Comparison.rows)
 MODES = 64  # components of a mixture up to which each is a mode; curves and squares are made of more
 
 
@@ -113,6 +115,7 @@ def evaluate(
     classifier: Classifier | None = None,
     *,
     features: Classifier | None = None,
+    table: TableComparison | None = None,
     limit: int = 2000,
     many: int = 10_000,
     seed: int = 0,
@@ -136,6 +139,7 @@ def evaluate(
         classifier: the judge of labels.
         features: a judge (`extractor`) whose features the Frechet distance and KID see, and precision, recall, density
             and coverage, which are taken of the points themselves where there is none.
+        table: the same rows with their schema, for the metrics of tables.
         limit: most points in any two-sample metric (exact W2: at most 1000).
         many: most points in the Frechet distance.
         seed: of every draw.
@@ -201,6 +205,7 @@ def evaluate(
         many=many,
         seed=seed,
         enough=min(len(real), len(other)) >= LEAST,
+        table=table,
     )
     metrics = measure(given)
     if held is not None and real is not y and given.enough:

@@ -19,6 +19,15 @@ from .frechet import frechet
 from .mmd import energy_distance, kid, mmd
 from .modes import countable, modes
 from .neighbours import nearest, prdc
+from .tables import (
+    TableComparison,
+    boosted_c2st,
+    closest_metrics,
+    rare_metrics,
+    shape_metrics,
+    trend_metrics,
+    tstr,
+)
 from .wasserstein import exact_w2, marginal_w2, sliced_w2
 
 Triple = tuple[Tensor, Tensor, Tensor]
@@ -44,6 +53,7 @@ class Comparison:
         many: most points in the Frechet distance.
         seed: of every draw.
         enough: whether there are real points enough for two sets, so that two-sample metrics can be taken.
+        table: the rows with their schema, of tables that have one; None for others.
     """
 
     sets: Triple
@@ -59,6 +69,7 @@ class Comparison:
     many: int
     seed: int
     enough: bool = True
+    table: TableComparison | None = None
 
     def points(self, most: int | None = None) -> dict[str, Any]:
         """Arguments of a two-sample metric (x, y, other, *, limit, seed) that sees the points."""
@@ -87,6 +98,10 @@ class Comparison:
         x, real, real_labels = self.decoded
         return {"x": x, "labels": self.labels, "classifier": self.judge, "real": real, "real_labels": real_labels}
 
+    def rows(self) -> dict[str, Any]:
+        """Arguments of a metric of tables with a schema."""
+        return {"table": self.table}
+
     def has(self, need: str) -> bool:
         """Whether there is what a row needs."""
         return self.columns if need == "columns" else getattr(self, need) is not None
@@ -101,7 +116,8 @@ class MetricRow:
         function: what measures it: gives a Metric of this name, or a list that holds one. Rows with the same function
             share one call.
         arguments: of the function, by name, from what there is to compare; the default is those of a two-sample metric.
-        needs: what it cannot do without: names of fields of Comparison, of "features", "columns", "density", "labels".
+        needs: what it cannot do without: names of fields of Comparison, of "features", "columns", "density", "labels",
+            "table".
         meaning: what the value says, in words.
         unit: of the value; "" for numbers without one.
         better: which direction is better.
@@ -121,6 +137,7 @@ NEEDS = {
     "columns": "columns of a table",
     "density": "a toy of known modes",
     "labels": "classes",
+    "table": "a table with a schema",
 }
 DISTANCE = "distance"  # in standard deviations of a table's columns; of images, Euclidean with pixels in [0, 1]
 
@@ -265,6 +282,82 @@ ROWS = (
         meaning="share that a classifier trained on real data sees as the class asked for",
         unit="share",
         better="higher",
+    ),
+    MetricRow(
+        name="column_shapes",
+        function=shape_metrics,
+        arguments=Comparison.rows,
+        needs=("table",),
+        meaning="likeness of single columns, their mean: 1 - KS of numbers and dates, 1 - TV of words and levels",
+        better="higher",
+    ),
+    MetricRow(
+        name="gap_shares",
+        function=shape_metrics,
+        arguments=Comparison.rows,
+        needs=("table",),
+        meaning="likeness of the shares of gaps, 1 - their difference, mean of the columns that have any",
+        better="higher",
+    ),
+    MetricRow(
+        name="pair_trends",
+        function=trend_metrics,
+        arguments=Comparison.rows,
+        needs=("table",),
+        meaning="likeness of pairs of columns, their mean: of correlations, and of contingency tables with common bins",
+        better="higher",
+    ),
+    MetricRow(
+        name="c2st_auc",
+        function=boosted_c2st,
+        arguments=Comparison.rows,
+        needs=("table",),
+        meaning="area under the ROC curve of boosted trees that tell samples from data; 0.5 is a perfect model",
+        better="lower",
+    ),
+    MetricRow(
+        name="tstr",
+        function=tstr,
+        arguments=Comparison.rows,
+        needs=("table",),
+        meaning="R2 or AUC on held-out rows of a model of one column trained on samples; the floor is trained on data",
+        better="higher",
+    ),
+    MetricRow(
+        name="closest_is_training",
+        function=closest_metrics,
+        arguments=Comparison.rows,
+        needs=("table",),
+        meaning="share of samples whose closest real row is a training row, among as many held-out ones; 0.5 is right",
+        unit="share",
+        better="lower",
+    ),
+    MetricRow(
+        name="duplicates",
+        function=closest_metrics,
+        arguments=Comparison.rows,
+        needs=("table",),
+        meaning="share of samples that are equal to a training row in every cell",
+        unit="share",
+        better="lower",
+    ),
+    MetricRow(
+        name="rare_values",
+        function=rare_metrics,
+        arguments=Comparison.rows,
+        needs=("table",),
+        meaning="share of rare words and levels that samples have; the floor: as many draws from training rows",
+        unit="share",
+        better="higher",
+    ),
+    MetricRow(
+        name="single_words",
+        function=rare_metrics,
+        arguments=Comparison.rows,
+        needs=("table",),
+        meaning="share of samples with a word that one training row has",
+        unit="share",
+        better="lower",
     ),
 )
 

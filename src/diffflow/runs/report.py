@@ -2,8 +2,8 @@
 
 It holds what a stranger needs to judge a run, and to go on with it. Everything is read from the run directory
 (config.yaml, run.json, metrics.jsonl, samples/, and where they exist dial.png, samples.png, marginals.png, pairs.png,
-evaluation.json), so a report can be rewritten at any time and never disagrees with the files. Pictures are inlined,
-there is no script, and nothing is loaded from anywhere.
+columns.png, correlations.png, evaluation.json), so a report can be rewritten at any time and never disagrees with the
+files. Pictures are inlined, there is no script, and nothing is loaded from anywhere.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ..metrics import METRICS
 from ..models.base import TrainConfig, Words
 from ..models.settings.serialise import ConfigError
 from ..training.run_folder import Folder
+from . import table_page
 
 SIGNALS = {
     "accuracy": "share of real and generated samples that the discriminator tells apart, 0.5 when they look alike",
@@ -92,6 +93,7 @@ def write(run_dir: str | Path) -> Path:
         _dial(home),
         _samples(home),
         _measured(evaluation),
+        table_page.section(evaluation, home, _table, _image),
         _frontier(home),
         _training(log),
         _data(about.get("data", {})),
