@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..registry import suggest
-from .column_styles import Reading, read_numbers
+from .column_styles import PLAIN, Reading, read_numbers
 from .date_styles import date_style, read_dates
 from .errors import DataError
 from .schema import GAPS, KINDS, NUMBER_GAPS, ColumnSpec
@@ -106,6 +106,7 @@ def infer(
     min_count: int = 1,
     decimal: str | None = None,
     gaps: Sequence[str] | None = None,
+    rows: Sequence[int] | None = None,
 ) -> ColumnSpec:
     """What a column holds.
 
@@ -117,6 +118,7 @@ def infer(
         min_count: words that occur fewer times become one word, "other".
         decimal: the character before the fraction, where cells such as 1,234 leave it open.
         gaps: the cells that are gaps, in any column; None: the usual ones.
+        rows: the numbers of the rows in messages; None: from 1.
 
     Raises:
         DataError: cells that are not what the user says, by their rows.
@@ -150,7 +152,7 @@ def infer(
         if spec is not None:
             return _told(spec, found)
         if kind is not None:
-            raise DataError(f"column {name!r} cannot be {kind}: {why}", _misfits(cells, found, request), show=20)
+            raise DataError(f"column {name!r} cannot be {kind}: {why}", _misfits(cells, found, request, rows), show=20)
         why = f": {why}" if any(re.fullmatch("[-+]?[0-9][0-9.,_eE]*", cell) for cell in found.counts) else ""
     return _told(_worded(name, words, kind, min_count, why), words)
 
@@ -187,7 +189,7 @@ def _measured(
         form, decimals, doubt = request.form, 0, ""
         if form:
             codes = [code for text in texts if (code := date_style(form).read(text)) is not None]
-        elif dates := read_dates(texts):
+        elif (len(texts[0]) == 8 or not PLAIN.fullmatch(texts[0])) and (dates := read_dates(texts)):
             form, decimals, codes, doubt = dates
         if form and len(codes) == len(texts):
             unit = date_style(form).unit
@@ -203,7 +205,7 @@ def _measured(
         return None, reading
     style, decimals, codes, doubt = reading
     found = _Column(name, cells, codes, decimals, style.text, doubt)
-    whole = decimals == 0 or all(map(float.is_integer, codes))
+    whole = decimals == 0 or (kind == "integer" and all(map(float.is_integer, codes)))
     if kind == "integer" and not whole:
         return None, "not all cells are whole numbers"
     if found.are_levels(kind, share):
@@ -271,7 +273,7 @@ def _step(codes: np.ndarray, decimals: int, unit: float) -> float:
 
     Ten values or more share a divisor by chance with a probability of 2^-9 or less.
     """
-    if decimals < 0 or len(codes) < 2 or np.abs(codes).max() * 10.0**decimals > 2**53:
+    if decimals < 0 or len(codes) < 2 or np.abs(codes).max() * 10.0**decimals > 2**51:
         return 0.0
     finest = unit * 10.0**-decimals
     ticks = np.rint((codes - codes.min()) / finest).astype(np.int64)
@@ -287,7 +289,9 @@ def _is_running(name: str, codes: list[float], cells: _Cells) -> bool:
     return counted or ID_NAME.fullmatch(name) is not None
 
 
-def _misfits(cells: Sequence[str], found: _Cells, request: ColumnRequest) -> list[str]:
+def _misfits(
+    cells: Sequence[str], found: _Cells, request: ColumnRequest, rows: Sequence[int] | None
+) -> list[str]:
     """The cells that are not of the kind that the user asks for, by row."""
 
     def fits(cell: str) -> bool:
@@ -297,7 +301,8 @@ def _misfits(cells: Sequence[str], found: _Cells, request: ColumnRequest) -> lis
         return isinstance(reading, Reading) and (request.kind != "integer" or reading.values[0].is_integer())
 
     good = {cell: fits(cell) for cell in found.counts}
-    return [f"row {i}: {cell!r}" for i, cell in enumerate(cells, 1) if not good.get(cell, True)]
+    numbers = rows or range(1, len(cells) + 1)
+    return [f"row {i}: {cell!r}" for i, cell in zip(numbers, cells, strict=True) if not good.get(cell, True)]
 
 
 # -- words -------------------------------------------------------------------------------------------------------------

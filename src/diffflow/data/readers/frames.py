@@ -89,6 +89,8 @@ def _text(value: Any) -> str:
     """A value as a file would have it."""
     if isinstance(value, float | np.floating):
         return repr(float(str(value)))  # 0.1 of float32 is written as 0.1
+    if isinstance(value, datetime.timedelta):
+        return repr(value.total_seconds())
     return str(value).strip()
 
 
@@ -113,7 +115,8 @@ def parquet_columns(path: Path) -> list[TextColumn]:
         text = text_column(name, column.to_pylist(), kind="words" if known else None)
         if known:
             order = column.combine_chunks().dictionary.to_pylist() if column.num_chunks else []
-            text = TextColumn(name, text.cells, "words", tuple(map(_text, order)), text.style, text.gaps)
+            style = "ordered" if column.type.ordered else ""
+            text = TextColumn(name, text.cells, "words", tuple(map(_text, order)), style, text.gaps)
         columns.append(text)
     if not columns or not len(columns[0].cells):
         raise DataError(f"{str(path)!r} holds no rows")
