@@ -92,7 +92,7 @@ class NumberStyle:
     def read(self, cell: str) -> float | None:
         """The number in a cell; None where there is none in this style."""
         if self._is_plain and PLAIN.fullmatch(cell):
-            return _exact(cell)
+            return float(cell) if len(cell) < 16 else _exact(cell)
         match = GENERAL.fullmatch(cell)
         if match is None or not self._body.fullmatch(match["body"]):
             return None

@@ -143,8 +143,8 @@ def infer(
     why = ""
     if kind in (None, "levels", "integer", "number", "date") and (kind is not None or len(found.counts) > 1):
         spec, why = _measured(name, found, request, decimal, share)
-        lone = [cell for cell in found.counts if not re.search("[0-9]", cell)]
-        if spec is None and kind is None and len(lone) == 1 and len(found.counts) > FEW + 1:
+        lone = [cell for cell in found.counts if not re.search("[0-9]", cell)] if spec is None and kind is None else []
+        if len(lone) == 1 and len(found.counts) > FEW + 1:
             without = _split(counts, [*found.gaps, *lone], request)
             spec, _ = _measured(name, without, request, decimal, share)
             if spec is not None:
