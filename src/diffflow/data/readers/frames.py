@@ -97,8 +97,8 @@ def _text(value: Any) -> str:
 def parquet_columns(path: Path) -> list[TextColumn]:
     """The columns of a parquet file. Raises DataError without pyarrow, or for a file that is none."""
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as parquet
+        import pyarrow as pa  # pyright: ignore[reportMissingImports]
+        import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise DataError(
             f"{str(path)!r}: parquet files need pyarrow: pip install 'diffflow[tables]', or save the table as .csv"

@@ -63,7 +63,7 @@ def to_frame(schema: Sequence[ColumnSpec], codes: np.ndarray, clip: bool = True,
         ImportError: pandas is not installed.
     """
     try:
-        import pandas
+        import pandas  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError("data frames need pandas: pip install 'diffflow[tables]'") from None
     frame = {}
