@@ -170,10 +170,11 @@ def _told(spec: ColumnSpec, cells: _Cells) -> ColumnSpec:
     """The spec with its gaps, which are written as the commonest of them."""
     if not cells.gaps:
         return spec
-    share = sum(cells.gaps.values()) / (cells.total + sum(cells.gaps.values()))
+    missing = sum(cells.gaps.values())
     others = [repr(gap) for gap in cells.gaps if gap != cells.gap]
     also = f", {', '.join(others)} too" if others else ""
-    return replace(spec, gap=spec.gap or cells.gap, why=f"{spec.why}; {share:.1%} gaps{also}")
+    why = f"{spec.why}; gaps in {missing:,} of {cells.total + missing:,} rows{also}"
+    return replace(spec, gap=spec.gap or cells.gap, why=why)
 
 
 # -- numbers and dates -------------------------------------------------------------------------------------------------
@@ -240,14 +241,17 @@ class _Column(NamedTuple):
         """The spec of a column that is not one of few values."""
         low, high = min(self.codes), max(self.codes)
         decimals = self.decimals if kind != "integer" else 0
+        step = _step(np.array(self.codes), decimals, self.unit if kind == "date" else 1.0)
+        step = 0.0 if re.search("power=[eE]", self.style) else step  # each has a step of its own
         why = [{"integer": "whole numbers", "number": "numbers", "date": "dates"}[kind]]
         if kind == "number":
             why = [f"numbers of {decimals} decimals" if decimals >= 0 else "numbers"]
-        spec = ColumnSpec(self.name, kind, decimals=decimals, low=low, high=high, style=self.style)
-        step = _step(np.array(self.codes), decimals, self.unit if kind == "date" else 1.0)
-        if step > max(10.0**-decimals, self.unit):
+        if decimals >= 0 and step > 1.5 * max(10.0**-decimals, self.unit if kind == "date" else 0.0):
             why.append(f"steps of {step:g}")
-        return replace(spec, step=step, why=", ".join([*why, *filter(None, [self.doubt])]))
+        said = ", ".join([*why, *filter(None, [self.doubt])])
+        return ColumnSpec(
+            *(self.name, kind), decimals=decimals, low=low, high=high, style=self.style, why=said, step=step
+        )
 
     def levels(self) -> ColumnSpec:
         """The spec of a column of few values."""
@@ -271,8 +275,14 @@ class _Column(NamedTuple):
 def _step(codes: np.ndarray, decimals: int, unit: float) -> float:
     """The distance of the grid that the distinct values of a column lie on, float; 0.0: none.
 
-    Ten values or more share a divisor by chance with a probability of 2^-9 or less.
+    Ten values or more share a divisor by chance with a probability of 2^-9 or less. Where sums of a few decimals were
+    written with 17 digits (0.30000000000000004), the grid is that of the decimals.
     """
+    if decimals < 0:
+        for digits in range(1, 10):
+            ticks = codes * 10.0**digits
+            if np.abs(ticks - np.rint(ticks)).max() < 1e-6 and np.abs(ticks).max() < 2**31:
+                return 10.0**-digits
     if decimals < 0 or len(codes) < 2 or np.abs(codes).max() * 10.0**decimals > 2**51:
         return 0.0
     finest = unit * 10.0**-decimals
