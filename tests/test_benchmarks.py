@@ -254,6 +254,33 @@ def test_a_model_is_level_with_the_best_within_its_standard_error() -> None:
     assert closer["wine"]["models"]["diffusion"]["level"]
 
 
+def test_where_rows_were_kept_differences_of_rows_decide_who_is_level() -> None:
+    easy = torch.randn(400, generator=torch.Generator().manual_seed(0)).mul(5).tolist()  # some rows are likelier to all
+
+    def cell(model: str, split: int, shift: float, spread: float) -> dict[str, Any]:
+        values = [v + shift + spread * (-1) ** i for i, v in enumerate(easy)]
+        nats, error = float(np.mean(values)), float(np.std(values) / 20)
+        return {"table": "wine", "model": model, "split": split, "nats": nats, "stderr": error, "samples": {}} | {
+            "values": values
+        }
+
+    cells = [cell(m, s, *v) for m, v in {"gmm": (0, 0), "nsf": (-0.1, 0.1), "maf": (-0.1, 3)}.items() for s in (0, 1)]
+    rows = tables.summary(cells)["wine"]["models"]
+    assert rows["nsf"]["behind"] == pytest.approx(0.1)
+    assert rows["nsf"]["paired"] == pytest.approx(0.1 / math.sqrt(2 * 399))
+    # the error of a mean of such rows is .18 nats, and says nothing: .1 is sure where all rows say so
+    assert [rows[m]["level"] for m in ("gmm", "nsf", "maf")] == [True, False, True]
+
+
+def test_scikit_learns_tables_have_splits_of_their_own() -> None:
+    (x, first), (same, second) = (tables.read(Path("nowhere"), "cancer", split) for split in (0, 1))
+    assert x.shape == (569, 30)
+    assert np.array_equal(x, same)
+    assert first.sum() == second.sum() == 56
+    assert (first & second).sum() < 20
+    assert tables.read(Path("nowhere"), "diabetes", 0)[0].shape == (442, 11)
+
+
 def test_plain_pictures_pack_small() -> None:
     plain = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
     busy = torch.randint(0, 256, (1, 1, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8)

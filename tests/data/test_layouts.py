@@ -140,6 +140,29 @@ def test_lists_of_the_hugging_face_form(tmp_path):
         load(folder(tmp_path / "broken", pictures | {"dataset.json": "{"}))
 
 
+def test_a_picture_with_several_labels_is_refused_and_case_and_suffix_do_not_matter(tmp_path):
+    """The last row won, silently; and a list of "0.PNG" for 0.png labelled nothing."""
+    pictures = {f"{k}.png": png(k) for k in range(4)}
+    rows = [("0.PNG", "ant"), ("1.jpg", "bee"), ("2", "ant"), ("3.PNG", "bee")]
+    table = "image_id,label\n" + "".join(f"{name},{label}\n" for name, label in rows)
+    data = load(folder(tmp_path / "case", pictures | {"labels.csv": table}), "all")
+    assert data.classes == ["ant", "bee"]
+    assert data.y is not None
+    assert data.y.tolist() == [0, 1, 0, 1]
+    twice = {"labels.csv": table + "2,ant\n"}
+    assert load(folder(tmp_path / "twice", pictures | twice), "all").fingerprint == data.fingerprint
+    other = {"labels.csv": table, "metadata.csv": "id,label\n2,bee"}
+    for k, more in enumerate(({"labels.csv": table + "2,bee\n"}, other)):
+        with pytest.raises(DataError, match=r"gives 2.png several labels, ant and bee, and a picture has one class"):
+            load(folder(tmp_path / f"two{k}", pictures | more))
+
+
+def test_folders_inside_those_of_classes_are_named():
+    found = layout("x", [f"{a}/{b}/{a}{b}{k}.png" for a in ("eins", "zwei") for b in "cd" for k in range(3)])
+    assert found.classes == ["eins", "zwei"]
+    assert any("folders inside these (c, d) say nothing: if eins, zwei are splits" in note for note in found.notes)
+
+
 # -- splits -----------------------------------------------------------------------------------------------------------
 
 
@@ -152,6 +175,13 @@ def test_lists_of_the_hugging_face_form(tmp_path):
         ("train_set", "test-set"),
         ("train2017", "val2017"),
         ("TrainingImages", "dev"),
+        ("X_train", "X_test"),
+        ("TRAIN_64x64", "VALID_64x64"),
+        ("seg_train", "seg_test-dev"),
+        ("apprentissage", "test"),
+        ("Training", "Validierung"),
+        ("entrenamiento", "prueba"),
+        ("训练集", "测试集"),
     ],
 )
 def test_splits_in_usual_spellings(tmp_path, train, test):
@@ -167,6 +197,7 @@ def test_splits_in_usual_spellings(tmp_path, train, test):
     [
         (["train/a/1.png", "unlabeled/2.png"], "look like splits: train, unlabeled; keep 'train'"),
         (["test/a/1.png", "val/a/2.png"], "look like splits"),
+        (["trainA/1.png", "trainB/2.png", "testA/3.png", "testB/4.png"], "look like splits: trainA, trainB, testA"),
         (["train/a/1.png", "test/a/2.png", "extra/3.png"], "look like splits"),
         (["train/a/1.png", "test/a/2.png", "cat/3.png"], r"pictures outside them.*\n  folder cat"),
         (["train/a/1.png", "test/a/2.png", "3.png"], r"pictures outside them.*\n  3.png"),
@@ -182,6 +213,8 @@ def test_what_only_resembles_a_split():
     """Vehicles with a class called train; and test pictures without classes."""
     found = layout("x", ["train/1.png", "plane/2.png", "car/3.png"])
     assert (found.classes, found.test) == (["car", "plane", "train"], None)
+    assert layout("x", ["steam_train/1.png", "freight_train/2.png"]).classes == ["freight_train", "steam_train"]
+    assert layout("x", ["steam_train/1.png", "test_tube/2.png"]).classes == ["steam_train", "test_tube"]
     found = layout("x", ["train/a/1.png", "train/b/2.png", "test/3.png", "test/4.png"])
     assert found.kept.tolist() == [True, True, False, False]
     assert found.test is None  # so that a tenth of the others is held out

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import os
 import stat
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -158,6 +160,36 @@ def test_folders_that_cannot_be_meant(tmp_path, files, message):
         load(write(tmp_path / "odd", files))
 
 
+def test_a_line_is_padded_to_a_line_and_what_memory_does_not_hold_is_said(tmp_path, monkeypatch):
+    """A thousand times as wide as high: its height was rounded to 0, and the file called damaged."""
+    files = {"line.png": png(np.zeros((1, 1000), np.uint8)), "post.png": png(np.zeros((1000, 1), np.uint8))}
+    x = load(write(tmp_path / "lines", files), "all", size=16, fit="pad").x[:, 0]
+    dark = (x < 255).sum((1, 2))
+    assert dark.tolist() == [16, 16]
+
+    def decode(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("diffflow.data.readers.images.decode", decode)
+    with pytest.raises(DataError, match=r"line.png: there is too little memory to decode it"):
+        load(tmp_path / "lines", size=16)
+
+
+def test_the_only_limit_on_the_size_of_a_picture_is_our_own(tmp_path, recwarn):
+    """100 million pixels are read, without Pillow's warning of an attack; 900 million are refused in our words."""
+    write(tmp_path / "large", {f"{side}.png": _head_only(side) for side in (10_000, 30_000)} | {"a.png": png(grey())})
+    with pytest.raises(DataError, match=r"10000.png: image file is truncated.*\n  30000.png: far more pixels than the"):
+        load(tmp_path / "large")
+    assert not [w for w in recwarn if "DOS attack" in str(w.message)]
+
+
+def _head_only(side: int) -> bytes:
+    """A PNG of side x side bits, of which there are few."""
+    content = png(grey())
+    head = struct.pack(">4sIIBBBBB", b"IHDR", side, side, 1, 0, 0, 0, 0)
+    return content[:12] + head + struct.pack(">I", zlib.crc32(head)) + content[33:]
+
+
 def test_empty_missing_and_unknown_paths(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="is empty; put images in it"):
@@ -167,6 +199,9 @@ def test_empty_missing_and_unknown_paths(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="no known kind; known are"):
         load(tmp_path / "x.parquet")
+    (tmp_path / "x.PNG").write_bytes(png(grey()))
+    with pytest.raises(DataError, match=r"is one picture: put it into a folder"):
+        load(tmp_path / "x.PNG")
     (tmp_path / "x.zip").write_bytes(b"PK but not really")
     with pytest.raises(DataError, match="no readable zip archive"):
         load(tmp_path / "x.zip")

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from diffflow.data.by_columns import Wishes
 from diffflow.data.errors import DataError
-from diffflow.data.readers.by_columns import Wishes
-from diffflow.data.readers.frames import read_frame
+from diffflow.data.frames import read_frame
 from diffflow.data.readers.tables import read_columns
 from diffflow.data.writers.tables import to_csv, to_frame
 

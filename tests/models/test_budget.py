@@ -29,6 +29,13 @@ def test_more_minutes_never_give_a_narrower_net(minutes, more, first, growth):
     assert all(steps[k] < budget.needed(k) for k in range(small + 1, len(rungs)))
 
 
+def test_nothing_is_kept_aside_where_each_picture_is_a_class_of_its_own():
+    """The user was told to change fit.holdout, which he had not set."""
+    held = [budget.settings(Pictures(250, (3, 8, 8), classes), "M").fit.holdout for classes in (0, 249, 250)]
+    assert held[0] == held[1] > 0
+    assert held[2] == 0
+
+
 def test_whichever_budget_ends_first_counts():
     assert Budget(minutes=1).steps_at(0.1, 0.2) == pytest.approx(600)
     assert Budget(cpu_minutes=1).steps_at(0.1, 0.2) == pytest.approx(300)

@@ -95,6 +95,7 @@ def test_a_file_keeps_what_it_does_not_mention_and_flags_come_last(tmp_path):
         ("fit: {precision: fp64}", r"'fp64' must be one of fp32, bf16"),
         ("fit: {batch: 10, accumulate: 3}", r"accumulate = 3 must divide"),
         ("fit: {minutes: -1}", r"minutes = -1.0 must be positive"),
+        ("fit: {cpu_minutes: .inf}", r"cpu_minutes = inf must be positive and finite"),
         ("model: {net: {widths: 3}}", r"widths = 3 must be a list"),
         ("denoiser: {betas: [0.9]}", r"denoiser.betas = \[0.9\] must be a list of 2"),
         ("denoiser: {betas: [0.9, 0.99, 0.5]}", r"denoiser.betas .* must be a list of 2"),

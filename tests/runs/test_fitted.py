@@ -1,6 +1,7 @@
 """Pictures without a preset: settings by budget and machine, what the user says, and the sampler that was chosen."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ import diffflow as df
 from diffflow.cli import main
 from diffflow.models.presets import budget, preset, sized
 from diffflow.networks.backbones.fast_unet import FastUNetDiscriminator
+from diffflow.runs import advice, sampler
 from diffflow.runs import fitted as fitted_module
-from diffflow.runs import sampler
 from diffflow.runs.fitted import fitted
+from diffflow.training.run_folder import RunError
 from diffflow.training.speed_probe import Speed
 
 SMALL = {"fit.tensorboard": False, "model.net.widths": [8, 16], "model.net.layers": 1, "fit.batch": 8}
@@ -148,6 +150,32 @@ def test_a_game_gets_its_steps_from_narrower_nets_and_then_from_smaller_batches(
     assert bool(choice.unfit) == (steps < enough)
     assert config.model.generator.widths == config.model.discriminator.widths[::-1]
     assert config.fit.minutes == minutes
+
+
+def test_a_directory_in_the_way_is_met_before_nets_are_tried(data, tmp_path, capsys, monkeypatch):
+    """It was met after the trials, which take up to a twentieth of the budget."""
+    monkeypatch.chdir(tmp_path)
+    np.save("discs.npy", drawn(40).numpy())
+    (tmp_path / "runs/discs").mkdir(parents=True)
+    (tmp_path / "runs/discs/thesis.txt").touch()
+    monkeypatch.setattr("diffflow.cli.train.fitted", lambda *_: pytest.fail("nets were tried"))
+    monkeypatch.setattr("diffflow.runs.train.fitted", lambda *_, **__: pytest.fail("nets were tried"))
+    assert main(["train", "discs.npy", "--minutes", "1"]) == 2
+    assert "runs/discs exists already: go on with the run in it (--resume auto)" in capsys.readouterr().err
+    assert main(["train", "discs.npy", "--minutes", "1", "--resume", "auto", "--out", "runs/discs"]) == 2
+    assert "is not empty and holds no run to resume" in capsys.readouterr().err
+    with pytest.raises(RunError, match="exists already"):
+        df.train(data, "runs/discs", minutes=1)
+
+
+def test_copies_are_looked_for_among_bytes_as_they_are(monkeypatch):
+    """As floats a set of 5 GiB took 20 GiB, twice, at the end of the training."""
+    pictures = df.data.of(drawn(40), split="all")
+    seen = {}
+    monkeypatch.setattr(advice, "nearest", lambda x, train: seen.update(train=train) or [])
+    run = SimpleNamespace(sample=lambda n, **_: SimpleNamespace(last=torch.rand(n, 3, 8, 8)), classes=None)
+    advice.copied(run, pictures)
+    assert seen["train"].data_ptr() == pictures.x.data_ptr()
 
 
 def test_a_model_of_colour_pictures_is_one_command(tmp_path, capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from diffflow.training.distributed import Process
 from diffflow.training.horizon import Horizon
 from diffflow.training.pace import Pace
 from diffflow.training.run_folder import Folder
+from diffflow.training.speed_probe import aim
 
 ENDS = st.integers(2, 10_000)
 WARM = st.floats(0.0, 0.5)
@@ -113,6 +115,31 @@ def test_the_end_follows_a_speed_that_changes_by_more_than_a_tenth_and_time_is_k
     # at the last look a twentieth is left, of which a tenth may be wrong, and a hundredth of the whole is let be
     assert training.seconds == pytest.approx(60, rel=0.03)
     assert training.horizon.share(training.step) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("step", "minutes", "end", "share"),
+    [
+        (580, 2.0, 1160, 0.5),  # the clock ended it a little before its last step: finished, so its rate rises again
+        (600, 2.0, 1200, 0.5),
+        (300, 2.0, 1200, 0.5),  # stopped half way: the rate goes on from where it was
+        (300, 1.0, 600, 0.5),
+        (580, 1.0, 600, 580 / 600),  # nothing more is given: nothing moves, however often
+        (600, 1.0, 600, 1.0),
+    ],
+)
+def test_minutes_that_a_run_is_given_later_are_used(step, minutes, end, share):
+    training, _ = paced(FitConfig(minutes=1.0), 0.1)
+    spent = 30.0 if step == 300 else 60.0
+    training.step, training.seconds, training.cpu_seconds = step, spent, 2 * spent
+    process = Process(torch.device("cpu"))
+    for budget in (1.0, minutes):  # `--resume auto` alone comes first, and must not be in the way
+        fit = FitConfig(minutes=budget)
+        aim(Pace(fit, training, process), training, SimpleNamespace(fit=fit), None, process)
+    horizon = training.horizon
+    assert horizon.end == pytest.approx(end, abs=1)
+    assert horizon.share(step) == pytest.approx(share, abs=1e-3)
+    assert horizon.legs[-1].rises == (minutes > 1 and step > 300)
 
 
 def test_a_resumed_training_has_the_rates_of_an_uninterrupted_one(tmp_path):

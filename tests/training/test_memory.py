@@ -19,7 +19,7 @@ from diffflow.models.settings.networks import DiTConfig, MLPConfig
 from diffflow.models.settings.own_net import OwnNetConfig
 from diffflow.networks.games import Penalty
 from diffflow.training.distributed import Process
-from diffflow.training.memory import Limit, OutOfMemory, limit, resident
+from diffflow.training.memory import Limit, OutOfMemory, at_once, limit, resident
 from diffflow.training.memory_estimate import estimate
 from diffflow.training.memory_plan import SHARE, as_begun, asked, fitted, plan
 from diffflow.training.run_folder import Folder
@@ -36,6 +36,15 @@ META = {
     "transform": {"mean": [0.0, 0.0]},
 }
 PICTURES = META | {"kind": "image", "shape": [1, 8, 8], "transform": {"mean": []}}
+
+
+def test_large_pictures_are_computed_few_at_a_time_when_the_training_is_over():
+    """256 pictures of 256 pixels took 2 GiB for each map of 32 features, whatever the memory is."""
+    for side in (8, 64, 256, 4096):
+        n = at_once((3, side, side), 256)
+        assert n == 256 if side <= 64 else 1 <= n < 30
+        assert n == 1 or 4 * 32 * side**2 * n <= 256 << 20  # bytes of such a map
+
 
 
 def mlp(width: int = 64, depth: int = 3, **fit: object) -> ScoreConfig:

@@ -42,7 +42,7 @@ from diffflow.training.memory import gibibytes
 from diffflow.training.memory_plan import plan
 from diffflow.training.run_folder import Folder
 from diffflow.training.speed_probe import probe
-from diffflow.training.train import train
+from diffflow.training.train import refuse_existing, refuse_other_run, train
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,14 @@ def main(args: Sequence[str]) -> int:
                 "pictures: their settings are chosen here."
             )
         return train.main(name)
-    data = train.resolved().data.load()
+    asked = train.resolved()
+    folder = Folder(Path(train.out or default_folder(asked.data.source, name, asked.fit.seed)))
+    writes = not (train.explain or train.dry_run or train.print_config)
+    if writes and train.resume is None:
+        refuse_existing(folder)
+    elif writes and not folder.begun:
+        refuse_other_run(folder, asked, train.resume)
+    data = asked.data.load()
     override = lambda config: command(started(config, flags.init_from)).resolved()  # noqa: E731
     choice = fitted(base, data, override, train.device, lambda line: print(line, file=sys.stderr), name)
     if train.explain:
@@ -334,12 +341,15 @@ def dry_run(config: TrainConfig, device: str | None, data: Data | None = None) -
         )
     batch = config.fit.batch
     print(f"speed    {batch / step:,.0f} examples/s on {find_device(device)}: {step:.3g} s a step of {batch}")
-    if config.fit.minutes is not None:
-        steps = config.fit.minutes * 60 / step
+    clocks = ("minutes", config.fit.minutes, step), ("cpu-minutes", config.fit.cpu_minutes, parts * speed.cpu)
+    for clock, minutes, each in clocks:
+        if minutes is None:
+            continue
+        steps = minutes * 60 / each
         passes = steps * config.fit.batch / len(data)
         if steps < 1:
-            print("warning  one step takes longer than that: more --minutes, a smaller --fit.batch or a narrower net")
-        print(f"plan     {config.fit.minutes:g} minutes: about {steps:,.0f} steps, {passes:,.1f} passes over the data")
+            print(f"warning  one step takes longer than that: more --{clock}, a smaller --fit.batch or a narrower net")
+        print(f"plan     {minutes:g} {clock}: about {steps:,.0f} steps, {passes:,.1f} passes over the data")
     if config.fit.steps is not None:
         print(f"plan     {config.fit.steps:,} steps: about {config.fit.steps * step / 60:,.1f} minutes")
     print("nothing was trained or written; leave --dry-run out to start")

@@ -87,6 +87,10 @@ def as_npz(x: np.ndarray, labels: LabelArray, classes: ClassNames, columns: Colu
 
 def as_csv(x: np.ndarray, labels: LabelArray, classes: ClassNames, columns: ColumnNames) -> bytes:
     """A CSV of vectors, with the columns of the data, and words where these had words."""
+    if columns is not None and hasattr(columns, "schema"):  # a table, as its file writes it
+        from diffflow.data.writers.tables import to_csv
+
+        return to_csv(columns.schema, x, columns.clip).encode()
     names = (columns and columns.columns) or ()
     if all(name.isdecimal() for name in names):  # a header of numbers would be read as a row of them
         names = tuple(f"x{k}" for k in range(x.shape[1]))

@@ -1,12 +1,12 @@
 """Data: `load(source)` for files and names, `of(x)` for what is in memory, and one value, `Data`, whatever it was."""
 
+from .choices import Columns
 from .coder import Coder
 from .dataset import Data
 from .errors import DataError
 from .examples import Examples
 from .load import load
 from .of import of
-from .prepare import Columns
 from .raw import Raw
 from .readers import READERS, Reader, Request, by_suffix
 from .transform import Transform

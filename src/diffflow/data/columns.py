@@ -57,6 +57,11 @@ class Column:
         """The rising values that a discrete column takes; () for a continuous one."""
         return tuple(map(float, range(len(self.words)))) if self.words else discrete(self.values)
 
+    @property
+    def is_continuous(self) -> bool:
+        """Whether its numbers change, and are not few."""
+        return not self.levels and float(self.values.std()) > 1e-12 * abs(float(self.values.mean()))
+
     def kind(self, mean: float, std: float) -> str:
         """The kind of the column: "constant", "words", "discrete" (few values) or "continuous", which has a density.
 

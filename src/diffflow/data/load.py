@@ -17,16 +17,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .choices import BY_CONTENT, Columns
 from .dataset import Data
 from .errors import DataError
-from .prepare import Columns, finish
+from .prepare import finish
 from .raw import Raw
 from .readers import READERS, Request, reader_of
+from .readers.decode import EXTRA, SUFFIXES
 from .readers.form import Form
 from .table_transform import TableTransform
 from .transform import AXES, Transform
 
-BY_CONTENT = Columns()
 SPLITS = ("train", "test", "all")
 TOY_POINTS = 10_000
 DIGITS_TEST = 500
@@ -88,6 +89,8 @@ def load(
     if path.is_dir() and not any(path.iterdir()):
         raise DataError(f"the folder {name!r} is empty; put images in it, one subfolder for each class")
     reader = reader_of(path)
+    if reader is None and path.suffix.lower() in SUFFIXES | EXTRA.keys():
+        raise DataError(f"{name!r} is one picture: put it into a folder, of pictures to learn from, and give that")
     if reader is None:
         raise DataError(f"{name!r} is of no known kind; known are {_list_kinds()}")
     if side is not None and not reader.resizes:

@@ -20,15 +20,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from .by_columns import Wishes
+from .choices import BY_CONTENT, Columns
 from .dataset import Data
 from .errors import DataError
 from .load import SPLITS
-from .prepare import Columns, finish, number_labels
+from .prepare import finish, number_labels
 from .raw import Raw
 from .readers.memory import read_memory
+from .table_transform import TableTransform
 from .transform import AXES, Transform
-
-BY_CONTENT = Columns()
 
 
 def of(
@@ -86,8 +87,10 @@ def of(
         raise DataError(f"limit = {limit} must be at least 1")
     if isinstance(x, Data):
         raise DataError(f"{x.name!r} is a Data already")
+    plain = like is not None and not isinstance(like, TableTransform)
     text = "levels" if like is not None else columns.older.text  # words are looked up there
-    raw = read_memory(x, y, name=name, kind=kind, classes=classes, limit=limit, text=text)
+    wishes = columns.wishes(like) if columns.automatic and not plain else None
+    raw = read_memory(x, y, name=name, kind=kind, classes=classes, limit=limit, text=text, wishes=wishes)
     if heldout is None:
         raw = raw if test is None else replace(raw, test=_mask(test, len(raw.x)))
         data = _finish(raw, name, split, flip, kind, columns, like)
@@ -97,7 +100,10 @@ def of(
     if test is not None or split != "train":
         raise DataError("heldout= says which rows training does not see: leave out test= and split=")
     other = heldout if isinstance(heldout, tuple) and len(heldout) == 2 else (heldout, None)
-    held = read_memory(*other, name=f"heldout of {name}", kind=kind, classes=classes, limit=limit, text=text)
+    if wishes is not None and raw.schema:
+        wishes = Wishes(like=raw.schema)
+    aside = f"heldout of {name}"
+    held = read_memory(*other, name=aside, kind=kind, classes=classes, limit=limit, text=text, wishes=wishes)
     if raw.columns is None and held.columns is None and held.x.shape[1:] != raw.x.shape[1:]:
         shapes = [tuple(r.x.shape[1:]) for r in (held, raw)]
         raise DataError(f"heldout holds examples of shape {shapes[0]}, and the training rows are of shape {shapes[1]}")

@@ -7,82 +7,27 @@ choice, never silently. Signals, volumes and images of floats are measured chann
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .by_columns import by_columns
 from .channels import prepare_channels
+from .choices import BY_CONTENT, Columns
 from .columns import Column, column_label
 from .dataset import Data
 from .errors import DataError
+from .frames import text_column
 from .raw import Raw
-from .table_transform import measure
+from .schema import described
+from .table_transform import TableTransform, measure
 from .transform import AXES, Transform
 from .words import natural
 
 CHUNK = 1024  # rows that are moved together
-AUTO = "auto"
-
-
-@dataclass(frozen=True)
-class Columns:
-    """What becomes of the columns of a table.
-
-    By themselves all are modelled as what they hold (schema.py), and what was decided is said. The first three fields
-    are the older way, in which every column is a number with a density: where one of them says something, columns that
-    have none are refused, with the choices named, unless it says what to do with them.
-
-    Raises:
-        DataError: a choice that there is not.
-    """
-
-    text: str = "auto"
-    """Columns of words: auto; refuse; drop; levels, to model each word as a level, spread over a cell."""
-    constant: str = "auto"
-    """Columns that never change: auto; refuse; drop."""
-    discrete: str = "auto"
-    """Columns of few values (each met ten times on average): auto; refuse; drop; levels, to spread each value over the
-    cell that it stands for, and to read samples back from it; keep, as if they were continuous."""
-    by_name: tuple[str, ...] = ()
-    """What columns are, in place of what their cells say: "age=integer", "id=drop", "code=words", "height=gap=-999"."""
-    min_count: int = 1
-    """Words that occur fewer times become one word."""
-
-    def __post_init__(self) -> None:
-        choices = {"text": ("refuse", "drop", "levels"), "constant": ("refuse", "drop")}
-        for name, allowed in (choices | {"discrete": ("refuse", "drop", "levels", "keep")}).items():
-            if getattr(self, name) not in (AUTO, *allowed):
-                raise DataError(
-                    f"{name} (--data.{name}) is one of {AUTO}, {', '.join(allowed)}, not {getattr(self, name)!r}"
-                )
-        if self.min_count < 1:
-            raise DataError(f"min_count (--data.min-count) = {self.min_count} must be at least 1")
-        if self.by_name and not self.automatic:
-            raise DataError("column (--data.column) and text, constant, discrete are two ways to say it: give one")
-
-    @property
-    def automatic(self) -> bool:
-        """Whether columns are modelled as what they hold."""
-        return self.text == self.constant == self.discrete == AUTO
-
-    @property
-    def older(self) -> Columns:
-        """The older way: what is not said is refused."""
-        said = {k: "refuse" if (v := getattr(self, k)) == AUTO else v for k in ("text", "constant", "discrete")}
-        return replace(self, by_name=(), **said)
-
-    @property
-    def requests(self) -> dict[str, str]:
-        """What columns are, by their names. Raises DataError for words that are no NAME=KIND."""
-        found = {}
-        for word in self.by_name:
-            name, _, kind = word.partition("=")
-            if not (name and kind):
-                raise DataError(f"column (--data.column) = {word!r}: give NAME=KIND, such as age=integer or id=drop")
-            found[name] = kind
-        return found
+LEAST_ROWS = 3  # of a table
 
 
 def holdout(n: int, y: np.ndarray | None, count: int) -> np.ndarray:
@@ -123,7 +68,7 @@ def finish(
     split: str,
     flip: bool,
     test_count: int | None = None,
-    columns: Columns = Columns(),
+    columns: Columns = BY_CONTENT,
     like: Transform | None = None,
 ) -> Data:
     """Make data of what a reader read: number the labels, take the split, choose the columns, measure the statistics.
@@ -167,17 +112,23 @@ def finish(
             names = ", ".join(unseen[:20]) + (", ..." if len(unseen) > 20 else "")
             notes.append(f"no training example is of class {names}: samples of it would be of nothing, and are skipped")
     if like is not None:
-        x = _columns_of(raw, name, like) if kind == like.kind == "vector" else x
+        if isinstance(like, TableTransform):
+            x = x.astype(np.float64) if kind == like.kind else x
+        elif kind == like.kind == "vector":
+            x = _columns_of(raw, name, like)
         transform = like
-        if tuple(x.shape[1:]) != like.shape or kind != like.kind or (kind == "image" and of_bytes != like.of_bytes):
+        same = tuple(x.shape[1:]) == like.data_shape and kind == like.kind
+        if not same or (kind == "image" and of_bytes != like.of_bytes):
             here = f"{_numbers(of_bytes, kind)} of shape {tuple(x.shape[1:])}"
             raise DataError(
-                f"{name!r} holds {here}, and {_numbers(like.of_bytes, like.kind)} of shape {like.shape} are asked for"
+                f"{name!r} holds {here}, and {_numbers(like.of_bytes, like.kind)} of shape {like.data_shape} are asked "
+                "for"
             )
         if kind != "vector" and not of_bytes:
             x = prepare_channels(kind, x, name, learned, notes, like)[0]
-    elif raw.schema:
-        transform = measure(raw.schema, x[learned])
+    elif kind == "vector" and (table := _table(raw, name, columns)) is not None:
+        x, transform = table.x, measure(table.schema, table.x[learned])
+        notes += [*table.notes, *described(table.schema)]
     elif kind == "vector":
         x, transform = _prepare_table(raw, name, learned, columns.older, notes)
     elif of_bytes:
@@ -308,6 +259,31 @@ def _columns_of(raw: Raw, name: str, like: Transform) -> np.ndarray:
     if bad:
         raise DataError(f"{name!r} has {len(bad)} values that are not finite in float32", bad, show=20)
     return x
+
+
+def _table(raw: Raw, name: str, columns: Columns) -> Raw | None:
+    """Rows as a table whose columns are modelled as what they hold; None for numbers that all have densities.
+
+    Raises DataError for a table with no column to model, or too few rows.
+    """
+    if raw.schema:
+        if not any(column.modelled for column in raw.schema):
+            kinds = [f"column {column.label}: {column.kind}" for column in raw.schema]
+            raise DataError(f"{name!r} has no columns left to model", kinds, show=20)
+        if len(raw.x) < LEAST_ROWS:
+            raise DataError(
+                f"{name!r} holds {len(raw.x)} rows, which are no distribution: give at least {LEAST_ROWS}, "
+                "and hundreds for a model that is worth something"
+            )
+        return replace(raw, notes=())
+    if not columns.automatic or not len(raw.x):
+        return None
+    x = raw.x.astype(np.float64)
+    all_numbers = all(Column(label, x[:, k]).is_continuous for k, label in enumerate(_column_names(raw)))
+    if all_numbers and not np.isnan(x).any():
+        return None
+    cells = [text_column(label, x[:, k].tolist()) for k, label in enumerate(_column_names(raw))]
+    return _table(by_columns(name, cells, columns.wishes()), name, columns)
 
 
 def _column_names(raw: Raw) -> tuple[str, ...]:

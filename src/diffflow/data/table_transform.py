@@ -168,13 +168,7 @@ class TableTransform(Transform):
                 place = (z[:, part.first, None] - positions(part)).abs().argmin(1)
                 x[:, k] = numbers(part.values)[place]
             else:
-                value = from_scores(z[:, part.last - 1], part)
-                if column.step:
-                    value = column.low + ((value - column.low) / column.step).round() * column.step
-                if column.decimals >= 0:
-                    value = rounded(value, column.decimals)
-                if self.clip:
-                    value = value.clamp(column.low, column.high)
+                value = torch.from_numpy(column.snap(from_scores(z[:, part.last - 1], part).numpy(), self.clip))
                 if part.flagged:
                     place = z[:, part.first : part.last - 1].argmax(1)
                     atoms = torch.cat([value.new_zeros(1), numbers(part.values)])
@@ -258,11 +252,6 @@ def _number(v: float | None) -> float:
 def numbers(values: Sequence[float]) -> Tensor:
     """Values as float64 (k,)."""
     return torch.tensor(values, dtype=torch.float64)
-
-
-def rounded(x: Tensor, decimals: int) -> Tensor:
-    """Numbers to so many decimals, the float64 that is nearest to each decimal number."""
-    return torch.from_numpy(np.round(x.numpy(), decimals))
 
 
 # -- levels ------------------------------------------------------------------------------------------------------------
@@ -408,3 +397,6 @@ def _scale(values: np.ndarray, prior: np.ndarray) -> tuple[float, float]:
     std = float(np.sqrt(weights @ (values - mean) ** 2)) or 1.0
     wider = min(max(LEVEL_GAP * std / float(np.median(np.diff(values))), 1.0), WIDEST) if len(values) > 1 else 1.0
     return mean - std / wider, mean + std / wider
+
+
+Transform.others["parts"] = TableTransform

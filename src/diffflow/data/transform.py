@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -51,6 +51,8 @@ class Transform:
     levels: tuple[tuple[float, ...], ...] = ()
     names: tuple[tuple[str, ...], ...] = ()
     columns: tuple[str, ...] = ()
+
+    others: ClassVar[dict[str, type[Transform]]] = {}  # other maps, by what only their `to_meta` has
 
     def __post_init__(self):
         if self.kind not in AXES:
@@ -191,10 +193,9 @@ class Transform:
     def from_meta(cls, meta: dict[str, Any]) -> Transform:
         """The inverse of to_meta; also accepts the whole of `Data.meta()`."""
         m = meta.get("transform", meta)
-        if "parts" in m:
-            from .table_transform import TableTransform
-
-            return TableTransform.from_meta(m)
+        for key, kind in cls.others.items():
+            if key in m:
+                return kind.from_meta(m)
         levels, names = (tuple(tuple(v) for v in m.get(k, ())) for k in ("levels", "names"))
         columns = tuple(m.get("columns", ()))
         return cls(m["kind"], tuple(m["shape"]), tuple(m["mean"]), tuple(m["std"]), levels, names, columns)

@@ -23,7 +23,7 @@ def in_words(
         taken: the rows of the source, where it was read as a whole: then both parts are counted.
         heldout: the other part, where it is at hand.
     """
-    shape, here = transform.shape, len(x)
+    shape, here = transform.data_shape, len(x)
     aside = len(taken) - here if taken is not None else 0
     aside = aside or (len(heldout) if heldout is not None and split == "train" else 0)
     total = here + aside

@@ -6,15 +6,16 @@ import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from html import escape
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
 from ..data.augment import LABELS
 from ..data.conditions import Conditions, from_meta
-from ..data.table_transform import TableTransform
+from ..data.table_transform import Part, TableTransform
 from ..equation.fields import ScoreField
 from ..equation.guidance import Guidance, by_part, guide
 from ..equation.laws import Law
@@ -22,6 +23,7 @@ from ..equation.schedule import SCHEDULES, Schedule
 from ..equation.sde import DiffFlow
 from ..equation.spectrum import at
 from ..networks.denoiser import FORMS, Denoiser, quarter_log
+from ..networks.mixture_skip import WIDEST, MixtureDenoiser, MixtureSkip, room
 from ..objectives.score_matching import (
     EDMWeighting,
     EpsWeighting,
@@ -33,7 +35,7 @@ from ..objectives.score_matching import (
 from .base import RATIO, SDE, TrainConfig, Words, device_of, player
 from .settings.common import DataConfig, Dials, FitConfig, PlayerConfig, make_schedule
 from .settings.networks import MLPConfig, NetConfig, UNetConfig
-from .settings.serialise import require, suggest
+from .settings.serialise import UNSAID, require, suggest
 
 WeightingConfig = EDMWeighting | EpsWeighting | VWeighting | FlowWeighting | LikelihoodWeighting
 
@@ -43,7 +45,7 @@ class ModelConfig:
     """The denoiser: its network, and what the network predicts.
 
     Raises:
-        ConfigError: an unknown form, or a share of dropped labels outside [0, 1).
+        ConfigError: an unknown form, a share of dropped labels outside [0, 1), or no component.
     """
 
     net: NetConfig = UNetConfig()
@@ -52,10 +54,23 @@ class ModelConfig:
     """What the network predicts, a row of denoiser.FORMS: edm, eps, v, x0, flow, score."""
     label_dropout: float = 0.1
     """Share of samples trained without their class, or other condition, for guidance."""
+    masks: float = field(default=0.0, metadata=UNSAID)
+    """Share of vectors trained with random columns known, so that rows given some columns cost one ordinary solve."""
+    skip: Literal["none", "mixture"] = field(default="none", metadata=UNSAID)
+    """mixture: of vectors, a Gaussian mixture fitted before the training, in place of the form's a y; the network
+    learns the rest. For densities of tables. none: the form alone."""
+    components: int = field(default=128, metadata=UNSAID)
+    """Of the mixture at most; how many it has is chosen on rows kept aside."""
 
     def __post_init__(self) -> None:
         require(self.form in FORMS, f"model.form = {self.form!r} is unknown{suggest(self.form, list(FORMS))}")
         require(0 <= self.label_dropout < 1, f"model.label_dropout = {self.label_dropout} must be in [0, 1)")
+        require(0 <= self.masks <= 1, f"model.masks = {self.masks} must be in [0, 1]: a share of the samples")
+        require(self.components >= 1, f"model.components = {self.components} must be at least 1")
+        require(
+            not (self.masks and self.skip != "none"),
+            f"model.masks = {self.masks} and model.skip = {self.skip!r}: a mixture is not told what is known; give one",
+        )
 
     def build(self, meta: Mapping[str, Any], augmented: bool = False) -> Denoiser:
         """The denoiser for data that `meta` describes, told of their augmentation where they are `augmented`.
@@ -67,8 +82,27 @@ class ModelConfig:
         settings: Any = self.net
         if augmented and hasattr(settings, "augment_labels"):
             settings = replace(settings, augment_labels=LABELS)
-        if "parts" in meta["transform"]:
-            return self._mixed(meta, conditions)
+        if self.masks:
+            require(
+                len(shape) == 1 and hasattr(settings, "masks"),
+                f"model.masks = {self.masks} is for vectors, by a network that can be told which columns are known "
+                f"(MLPConfig): {type(settings).__name__} for shape {shape} cannot; leave it at 0",
+            )
+            settings = replace(settings, masks=True)
+        mixed = mixed_parts(meta)
+        require(
+            self.skip == "none" or not mixed,
+            f"model.skip = {self.skip!r} is for numbers, and columns of this table have words, few values or gaps",
+        )
+        if mixed:
+            return self._mixed(settings, meta, conditions)
+        skip = None if self.skip == "none" else self._mixture(meta)
+        require(
+            not getattr(settings, "beside", 0),
+            "model.net.beside is set by model.skip, as what it shows to the network beside x: leave it at 0",
+        )
+        if skip is not None:
+            settings = replace(settings, beside=skip.dim)
         if "cond" in meta:
             takes = len(inspect.signature(settings.build).parameters) >= 3
             require(
@@ -84,37 +118,60 @@ class ModelConfig:
         )
         if not getattr(net, "takes_cond", True):
             conditions = None
-        return Denoiser(
+        make: Any = Denoiser if skip is None else partial(MixtureDenoiser, skip=skip)
+        return make(
             net,
-            meta["std"],
-            meta["principal_std"],
+            sigma_data=meta["std"],
+            principal_std=meta["principal_std"],
             form=FORMS[self.form],
             time=getattr(net, "time_of", quarter_log),
             conditions=conditions,
             null=getattr(net, "has_null", True),
         )
 
-    def _mixed(self, meta: Mapping[str, Any], conditions: Conditions | None) -> Denoiser:
+    def _mixed(self, net: NetConfig, meta: Mapping[str, Any], conditions: Conditions | None) -> Denoiser:
         """The denoiser of a table's rows. Raises ConfigError for a network that does not take them."""
         from ..networks.mixed_rows import MixedDenoiser
 
-        net = self.net
         require(
             isinstance(net, MLPConfig),
             f"{type(net).__name__} takes vectors of numbers, and rows of a table have words, few values and gaps: "
             "leave model.net at MLPConfig, or give the numbers alone as an array (.npy)",
         )
         require(self.form == "edm", f"model.form = {self.form!r}: rows of a table are denoised in their own way, edm")
-        transform, classes = TableTransform.from_meta(meta["transform"]), len(meta["classes"] or ())
-        parted = (0, conditions) if "cond" in meta else (classes, None)
+        parts, classes = mixed_parts(meta), len(meta["classes"] or ())
+        told = (0, conditions) if "cond" in meta else (classes, None)
+        assert isinstance(net, MLPConfig)  # checked above, for the type checker
         return MixedDenoiser(
-            lambda inputs, outputs: net.build_mixed(inputs, outputs, *parted),
-            transform.parts,
+            lambda inputs, outputs: net.build_mixed(inputs, outputs, len(parts), *told),
+            parts,
             meta["std"],
             meta["principal_std"],
             octaves=net.octaves,
             conditions=conditions,
         )
+
+    def _mixture(self, meta: Mapping[str, Any]) -> MixtureSkip:
+        """The mixture in place of a y, before it is fitted. Raises ConfigError for data or a network unfit for it."""
+        shape, rows = tuple(meta["shape"]), meta["count"]
+        require(
+            len(shape) == 1 and shape[0] <= WIDEST,
+            f"model.skip = 'mixture' keeps covariances of vectors of at most {WIDEST} numbers, and the data have shape "
+            f"{shape}: leave it at none",
+        )
+        require(
+            hasattr(self.net, "beside"),
+            f"model.skip = 'mixture' is shown to the network beside x, which {type(self.net).__name__} does not take: "
+            "use an MLPConfig, or leave it at none",
+        )
+        return MixtureSkip(shape[0], room(self.components, shape[0], rows), meta["std"])
+
+
+def mixed_parts(meta: Mapping[str, Any]) -> tuple[Part, ...]:
+    """The coordinates of a table's columns, where they are more than numbers that are always there; else ()."""
+    transform = meta.get("transform", {})
+    parts = TableTransform.from_meta(transform).parts if "parts" in transform else ()
+    return parts if any(part.kind != "number" or part.flagged for part in parts) else ()
 
 
 @dataclass(frozen=True)
@@ -234,7 +291,8 @@ class ScoreConfig(TrainConfig):
     def objective(self, modules: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> ScoreMatching:
         """Denoising score matching with the weighting of `loss`."""
         denoiser = player(modules, "denoiser", Denoiser)
-        return ScoreMatching(denoiser, self.loss, self.model.label_dropout if denoiser.null else 0.0)
+        hidden = self.model.label_dropout if denoiser.null else 0.0
+        return ScoreMatching(denoiser, self.loss, hidden, self.model.masks)
 
     @property
     def dials(self) -> Dials:

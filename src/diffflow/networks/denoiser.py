@@ -152,7 +152,8 @@ class Denoiser(nn.Module):
     Args:
         net: module or callable (x (n, *shape), time (n,), cond) -> (n, *shape). `net.classes` (int, optional) is how
             many classes it knows. A net that is told how pictures were augmented says how long such a label is,
-            `net.augment_labels`, and takes it by name, `augment` (n, labels) or None.
+            `net.augment_labels`, and takes it by name, `augment` (n, labels) or None. A net that can be told which
+            coordinates are known says `net.takes_known` and takes them by name, `known` bool (n, *shape) or None.
         sigma_data: standard deviation of the data in model units, > 0.
         principal_std: largest principal standard deviation of the data, for the default sampling grid; default
             sigma_data.
@@ -207,7 +208,24 @@ class Denoiser(nn.Module):
         """Whether it takes a condition."""
         return self.conditions is not None or self.classes > 0
 
-    def forward(self, y: Tensor, sigma: Tensor, cond: Cond = None, augment: Tensor | None = None) -> Tensor:
+    @property
+    def takes_known(self) -> bool:
+        """Whether it can be told which coordinates are known (and was, where it was trained with masks)."""
+        return bool(getattr(self.net, "takes_known", False))
+
+    @property
+    def groups(self) -> Tensor | None:
+        """Number of the column that each coordinate of a vector belongs to, int64 (d,); None: each is one by itself."""
+        return None
+
+    def forward(
+        self,
+        y: Tensor,
+        sigma: Tensor,
+        cond: Cond = None,
+        augment: Tensor | None = None,
+        known: Tensor | None = None,
+    ) -> Tensor:
         """Estimate of the clean data.
 
         Args:
@@ -215,13 +233,15 @@ class Denoiser(nn.Module):
             sigma: its noise level, positive, 0-d or (n,).
             cond: classes int64 (n,), -1 for no class, or another condition in the net's units; None: none for all.
             augment: how the pictures were changed (n, 9), in training; None: they were not.
+            known: which coordinates are known and stand in y without noise, bool (n, *shape), for a net that takes
+                them; None: none.
 
         Returns:
-            D(y, sigma) in y's dtype, (n, *shape).
+            D(y, sigma) in y's dtype, (n, *shape): E[Y | y], where some are known given these, which it returns.
 
         Raises:
-            ValueError: for a sigma <= 0 (NaN comes back where sigma lies on an accelerator) or of another length, and
-                for a net that returns another shape.
+            ValueError: for a sigma <= 0 (NaN comes back where sigma lies on an accelerator) or of another length, for
+                a net that returns another shape, and for known coordinates that the net cannot be told.
         """
         work = y.to(torch.promote_types(y.dtype, torch.float32))
         sigma = torch.as_tensor(sigma)
@@ -232,33 +252,75 @@ class Denoiser(nn.Module):
                 raise ValueError(f"a denoiser needs sigma > 0, got {low:.6g}: at 0 the data are known")
         else:  # to look would wait for the device: no number comes back for a sigma that is none
             sigma = torch.where(sigma > 0, sigma, torch.nan)
-        sigma = sigma.to(y.device)
-        inner = next((p.dtype for p in self.parameters() if p.is_floating_point()), work.dtype)
-        # A tensor of shape (n,), never a float: diffusers' UNet2DModel casts a python float to an integer.
-        time = self.time(sigma).to(inner).expand(len(y))
-        more = {} if augment is None else {"augment": augment.to(inner)}
-        return self.denoised(work, sigma, time, cond, more).to(y.dtype)
+        if known is not None and not self.takes_known:
+            raise ValueError(
+                "known coordinates were given, and this denoiser's net cannot be told them: train with masks "
+                "(model.masks), or draw by method='langevin'"
+            )
+        # Autocast would redo the affine part in half precision only for matmuls; the cast makes the sum float32 in
+        # any case.
+        told = {} if augment is None else {"augment": augment}
+        told |= {} if known is None else {"known": known}
+        D = self.estimate(work, sigma.to(y.device), cond, told).to(y.dtype)
+        return D if known is None else torch.where(known, y, D)
 
-    def denoised(self, y: Tensor, sigma: Tensor, time: Tensor, cond: Cond, more: dict[str, Tensor]) -> Tensor:
+    def estimate(self, y: Tensor, sigma: Tensor, cond: Cond, told: dict[str, Tensor]) -> Tensor:
         """D(y, sigma) from checked arguments, which kinds of denoisers other than a y + b F make their own way.
 
         Args:
             y: noisy data (n, *shape), at least float32.
             sigma: its noise level, 0-d or (n,), on y's device.
-            time: what the net is told of it, (n,), in the net's type.
             cond: the condition, or None.
-            more: what the net takes by name.
+            told: what the net takes by name.
+
+        Returns:
+            D (n, *shape), in y's type.
         """
-        c = _factor(self.form.at(sigma, self.sigma_data).c, y)
-        out = recordable_net(self.net)((c * y).to(time.dtype), time, cond, **more)
-        if out.shape != y.shape:
+        out = self.predict(self.shown(y, sigma, told.get("known")), y.shape, sigma, cond, told)
+        return self.form.denoised(out, y, sigma, self.sigma_data)
+
+    def shown(self, y: Tensor, sigma: Tensor, known: Tensor | None = None) -> Tensor:
+        """What the net is shown of noisy data: c(sigma) y, and known coordinates, which are clean, as c(0) y.
+
+        Args:
+            y: noisy data (n, *shape).
+            sigma: its noise level, 0-d or (n,).
+            known: which coordinates are known, bool (n, *shape); None: none.
+
+        Returns:
+            (n, *shape).
+        """
+        out = _factor(self.form.at(sigma, self.sigma_data).c, y) * y
+        if known is None:
+            return out
+        return torch.where(known, self.form.at(torch.zeros_like(sigma), self.sigma_data).c.amax().to(y) * y, out)
+
+    def predict(
+        self, shown: Tensor, shape: tuple[int, ...], sigma: Tensor, cond: Cond, told: dict[str, Tensor]
+    ) -> Tensor:
+        """The net's output for what it is shown, in the type of that.
+
+        Args:
+            shown: its input (n, ...), c y in a plain form.
+            shape: of the output.
+            sigma: noise level, 0-d or (n,).
+            cond: the condition, or None.
+            told: what the net takes by name.
+
+        Raises:
+            ValueError: for a net that returns another shape.
+        """
+        inner = next((p.dtype for p in self.parameters() if p.is_floating_point()), shown.dtype)
+        # A tensor of shape (n,), never a float: diffusers' UNet2DModel casts a python float to an integer.
+        time = self.time(sigma).to(inner).expand(len(shown))
+        more = {k: v.to(inner) if v.is_floating_point() else v for k, v in told.items()}
+        out = recordable_net(self.net)(shown.to(inner), time, cond, **more)
+        if out.shape != shape:
             raise ValueError(
-                f"the net of this denoiser returned shape {tuple(out.shape)} for noisy data of shape {tuple(y.shape)}: "
+                f"the net of this denoiser returned shape {tuple(out.shape)} for noisy data of shape {tuple(shape)}: "
                 "a net (x, time, cond) returns what it predicts, of the shape of x"
             )
-        # Autocast would redo the affine part in half precision only for matmuls; the cast makes the sum float32 in
-        # any case.
-        return self.form.denoised(out.to(y.dtype), y, sigma, self.sigma_data)
+        return out.to(shown.dtype)
 
     def given(self, cond: Cond) -> Denoiser | Given:
         """This denoiser with the condition fixed.

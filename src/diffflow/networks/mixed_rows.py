@@ -27,18 +27,17 @@ Shapes: y (n, D); the net (n, inputs) -> (n, outputs), outputs = values of all d
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..data.conditions import Conditions
 from ..data.table_transform import Part, positions
-from ..equation.algebra import recordable_net
 from ..equation.conditions import Cond
 from .backbones.mlp import sines
 from .denoiser import Denoiser, quarter_log
 
+CLEAN = 0.01  # noise level at which what is known is looked at: far below the distance of values
 LEAST_STD = 0.1  # of a value's indicator, for the net's input: rarer words than in a hundred rows are not blown up more
 
 
@@ -81,9 +80,17 @@ class Discrete(nn.Module):
         self.register_buffer("scale", 1 / (prior * (1 - prior)).sqrt().clamp(min=LEAST_STD).float())
 
     def evidence(self, y: Tensor, sigma: Tensor) -> Tensor:
-        """Log-likelihood of each value by its own coordinate, up to what its column has in common, (n, values)."""
+        """Log-prior and log-likelihood of each value by its own coordinate, up to what its column has in common.
+
+        Args:
+            y: noisy rows (n, D).
+            sigma: the noise level of each coordinate (n, D).
+
+        Returns:
+            (n, values).
+        """
         v = self.value.to(y.dtype)
-        return self.log_prior.to(y.dtype) + (y[:, self.place] - 0.5 * v) * v / sigma[:, None] ** 2
+        return self.log_prior.to(y.dtype) + (y[:, self.place] - 0.5 * v) * v / sigma[:, self.place] ** 2
 
     def posterior(self, logits: Tensor) -> Tensor:
         """Softmax within each column, (n, values)."""
@@ -101,7 +108,8 @@ class MixedDenoiser(Denoiser):
     """Denoiser of rows with words, few values and numbers.
 
     Args:
-        make: (inputs, outputs) -> net, a module (x (n, inputs), time (n,), cond) -> (n, outputs).
+        make: (inputs, outputs) -> net, a module (x (n, inputs), time (n,), cond) -> (n, outputs); one that can be
+            told which columns are known takes these by name, `known` bool (n, columns).
         parts: the coordinates of each column (`TableTransform.parts`).
         sigma_data: standard deviation of all coordinates, for the weighting of the loss.
         principal_std: the largest principal standard deviation, for the default sampling grid.
@@ -114,6 +122,8 @@ class MixedDenoiser(Denoiser):
     number: Tensor
     flag: Tensor
     line: Tensor
+    first: Tensor
+    column: Tensor
 
     def __init__(
         self,
@@ -137,23 +147,34 @@ class MixedDenoiser(Denoiser):
         self.discrete, self.octaves = discrete, tuple(octaves)
         self.register_buffer("number", torch.tensor([part.last - 1 for part in numbers], dtype=torch.int64))
         self.register_buffer("line", torch.tensor(lines, dtype=torch.int64))
+        self.register_buffer("first", torch.tensor([part.first for part in parts], dtype=torch.int64))
+        columns = [k for k, part in enumerate(parts) for _ in range(part.width)]
+        self.register_buffer("column", torch.tensor(columns, dtype=torch.int64))
         # the place of "present" among the values, or -1 for a number that always is
         present = [flags[part.first] if part.flagged else -1 for part in numbers]
         self.register_buffer("flag", torch.tensor(present, dtype=torch.int64))
 
-    def denoised(self, y: Tensor, sigma: Tensor, time: Tensor, cond: Cond, more: dict[str, Any]) -> Tensor:
-        """D(y, sigma) of noisy rows y (n, D) at levels sigma (n,)."""
-        sigma = sigma.to(y.dtype).expand(len(y))
-        evidence = self.discrete.evidence(y, sigma)
+    @property
+    def groups(self) -> Tensor:
+        """Number of the column that each coordinate belongs to, int64 (D,)."""
+        return self.column
+
+    def estimate(self, y: Tensor, sigma: Tensor, cond: Cond, told: dict[str, Tensor]) -> Tensor:
+        """D(y, sigma) of noisy rows y (n, D) at checked levels sigma; what is known has next to no noise."""
+        known, more = told.get("known"), dict(told)
+        levels = sigma.to(y.dtype).reshape(-1, 1).expand(y.shape)
+        if known is not None:
+            levels = torch.where(known, CLEAN, levels)
+            more["known"] = known[:, self.first]
+        evidence = self.discrete.evidence(y, levels)
         own = self.discrete.posterior(evidence)
         shown = (own - self.discrete.log_prior.to(y.dtype).exp()) * self.discrete.scale.to(y.dtype)
-        c = (1 + sigma**2).rsqrt()[:, None]
-        x = torch.cat([shown, sines(c * y[:, self.line], self.octaves)], 1)
-        inner = next((p.dtype for p in self.parameters() if p.is_floating_point()), y.dtype)
-        out = recordable_net(self.net)(x.to(inner), time, cond, **more).to(y.dtype)
+        c = (1 + levels**2).rsqrt()
+        x = torch.cat([shown, sines((c * y)[:, self.line], self.octaves)], 1)
+        out = self.predict(x, (len(y), self.discrete.count + len(self.number)), sigma, cond, more)
         said, F = out[:, : self.discrete.count], out[:, self.discrete.count :]
         p = self.discrete.posterior(evidence + said)
-        skip = c**2 * y[:, self.number]
-        correction = sigma[:, None] * c * F
+        c = c[:, self.number]
+        skip, correction = c**2 * y[:, self.number], levels[:, self.number] * c * F
         present = torch.where(self.flag >= 0, p[:, self.flag.clamp(min=0)], 1.0) if self.discrete.count else 1.0
         return self.discrete.mean(p, y).index_add(1, self.number, skip + present * correction)

@@ -37,6 +37,7 @@ from ..equation.noise import Noise
 from ..equation.times import per_particle
 from ..networks.denoiser import Denoiser
 from .base import Batch, Stateless, Turn
+from .masks import random_masks
 
 
 class NoiseWeighting(Protocol):
@@ -254,9 +255,12 @@ class ScoreMatching(Stateless):
         label_dropout: share of samples whose condition is hidden (a class becomes -1), so that the net also learns the
             unconditional score and classifier-free guidance has both. Of a dict of conditions each part is hidden by
             itself as often, too.
+        masks: share of samples of which random columns are known (`random_masks`); the denoiser sees these without
+            noise and is told which, and learns E[Y | y, these] of the others. All laws of the columns given some are
+            learned at once, that of none too where the share is below 1.
 
     Raises:
-        ValueError: for a share outside [0, 1].
+        ValueError: for a share outside [0, 1], or masks for a denoiser that cannot be told them.
 
     References:
         Vincent 2011. Karras et al. 2022, arXiv:2206.00364. Ho & Salimans 2022, arXiv:2207.12598 (guidance).
@@ -265,10 +269,15 @@ class ScoreMatching(Stateless):
     denoiser: Denoiser
     weighting: NoiseWeighting = EDMWeighting()
     label_dropout: float = 0.1
+    masks: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_dropout <= 1:
             raise ValueError(f"label_dropout = {self.label_dropout} must be between 0 and 1")
+        if not 0 <= self.masks <= 1:
+            raise ValueError(f"masks = {self.masks} must be between 0 and 1")
+        if self.masks and not self.denoiser.takes_known:
+            raise ValueError(f"masks = {self.masks}, and the net of this denoiser cannot be told what is known")
 
     @property
     def players(self) -> Mapping[str, Denoiser]:
@@ -289,7 +298,11 @@ class ScoreMatching(Stateless):
                 parts = {k: noise.fork("label", k).uniform(n, device=device) for k in cond}
                 cond = hide(cond, {k: u < self.label_dropout for k, u in parts.items()})
         told = () if batch.augment is None else (batch.augment,)  # D(y, sigma, cond) is all that others need to know
-        D = self.denoiser(x + per_particle(sigma, x) * eps, sigma, cond, *told)
+        y, known = x + per_particle(sigma, x) * eps, {}
+        if self.masks:
+            mask = random_masks(noise.fork("masks"), n, shape, self.masks, self.denoiser.groups, device)
+            y, known = torch.where(mask, x, y), {"known": mask}
+        D = self.denoiser(y, sigma, cond, *told, **known)
         error = (D - x).square().flatten(1).mean(1)
         yield Turn(
             "denoiser", self.weighting.weight(sigma, self.denoiser.sigma_data) * error, {"error": error.detach().mean()}

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..data import Data
 from ..metrics.neighbours import nearest
+from ..training.memory import at_once
 from .run import Run
 
 CLOSE = 1.3  # times the distance of real pictures: from here on speed is worth more than minutes
@@ -63,9 +64,8 @@ def copied(run: Run, data: Data) -> list[Any]:
     if len(data) < 2:  # of which all samples are copies
         return []
     n = min(SAMPLES, max(24, len(data)))
-    x = run.sample(n, cond=data.labels(n) if run.classes else None, noise=23, batch=128).last
-    pictures = data.x.float() / 255 if data.transform.of_bytes else data.x
-    return nearest(x, pictures)
+    x = run.sample(n, cond=data.labels(n) if run.classes else None, noise=23, batch=at_once(data.shape, 128)).last
+    return nearest(x, data.x)  # bytes as they are: as floats a large set would be four times as large
 
 
 def improvement(run: Run, count: int, far: float, learned_by_heart: bool) -> tuple[str, str]:
@@ -81,7 +81,7 @@ def improvement(run: Run, count: int, far: float, learned_by_heart: bool) -> tup
     passes = run.step * fit.batch / count
     if learned_by_heart:
         why = f"after {passes:.0f} passes over {count:,} pictures they are learned by heart"
-        return "more pictures, or --data.augment 0.12", why
+        return "more pictures" + ("" if run.config.data.augment else ", or --data.augment 0.12"), why
     budget = f"--steps {2 * run.step}"
     for flag, minutes in (("--minutes", fit.minutes), ("--cpu-minutes", fit.cpu_minutes)):
         budget = budget if minutes is None else f"{flag} {2 * minutes:g}"

@@ -29,6 +29,7 @@ from ..metrics.wasserstein import sliced_w2
 from ..models.base import TrainConfig
 from ..models.diffusion import ScoreConfig, ended
 from ..training.early_stopping import holdout_split
+from ..training.memory import at_once
 from ..training.run_folder import Folder
 from .run import Run
 
@@ -139,7 +140,8 @@ def choose_sampler(
 
 def trial(run: Run, n: int, labels: Tensor | None, config: TrainConfig) -> Tensor:
     """Samples (n, c, h, w) of a run under other settings, always from the same noise."""
-    return replace(run, config=config).sample(n, cond=labels, noise=17, batch=128, plans=False).last
+    batch = at_once(run.transform.shape, 128)
+    return replace(run, config=config).sample(n, cond=labels, noise=17, batch=batch, plans=False).last
 
 
 def pixels(x: Tensor) -> Tensor:

@@ -144,16 +144,16 @@ def train(
     if net is not None:
         config = with_own_net(config, net, net_arguments)
     start, config = config, replace(config, changes)
-    if sized and not config.needs_start:
-        data = config.data.load() if data is None else data
-        choice = fitted(start, data, lambda c: replace(c, changes), preset=model or PRESET)
-        config = choice.config
-        say(to_stderr(), "\n".join([*choice.reasons, *([choice.unfit] if choice.unfit else [])]))
     goes_on = resume and Folder(folder).begun
     if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(
             f"{folder} exists already: go on with the run in it (resume=True), or choose another directory (out=...)"
         )
+    if sized and not config.needs_start:
+        data = config.data.load() if data is None else data
+        choice = fitted(start, data, lambda c: replace(c, changes), preset=model or PRESET)
+        config = choice.config
+        say(to_stderr(), "\n".join([*choice.reasons, *([choice.unfit] if choice.unfit else [])]))
     if config.needs_start and not goes_on:
         raise ConfigError(
             f"{config.needs_start}, to start from: `diffflow train SOURCE --preset NAME --init-from RUN`, or in Python "

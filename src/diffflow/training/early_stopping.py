@@ -31,6 +31,7 @@ from . import checkpoint
 from .batches import Batches
 from .checkpoint import Tensors
 from .ema import averaged_tensors, put
+from .memory import at_once
 from .previews import evaluating
 from .run_folder import Folder
 from .state import TrainingState
@@ -103,7 +104,7 @@ def losses(training: TrainingState, candidates: list[Tensors], batches: Batches,
     """Mean loss (candidates,) of the one player of `training` with other weights; its own are left as they were."""
     (player,) = training.players.values()
     present = {k: p.detach().clone() for k, p in averaged_tensors(player.module).items()}
-    count = max(SAMPLES, len(batches.data))
+    count, part = max(SAMPLES, len(batches.data)), at_once(batches.data.shape, 256)
     noise = Noise(config.seed).fork("aside")
     means = []
     try:
@@ -111,8 +112,8 @@ def losses(training: TrainingState, candidates: list[Tensors], batches: Batches,
             for weights in candidates:
                 put(player.module, {k: v.to(present[k]) for k, v in weights.items()})
                 total = 0.0
-                for first in range(0, count, 256):
-                    n = min(256, count - first)
+                for first in range(0, count, part):
+                    n = min(part, count - first)
                     (turn,) = training.objective.turns(batches(first, n), noise.shift(first))
                     total += turn.loss.double().sum().item()
                 means.append(total / count)

@@ -14,6 +14,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+OVER = 0.95  # share from which a training counts as finished: a clock ends it a little before its last step
+
 
 @dataclass(frozen=True)
 class Leg:
@@ -58,18 +60,19 @@ class Horizon:
             raise ValueError("a share of a training needs its end: give it steps or minutes")
         return self.legs[-1].at(step)
 
-    def aim(self, step: int, end: int) -> None:
+    def aim(self, step: int, end: int, over: float = 1.0) -> None:
         """Let the training end at another step, its share at `step` being what it was.
 
         Args:
             step: the present step.
             end: the new end, later than `step`.
+            over: the share from which the training was finished, and is given more: its rate rises again.
         """
         if end <= step:
             raise ValueError(f"a training at step {step} cannot end at step {end}")
         share = self.share(step) if self.legs else 0.0
-        rises = bool(self.legs) and share >= 1.0
-        if rises:  # finished, and given more: its share is now smaller
+        rises = bool(self.legs) and share >= over
+        if rises:  # its share is now smaller
             share = step / end
         if self.legs and self.legs[-1].first == step:
             self.legs.pop()

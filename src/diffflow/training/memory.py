@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import re
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from .distributed import Process
 
 _TRIM_THRESHOLD = -1  # these two are of glibc's malloc.h
 _MMAP_THRESHOLD = -3
+_AT_ONCE = 1 << 22  # numbers of examples that are computed at a time, of which networks make fifty times as many
 
 
 class OutOfMemory(RuntimeError):
@@ -34,6 +36,11 @@ def hold_memory() -> None:
     if tune is not None:
         tune(_TRIM_THRESHOLD, -1)  # never
         tune(_MMAP_THRESHOLD, 32 << 20)  # the most that every glibc takes; to hold larger blocks, too, costs memory
+
+
+def at_once(shape: Sequence[int], most: int) -> int:
+    """How many examples of a shape are computed at a time without gradients: so many, and fewer of large pictures."""
+    return max(1, min(most, _AT_ONCE // math.prod(shape)))
 
 
 def out_of_memory(e: BaseException) -> bool:

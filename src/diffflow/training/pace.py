@@ -17,6 +17,7 @@ import torch
 from ..models.settings.common import FitConfig
 from ..models.settings.serialise import ConfigError
 from .distributed import Process
+from .horizon import OVER
 from .state import TrainingState
 
 LOOKS = 20  # times in a training that its pace is looked at
@@ -102,7 +103,21 @@ class Pace:
         if end is None and horizon.end is None:
             raise ConfigError("the learning rate falls to zero at the end of the training: give fit.steps")
         if end is not None and end > step and end != horizon.end:
-            horizon.aim(step, end)
+            horizon.aim(step, end, OVER)
+
+    def moved(self, wall: float, cpu: float) -> int | None:
+        """The end that the budgets of time now allow; None where it is about the one in sight, or nothing is left.
+
+        Args:
+            wall: seconds of the clock for a step.
+            cpu: seconds of the processor for a step.
+        """
+        step, end = self.training.step, self.training.horizon.end or 0
+        possible, planned = self.steps_left(wall, cpu), max(0, end - step)
+        if abs(possible - planned) <= max(TOLERANCE * planned, 0.01 * end) or possible < 1:
+            return None
+        new = min(step + int(possible), math.inf if self.config.steps is None else self.config.steps)
+        return None if new in (step, end) else int(new)
 
     def look(self) -> None:
         """Move the end where the pace has changed; after a step, in every process alike."""
@@ -120,13 +135,8 @@ class Pace:
         numbers = used / max(1, step - since)
         self.process.average([numbers])
         self.seen.append((step, self.training.seconds, self.training.cpu_seconds))
-        possible, planned = self.steps_left(*numbers.tolist()), horizon.end - step
-        if abs(possible - planned) <= max(TOLERANCE * planned, 0.01 * horizon.end) or possible < 1:
-            return
-        end = step + int(possible)
-        if self.config.steps is not None:
-            end = min(end, self.config.steps)
-        if end in (step, horizon.end):
+        end = self.moved(*numbers.tolist())
+        if end is None:
             return
         self.say(
             f"step {step}: the speed has changed, {numbers[0]:.3g} s a step: the training ends at step {end:,}, not "

@@ -78,15 +78,15 @@ def probe(config: TrainConfig, data: Data, process: Process, steps: int = STEPS)
 def aim(pace: Pace, training: TrainingState, config: TrainConfig, data: Data, process: Process) -> None:
     """Say at which step a training ends whose rates follow a budget of time: by the speed that is measured now.
 
-    A training that goes on knows its speed.
+    A training that goes on knows its speed; its end stays where it is unless the budget has changed.
     """
     by_time = config.fit.minutes is not None or config.fit.cpu_minutes is not None
     if not training.anneals or not by_time:
         pace.aim()
     elif training.step:
-        done = training.horizon.end is not None and training.step < training.horizon.end
-        if not done:
-            pace.aim(training.seconds / training.step, training.cpu_seconds / training.step)
+        cost = training.seconds / training.step, training.cpu_seconds / training.step
+        if training.horizon.end is None or pace.moved(*cost) is not None:
+            pace.aim(*cost)
     else:
         speed = probe(config, data, process)
         cost = torch.tensor([speed.wall, speed.cpu], device=process.device)

@@ -32,6 +32,7 @@ from .loop import Interrupted, NonFinite, fit
 from .memory_plan import as_begun, asked, plan
 from .own_nets import check_own_nets
 from .pace import Pace
+from .preparation import prepare
 from .previews import grid_sampler, mode_counter
 from .recorder import Recorder
 from .run_folder import Folder, RunError, environment
@@ -355,14 +356,17 @@ def fit_and_record(
     if main and data.conditions is not None:
         folder.keep_conditions(data.sample_conditions(EXAMPLES))
     learned, held_out = holdout_split(data, config.fit.holdout)
+    prepare(training, config, learned, held_out, process, console)
     batches = training_batches(learned, config, process.device)
     draw = grid_sampler(training, config, data, process.device, at_once)
     ended = None
-    if config.fit.patience is not None and held_out is not None and main:
-        aside = Batches(held_out, config.fit.seed, process.device, config.data.dequantise)
+    how = config.fit.seed, process.device, config.data.dequantise
+    aside = None if held_out is None else Batches(held_out, *how)
+    if config.fit.patience is not None and aside is not None and main:
         ended = Patience(training, folder, aside, config.fit).ended
-    count = mode_counter(data)
-    recorder = Recorder(folder, config.fit, draw, console, main, training.step, count, hooks, trackers, ended)
+    recorder = Recorder(
+        folder, config.fit, draw, console, main, training.step, mode_counter(data), hooks, trackers, ended
+    )
     pace = Pace(config.fit, training, process, recorder.say, SPARE if training.anneals else 0.0)
     try:
         aim(pace, training, config, learned, process)
@@ -376,8 +380,8 @@ def fit_and_record(
             )
         if main:
             recorder.finish(training)
-            if held_out is not None:
-                choose_average(training, config, process, folder, held_out, recorder)
+            if aside is not None:
+                recorder.say(choose(training, folder, aside, config.fit).words(len(aside.data)))
             why = {"stopped": recorder.stopped} if recorder.stopped else {}
             folder.write(config, about | {"finished": True} | why)
     except NonFinite as e:
@@ -388,12 +392,3 @@ def fit_and_record(
         recorder.close()
     process.wait()
     return folder.path
-
-
-def choose_average(
-    training: TrainingState, config: TrainConfig, process: Process, folder: Folder, held_out: Data, recorder: Recorder
-) -> None:
-    """Choose the average with the least loss on the rows kept aside, and say which it is."""
-    how = config.fit
-    best = choose(training, folder, Batches(held_out, how.seed, process.device, config.data.dequantise), how)
-    recorder.say(best.words(len(held_out)))

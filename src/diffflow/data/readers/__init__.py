@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...registry import Registry
-from ..prepare import Columns
+from ..choices import Columns
 from ..raw import Raw
 from ..transform import Transform
 from .arrays import read_arrays
@@ -21,7 +21,7 @@ from .cifar import is_sheets, read_sheets
 from .form import Form
 from .idx import is_idx, read_idx
 from .images import Survey, read_folder, read_zip, survey
-from .tables import read_table
+from .tables import read_columns, read_table
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,13 @@ READERS: Registry[Reader] = Registry(
             lambda path, request: read_arrays(path, request.kind, request.form),
         ),
         "table": Reader(
-            (".csv", ".csv.gz"),
-            by_suffix(".csv", ".csv.gz"),
-            lambda path, request: read_table(path, request.columns.older.text),
+            (".csv", ".csv.gz", ".tsv", ".txt", ".parquet"),
+            by_suffix(*(f".{kind}{packed}" for kind in ("csv", "tsv", "txt") for packed in ("", ".gz")), ".parquet"),
+            lambda path, request: (
+                read_columns(path, request.columns.wishes(request.like))
+                if request.columns.automatic
+                else read_table(path, request.columns.older.text)
+            ),
         ),
     },
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import warnings
 from typing import IO
 
 import numpy as np
@@ -58,7 +59,11 @@ def opened(file: IO[bytes], formats: tuple[str, ...] = FORMATS, count: int | Non
         ValueError: no picture of a known format, or too large.
     """
     try:
-        image = Image.open(file, formats=formats)
+        with warnings.catch_warnings():  # of sizes below our own limit
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(file, formats=formats)
+    except Image.DecompressionBombError:
+        raise ValueError(f"far more pixels than the {MAX_PIXELS} that are read") from None
     except Image.UnidentifiedImageError:
         what = "" if count is None else f" ({count} bytes)"
         raise ValueError(f"not an image of a known format{what}") from None

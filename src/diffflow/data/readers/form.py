@@ -107,8 +107,14 @@ def fitted(image: Image.Image, size: tuple[int, int], form: Form) -> Image.Image
         image = Image.fromarray(np.asarray(image).astype(np.float32))
     if form.fit == "resize":
         return image.resize(target, Image.Resampling.LANCZOS)
-    how = ImageOps.contain if form.fit == "pad" else ImageOps.fit
-    return how(image, target, Image.Resampling.LANCZOS)
+    if form.fit == "pad":  # as ImageOps.contain, but a line stays one pixel thin
+        width, height = target
+        if image.width * height > image.height * width:
+            height = max(1, round(image.height / image.width * width))
+        else:
+            width = max(1, round(image.width / image.height * height))
+        return image.resize((width, height), Image.Resampling.LANCZOS)
+    return ImageOps.fit(image, target, Image.Resampling.LANCZOS)
 
 
 def place(x: np.ndarray, pixels: np.ndarray, form: Form) -> None:

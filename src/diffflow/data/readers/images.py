@@ -145,6 +145,11 @@ def _idx_below(path: Path, entries: Sequence[Entry]) -> Path | None:
     return deeper(path, names)
 
 
+def _why(error: Exception) -> str:
+    """What is wrong with a picture, where decoding it raised this."""
+    return "there is too little memory to decode it" if isinstance(error, MemoryError) else str(error)
+
+
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
@@ -175,7 +180,7 @@ class _Pictures:
             if visible and (needs := _needed(visible)):
                 contents += f" ({needs})"
             elif not visible:
-                raise DataError(f"the folder {source!r} is empty; put images in it, one subfolder for each class")
+                raise DataError(f"{source!r} is empty; put images in it, one subfolder for each class")
             raise DataError(f"no images in {source!r}{contents}. Images end in {' '.join(sorted(SUFFIXES))}")
         self.source, self.form = source, form
         names = [e.name for e in chosen]
@@ -200,7 +205,7 @@ class _Pictures:
                     with_all = decode(entry.read(), 0, self.form, None, self.formats)[0]
                     found = [(0, with_all.shape[:2], with_all.shape[2])]
             except Exception as error:  # decoders of damaged files raise almost anything; each becomes a named problem
-                self.problems[i] = str(error)
+                self.problems[i] = _why(error)
                 continue
             stacks += len(found) > 1
             for page, shape, count in found:
@@ -243,7 +248,7 @@ class _Pictures:
                 if pixels.shape[2] > self.channels:
                     raise ValueError("its head says grey, and its pixels are in colour")
             except Exception as error:  # as above
-                self.problems[i] = str(error)
+                self.problems[i] = _why(error)
                 continue
             converted.update(conversions)
             grey += pixels.shape[2] == 1

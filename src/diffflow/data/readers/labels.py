@@ -21,7 +21,8 @@ from ..errors import DataError
 from .archives import Entry
 
 LISTS = ("dataset.json", "metadata.csv", "metadata.jsonl", "labels.csv")
-FILE = ("file_name", "filename", "file", "image", "image_name", "image_path", "path", "name", "img", "id")
+FILE = ("file_name", "filename", "file", "image", "image_name", "image_path", "file_path", "filepath", "path", "name")
+FILE += ("img", "image_id", "id")
 LABEL = ("label", "labels", "class", "class_name", "category", "target", "y", "class_id", "label_id")
 
 
@@ -51,9 +52,10 @@ def read_lists(source: str, entries: Iterable[Entry], pictures: Sequence[str]) -
         pictures: the names of the pictures.
 
     Raises:
-        DataError: a list that cannot be read.
+        DataError: a list that cannot be read, or that gives a picture several labels.
     """
     out, known = Lists(), set(pictures)
+    labels: dict[str, str] = {}
     for entry in entries:
         base, _, file = entry.name.rpartition("/")
         if file.lower() not in LISTS:
@@ -72,29 +74,42 @@ def read_lists(source: str, entries: Iterable[Entry], pictures: Sequence[str]) -
             out.notes.append(f"{entry.name} says that the pictures have no labels")
             continue
         prefix = f"{base}/" if base else ""
-        found = {prefix + name.replace("\\", "/").removeprefix("./"): label for name, label in rows}
-        if found and not found.keys() & known:
-            found = _elsewhere(found, pictures)
+        told = [(prefix + name.replace("\\", "/").removeprefix("./"), label) for name, label in rows]
+        if told and not any(name in known for name, _ in told):
+            places = _elsewhere([name for name, _ in told], pictures)
+            told = [(places[name], label) for name, label in told]
+        found: dict[str, str] = {}
+        for name, label in told:
+            if found.setdefault(name, label) != label or labels.get(name, label) != label:
+                raise DataError(
+                    f"{entry.name!r} in {source!r} gives {name} several labels, {labels.get(name, found[name])} and "
+                    f"{label}, and a picture has one class: leave one row of each picture, or rename the list"
+                )
         if absent := [name for name in found if name not in known]:
             out.notes.append(f"{len(absent)} pictures of {entry.name} are not there: {', '.join(absent[:5])}")
-        out.labels = (out.labels or {}) | found
+        labels |= found
+        out.labels = labels
     return out
 
 
-def _elsewhere(found: Mapping[str, str], pictures: Sequence[str]) -> dict[str, str]:
-    """Labels of a list whose paths are those of no picture: by names without suffix or folder, where these are single.
+def _elsewhere(names: Iterable[str], pictures: Sequence[str]) -> dict[str, str]:
+    """Pictures that a list means whose paths are those of none: by names without suffix, folder or case, if single.
 
     Args:
-        found: labels by path.
+        names: the paths of the list.
         pictures: the names of the pictures.
+
+    Returns:
+        The picture by the path of the list; the path itself where it is not known which.
     """
     by_stem: dict[str, list[str]] = {}
     for name in pictures:
-        file = name.rpartition("/")[2]
+        file = name.rpartition("/")[2].lower()
         for key in {file, file.rpartition(".")[0]}:
             by_stem.setdefault(key, []).append(name)
-    stems = {name: by_stem.get(name.rpartition("/")[2], [name]) for name in found}
-    return {places[0] if len(places) == 1 else name: found[name] for name, places in stems.items()}
+    files = {name: name.rpartition("/")[2].lower() for name in names}
+    met = {name: by_stem.get(file) or by_stem.get(file.rpartition(".")[0], []) for name, file in files.items()}
+    return {name: places[0] if len(places) == 1 else name for name, places in met.items()}
 
 
 def _rows(file: str, text: str) -> list[tuple[str, str]] | str | None:

@@ -22,7 +22,12 @@ from ..words import natural
 TRAIN = {"train", "training", "trn", "trainval"}
 TEST = {"test", "testing", "tst", "val", "valid", "validation", "validate", "dev", "eval", "evaluation"}
 TEST |= {"holdout", "heldout"}
+TRAIN |= {"entrainement", "entraînement", "apprentissage", "entrenamiento", "addestramento", "treino", "treinamento"}
+TRAIN |= {"trainieren", "训练", "训练集", "訓練", "학습", "обучение"}
+TEST |= {"prueba", "pruebas", "teste", "testes", "tests", "validierung", "validación", "validacion", "validação"}
+TEST |= {"validacao", "convalida", "测试", "测试集", "验证", "验证集", "テスト", "検証", "테스트", "검증", "тест"}
 UNUSED = {"unlabeled", "unlabelled", "unsupervised", "unsup", "extra", "predict", "prediction", "submission"}
+SPLITS = TRAIN | TEST | UNUSED
 DECORATION = {"set", "data", "dataset", "split", "images", "image", "imgs", "img", "pictures", "pics", "samples"}
 NOT_CLASSES = {"images", "image", "imgs", "img", "masks", "mask", "labels", "annotations", "annotation", "gt"}
 NOT_CLASSES |= {"groundtruth", "segmentation", "segmentations", "depth", "targets", "inputs"}
@@ -87,6 +92,11 @@ def layout(source: str, names: Sequence[str], labels: Mapping[str, str] | None =
     if test is not None and not (test & kept).any():
         test = None
     notes.append(_order(classes, y[kept]))
+    if labels is None and (deeper := sorted({f[1] for f in folders if len(f) > 1}, key=natural)):
+        notes.append(
+            f"folders inside these ({', '.join(deeper[:5])}{', ...' if len(deeper) > 5 else ''}) say nothing: if "
+            f"{', '.join(classes[:3])} are splits, call them train and test; if those are classes, give one of these"
+        )
     return Layout(y, classes, test, kept, tuple(notes))
 
 
@@ -108,13 +118,36 @@ def _own(folders: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     return [f[shared:] for f in folders]
 
 
+def _parts(folder: str) -> list[str]:
+    """The words in a folder's name, in lower case: "seg_trainA" is seg, train, a."""
+    return [w for w in re.split(r"[\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", folder).lower()) if w]
+
+
 def _word(folder: str) -> str:
     """A folder's name as the word that it is: "Train_Set", "train-images" and "train2017" are "train"."""
-    words = [w for w in re.split(r"[\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", folder).lower()) if w]
+    words = _parts(folder)
     kept = [w for w in words if w not in DECORATION] or words
     word = "".join(kept)
     short = word.removesuffix("set").removesuffix("data")  # "trainset", "testdata"
     return short if short in TRAIN | TEST else word
+
+
+def _words(folders: Sequence[str]) -> dict[str, str]:
+    """Folders' names as words (`_word`); where all have one of a split in them ("X_train", "seg_test"), as that one.
+
+    What else is in those for training must be in the others: a steam train and a test tube are classes.
+    """
+    words = {name: _word(name) for name in folders}
+    inside: dict[str, str] = {}
+    rests: dict[bool, set[tuple[str, ...]]] = {True: set(), False: set()}
+    for name, word in words.items():
+        parts = _parts(name) if word not in SPLITS else [word]
+        met = [which & {*parts} for which in (TRAIN, TEST, UNUSED) if which & {*parts}]
+        if len(met) != 1:
+            return words
+        inside[name] = min(met[0])
+        rests[inside[name] in TRAIN].add(tuple(p for p in parts if p not in SPLITS | DECORATION))
+    return inside if rests[True] == rests[False] else words
 
 
 def _take_split(
@@ -122,7 +155,7 @@ def _take_split(
 ) -> tuple[np.ndarray | None, list[tuple[str, ...]]]:
     """The mask of the test files (None without a split), and the folders without that level. Raises DataError."""
     for level in (0, 1):  # train/cat/1.png, or cat/train/1.png
-        words = {name: _word(name) for name in sorted({f[level] for f in folders if len(f) > level})}
+        words = _words(sorted({f[level] for f in folders if len(f) > level}))
         train, test, unused = ([n for n, w in words.items() if w in which] for which in (TRAIN, TEST, UNUSED))
         splits = [*train, *test, *unused]
         if len(splits) < 2:  # one word is a class: vehicles, of which one is called "train"

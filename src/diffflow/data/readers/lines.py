@@ -97,8 +97,8 @@ def _decode(content: bytes, source: str) -> tuple[str, tuple[str, ...]]:
             raise DataError(f"{source!r} is no text ({error}); save it as UTF-8") from None
     for encoding in ("cp1252", "latin-1"):
         try:
-            text = content.decode(encoding)
-            return text, (f"no UTF-8 text: read as {encoding}; save it as UTF-8 if words look wrong",)
+            said = f"no UTF-8 text: read as {encoding}; save it as UTF-8 if words look wrong"
+            return content.decode(encoding), (said,)
         except UnicodeDecodeError:
             continue
     raise AssertionError("latin-1 decodes every byte")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,10 @@ from torch.utils.data import (
 )
 
 from ...console import progress, to_stderr
+from ..by_columns import Wishes, by_columns
 from ..columns import Column
 from ..errors import DataError
+from ..frames import frame_column
 from ..raw import Raw
 from .arrays import X_KEYS, Y_KEYS, channels_last, to_raw
 from .decode import to_pixels
@@ -51,6 +54,7 @@ def read_memory(
     classes: Sequence[str] | None = None,
     limit: int | None = None,
     text: str = "refuse",
+    wishes: Wishes | None = None,
 ) -> Raw:
     """Read data that are in memory, or that give themselves item by item.
 
@@ -62,6 +66,7 @@ def read_memory(
         classes: the names of the labels 0, 1, ...
         limit: read at most so many examples.
         text: what becomes of columns of words (`Columns.text`).
+        wishes: tables that are read by columns: what is said of these; None: each is a number with a density.
 
     Raises:
         DataError: no known form, or not that of the kind; an endless iterable; every bad row is named.
@@ -76,13 +81,13 @@ def read_memory(
         x, y = _split_item(x, name) if y is None else (_split_item(x, name)[0], y)
     names = list(classes) if classes is not None else None
     if _is_frame(x):
-        return _read_frame(x, y, name, names, limit, text)
+        return _read_frame(x, y, name, names, limit, text, wishes)
     if not isinstance(x, tuple) and _is_hugging_face(x):
         label = _key(LABELS, x.column_names)
         names = names or (None if label is None else getattr(x.features[label], "names", None))
         if _key(EXAMPLES, x.column_names) is None:
             columns = {c: x[c] for c in x.column_names if y is not None or c != label}
-            return _read_columns(columns, x[label] if y is None and label else y, name, names, limit, text)
+            return _read_columns(columns, x[label] if y is None and label else y, name, names, limit, text, wishes)
     if isinstance(x, TensorDataset) and len(tensors := list(x.tensors)) <= 2:
         y = tensors[-1] if len(tensors) == 2 and y is None else y
         x = tensors[0]
@@ -156,7 +161,9 @@ def _is_frame(x: Any) -> bool:
     return hasattr(x, "columns") and hasattr(x, "to_numpy") and not callable(x.columns)
 
 
-def _read_frame(x: Any, y: Any, name: str, classes: list[str] | None, limit: int | None, text: str) -> Raw:
+def _read_frame(
+    x: Any, y: Any, name: str, classes: list[str] | None, limit: int | None, text: str, wishes: Wishes | None = None
+) -> Raw:
     """A data frame as a table; y may be the name of the column of labels."""
     names = list(x.columns)
     if isinstance(y, str) and y not in names:
@@ -166,20 +173,30 @@ def _read_frame(x: Any, y: Any, name: str, classes: list[str] | None, limit: int
     else:
         spelt = column_names(name, [str(c) for c in names])
     columns = {label: x[c] for label, c in zip(spelt, names, strict=True) if not (isinstance(y, str) and c == y)}
-    return _read_columns(columns, x[y] if isinstance(y, str) else y, name, classes, limit, text)
+    return _read_columns(columns, x[y] if isinstance(y, str) else y, name, classes, limit, text, wishes)
 
 
 def _read_columns(
-    columns: Mapping[str, Any], y: Any, name: str, classes: list[str] | None, limit: int | None, text: str
+    columns: Mapping[str, Any],
+    y: Any,
+    name: str,
+    classes: list[str] | None,
+    limit: int | None,
+    text: str,
+    wishes: Wishes | None = None,
 ) -> Raw:
     """Columns by name as a table, with labels or None."""
     if not columns or not len(next(iter(columns.values()))):
         raise DataError(f"{name!r} holds no rows")
+    y = None if y is None else to_raw(name, np.zeros(1), _labels(y)[:limit]).y
+    if wishes is not None:
+        whole = {c: v[:limit] for c, v in columns.items()}
+        raw = by_columns(name, [frame_column(c, v) for c, v in whole.items()], wishes)
+        return replace(raw, y=y, classes=classes)
     values = {c: np.asarray(v)[:limit] for c, v in columns.items()}
     kept = list(values.values())
     table = [_column(c, v) for c, v in values.items()]
     raw = join_columns(name, table, lambda i, k: (i + 1, str(kept[k][i])), text)
-    y = None if y is None else to_raw(name, np.zeros(1), _labels(y)[:limit]).y
     return Raw(raw.x, y, classes, notes=raw.notes, columns=raw.columns, names=raw.names)
 
 

@@ -19,11 +19,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..by_columns import NO_WISHES, TextColumn, Wishes, by_columns
 from ..columns import Column, column_label, parse_number
 from ..errors import DataError
 from ..raw import Raw
 from .archives import read_bytes
-from .by_columns import NO_WISHES, TextColumn, Wishes, by_columns
 from .lines import read_sheet
 
 
@@ -49,7 +49,7 @@ def read_columns(path: Path, wishes: Wishes = NO_WISHES) -> Raw:
         DataError: no table, or wishes that do not fit it; every bad row, column and cell is named.
     """
     if path.suffix.lower() == ".parquet":
-        from .frames import parquet_columns
+        from ..frames import parquet_columns
 
         return by_columns(str(path), parquet_columns(path), wishes)
     sheet = read_sheet(path, [spec.name for spec in wishes.like])

@@ -115,9 +115,12 @@ def stem_of(side: int) -> int:
     return 1 if side <= 12 else 2 if side <= 40 else 4 if side <= 96 else 8
 
 
-def kept_aside(count: int) -> float:
-    """Share of so many pictures that is kept aside, to judge by: 256 of them or a twentieth; none of too few."""
-    return 0.0 if count < 200 else round(min(0.05, 256 / count), 6)
+def kept_aside(count: int, classes: int = 0) -> float:
+    """Share of so many pictures that is kept aside, to judge by: 256 of them or a twentieth; none of too few.
+
+    Nor where each is a class of its own, which would be left without one.
+    """
+    return 0.0 if count < 200 or count <= classes else round(min(0.05, 256 / count), 6)
 
 
 def rungs(machine: Machine) -> tuple[str, ...]:
@@ -151,7 +154,7 @@ def settings(pictures: Pictures, rung: str, machine: Machine = Machine(), batch:
         model=ModelConfig(net),
         loss=law,
         denoiser=PlayerConfig(lr=5e-3, betas=(0.95, 0.99), ema=(0.05,), optimizer="muon", anneal=0.02),
-        fit=FitConfig(batch=batch, precision=machine.precision, holdout=kept_aside(pictures.count)),
+        fit=FitConfig(batch=batch, precision=machine.precision, holdout=kept_aside(pictures.count, pictures.classes)),
         sampling=SamplingConfig(steps=18, sigma_min=0.02),
     )
 

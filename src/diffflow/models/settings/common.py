@@ -197,7 +197,7 @@ class FitConfig:
         require(self.steps is None or self.steps >= 1, f"fit.steps = {self.steps} must be at least 1")
         for name in ("minutes", "cpu_minutes"):
             value = getattr(self, name)
-            require(value is None or value > 0, f"fit.{name} = {value} must be positive")
+            require(value is None or 0 < value < math.inf, f"fit.{name} = {value} must be positive and finite")
         require(
             self.log_every >= 1 and self.keep >= 1,
             f"fit.log_every = {self.log_every} and fit.keep = {self.keep} must be at least 1",

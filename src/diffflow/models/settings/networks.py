@@ -204,19 +204,36 @@ class MLPConfig(NetConfig):
     """Fourier features of the noise level."""
     octaves: tuple[int, ...] = ()
     """Sines of 2^k pi x beside the vector x, for these k: for columns of few values, such as 0 1 2 3."""
+    masks: bool = field(default=False, metadata=UNSAID)
+    """Whether it can be told which coordinates are known; model.masks sets it."""
+    beside: int = field(default=0, metadata=UNSAID)
+    """How many numbers it is shown behind x; model.skip sets it."""
 
     def build(self, shape: tuple[int, ...], classes: int, conditions: Conditions | None = None) -> nn.Module:
         """The network; see `NetConfig.build`. Raises ConfigError for all but vectors."""
         from ...networks.backbones.mlp import MLP
 
         _require_fit(self, "vectors", len(shape) == 1, shape)
-        return MLP(shape[0], classes, self.width, self.depth, self.embed, self.octaves, conditions)
+        return MLP(
+            shape[0],
+            classes,
+            self.width,
+            self.depth,
+            self.embed,
+            self.octaves,
+            conditions,
+            known=shape[0] * self.masks,
+            beside=self.beside,
+        )
 
-    def build_mixed(self, inputs: int, outputs: int, classes: int, conditions: Conditions | None = None) -> nn.Module:
+    def build_mixed(
+        self, inputs: int, outputs: int, columns: int, classes: int, conditions: Conditions | None = None
+    ) -> nn.Module:
         """The network of a denoiser of mixed rows (networks/mixed_rows.py), which makes the sines itself."""
         from ...networks.backbones.mlp import MLP
 
-        return MLP(inputs, classes, self.width, self.depth, self.embed, (), conditions, outputs)
+        known = columns * self.masks
+        return MLP(inputs, classes, self.width, self.depth, self.embed, (), conditions, outputs, known)
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,8 @@ class MLP(nn.Module):
         octaves: the k of the sines and cosines of 2^k pi x that the net is shown beside x.
         conditions: what the network is told instead of a class: one condition, or several by name.
         out: length of what it returns; None: dim.
+        beside: numbers that it is shown behind the d of x, as they are: a denoiser's skip.
+        known: length of what it can be told by name, `known` bool (n, known): which coordinates are; 0: nothing.
 
     Raises:
         ValueError: for sizes below one or an odd embed, classes and conditions together, and for vectors of another
@@ -78,38 +80,46 @@ class MLP(nn.Module):
         octaves: tuple[int, ...] = (),
         conditions: Conditions | None = None,
         out: int | None = None,
+        known: int = 0,
+        beside: int = 0,
     ):
         super().__init__()
-        if min(dim, width, depth, embed // 2) < 1 or classes < 0 or embed % 2:
+        if min(dim, width, depth, embed // 2) < 1 or min(classes, beside) < 0 or embed % 2:
             raise ValueError(
                 f"MLP(dim={dim}, classes={classes}, width={width}, depth={depth}, embed={embed}): "
                 "sizes must be positive, embed even"
             )
         refuse_both(classes, conditions)
         self.dim = dim
+        self.beside = beside
         self.classes = classes
         self.octaves = tuple(octaves)
         self.register_buffer("frequencies", time_frequencies(embed))
         self.label = nn.Embedding(classes + 1, embed) if classes else None  # the last row is "no class"
         self.condition = None if conditions is None else ConditionInput(conditions, embed, (dim,))
         self.time = nn.Sequential(nn.Linear(embed, embed), nn.SiLU())
-        self.enter = nn.Linear(dim * (1 + 2 * len(octaves)), width)
+        self.enter = nn.Linear(dim * (1 + 2 * len(octaves)) + beside, width)
         self.blocks = nn.ModuleList(ResidualBlock(width, embed) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, dim if out is None else out)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
+        self.takes_known = known > 0
+        self.known = nn.Linear(known, width, bias=False) if known else None
 
-    def forward(self, x: Tensor, time: Tensor, cond: Cond = None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, cond: Cond = None, known: Tensor | None = None) -> Tensor:
         """Prediction (n, out) from x (n, d), time (n,) and the condition of each row, -1 or None for no class."""
-        if x.dim() != 2 or x.shape[1] != self.dim:
-            raise ValueError(f"x has shape {tuple(x.shape)}, this net takes (n, {self.dim})")
+        if x.dim() != 2 or x.shape[1] != self.dim + self.beside:
+            raise ValueError(f"x has shape {tuple(x.shape)}, this net takes (n, {self.dim + self.beside})")
         e = self.time(fourier_features(time, self.frequencies))
         if self.label is not None:
             e = e + self.label(class_rows(cond, len(x), self.classes, x.device))
         if self.condition is not None:
             e = e + self.condition(cond, len(x), x.device).to(e.dtype)
-        h = self.enter(sines(x, self.octaves))
+        waves = sines(x[:, : self.dim], self.octaves)
+        h = self.enter(torch.cat([waves, x[:, self.dim :]], 1) if self.beside else waves)
+        if self.known is not None and known is not None:
+            h = h + self.known(known.to(h.dtype))
         for block in self.blocks:
             h = block(h, e)
         return self.leave(F.silu(self.norm(h)))

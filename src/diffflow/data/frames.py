@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
-from ..raw import Raw
 from .by_columns import NO_WISHES, TextColumn, Wishes, by_columns
+from .errors import DataError
+from .raw import Raw
 
 
 def read_frame(frame: Any, wishes: Wishes = NO_WISHES, name: str = "data") -> Raw:

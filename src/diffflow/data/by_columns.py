@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ...registry import suggest
-from ..columns import column_label
-from ..errors import DataError
-from ..infer import ColumnRequest, infer
-from ..raw import Raw
-from ..schema import ColumnSpec
+from ..registry import suggest
+from .columns import column_label
+from .errors import DataError
+from .infer import ColumnRequest, infer
+from .raw import Raw
+from .schema import ColumnSpec
 
 
 @dataclass(frozen=True)
