@@ -90,14 +90,14 @@ def by_columns(
         if name not in names:
             raise DataError(f"{source!r} has no column {name!r} (column {name}={text}){suggest(name, names)}")
         ColumnRequest.from_text(name, text)
-    schema = [_spec(column, wishes, decimal) for column in columns]
+    schema = [_spec(column, wishes, decimal, rows) for column in columns]
     x, problems = _codes(schema, columns, rows)
     if problems:
         raise DataError(f"{source!r} has {len(problems)} cells that cannot be used:", problems, show=20)
     return _raw(x, schema, notes)
 
 
-def _spec(column: TextColumn, wishes: Wishes, decimal: str | None) -> ColumnSpec:
+def _spec(column: TextColumn, wishes: Wishes, decimal: str | None, rows: Sequence[int] | None) -> ColumnSpec:
     """What a column holds."""
     kind = wishes.kinds.get(column.name)
     spec = infer(
@@ -108,6 +108,7 @@ def _spec(column: TextColumn, wishes: Wishes, decimal: str | None) -> ColumnSpec
         min_count=wishes.min_count,
         decimal=decimal,
         gaps=column.gaps,
+        rows=rows,
     )
     if spec.kind != "words":
         return spec

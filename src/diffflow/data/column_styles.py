@@ -92,7 +92,7 @@ class NumberStyle:
     def read(self, cell: str) -> float | None:
         """The number in a cell; None where there is none in this style."""
         if self._is_plain and PLAIN.fullmatch(cell):
-            return _exact(cell)
+            return float(cell) if len(cell) < 16 else _exact(cell)
         match = GENERAL.fullmatch(cell)
         if match is None or not self._body.fullmatch(match["body"]):
             return None
@@ -201,9 +201,13 @@ def _finish(
     decimals, least = max(fractions), min(fractions)
     if powers and all(powers) and decimals == least:
         return Reading(replace(style, power=f"{powers[0][0]}{decimals}"), -1, values, doubt)
-    if decimals == 0 and not any(powers):
+    if any(powers):  # 1e+05 among whole numbers, 1e-04 among 0.0123
+        exponents = [int(power[1:] or 0) if power else 0 for power in powers]
+        decimals = max(max(f - e for f, e in zip(fractions, exponents, strict=True)), 0)
+        least = min(least, decimals)
+    elif decimals == 0:
         return Reading(style, 0, values, doubt)
-    if any(powers) or max(map(abs, values)) * 10.0**decimals >= 1e15:  # more digits than float64 is sure to have
+    if max(map(abs, values)) * 10.0**decimals >= 1e15:  # more digits than float64 is sure to have
         return Reading(replace(style, least=min(least, 1)), -1, values, doubt)
     if all(map(float.is_integer, values)):  # 1.0, 2.0 too
         return Reading(replace(style, least=least or -1), 0, values, doubt)

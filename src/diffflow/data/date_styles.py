@@ -198,8 +198,13 @@ def _has_fraction(style: DateStyle, cell: str) -> str:
 
 def _starts(form: str, cell: str) -> bool:
     """Whether a cell starts with a date of a format."""
-    pattern = "".join(DIRECTIVES[p] if p[0] == "%" else re.escape(p) for p in re.findall("%.|[^%]+", form))
-    return re.match(pattern, cell) is not None
+    return _start(form).match(cell) is not None
+
+
+@lru_cache(len(DATES))
+def _start(form: str) -> re.Pattern[str]:
+    """The date that a cell starts with."""
+    return re.compile("".join(DIRECTIVES[p] if p[0] == "%" else re.escape(p) for p in re.findall("%.|[^%]+", form)))
 
 
 def _swapped(form: str) -> str:

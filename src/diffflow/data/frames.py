@@ -89,14 +89,16 @@ def _text(value: Any) -> str:
     """A value as a file would have it."""
     if isinstance(value, float | np.floating):
         return repr(float(str(value)))  # 0.1 of float32 is written as 0.1
+    if isinstance(value, datetime.timedelta):
+        return repr(value.total_seconds())
     return str(value).strip()
 
 
 def parquet_columns(path: Path) -> list[TextColumn]:
     """The columns of a parquet file. Raises DataError without pyarrow, or for a file that is none."""
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as parquet
+        import pyarrow as pa  # pyright: ignore[reportMissingImports]
+        import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise DataError(
             f"{str(path)!r}: parquet files need pyarrow: pip install 'diffflow[tables]', or save the table as .csv"
@@ -113,7 +115,8 @@ def parquet_columns(path: Path) -> list[TextColumn]:
         text = text_column(name, column.to_pylist(), kind="words" if known else None)
         if known:
             order = column.combine_chunks().dictionary.to_pylist() if column.num_chunks else []
-            text = TextColumn(name, text.cells, "words", tuple(map(_text, order)), text.style, text.gaps)
+            style = "ordered" if column.type.ordered else ""
+            text = TextColumn(name, text.cells, "words", tuple(map(_text, order)), style, text.gaps)
         columns.append(text)
     if not columns or not len(columns[0].cells):
         raise DataError(f"{str(path)!r} holds no rows")

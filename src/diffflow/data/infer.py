@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..registry import suggest
-from .column_styles import Reading, read_numbers
+from .column_styles import PLAIN, Reading, read_numbers
 from .date_styles import date_style, read_dates
 from .errors import DataError
 from .schema import GAPS, KINDS, NUMBER_GAPS, ColumnSpec
@@ -106,6 +106,7 @@ def infer(
     min_count: int = 1,
     decimal: str | None = None,
     gaps: Sequence[str] | None = None,
+    rows: Sequence[int] | None = None,
 ) -> ColumnSpec:
     """What a column holds.
 
@@ -117,6 +118,7 @@ def infer(
         min_count: words that occur fewer times become one word, "other".
         decimal: the character before the fraction, where cells such as 1,234 leave it open.
         gaps: the cells that are gaps, in any column; None: the usual ones.
+        rows: the numbers of the rows in messages; None: from 1.
 
     Raises:
         DataError: cells that are not what the user says, by their rows.
@@ -141,8 +143,8 @@ def infer(
     why = ""
     if kind in (None, "levels", "integer", "number", "date") and (kind is not None or len(found.counts) > 1):
         spec, why = _measured(name, found, request, decimal, share)
-        lone = [cell for cell in found.counts if not re.search("[0-9]", cell)]
-        if spec is None and kind is None and len(lone) == 1 and len(found.counts) > FEW + 1:
+        lone = [cell for cell in found.counts if not re.search("[0-9]", cell)] if spec is None and kind is None else []
+        if len(lone) == 1 and len(found.counts) > FEW + 1:
             without = _split(counts, [*found.gaps, *lone], request)
             spec, _ = _measured(name, without, request, decimal, share)
             if spec is not None:
@@ -150,7 +152,7 @@ def infer(
         if spec is not None:
             return _told(spec, found)
         if kind is not None:
-            raise DataError(f"column {name!r} cannot be {kind}: {why}", _misfits(cells, found, request), show=20)
+            raise DataError(f"column {name!r} cannot be {kind}: {why}", _misfits(cells, found, request, rows), show=20)
         why = f": {why}" if any(re.fullmatch("[-+]?[0-9][0-9.,_eE]*", cell) for cell in found.counts) else ""
     return _told(_worded(name, words, kind, min_count, why), words)
 
@@ -168,10 +170,11 @@ def _told(spec: ColumnSpec, cells: _Cells) -> ColumnSpec:
     """The spec with its gaps, which are written as the commonest of them."""
     if not cells.gaps:
         return spec
-    share = sum(cells.gaps.values()) / (cells.total + sum(cells.gaps.values()))
+    missing = sum(cells.gaps.values())
     others = [repr(gap) for gap in cells.gaps if gap != cells.gap]
     also = f", {', '.join(others)} too" if others else ""
-    return replace(spec, gap=spec.gap or cells.gap, why=f"{spec.why}; {share:.1%} gaps{also}")
+    why = f"{spec.why}; gaps in {missing:,} of {cells.total + missing:,} rows{also}"
+    return replace(spec, gap=spec.gap or cells.gap, why=why)
 
 
 # -- numbers and dates -------------------------------------------------------------------------------------------------
@@ -187,7 +190,7 @@ def _measured(
         form, decimals, doubt = request.form, 0, ""
         if form:
             codes = [code for text in texts if (code := date_style(form).read(text)) is not None]
-        elif dates := read_dates(texts):
+        elif (len(texts[0]) == 8 or not PLAIN.fullmatch(texts[0])) and (dates := read_dates(texts)):
             form, decimals, codes, doubt = dates
         if form and len(codes) == len(texts):
             unit = date_style(form).unit
@@ -203,7 +206,7 @@ def _measured(
         return None, reading
     style, decimals, codes, doubt = reading
     found = _Column(name, cells, codes, decimals, style.text, doubt)
-    whole = decimals == 0 or all(map(float.is_integer, codes))
+    whole = decimals == 0 or (kind == "integer" and all(map(float.is_integer, codes)))
     if kind == "integer" and not whole:
         return None, "not all cells are whole numbers"
     if found.are_levels(kind, share):
@@ -238,14 +241,17 @@ class _Column(NamedTuple):
         """The spec of a column that is not one of few values."""
         low, high = min(self.codes), max(self.codes)
         decimals = self.decimals if kind != "integer" else 0
+        step = _step(np.array(self.codes), decimals, self.unit if kind == "date" else 1.0)
+        step = 0.0 if re.search("power=[eE]", self.style) else step  # each has a step of its own
         why = [{"integer": "whole numbers", "number": "numbers", "date": "dates"}[kind]]
         if kind == "number":
             why = [f"numbers of {decimals} decimals" if decimals >= 0 else "numbers"]
-        spec = ColumnSpec(self.name, kind, decimals=decimals, low=low, high=high, style=self.style)
-        step = _step(np.array(self.codes), decimals, self.unit if kind == "date" else 1.0)
-        if step > max(10.0**-decimals, self.unit):
+        if decimals >= 0 and step > 1.5 * max(10.0**-decimals, self.unit if kind == "date" else 0.0):
             why.append(f"steps of {step:g}")
-        return replace(spec, step=step, why=", ".join([*why, *filter(None, [self.doubt])]))
+        said = ", ".join([*why, *filter(None, [self.doubt])])
+        return ColumnSpec(
+            *(self.name, kind), decimals=decimals, low=low, high=high, style=self.style, why=said, step=step
+        )
 
     def levels(self) -> ColumnSpec:
         """The spec of a column of few values."""
@@ -269,9 +275,15 @@ class _Column(NamedTuple):
 def _step(codes: np.ndarray, decimals: int, unit: float) -> float:
     """The distance of the grid that the distinct values of a column lie on, float; 0.0: none.
 
-    Ten values or more share a divisor by chance with a probability of 2^-9 or less.
+    Ten values or more share a divisor by chance with a probability of 2^-9 or less. Where sums of a few decimals were
+    written with 17 digits (0.30000000000000004), the grid is that of the decimals.
     """
-    if decimals < 0 or len(codes) < 2 or np.abs(codes).max() * 10.0**decimals > 2**53:
+    if decimals < 0:
+        for digits in range(1, 10):
+            ticks = codes * 10.0**digits
+            if np.abs(ticks - np.rint(ticks)).max() < 1e-6 and np.abs(ticks).max() < 2**31:
+                return 10.0**-digits
+    if decimals < 0 or len(codes) < 2 or np.abs(codes).max() * 10.0**decimals > 2**51:
         return 0.0
     finest = unit * 10.0**-decimals
     ticks = np.rint((codes - codes.min()) / finest).astype(np.int64)
@@ -287,7 +299,9 @@ def _is_running(name: str, codes: list[float], cells: _Cells) -> bool:
     return counted or ID_NAME.fullmatch(name) is not None
 
 
-def _misfits(cells: Sequence[str], found: _Cells, request: ColumnRequest) -> list[str]:
+def _misfits(
+    cells: Sequence[str], found: _Cells, request: ColumnRequest, rows: Sequence[int] | None
+) -> list[str]:
     """The cells that are not of the kind that the user asks for, by row."""
 
     def fits(cell: str) -> bool:
@@ -297,7 +311,8 @@ def _misfits(cells: Sequence[str], found: _Cells, request: ColumnRequest) -> lis
         return isinstance(reading, Reading) and (request.kind != "integer" or reading.values[0].is_integer())
 
     good = {cell: fits(cell) for cell in found.counts}
-    return [f"row {i}: {cell!r}" for i, cell in enumerate(cells, 1) if not good.get(cell, True)]
+    numbers = rows or range(1, len(cells) + 1)
+    return [f"row {i}: {cell!r}" for i, cell in zip(numbers, cells, strict=True) if not good.get(cell, True)]
 
 
 # -- words -------------------------------------------------------------------------------------------------------------

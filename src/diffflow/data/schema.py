@@ -194,8 +194,9 @@ class ColumnSpec:
         if self.kind in ("integer", "number", "date"):
             if self.step:
                 codes = self.low + np.rint((codes - self.low) / self.step) * self.step
-            if self.decimals >= 0:  # the float64 that is written so
-                codes = np.round(codes, self.decimals)
+            digits = self.decimals if self.decimals >= 0 else round(-math.log10(self.step)) if self.step else None
+            if digits is not None:  # the float64 that is written so
+                codes = np.round(codes, digits)
         return codes
 
     def made(self, n: int, first: int = 0) -> list[str]:

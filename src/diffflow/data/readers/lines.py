@@ -156,8 +156,8 @@ def _is_value(cell: str) -> bool:
 def _has_header(lines: Sequence[Sequence[str]]) -> bool:
     """Whether the first line names the columns.
 
-    It does where one of its words stands over numbers; without any, where none of its words comes again in its column.
-    A first line with a number or a date in it is one only where these are whole numbers, such as years.
+    It does where one of its words stands over numbers, or where none of its words comes again in its column. A first
+    line with numbers in it is one only where these are years, unlike what stands below.
     """
     first, below = lines[0], lines[1:]
     values = [cell for cell in first if _is_value(cell)]
@@ -171,11 +171,9 @@ def _has_header(lines: Sequence[Sequence[str]]) -> bool:
         under = [line[k] for line in below if k < len(line) and line[k] not in NUMBER_GAPS]
         if cell not in (*NUMBER_GAPS, *values) and under and all(map(_is_value, under)):
             return True
-    if values:
-        return False
-    numbers = any(_is_value(cell) for line in below for cell in line)
     again = any(cell and cell == line[k] for line in below for k, cell in enumerate(first) if k < len(line))
-    return (numbers and not again) or not again
+    years = [line[k] for line in below for k, cell in enumerate(first) if cell in values and k < len(line)]
+    return not again and not any(re.fullmatch("[0-9]{4}", cell) for cell in years)
 
 
 def _one_of_decimals(source: str, lines: list[list[str]]) -> tuple[str, list[list[str]]]:

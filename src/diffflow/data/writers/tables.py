@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import io
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -61,7 +63,7 @@ def to_frame(schema: Sequence[ColumnSpec], codes: np.ndarray, clip: bool = True,
         ImportError: pandas is not installed.
     """
     try:
-        import pandas
+        import pandas  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError("data frames need pandas: pip install 'diffflow[tables]'") from None
     frame = {}
@@ -70,9 +72,10 @@ def to_frame(schema: Sequence[ColumnSpec], codes: np.ndarray, clip: bool = True,
             continue
         if column is None:
             made = spec.made(len(codes), first)
-            frame[spec.name] = pandas.array([None if c == spec.gap else c for c in made], dtype="string")
-            if spec.content == "{:d}":
+            if made and re.fullmatch("-?(0|[1-9][0-9]{0,15})", made[0]):
                 frame[spec.name] = pandas.array([int(cell) for cell in made], dtype="Int64")
+            else:
+                frame[spec.name] = pandas.array([None if c == spec.gap else c for c in made], dtype="string")
             continue
         frame[spec.name] = _series(pandas, spec, spec.snap(column, clip))
     return pandas.DataFrame(frame)
@@ -87,12 +90,19 @@ def _series(pandas: Any, spec: ColumnSpec, codes: np.ndarray) -> Any:
             true = np.array([word == "True" for word in spec.words])
             return pandas.array([None if k < 0 else bool(true[k]) for k in places], dtype="boolean")
         return pandas.Categorical.from_codes(places, categories=list(spec.words), ordered=spec.style == "ordered")
+    if spec.is_date and "%Y" not in spec.style and "%y" not in spec.style:  # times alone
+        written = [None if gap else text for gap, text in zip(gaps, spec.write(codes), strict=True)]
+        return pandas.array(written, dtype="string")
     if spec.is_date:
         seconds = codes * (1 if spec.in_seconds else 86_400)
         ticks = [None if gap else round(float(s) * 1e6) for s, gap in zip(seconds, gaps, strict=True)]
-        if "%Y" not in spec.style and "%y" not in spec.style:
-            return pandas.to_timedelta(ticks, unit="us")
-        return pandas.to_datetime(ticks, unit="us", utc=spec.style.endswith(("%z", "Z", "UTC")))
+        if zone := re.search("([-+])([0-9]{2}):([0-9]{2})$", spec.style):
+            ahead = datetime.timedelta(hours=int(zone[2]), minutes=int(zone[3]))
+            zone = datetime.timezone(-ahead if zone[1] == "-" else ahead)
+        elif spec.style.endswith(("%z", "Z", "UTC")):
+            zone = datetime.UTC
+        times = pandas.Series(pandas.to_datetime(ticks, unit="us"))
+        return times.dt.tz_localize(zone) if zone else times
     whole = spec.kind == "integer" or (spec.kind == "levels" and all(map(float.is_integer, spec.values)))
     if whole and not (np.abs(codes[~gaps]) > 2**62).any():
         values = [None if gap else int(value) for value, gap in zip(codes.tolist(), gaps, strict=True)]
