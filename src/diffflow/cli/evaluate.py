@@ -74,8 +74,9 @@ class Evaluate:
         from diffflow.data import tiles
         from diffflow.metrics.classifier import unit
         from diffflow.metrics.evaluate import counted
+        from diffflow.metrics.tables import lines
         from diffflow.runs import report
-        from diffflow.runs.evaluate import draw, judge_of, measure
+        from diffflow.runs.evaluate import draw, draw_table, judge_of, measure
 
         how: dict[str, Any] = {"steps": self.steps, "churn": self.churn, "gan": self.gan}
         check(Sample(self.run, self.n, solver=self.solver, batch=self.batch, guidance=self.guidance, **how))
@@ -105,7 +106,10 @@ class Evaluate:
             evaluation = measure(run, samples, train, test, eyes, judge, self.seed, card)
         print_metrics(evaluation.to_dict()["metrics"])
         say(console, f"protocol {files.write_json(run.path / 'evaluation.json', evaluation.to_dict())}")
-        if train.kind == "vector" and train.law is None:
+        if evaluation.table is not None:
+            print("\n".join(["", *lines(evaluation.table)]))
+            draw_table(run, samples, train, test)
+        elif train.kind == "vector" and train.law is None:
             t, truth = train.transform, torch.cat([train.x, *(() if test is None else (test.x,))]).numpy()
             x, names = samples.numpy(), t.columns
             columns = figures.marginals(x, truth, names, t.levels, t.names)

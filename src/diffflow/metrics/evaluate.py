@@ -25,7 +25,7 @@ from .classifier import Classifier, class_labels, fit_classifier, unit
 from .frechet import embedding
 from .modes import countable
 from .table import METRICS, Comparison
-from .tables import TableComparison
+from .tables import TableComparison, content
 
 LEAST = 12  # points in each set; precision and recall by 5 neighbours are not defined below
 FEW = 100  # held-out points below which the floor is taken between halves of all real points
@@ -41,10 +41,12 @@ class Evaluation:
     Args:
         metrics: in the order of the table METRICS.
         card: how they were taken: fingerprints of what was compared, how many, whose features, seed, versions.
+        table: of a table what is said of its columns, pairs, rare values and privacy (`metrics.tables.content`).
     """
 
     metrics: tuple[Metric, ...]
     card: dict[str, Any]
+    table: dict[str, Any] | None = None
 
     def __iter__(self) -> Iterator[Metric]:
         return iter(self.metrics)
@@ -65,7 +67,8 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Metrics and card as evaluation.json has them."""
-        return {"metrics": [m.to_dict() for m in self.metrics], "card": self.card}
+        found = {"metrics": [m.to_dict() for m in self.metrics], "card": self.card}
+        return found if self.table is None else found | {"table": self.table}
 
 
 def counted(samples: int, reference: int, heldout: int | None) -> str:
@@ -225,6 +228,7 @@ def evaluate(
             **({"note": note} if note else {}),
             **(card or {}),
         },
+        None if table is None else content(table, metrics),
     )
 
 

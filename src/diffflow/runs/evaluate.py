@@ -14,15 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import files
+from .. import figures, files
 from ..data import Data, DataError
 from ..data.dataset import digest_of
+from ..data.table_transform import TableTransform
 from ..equation.conditions import Cond, leaves, rows
 from ..equation.guidance import Guidance
 from ..equation.noise import Noise
 from ..metrics import Classifier, Evaluation, embedding, extractor
 from ..metrics import evaluate as compare
 from ..metrics.evaluate import counted
+from ..metrics.tables import TableComparison, association_picture, column_picture
 from ..sampling.solvers import Solver
 from ..training.run_folder import Folder
 
@@ -77,6 +79,8 @@ def evaluate(
     x, card = draw(run, train, n, asked, seed=seed, batch=batch)
     evaluation = measure(run, x, train, held, eyes, classifier, seed, card)
     files.write_json(run.path / "evaluation.json", evaluation.to_dict())
+    if evaluation.table is not None:
+        draw_table(run, x, train, held)
     return evaluation
 
 
@@ -234,7 +238,32 @@ def measure(
         train.cond is not None and train.y is not None and torch.equal(train.cond, train.y)
     )  # other labels than the judge's are no classes
     labels = conditions_for(run, train, len(x)) if run.classes and of_classes else None
-    return compare(x, train, heldout, labels, classifier, features=eyes, seed=seed, card=dict(card))
+    table = compared(x, train, heldout, seed)
+    return compare(x, train, heldout, labels, classifier, features=eyes, seed=seed, card=dict(card), table=table)
+
+
+def compared(x: Tensor, train: Data, heldout: Data | None, seed: int = 0) -> TableComparison | None:
+    """Samples of a table beside its rows, for the metrics of tables; None for other data.
+
+    Args:
+        x: samples (n, d), as `draw` gives them.
+        train: the training rows.
+        heldout: rows that training did not see, or None.
+        seed: of the metrics.
+    """
+    if not isinstance(train.transform, TableTransform):
+        return None
+    held = None if heldout is None else heldout.x.numpy()
+    return TableComparison(train.transform.schema, x.numpy(), train.x.numpy(), held, seed=seed)
+
+
+def draw_table(run: Any, x: Tensor, train: Data, heldout: Data | None) -> None:
+    """Draw the columns and the associations of samples of a table beside its rows into the run's directory."""
+    real = torch.cat([train.x, *(() if heldout is None else (heldout.x,))]).numpy()
+    schema = train.transform.schema if isinstance(train.transform, TableTransform) else ()
+    for name, picture in (("columns.png", column_picture), ("correlations.png", association_picture)):
+        if len(train.shape) == 1 and (train.shape[0] > 1 or picture is column_picture):
+            files.write(run.path / name, figures.png(picture(schema, x.numpy(), real)))
 
 
 def judge_of(features: str | None, train: Data, seed: int) -> Classifier | None:
