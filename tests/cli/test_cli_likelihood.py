@@ -244,7 +244,7 @@ def test_what_cannot_be_scored(runs: Path, table: Path, refused: Callable[..., s
 
 def test_tables_want_choices(table: Path, refused: Callable[..., str]) -> None:
     source = table / "people.csv"
-    assert "--data.text levels" in refused("train", source, "--steps", "2")
+    assert "--data.text levels" in refused("train", source, "--steps", "2", "--data.text", "refuse")
     assert "--data.discrete" in refused("train", source, "--steps", "2", "--data.text", "drop")
     assert "--data.text" in refused("train", source, "--steps", "2", "--data.text", "guess")
 

@@ -216,6 +216,6 @@ def test_nan_in_a_table_is_named_by_row_and_column(here: Path, refused: Callable
     rows = ["height,weight", *(f"{k},{k * k}" for k in range(20))]
     rows[7] = "6,nan"
     (here / "table.csv").write_text("\n".join(rows))
-    message = refused("train", "table.csv")
+    message = refused("train", "table.csv", "--data.text", "refuse")
     assert "weight" in message
     assert "8" in message  # the row as counted in the file

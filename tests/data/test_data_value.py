@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from diffflow.data import DataError, Transform, load
+from diffflow.data import Columns, DataError, Transform, load
 from diffflow.data.conditions import in_proportion
 from diffflow.data.prepare import finish, holdout
 from diffflow.data.raw import Raw
@@ -190,7 +190,7 @@ def test_constant_and_unbounded_columns_are_refused():
     x = np.random.default_rng(0).normal(size=(20, 3))
     x[:, 1] = 4.5
     with pytest.raises(DataError, match=r"--data.constant drop\n  column 2: always 4.5"):
-        finish(Raw(x), "t", "train", False)
+        finish(Raw(x), "t", "train", False, columns=Columns(text="refuse"))
     x[:, 1] = np.arange(20) + 1e9
     with pytest.raises(DataError, match="subtract an offset"):
         finish(Raw(x), "t", "train", False)

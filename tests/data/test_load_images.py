@@ -196,9 +196,9 @@ def test_empty_missing_and_unknown_paths(tmp_path):
         load(tmp_path / "empty")
     with pytest.raises(DataError, match="did you mean 'empty'"):
         load(tmp_path / "emptyy")
-    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    (tmp_path / "x.lance").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="no known kind; known are"):
-        load(tmp_path / "x.parquet")
+        load(tmp_path / "x.lance")
     (tmp_path / "x.PNG").write_bytes(png(grey()))
     with pytest.raises(DataError, match=r"is one picture: put it into a folder"):
         load(tmp_path / "x.PNG")

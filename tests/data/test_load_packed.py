@@ -157,9 +157,9 @@ def test_a_reader_from_outside_reads_files_of_its_kind(tmp_path):
     assert np.array_equal(data.x.numpy(), x)
     with pytest.raises(DataError, match=r"size=8 \(--data.size\) is for image files"):
         load(tmp_path / "points.F32", size=8)
-    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    (tmp_path / "x.lance").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="is of no known kind; known are folders, ") as told:
-        load(tmp_path / "x.parquet")
+        load(tmp_path / "x.lance")
     assert all(kind in str(told.value) for reader in READERS.values() for kind in reader.kinds)
     # rows from outside are asked first: our reader of image folders takes every folder
     (tmp_path / "shards").mkdir()

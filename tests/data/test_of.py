@@ -162,7 +162,8 @@ def test_a_data_frame_is_its_csv_file(tmp_path):
     for text in ("levels", "drop"):
         choice = Columns(text=text)
         same(of(Frame(columns), columns=choice), load(tmp_path / "t.csv", columns=choice))
-    for wrong in (of, lambda frame: of(frame, columns=choice, y="smell")):
+    strict = Columns(text="refuse")
+    for wrong in (lambda frame: of(frame, columns=strict), lambda frame: of(frame, columns=choice, y="smell")):
         with pytest.raises(DataError, match=r"column 'colour' holds text: 'blue', 'red'|no column 'smell'"):
             wrong(Frame(columns))
     classed = of(Frame(columns), y="colour")
@@ -171,6 +172,7 @@ def test_a_data_frame_is_its_csv_file(tmp_path):
     columns["size"][4] = np.nan
     with pytest.raises(DataError, match="row 5, column 'size': 'nan'"):
         of(Frame(columns), columns=choice)
+    assert np.isnan(of(Frame(columns), split="all").x[4, 0])  # read by columns it is a gap
     nameless = of(Frame(dict(enumerate(RNG.normal(size=(3, n))))))  # type: ignore[arg-type]
     assert nameless.transform.columns == ("1", "2", "3")
 

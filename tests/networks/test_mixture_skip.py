@@ -286,7 +286,7 @@ def test_the_form_with_the_least_loss_goes_on_and_the_end_is_where_rows_aside_ar
     q = law(4, 2, seed=3)
     data = df.data.of(q.sample(600, df.Noise(0)).float(), split="all")
     config = df.replace(
-        preset("table").config,
+        preset("density").config,
         FAST | {"model.skip": "none", "loss.sigma_min": 0.015, "sampling.sigma_min": 0.015, "fit.minutes": 1.0},
     )
     lines = []

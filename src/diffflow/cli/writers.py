@@ -52,7 +52,8 @@ def folder_names(classes: Sequence[str]) -> list[str]:
     for name in classes:
         name = name.encode("utf-8", "replace").decode()
         plain = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "-", name).strip(" .") or "-"
-        plain = f"class-{plain}" if plain.lower() in SPLITS else plain
+        if plain.lower() in SPLITS:  # unlike parts beside it: X-train and X-test would be read as a split
+            plain = f"class-{'x' * (1 + len(folders))}-{plain}"
         free, k = plain, 1
         while free in folders or (free != name and free in classes):
             k += 1

@@ -93,6 +93,8 @@ class TableTransform(Transform):
             raise ValueError(
                 f"{len(self.modelled)} columns with {width} coordinates, and {len(self.parts)} parts of {self.shape}"
             )
+        object.__setattr__(self, "columns", tuple(column.name for column in self.modelled))
+        object.__setattr__(self, "names", tuple(column.words for column in self.modelled))
 
     @cached_property
     def modelled(self) -> tuple[ColumnSpec, ...]:

@@ -76,7 +76,8 @@ class Scale:
     @property
     def fit(self) -> FitConfig:
         """The training loop of a game."""
-        return replace(self.base.fit, batch=self.batch, holdout=0.0)  # the loss of a game does not choose
+        # the loss of a game does not choose
+        return replace(self.base.fit, batch=self.batch, holdout=0.0, patience=None)
 
 
 def of_pictures(pictures: Pictures, rung: str, machine: Machine, batch: int | None = None) -> Scale:
