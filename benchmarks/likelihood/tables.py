@@ -7,7 +7,7 @@ by the training rows; since many are discrete and some rows are duplicated, wher
 one fixed draw of N(0, .05^2) in these units, the same for every model. A tenth of the training rows (at most 2000), the
 same for every model, decides on settings and early stopping; at most 2000 test rows are scored, once, at the end.
 
-    diffusion   the preset `density` of this package, trained down to a noise of .015; likelihood by the probability flow,
+    diffusion   the preset `density`, trained down to a noise of .015; likelihood by the probability flow,
                 exact trace, at the noise where the path ends: .015 to .08. Short trainings with and without a mixture
                 as the denoiser's skip decide which one goes on; weight decay .3, and .05 of many rows
     nsf, maf    zuko's neural spline flow and masked autoregressive flow, 5 transforms of 2 x 128 hidden units
