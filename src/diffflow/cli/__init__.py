@@ -74,7 +74,7 @@ diffflow: GANs, Langevin dynamics and diffusion models as settings of one equati
     diffflow likelihood runs/mnist --against path/to/other  bits per dimension, two sources under one model
     diffflow diagnose runs/mnist                            its denoiser per noise level, beside a linear one
     diffflow explore                                        particles and runs, in the browser
-    diffflow train table.csv --data.discrete levels         a density model of a table, samples back as CSV
+    diffflow train table.csv                                a model of a table, samples back as CSV
     diffflow models                                         every model as a setting of the equation
     diffflow --import my_models.py train ...                with models, networks, losses of your own
 

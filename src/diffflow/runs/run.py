@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..data import Transform
 from ..data.coder import LatentSpace
 from ..data.conditions import Condition, Conditions
+from ..data.table_transform import TableTransform
 from ..equation.conditions import Cond, rows
 from ..equation.guidance import Guidance
 from ..equation.noise import Noise, as_noise
@@ -41,6 +42,7 @@ from .conditions import AnyCondition, checked_conditions, conditions_of, sample_
 from .evaluate import evaluate
 from .likelihood import dequantiser, is_discrete, log_likelihood, log_prob
 from .plans import deviation, find_quality, fine_starts, own_solver, plannable_sde
+from .tables import TableDraws
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -195,7 +197,7 @@ class Run:
 
         Returns:
             The trajectory, its states decoded and on the CPU: images of bytes (n, c, h, w) in [0, 1]; floats
-            (n, *shape) in the data's units.
+            (n, *shape) in the data's units; of a table `.frame` is its data frame (`TableDraws`).
 
         Raises:
             ValueError: arguments that cannot be meant.
@@ -218,6 +220,8 @@ class Run:
             (states[0][0], torch.cat([self.decode(x).cpu() for _, x in states]))
             for states in zip(*(p.kept for p in parts), strict=True)
         ]
+        if isinstance(self.transform, TableTransform):
+            return TableDraws(last, parts[0].nfe, parts[0].times, kept, self.transform)
         return Trajectory(last, parts[0].nfe, parts[0].times, kept)
 
     def plan(self, dials: Dials | None = None) -> Plan | None:
