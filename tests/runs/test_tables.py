@@ -84,3 +84,24 @@ def test_a_table_is_evaluated_in_its_field_s_words(run):
     assert {"column_shapes", "pair_trends", "c2st_auc", "closest_is_training"} <= {m.name for m in found}
     assert found.table is not None
     assert (run.path / "columns.png").exists()
+
+
+def test_rows_given_some_columns_have_them(run, tmp_path, capsys):
+    from diffflow.cli import main
+    from diffflow.runs.given import draw_given
+
+    draws, how = draw_given(run, {"sex": "f", "wage": 31.25}, 40, noise=0)
+    assert (draws.frame["sex"] == "f").all()
+    assert (draws.frame["wage"] == 31.25).all()
+    assert how.acceptance == 1
+    draws, how = draw_given(run, ["sex=m", "age>40"], 20, noise=0)
+    assert (draws.frame["age"] > 40).all()
+    assert 0 < how.acceptance < 1
+    ask = ["sample", str(run.path), "-n", "6", "--given", "sex=f", "age>30", "--out", str(tmp_path / "s.csv")]
+    assert main(ask) == 0
+    assert "6 rows by langevin, 781 evaluations each" in " ".join(capsys.readouterr().err.split())
+    frame = pd.read_csv(tmp_path / "s.csv")
+    assert (frame["sex"] == "f").all()
+    assert (frame["age"] > 30).all()
+    assert main(["sample", str(run.path), "--given", "sex=nobody"]) == 2
+    assert "nobody" in capsys.readouterr().err

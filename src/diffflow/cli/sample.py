@@ -20,7 +20,7 @@ from diffflow.cli import UsageError, parse
 from diffflow.cli.conditions import GuidanceWords, class_counts, conditions_of, labels_of, words_of
 from diffflow.cli.shared import SolverName, check, destination, drawable, follow, known_suffixes
 from diffflow.cli.writers import WRITERS
-from diffflow.console import say, to_stderr
+from diffflow.console import progress, say, to_stderr
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +40,7 @@ class Sample:
         diffflow sample runs/mnist -n 50000 --batch 500 --out samples.npz
         diffflow sample runs/mnist -n 1000 --first 1000 --out second-thousand.zip
         diffflow sample runs/mnist -n 64 --steps 50 --animate digits.gif
+        diffflow sample runs/penguins -n 500 --given species=Adelie 'mass>4000' --out heavy.csv
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -53,6 +54,9 @@ class Sample:
     """What samples are told, of runs with another condition than classes: a file with a row for each sample, taken in
     turn; of several conditions NAME=FILE for each, what is left out being none; `none` for none at all. Default: the
     examples of training that the run keeps. Of runs with classes the same as --class."""
+    given: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN=VALUE")] = ()
+    """Of runs of tables: values of columns that all rows shall have, species=Adelie mass=4000, and comparisons of
+    numbers, 'age>60' 'a+b<=10', which are fulfilled by rejection."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Steps of the solver; default: the run's own."""
     churn: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
@@ -121,7 +125,7 @@ class Sample:
             cond = conditions_of(self.cond, run, self.n, self.first)
         steps = self.steps or run.dials.steps
         keep = math.ceil(steps / (figures.FRAMES - 1)) if self.animate else None
-        path = follow(run, self, cond, to_stderr(), keep)
+        path = self.rows_given(run) if self.given else follow(run, self, cond, to_stderr(), keep)
         if self.animate and len(path.kept) < 3:
             raise UsageError(f"--animate {self.animate!r}: a single step is no path to show. Give at least --steps 2.")
         if self.out is None:
@@ -132,6 +136,18 @@ class Sample:
             film = figures.animate(same_width(path.kept) if kind == "vector" else as_tiles(path.kept))
             files.write(self.animate, film)
         return 0
+
+    def rows_given(self, run: df.Run) -> df.Trajectory:
+        """Rows of a table given some of its columns; says how they were drawn."""
+        from diffflow.runs.given import draw_given
+
+        set_too = {"--steps": self.steps, "--churn": self.churn, "--gan": self.gan, "--animate": self.animate}
+        if said := [flag for flag, value in set_too.items() if value is not None]:
+            raise UsageError(f"{said[0]}: rows given columns are drawn by a sampler of their own; leave it out.")
+        with progress("sampling", to_stderr()) as bar:
+            draws, how = draw_given(run, self.given, self.n, noise=df.Noise(self.seed, self.first), on_batch=bar)
+        say(to_stderr(), str(how))
+        return draws
 
 
 def as_tiles(states: Sequence[tuple[float, Tensor]]) -> list[tuple[float, Any]]:
