@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffflow.data.column_parts import Part, knots_of, slopes, to_scores
 from diffflow.data.schema import ColumnSpec
-from diffflow.data.table_transform import TableTransform, knots_of, measure, slopes, to_scores
+from diffflow.data.table_transform import TableTransform, measure
 from diffflow.data.transform import Transform
 
 NAN = math.nan
@@ -115,8 +116,6 @@ def test_scores_of_a_column_are_normal():
     r = np.random.RandomState(1)
     x = np.exp(r.randn(20_000))
     knots, scores = knots_of(x)
-    from diffflow.data.table_transform import Part
-
     part = Part("number", 0, 1, knots=knots, scores=scores)
     z = to_scores(torch.from_numpy(np.exp(r.randn(20_000))), part).sort().values
     expected = torch.special.ndtri((torch.arange(20_000).double() + 0.5) / 20_000)

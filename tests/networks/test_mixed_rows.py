@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import diffflow as df
-from diffflow.data.table_transform import Part, positions
+from diffflow.data.column_parts import Part, positions
 from diffflow.networks.backbones.mlp import MLP
 from diffflow.networks.mixed_rows import MixedDenoiser
 

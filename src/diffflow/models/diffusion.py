@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from ..data.augment import LABELS
+from ..data.column_parts import Part
 from ..data.conditions import Conditions, from_meta
-from ..data.table_transform import Part, TableTransform
+from ..data.table_transform import TableTransform
 from ..equation.fields import ScoreField
 from ..equation.guidance import Guidance, by_part, guide
 from ..equation.laws import Law

@@ -31,8 +31,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..data.column_parts import Part, positions
 from ..data.conditions import Conditions
-from ..data.table_transform import Part, positions
 from ..equation.conditions import Cond
 from .backbones.mlp import sines
 from .denoiser import Denoiser, quarter_log
